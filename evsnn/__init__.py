@@ -1,0 +1,39 @@
+"""Spiking networks converted from trained ReLU networks, run event-driven on a CPU.
+
+>>> import evsnn
+>>> net = evsnn.load("weights.h5")
+>>> result = evsnn.simulate(net, images, n_steps=32)
+>>> result.predictions
+
+Importing this package imports numpy alone; what else is needed comes with first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "errors": ("EvsnnError", "InputError", "MissingExtraError", "NetworkError", "RunError", "WeightsError"),
+    "network": ("Add", "AvgPool2d", "Concat", "Conv2d", "Flatten", "IF", "Input", "Layer", "Linear", "Network", "Readout", "Samples"),
+    "quantized": ("QuantizedNetwork", "quantize"),
+    "result": ("LayerResult", "Result"),
+    "simulation": ("Simulator", "simulate"),
+    "weights": ("load", "save"),
+}
+_WHERE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted([*_WHERE, "__version__"])
+
+
+def __getattr__(name: str):
+    if name not in _WHERE:
+        raise AttributeError(f"module 'evsnn' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

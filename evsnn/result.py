@@ -1,0 +1,122 @@
+"""What a run gives back: plain numbers and arrays, frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+__all__ = ["LayerResult", "Result"]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerResult:
+    """One population of neurons (an `IF` layer, or the readout), summed over a run.
+
+    Parameters
+    ----------
+    name : str
+        The `IF` or `Readout` layer's name.
+    synapse : str
+        What charges it, in a few words: ``"conv2d 3x3"``, ``"conv2d 3x3 + identity"``, ``"linear"``.
+    shape : tuple of int
+        Without the batch: ``(channels, height, width)`` or ``(features,)``.
+    n_spikes : int
+        Spikes emitted, over all samples and steps; 0 for a readout that never fires.
+    n_events : int
+        Events that reached it (a pooled position counts once), over all samples and steps.
+    sops : int
+        Synaptic operations: weight additions done, borders exact, over all samples and steps.
+    macs : int
+        Multiply-adds of the current that the analog input brings, computed once a sample, over all samples.
+    time_ms : float
+        Time in this layer, summed over samples (and threads).
+    spike_counts : (n_samples, *shape) int32, optional
+        Spikes of each neuron; only when asked for.
+    v_mem : (n_samples, *shape), optional
+        Membranes after the last step, float32 or integer; only when asked for.
+    spikes : (n_samples, n_steps, *shape) bool, optional
+        The spike trains; only when asked for.
+    """
+
+    name: str
+    synapse: str
+    shape: tuple[int, ...]
+    n_spikes: int
+    n_events: int
+    sops: int
+    macs: int
+    time_ms: float
+    spike_counts: np.ndarray | None = None
+    v_mem: np.ndarray | None = None
+    spikes: np.ndarray | None = None
+
+    @property
+    def n_neurons(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The outcome of a run.
+
+    Parameters
+    ----------
+    outputs : (n_samples, n_classes) float64
+        The readout's mean current (or mean emitted amplitude) a step: what the ANN calls logits.
+    n_steps : int
+    arithmetic : {"float32", "int8"}
+    backend : {"numba", "reference"}
+        The event-driven engine, or the NumPy reference.
+    threads : int
+    latency_ms : (n_samples,) float64
+        Wall time from a sample's arrival to its outputs.
+    layers : tuple of LayerResult
+        In order; the readout last. Their sums are the run's totals.
+    labels : (n_samples,) int64, optional
+    """
+
+    outputs: np.ndarray
+    n_steps: int
+    arithmetic: str
+    backend: str
+    threads: int
+    latency_ms: np.ndarray
+    layers: tuple[LayerResult, ...] = field(repr=False)
+    labels: np.ndarray | None = field(default=None, repr=False)
+
+    @property
+    def n_samples(self) -> int:
+        return self.outputs.shape[0]
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """(n_samples,) int64: the class with the largest output; the first of equals."""
+        return self.outputs.argmax(axis=1)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of predictions that equal the labels; None without labels."""
+        return None if self.labels is None else float((self.predictions == self.labels).mean())
+
+    @property
+    def sops_per_sample(self) -> float:
+        return sum(layer.sops for layer in self.layers) / self.n_samples
+
+    @property
+    def spikes_per_sample(self) -> float:
+        return sum(layer.n_spikes for layer in self.layers) / self.n_samples
+
+    @property
+    def mean_rate(self) -> float:
+        """Spikes per neuron and step, over the layers that fire; 0 without any."""
+        neurons = sum(layer.n_neurons for layer in self._firing)
+        return self.spikes_per_sample / (neurons * self.n_steps) if neurons else 0.0
+
+    def rate(self, layer: LayerResult) -> float:
+        """Spikes per neuron and step in one layer."""
+        return layer.n_spikes / (layer.n_neurons * self.n_steps * self.n_samples)
+
+    @property
+    def _firing(self) -> tuple[LayerResult, ...]:
+        return self.layers[:-1]
