@@ -31,6 +31,8 @@ class LayerResult:
         Multiply-adds of the current that the analog input brings, computed once a sample, over all samples.
     time_ms : float
         Time in this layer, summed over samples (and threads).
+    fires : bool
+        False for a readout that only integrates.
     spike_counts : (n_samples, *shape) int32, optional
         Spikes of each neuron; only when asked for.
     v_mem : (n_samples, *shape), optional
@@ -47,6 +49,7 @@ class LayerResult:
     sops: int
     macs: int
     time_ms: float
+    fires: bool = True
     spike_counts: np.ndarray | None = None
     v_mem: np.ndarray | None = None
     spikes: np.ndarray | None = None
@@ -72,7 +75,7 @@ class Result:
     latency_ms : (n_samples,) float64
         Wall time from a sample's arrival to its outputs.
     layers : tuple of LayerResult
-        In order; the readout last. Their sums are the run's totals.
+        In order: each `IF`, and last the readout if it integrates. Their sums are the run's totals.
     labels : (n_samples,) int64, optional
     """
 
@@ -119,4 +122,4 @@ class Result:
 
     @property
     def _firing(self) -> tuple[LayerResult, ...]:
-        return self.layers[:-1]
+        return tuple(layer for layer in self.layers if layer.fires)
