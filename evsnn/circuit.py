@@ -1,0 +1,379 @@
+"""A network brought down to what is simulated: populations of neurons and the synapses that charge them.
+
+Pools, flattening, concatenation and sums have no neurons; here they disappear. Each `IF` (and an
+integrating `Readout`) becomes one `Population`; the linear expression before it becomes a list of
+`Synapse`, each a convolution of spike sources with effective weights: the ANN's weight times the
+source's spike amplitude, divided by the pooling window's area, formed in float64 and rounded to
+float32 once. A circuit belongs to one number of steps, because the shift V_th/2T does.
+
+Order of the sums (part of the specification, DESIGN §3): synapses that gather (convolutions and
+linear layers) as their branches are listed, then those with one weight a channel (depthwise
+convolutions and identity shortcuts of an unpooled population), then the bias with the shift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .errors import NetworkError
+from .network import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Network, Readout, check_steps
+from .errors import RunError
+
+__all__ = ["INPUT", "Circuit", "Pool", "Population", "Source", "Synapse", "lower"]
+
+INPUT = -1
+"""Index of the input where a population's is meant."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """An average-pooling window; its division is in the weights."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+
+    @property
+    def area(self) -> int:
+        return self.kernel[0] * self.kernel[1]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A population (or `INPUT`) as a synapse sees it.
+
+    Parameters
+    ----------
+    population : int
+    shape : (channels, height, width)
+        Of the population itself.
+    pool : Pool, optional
+    """
+
+    population: int
+    shape: tuple[int, int, int]
+    pool: Pool | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Synapse:
+    """A convolution from spike sources (or the analog input) to a population.
+
+    Parameters
+    ----------
+    label : str
+        For people: "conv2d 3x3", "linear", "identity".
+    sources : tuple of Source
+        Side by side along the channels.
+    shape : (channels, height, width)
+        Of what the kernel slides over, after pools and concatenation.
+    weight : (n_out, n_in / groups, kernel_height, kernel_width) float32 or integer
+        The ANN's weights; integers are effective already.
+    scale : (n_in,) float64, optional
+        Spike amplitude over pooling area, per input channel. None: weights are effective.
+    """
+
+    label: str
+    sources: tuple[Source, ...]
+    shape: tuple[int, int, int]
+    weight: np.ndarray
+    scale: np.ndarray | None
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def effective(self, channels: slice = slice(None)) -> np.ndarray:
+        """Effective weights of some output channels, in the shape of `weight`."""
+        weight = self.weight[channels]
+        if self.scale is None:
+            return weight
+        n_out, n_in = self.weight.shape[:2]
+        group = np.arange(n_out)[channels] // (n_out // self.groups)
+        scale = self.scale.reshape(self.groups, n_in)[group][:, :, None, None]
+        return (weight * scale).astype(np.float32)
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return self.weight.shape[2:]
+
+    @property
+    def pooled(self) -> bool:
+        return any(source.pool is not None for source in self.sources)
+
+    @property
+    def max_count(self) -> int:
+        """The largest count an event can bring."""
+        return max(source.pool.area if source.pool else 1 for source in self.sources)
+
+    @property
+    def channelwise(self) -> bool:
+        """One weight a channel and tap, from one unpooled population: no gathering needed."""
+        return self.groups == self.shape[0] == self.weight.shape[0] and len(self.sources) == 1 and not self.pooled
+
+    def reach(self, axis: int) -> np.ndarray:
+        """How many output positions each input position reaches along an axis (0: y, 1: x)."""
+        size, kernel, stride, dilation = self.shape[1 + axis], self.kernel[axis], self.stride[axis], self.dilation[axis]
+        before, after = self.padding[axis], self.padding[2 + axis]
+        n_out = (size + before + after - (kernel - 1) * dilation - 1) // stride + 1
+        at = (np.arange(n_out)[:, None] * stride - before + np.arange(kernel) * dilation).ravel()
+        return np.bincount(at[(at >= 0) & (at < size)], minlength=size).astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """Neurons of one layer.
+
+    Parameters
+    ----------
+    name : str
+    shape : (channels, height, width)
+        A vector is a map of one position.
+    output_shape : tuple of int
+        The shape the network gives it.
+    synapses : tuple of Synapse
+        From spikes, in the order of their sums.
+    drives : tuple of Synapse
+        From the analog input: a current that is the same at every step.
+    bias : (channels,) float32 or int32
+        The current of a step without input: biases and shift.
+    v_threshold : (channels,), optional
+        None: it integrates and never fires.
+    v_init : (channels,)
+    leak : float
+        Share of the membrane kept from step to step.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    output_shape: tuple[int, ...]
+    synapses: tuple[Synapse, ...]
+    drives: tuple[Synapse, ...]
+    bias: np.ndarray
+    v_threshold: np.ndarray | None
+    v_init: np.ndarray
+    leak: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """What charges it, for people."""
+        return " + ".join(s.label for s in (*self.drives, *self.synapses)) or "bias"
+
+    @property
+    def n_neurons(self) -> int:
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the analog current, borders exact."""
+        return sum(fan_out(drive) * drive.shape[0] for drive in self.drives)
+
+
+def fan_out(synapse: Synapse) -> int:
+    """Targets of one input channel, summed over all positions."""
+    return int(synapse.reach(0).sum() * synapse.reach(1).sum()) * (synapse.weight.shape[0] // synapse.groups)
+
+
+@dataclass(frozen=True, eq=False)
+class Circuit:
+    """Populations in the order in which a step computes them; the last is read out."""
+
+    network: Network
+    n_steps: int
+    input_shape: tuple[int, int, int]
+    populations: tuple[Population, ...]
+
+    @property
+    def analog(self) -> bool:
+        """Whether the input is a constant current."""
+        return self.network.input.encoding == "constant"
+
+
+@dataclass(frozen=True)
+class _View:
+    """A linear, weightless view of the spikes of some populations: what a layer between IFs carries."""
+
+    sources: tuple[Source, ...]
+    amplitudes: tuple[np.ndarray, ...]  # per source: one value a channel, pooling divided out
+    shape: tuple[int, int, int]
+    segments: tuple[int, ...] | None = None  # flattened: sources joined along features, not channels
+
+
+def lower(network: Network, n_steps: int | None = None) -> Circuit:
+    """The circuit of a network for a number of steps.
+
+    Raises
+    ------
+    RunError
+        If `n_steps` is out of range.
+    NetworkError
+        If a layer cannot be folded; the message names it.
+    """
+    n_steps = check_steps(network.n_steps if n_steps is None else n_steps, RunError)
+    index: dict[str, int] = {}
+    views: dict[str, list[_View]] = {}  # a sum of views, for layers that carry spikes or the input
+    currents: dict[str, tuple[list[Synapse], np.ndarray]] = {}  # for layers that carry a current
+    populations: list[Population] = []
+
+    for layer in network.layers:
+        if isinstance(layer, Input):
+            shape = as_map(layer.shape)
+            views[layer.name] = [_View((Source(INPUT, shape),), (np.ones(shape[0]),), shape)]
+        elif isinstance(layer, (Conv2d, Linear)):
+            branches = [b for view in views[layer.inputs[0]] for b in _weighted(layer, view)]
+            bias = np.zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias.astype(np.float64)
+            currents[layer.name] = branches, bias
+        elif isinstance(layer, Add):
+            branches, bias = [], 0.0
+            for name in layer.inputs:
+                more, offset = _current(name, views, currents, network)
+                branches, bias = branches + more, bias + offset
+            currents[layer.name] = branches, np.broadcast_to(bias, (network.shapes[layer.name][0],))
+        elif isinstance(layer, Flatten) and layer.inputs[0] in currents:
+            currents[layer.name] = _flat_current(layer, *currents[layer.inputs[0]], network)
+        elif isinstance(layer, AvgPool2d):
+            views[layer.name] = [_pooled(layer, view) for view in views[layer.inputs[0]]]
+        elif isinstance(layer, Flatten):
+            views[layer.name] = [_flat(view) for view in views[layer.inputs[0]]]
+        elif isinstance(layer, Concat):
+            views[layer.name] = [_joined(layer, [views[name] for name in layer.inputs], network)]
+        elif isinstance(layer, IF) or network.readout == "membrane":
+            branches, bias = _current(layer.inputs[0], views, currents, network)
+            population = _population(layer, branches, bias, network, n_steps)
+            if isinstance(layer, IF):
+                index[layer.name] = len(populations)
+                source = Source(index[layer.name], population.shape)
+                views[layer.name] = [_View((source,), (population.v_threshold.astype(np.float64),), population.shape)]
+            populations.append(population)
+    return Circuit(network, n_steps, as_map(network.input_shape), tuple(populations))
+
+
+def as_map(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """A vector as a map of one position."""
+    return shape if len(shape) == 3 else (shape[0], 1, 1)
+
+
+def _pooled(layer: AvgPool2d, view: _View) -> _View:
+    if view.segments is not None:
+        raise NetworkError("a pool cannot follow a Flatten", where=layer._where)
+    kernel, stride, padding = layer.window(view.shape)
+    sources, amplitudes = [], []
+    for source, amplitude in zip(view.sources, view.amplitudes):
+        pool = Pool(kernel, stride, padding)
+        if source.pool is not None:
+            pool = _composed(layer, source.pool, pool)
+        sources.append(replace(source, pool=pool))
+        amplitudes.append(amplitude / (kernel[0] * kernel[1]))
+    return _View(tuple(sources), tuple(amplitudes), layer.output_shape([view.shape]))
+
+
+def _composed(layer: AvgPool2d, first: Pool, second: Pool) -> Pool:
+    """Two pools in a row as one; exact where windows of the first do not overlap or are not cut."""
+    if first.stride != first.kernel or any(first.padding) or any(second.padding):
+        raise NetworkError("two average pools in a row with overlap or padding cannot be folded", where=layer._where, hint="make them one pool")
+    kernel = tuple(a * b for a, b in zip(first.kernel, second.kernel))
+    if kernel[0] * kernel[1] > 65_535:
+        raise NetworkError("the joint pooling window is too large", where=layer._where, got=kernel, expected="an area <= 65535")
+    return Pool(kernel, tuple(a * b for a, b in zip(first.stride, second.stride)), (0, 0, 0, 0))
+
+
+def _flat(view: _View) -> _View:
+    if view.segments is not None:
+        return view
+    if len(view.sources) == 1 or view.shape[1:] == (1, 1):
+        return _View(view.sources, view.amplitudes, view.shape, (int(np.prod(view.shape)),))
+    # channels of several sources, flattened together: features of one source after those of another
+    sizes = tuple(s.shape[0] * view.shape[1] * view.shape[2] for s in view.sources)
+    return _View(view.sources, view.amplitudes, view.shape, sizes)
+
+
+def _joined(layer: Concat, inputs: list[list[_View]], network: Network) -> _View:
+    if any(len(views) != 1 for views in inputs):
+        raise NetworkError("concat joins spikes, not sums", where=layer._where, hint="put an IF on each branch")
+    views = [views[0] for views in inputs]
+    shape = as_map(network.shapes[layer.name])
+    sources = tuple(s for v in views for s in v.sources)
+    amplitudes = tuple(a for v in views for a in v.amplitudes)
+    if len(network.shapes[layer.name]) == 3 or all(v.shape[1:] == (1, 1) for v in views):
+        return _View(sources, amplitudes, shape)
+    sizes = [size for v in views for size in (v.segments or (int(np.prod(v.shape)),))]
+    return _View(sources, amplitudes, shape, tuple(sizes))
+
+
+def _current(name: str, views: dict, currents: dict, network: Network) -> tuple[list[Synapse], np.ndarray]:
+    """What a layer's output charges a membrane with: its synapses and its bias."""
+    if name in currents:
+        return currents[name]
+    shape = as_map(network.shapes[name])
+    branches = [_identity(view, shape, network.by_name[name]) for view in views[name]]
+    return branches, np.zeros(shape[0])
+
+
+def _identity(view: _View, shape: tuple[int, int, int], layer) -> Synapse:
+    """Spikes that charge a membrane directly, weight 1."""
+    if view.segments is not None and view.shape[1:] != (1, 1):
+        raise NetworkError("a flattened map cannot charge a membrane without weights", where=layer._where, hint="put the IF before the Flatten")
+    weight = np.ones((shape[0], 1, 1, 1), np.float32)
+    return Synapse("identity", view.sources, shape, weight, np.concatenate(view.amplitudes), groups=shape[0])
+
+
+def _weighted(layer: Conv2d | Linear, view: _View) -> Iterator[Synapse]:
+    """The synapses of a weighted layer that reads `view`."""
+    if isinstance(layer, Conv2d):
+        kernel = "x".join(map(str, layer.weight.shape[2:]))
+        label = f"conv2d {kernel}" if layer.groups == 1 else f"{'depthwise' if layer.groups == view.shape[0] else 'grouped'} {kernel}"
+        yield Synapse(label, view.sources, view.shape, layer.weight, np.concatenate(view.amplitudes), layer.stride, layer.padding, layer.dilation, layer.groups)
+        return
+    n_out = layer.weight.shape[0]
+    if view.segments is None or len(view.segments) == 1 or view.shape[1:] == (1, 1):
+        n_in = layer.weight.shape[1]
+        shape = view.shape if n_in == int(np.prod(view.shape)) else (n_in, 1, 1)
+        yield Synapse("linear", view.sources, shape, layer.weight.reshape(n_out, *shape), np.concatenate(view.amplitudes))
+        return
+    start = 0
+    for source, amplitude, size in zip(view.sources, view.amplitudes, view.segments):
+        height, width = _seen(source)
+        shape = (source.shape[0], height, width)
+        columns = layer.weight[:, start : start + size]
+        yield Synapse("linear", (source,), shape, columns.reshape(n_out, *shape), amplitude)
+        start += size
+
+
+def _seen(source: Source) -> tuple[int, int]:
+    """Height and width of a source behind its pool."""
+    if source.pool is None:
+        return source.shape[1:]
+    p = source.pool
+    return tuple((n + p.padding[i] + p.padding[2 + i] - p.kernel[i]) // p.stride[i] + 1 for i, n in enumerate(source.shape[1:]))
+
+
+def _flat_current(layer: Flatten, branches: list[Synapse], bias: np.ndarray, network: Network):
+    """A current that is flattened before the membrane: right only for maps of one position."""
+    if as_map(network.shapes[layer.inputs[0]])[1:] != (1, 1):
+        raise NetworkError("a flattened map of currents", where=layer._where, hint="put the IF before the Flatten")
+    return branches, bias
+
+
+def _population(layer: IF | Readout, branches: Iterable[Synapse], bias: np.ndarray, network: Network, n_steps: int) -> Population:
+    output_shape = network.shapes[layer.name]
+    shape = as_map(output_shape)
+    analog = network.input.encoding == "constant"
+    drives = tuple(b for b in branches if analog and b.sources[0].population == INPUT)
+    spiking = [b for b in branches if b not in drives]
+    synapses = (*(b for b in spiking if not b.channelwise), *(b for b in spiking if b.channelwise))
+    v_threshold, v_init, leak = None, np.zeros(shape[0]), 1.0
+    bias = np.array(np.broadcast_to(bias, shape[:1]), np.float64)
+    if isinstance(layer, IF):
+        v_threshold = np.broadcast_to(layer.v_threshold, shape[:1]).astype(np.float32)
+        v_init = np.broadcast_to(layer.v_init, shape[:1]).astype(np.float64)
+        leak = layer.leak
+        if layer.shift and network.shift == "bias":
+            bias += v_threshold.astype(np.float64) / (2 * n_steps)
+        elif layer.shift and network.shift == "initial":
+            v_init = v_init + v_threshold.astype(np.float64) / 2
+    return Population(
+        layer.name, shape, output_shape, synapses, drives, bias.astype(np.float32), v_threshold, v_init.astype(np.float32), leak,
+    )  # fmt: skip

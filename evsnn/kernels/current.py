@@ -1,0 +1,76 @@
+"""The analog input's current, computed once a sample.
+
+Sums run over branches in order, within a branch over (ky, kx, channel) ascending, then the bias;
+products and sums are rounded one by one. Zero inputs are skipped, which changes no bit: the
+accumulator starts at +0.0 and so is never -0.0.
+"""
+
+from __future__ import annotations
+
+from numba import types
+
+from . import vector
+from .jit import kernel
+from .memory import load_i32, load_i64
+
+__all__ = ["current", "specialise"]
+
+# Slots of a job, int64 each.
+(
+    HEIGHT, WIDTH,             # of the output map
+    N_TILES,
+    BIAS, BIAS_STRIDE,         # [tile] rows of lanes, and the bytes from tile to tile
+    OUT,                       # [y][x][tile][lane]
+    BRANCHES, N_BRANCHES,
+) = range(0, 8 * 8, 8)  # fmt: skip
+JOB_BYTES = 8 * 8
+
+# A branch: a dense convolution of the analog input.
+(
+    B_VALUES,                  # [y][x][channel], elements as wide as membranes
+    B_HEIGHT, B_WIDTH, B_CHANNELS,
+    B_WEIGHTS, B_TILE_BYTES,   # [tile][ky][kx][channel][lane]
+    B_KERNEL_HEIGHT, B_KERNEL_WIDTH, B_STRIDE_Y, B_STRIDE_X, B_PAD_TOP, B_PAD_LEFT, B_DILATION_Y, B_DILATION_X,
+) = range(0, 8 * 14, 8)  # fmt: skip
+BRANCH_BYTES = 8 * 14
+
+
+@kernel
+def current(fmt, job, tile_from, tile_to, y_from, y_to):
+    """Write the current of the given tiles and rows. The job's slots stand above."""
+    width, n_tiles = load_i64(job + WIDTH), load_i64(job + N_TILES)
+    vector_bytes, row_bytes = vector.membrane_bytes(fmt), vector.row_bytes(fmt)
+    value_bytes = 8 * vector_bytes // (8 * 8 * vector.mask_bytes(fmt))
+    for tile in range(tile_from, tile_to):
+        for y in range(y_from, y_to):
+            for x in range(width):
+                v = vector.zero(fmt)
+                branch = load_i64(job + BRANCHES)
+                for _ in range(load_i64(job + N_BRANCHES)):
+                    kernel_height, kernel_width = load_i64(branch + B_KERNEL_HEIGHT), load_i64(branch + B_KERNEL_WIDTH)
+                    channels, source_width = load_i64(branch + B_CHANNELS), load_i64(branch + B_WIDTH)
+                    weights = load_i64(branch + B_WEIGHTS) + tile * load_i64(branch + B_TILE_BYTES)
+                    for ky in range(kernel_height):
+                        source_y = y * load_i64(branch + B_STRIDE_Y) - load_i64(branch + B_PAD_TOP) + ky * load_i64(branch + B_DILATION_Y)
+                        if source_y < 0 or source_y >= load_i64(branch + B_HEIGHT):
+                            continue
+                        for kx in range(kernel_width):
+                            source_x = x * load_i64(branch + B_STRIDE_X) - load_i64(branch + B_PAD_LEFT) + kx * load_i64(branch + B_DILATION_X)
+                            if source_x < 0 or source_x >= source_width:
+                                continue
+                            value = load_i64(branch + B_VALUES) + (source_y * source_width + source_x) * channels * value_bytes
+                            row = weights + (ky * kernel_width + kx) * channels * row_bytes
+                            for _ in range(channels):
+                                if value_bytes == 2 or load_i32(value) & 0x7FFFFFFF:  # 0.0, -0.0 and 0 add nothing
+                                    v = vector.add_product(fmt, v, value, row)
+                                value += value_bytes
+                                row += row_bytes
+                    branch += BRANCH_BYTES
+                v = vector.add(fmt, v, vector.load(fmt, load_i64(job + BIAS) + tile * load_i64(job + BIAS_STRIDE)))
+                vector.store(fmt, load_i64(job + OUT) + ((y * width + x) * n_tiles + tile) * vector_bytes, v)
+
+
+def specialise(fmt: vector.Vectors):
+    """The compiled `current` for these elements: a function of its last five arguments."""
+    compiled = current.compile((fmt.numba_type, *[types.int64] * 5))
+    return lambda *args: compiled(None, *args)

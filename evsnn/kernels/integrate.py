@@ -1,0 +1,193 @@
+"""Event queues and spike masks -> membranes -> spike masks: the loop where the time goes.
+
+Output-stationary: for each tile of output channels and each output position, the membranes of the
+tile stay in registers for all steps of a block while the weight rows of the events in the receptive
+field are added. First the runs (events of one kernel row, gathered weights), then the taps (masks of
+one position, one weight a channel), then the bias: the order of DESIGN's float32 specification,
+whatever the tile, thread or block.
+"""
+
+from __future__ import annotations
+
+from numba import types
+
+from . import vector
+from .jit import inner, kernel
+from .memory import load_i32, load_i64, store_i64
+
+__all__ = ["RUN_BYTES", "integrate", "specialise"]
+
+# Slots of a job, int64 each. Addresses are of this process, strides in bytes.
+(
+    N_STEPS, HEIGHT, WIDTH,  # of the block; of the output map
+    WEIGHTS, TILE_BYTES,     # [tile][synapse][ky][kx][channel][lane], and the bytes of a tile
+    PARAMETERS,              # [tile][bias, threshold, v_init, leak][lane]
+    DRIVE,                   # [y][x][tile][lane] current that replaces the bias, or 0
+    MEMBRANES, RESUME,       # [y][x][tile][lane] to keep membranes in, or 0; 1 to start from them
+    N_TILES,
+    SPIKES, WORD_BYTES,      # output masks or 0; bytes of a position's masks
+    LEAKY,
+    BUDGET,                  # events that a partial sum can take without leaving its range
+    SYNAPSES, N_SYNAPSES,
+    TAPS, N_TAPS,
+) = range(0, 8 * 18, 8)  # fmt: skip
+JOB_BYTES = 8 * 18
+
+# A synapse: events gathered through a kernel.
+(
+    S_EVENTS, S_POINTERS,    # the queue
+    S_PART_BYTES,            # pointers of one tile's part of the queue; 0 when all tiles share one
+    S_ROW_BYTES, S_STEP_BYTES,  # pointers of a map row; of a step
+    S_COLUMNS,               # [x][first, last + 1, kernel's first column * channels] int32
+    S_ROWS,                  # [y][first ky, last ky + 1, kernel's first row] int32
+    S_DILATION,              # rows between kernel rows
+    S_KERNEL_ROW_BYTES,      # weights of a kernel row
+    S_WEIGHT_OFFSET,         # where the synapse's weights start within a tile
+) = range(0, 8 * 10, 8)  # fmt: skip
+SYNAPSE_BYTES = 8 * 10
+
+# A tap group: one weight a channel (depthwise, identity), read from masks.
+(
+    P_MASKS, P_STEP_BYTES, P_ROW_BYTES, P_WORD_BYTES,
+    P_WEIGHTS,               # [tile][ky][kx][lane], membranes' element
+    P_KERNEL_HEIGHT, P_KERNEL_WIDTH, P_STRIDE_Y, P_STRIDE_X, P_PAD_TOP, P_PAD_LEFT, P_DILATION_Y, P_DILATION_X,
+    P_HEIGHT, P_WIDTH,       # of the source map
+) = range(0, 8 * 15, 8)  # fmt: skip
+TAP_BYTES = 8 * 15
+
+# A run or tap of one output position, listed in scratch memory.
+R_FIRST, R_LAST, R_STEP, R_WEIGHTS, R_EVENTS = range(0, 8 * 5, 8)
+RUN_BYTES = 8 * 5
+
+
+@inner
+def list_runs(job, tile, y, x, row_bytes, at):
+    """Write the runs of an output position to `at`; return their number."""
+    n = 0
+    weights = load_i64(job + WEIGHTS) + tile * load_i64(job + TILE_BYTES)
+    synapse = load_i64(job + SYNAPSES)
+    for _ in range(load_i64(job + N_SYNAPSES)):
+        column = load_i64(synapse + S_COLUMNS) + 12 * x
+        first, last, origin = load_i32(column), load_i32(column + 4), load_i32(column + 8)
+        row = load_i64(synapse + S_ROWS) + 12 * y
+        ky, ky_end, top = load_i32(row), load_i32(row + 4), load_i32(row + 8)
+        dilation = load_i64(synapse + S_DILATION)
+        pointers = load_i64(synapse + S_POINTERS) + tile * load_i64(synapse + S_PART_BYTES)
+        base = weights + load_i64(synapse + S_WEIGHT_OFFSET) - origin * row_bytes
+        if first < last:
+            for k in range(ky, ky_end):
+                line = pointers + (top + k * dilation) * load_i64(synapse + S_ROW_BYTES)
+                store_i64(at + R_FIRST, line + 4 * first)
+                store_i64(at + R_LAST, line + 4 * last)
+                store_i64(at + R_STEP, load_i64(synapse + S_STEP_BYTES))
+                store_i64(at + R_WEIGHTS, base + k * load_i64(synapse + S_KERNEL_ROW_BYTES))
+                store_i64(at + R_EVENTS, load_i64(synapse + S_EVENTS))
+                at += RUN_BYTES
+                n += 1
+        synapse += SYNAPSE_BYTES
+    return n
+
+
+@inner
+def list_taps(job, tile, y, x, membrane_bytes, mask_bytes, at):
+    """Write the taps of an output position to `at`; return their number."""
+    n = 0
+    tap = load_i64(job + TAPS)
+    for _ in range(load_i64(job + N_TAPS)):
+        height, width = load_i64(tap + P_KERNEL_HEIGHT), load_i64(tap + P_KERNEL_WIDTH)
+        for ky in range(height):
+            source_y = y * load_i64(tap + P_STRIDE_Y) - load_i64(tap + P_PAD_TOP) + ky * load_i64(tap + P_DILATION_Y)
+            if source_y < 0 or source_y >= load_i64(tap + P_HEIGHT):
+                continue
+            for kx in range(width):
+                source_x = x * load_i64(tap + P_STRIDE_X) - load_i64(tap + P_PAD_LEFT) + kx * load_i64(tap + P_DILATION_X)
+                if source_x < 0 or source_x >= load_i64(tap + P_WIDTH):
+                    continue
+                masks = load_i64(tap + P_MASKS) + source_y * load_i64(tap + P_ROW_BYTES) + source_x * load_i64(tap + P_WORD_BYTES)
+                store_i64(at + R_FIRST, masks + tile * mask_bytes)
+                store_i64(at + R_STEP, load_i64(tap + P_STEP_BYTES))
+                store_i64(at + R_WEIGHTS, load_i64(tap + P_WEIGHTS) + ((tile * height + ky) * width + kx) * membrane_bytes)
+                at += RUN_BYTES
+                n += 1
+        tap += TAP_BYTES
+    return n
+
+
+@kernel
+def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
+    """Run a block of steps for the tiles and rows of one population.
+
+    Parameters
+    ----------
+    fmt : Vectors
+    events : Events
+    job : int64
+        Address of the job; see the slots above.
+    tile_from, tile_to, y_from, y_to : int64
+        What this call computes of the output.
+    scratch : int64
+        Address of `RUN_BYTES` a run or tap of one position, private to the caller.
+    """
+    n_steps, height, width = load_i64(job + N_STEPS), load_i64(job + HEIGHT), load_i64(job + WIDTH)
+    n_tiles, word_bytes, spikes = load_i64(job + N_TILES), load_i64(job + WORD_BYTES), load_i64(job + SPIKES)
+    drive, membranes, resume = load_i64(job + DRIVE), load_i64(job + MEMBRANES), load_i64(job + RESUME)
+    leaky, budget = load_i64(job + LEAKY), load_i64(job + BUDGET) * vector.event_bytes(events)
+    vector_bytes, row_bytes = vector.membrane_bytes(fmt), vector.row_bytes(fmt)
+    mask_bytes, event_bytes = vector.mask_bytes(fmt), vector.event_bytes(events)
+    for tile in range(tile_from, tile_to):
+        parameters = load_i64(job + PARAMETERS) + 4 * tile * vector_bytes
+        threshold = vector.load(fmt, parameters + vector_bytes)
+        for y in range(y_from, y_to):
+            for x in range(width):
+                position = y * width + x
+                n_runs = list_runs(job, tile, y, x, row_bytes, scratch)
+                taps = scratch + n_runs * RUN_BYTES
+                taps_end = taps + RUN_BYTES * list_taps(job, tile, y, x, vector_bytes, mask_bytes, taps)
+                here = (position * n_tiles + tile) * vector_bytes
+                v = vector.load(fmt, membranes + here if resume else parameters + 2 * vector_bytes)
+                bias = vector.load(fmt, drive + here if drive else parameters)
+                out = spikes + position * word_bytes + tile * mask_bytes
+                for t in range(n_steps):
+                    if leaky:
+                        v = vector.leak(fmt, v, vector.load(fmt, parameters + 3 * vector_bytes))
+                    s = vector.begin(fmt, v)
+                    left = budget
+                    run = scratch
+                    while run < taps:
+                        queue, base, ahead = load_i64(run + R_EVENTS), load_i64(run + R_WEIGHTS), t * load_i64(run + R_STEP)
+                        event = queue + event_bytes * load_i32(load_i64(run + R_FIRST) + ahead)
+                        end = queue + event_bytes * load_i32(load_i64(run + R_LAST) + ahead)
+                        left -= end - event
+                        if left < 0:  # a partial sum could leave its range: bring it home as often as needed
+                            while end - event > budget:
+                                v = vector.merge(fmt, v, s)
+                                s = vector.begin(fmt, v)
+                                stop = event + budget
+                                while event < stop:
+                                    s = vector.add_row(fmt, events, s, base + vector.event_id(events, event) * row_bytes, vector.event_count(events, event))
+                                    event += event_bytes
+                            v = vector.merge(fmt, v, s)
+                            s = vector.begin(fmt, v)
+                            left = budget - (end - event)
+                        while event < end:
+                            s = vector.add_row(fmt, events, s, base + vector.event_id(events, event) * row_bytes, vector.event_count(events, event))
+                            event += event_bytes
+                        run += RUN_BYTES
+                    v = vector.merge(fmt, v, s)
+                    while run < taps_end:
+                        v = vector.add_masked(fmt, v, load_i64(run + R_FIRST) + t * load_i64(run + R_STEP), load_i64(run + R_WEIGHTS))
+                        run += RUN_BYTES
+                    v = vector.add(fmt, v, bias)
+                    if spikes:
+                        fired = vector.mask(fmt, v, threshold)
+                        vector.store_mask(fmt, out + t * height * width * word_bytes, fired)
+                        v = vector.reset(fmt, v, threshold, fired)
+                if membranes:
+                    vector.store(fmt, membranes + here, v)
+
+
+def specialise(fmt: vector.Vectors, events: vector.Events):
+    """The compiled `integrate` for these elements: a function of its last six arguments."""
+    signature = (fmt.numba_type, events.numba_type, *[types.int64] * 6)
+    compiled = integrate.compile(signature)
+    return lambda *args: compiled(None, None, *args)

@@ -1,0 +1,41 @@
+"""The decorator that all kernels share."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+from numba import njit
+
+__all__ = ["inner", "kernel", "source_digest"]
+
+
+def kernel(function):
+    """Compile on demand, without the GIL, checks or reordering, and keep the machine code on disk.
+
+    Where no directory can be written the code is compiled in each process anew.
+    """
+    options = dict(nogil=True, error_model="numpy", fastmath=False, boundscheck=False)
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # numba found no directory to keep code in
+        return njit(**options)(function)
+
+
+def inner(function):
+    """A part of a kernel, inlined into it."""
+    return njit(nogil=True, error_model="numpy", fastmath=False, boundscheck=False, inline="never")(function)
+
+
+@functools.cache
+def source_digest() -> str:
+    """A digest of this package's sources.
+
+    numba's cache looks at the file a kernel stands in, not at what it calls; types that carry this
+    digest in their name make kept code stale as soon as any of these files changes.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

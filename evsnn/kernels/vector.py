@@ -1,0 +1,384 @@
+"""The vector type: a numba value that is one wide LLVM vector.
+
+LLVM lowers ``<64 x float>`` to four AVX-512, eight AVX2 or sixteen NEON registers, so one kernel
+text serves every CPU, with a tile's membranes in registers for all time steps.
+
+A `Vectors` object says which elements a kernel works on and is its first argument; an `Events`
+object says how an event is stored. Both carry no data: they select the specialisation.
+
+=========  ==========  ========  ======  ==========================================================
+membrane   partial     weight    lanes
+=========  ==========  ========  ======  ==========================================================
+float32    (membrane)  float32   16-64   sums go straight onto the membrane, in the specified order
+int16      (membrane)  int8      32-128  likewise; sums may wrap, the compared value is proven not to
+int32      int16       int8      32-128  sums of a bounded number of events, then widened
+int32      (membrane)  int8      16-64   the input's current, where products are wide
+=========  ==========  ========  ======  ==========================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llvmlite import ir
+from numba.core import types
+from numba.core.extending import NativeValue, intrinsic, models, register_model, unbox
+
+from .jit import source_digest
+from .memory import pointer
+
+__all__ = [
+    "Events", "Vectors", "add", "add_masked", "add_product", "add_row", "begin", "event_bytes", "event_count", "event_id",
+    "leak", "load", "mask", "membrane_bytes", "merge", "mask_bytes", "put_event", "reset", "row_bytes", "store", "store_mask", "zero",
+]  # fmt: skip
+
+_ELEMENTS = {"float32": ir.FloatType(), "int8": ir.IntType(8), "int16": ir.IntType(16), "int32": ir.IntType(32), "bool": ir.IntType(1)}
+_BYTES = {"float32": 4, "int8": 1, "int16": 2, "int32": 4}
+_I64 = ir.IntType(64)
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What a kernel computes with.
+
+    Parameters
+    ----------
+    membrane, partial, weight : {"float32", "int32", "int16", "int8"}
+        Elements of the membranes, of the sums within a step, and of the weights.
+    lanes : {16, 32, 64, 128}
+        Output channels in a tile.
+    """
+
+    membrane: str
+    partial: str
+    weight: str
+    lanes: int
+
+    @property
+    def direct(self) -> bool:
+        """Whether events are added straight onto the membrane."""
+        return self.partial == self.membrane
+
+    @property
+    def membrane_bytes(self) -> int:
+        return self.lanes * _BYTES[self.membrane]
+
+    @property
+    def row_bytes(self) -> int:
+        return self.lanes * _BYTES[self.weight]
+
+    @property
+    def numba_type(self) -> _VectorsType:
+        return _VectorsType(self)
+
+
+@dataclass(frozen=True)
+class Events:
+    """How an event is stored: an id of `id_bits` bits, and for graded events a count of as many."""
+
+    id_bits: int
+    graded: bool
+
+    @property
+    def bytes(self) -> int:
+        return self.id_bits // 8 * (2 if self.graded else 1)
+
+    @property
+    def numba_type(self) -> _EventsType:
+        return _EventsType(self)
+
+
+class _Selector(types.Type):
+    """Type of an argument that carries no data."""
+
+    def __init__(self, selects):
+        self.selects = selects
+        super().__init__(name=f"{selects} of kernels {source_digest()}")
+
+
+class _VectorsType(_Selector):
+    pass
+
+
+class _EventsType(_Selector):
+    pass
+
+
+for _type in (_VectorsType, _EventsType):
+    register_model(_type)(models.OpaqueModel)
+
+    @unbox(_type)
+    def _unbox_selector(typ, obj, c):
+        return NativeValue(c.context.get_dummy_value())
+
+
+class _Vector(types.Type):
+    """Type of a vector in registers."""
+
+    def __init__(self, element: str, lanes: int):
+        self.element, self.lanes = element, lanes
+        super().__init__(name=f"{element} x {lanes}")
+
+    @property
+    def llvm(self):
+        return ir.VectorType(_ELEMENTS[self.element], self.lanes)
+
+
+@register_model(_Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, typ):
+        super().__init__(manager, typ, typ.llvm)
+
+
+def _membrane(vectors: _VectorsType) -> _Vector:
+    return _Vector(vectors.selects.membrane, vectors.selects.lanes)
+
+
+def _partial(vectors: _VectorsType) -> _Vector:
+    return _Vector(vectors.selects.partial, vectors.selects.lanes)
+
+
+def _load(builder, address, vector: _Vector):
+    return builder.load(pointer(builder, address, vector.llvm), align=_BYTES[vector.element])
+
+
+def _sum(builder, vector: _Vector, a, b):
+    return builder.fadd(a, b) if vector.element == "float32" else builder.add(a, b)
+
+
+def _splat(builder, scalar, vector: _Vector):
+    lanes = ir.VectorType(ir.IntType(32), vector.lanes)
+    one = builder.insert_element(ir.Constant(vector.llvm, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, ir.Constant(vector.llvm, ir.Undefined), ir.Constant(lanes, None))
+
+
+def _row(builder, address, fmt: Vectors):
+    """A row of weights, as partial sums."""
+    row = _load(builder, address, _Vector(fmt.weight, fmt.lanes))
+    return row if fmt.weight == fmt.partial else builder.sext(row, _Vector(fmt.partial, fmt.lanes).llvm)
+
+
+def _constant(of):
+    """An intrinsic that is a constant of the specialisation."""
+
+    def constant(context, selector):
+        value = int(of(selector.selects))
+
+        def generate(context, builder, signature, args):
+            return ir.Constant(_I64, value)
+
+        return types.int64(selector), generate
+
+    return intrinsic(constant)
+
+
+membrane_bytes = _constant(lambda fmt: fmt.membrane_bytes)
+row_bytes = _constant(lambda fmt: fmt.row_bytes)
+mask_bytes = _constant(lambda fmt: fmt.lanes // 8)
+event_bytes = _constant(lambda fmt: fmt.bytes)
+
+
+@intrinsic
+def zero(context, fmt):
+    """A vector of zero membranes."""
+    result = _membrane(fmt)
+
+    def generate(context, builder, signature, args):
+        return ir.Constant(result.llvm, None)
+
+    return result(fmt), generate
+
+
+@intrinsic
+def load(context, fmt, address):
+    """Membranes from memory."""
+    result = _membrane(fmt)
+
+    def generate(context, builder, signature, args):
+        return _load(builder, args[1], result)
+
+    return result(fmt, types.int64), generate
+
+
+@intrinsic
+def store(context, fmt, address, v):
+    """Membranes to memory."""
+
+    def generate(context, builder, signature, args):
+        builder.store(args[2], pointer(builder, args[1], v.llvm), align=_BYTES[v.element])
+        return context.get_dummy_value()
+
+    return types.void(fmt, types.int64, v), generate
+
+
+@intrinsic
+def add(context, fmt, v, u):
+    """v + u."""
+
+    def generate(context, builder, signature, args):
+        return _sum(builder, v, args[1], args[2])
+
+    return v(fmt, v, u), generate
+
+
+@intrinsic
+def begin(context, fmt, v):
+    """The sum a step starts from: the membrane itself, or zero where sums are narrower."""
+    result = _partial(fmt)
+    direct = fmt.selects.direct
+
+    def generate(context, builder, signature, args):
+        return args[1] if direct else ir.Constant(result.llvm, None)
+
+    return result(fmt, v), generate
+
+
+@intrinsic
+def merge(context, fmt, v, s):
+    """The membrane after a sum that `begin` began."""
+    direct = fmt.selects.direct
+
+    def generate(context, builder, signature, args):
+        return args[2] if direct else builder.add(args[1], builder.sext(args[2], v.llvm))
+
+    return v(fmt, v, s), generate
+
+
+@intrinsic
+def add_row(context, fmt, events, s, address, count):
+    """s + row, or s + count * row for graded events: one product, then one sum, never fused."""
+    spec, graded = fmt.selects, events.selects.graded
+
+    def generate(context, builder, signature, args):
+        row = _row(builder, args[3], spec)
+        if graded and s.element == "float32":
+            row = builder.fmul(_splat(builder, builder.sitofp(args[4], ir.FloatType()), s), row)
+        elif graded:
+            row = builder.mul(_splat(builder, builder.trunc(args[4], _ELEMENTS[s.element]), s), row)
+        return _sum(builder, s, args[2], row)
+
+    return s(fmt, events, s, types.int64, types.int64), generate
+
+
+@intrinsic
+def add_product(context, fmt, v, value_address, row_address):
+    """v + value * row, with a value of the membrane's element in memory: one product, one sum."""
+    spec = fmt.selects
+    if not spec.direct:
+        raise TypeError("add_product works on direct vectors")
+
+    def generate(context, builder, signature, args):
+        value = builder.load(pointer(builder, args[2], _ELEMENTS[v.element]), align=_BYTES[v.element])
+        row = _row(builder, args[3], spec)
+        product = (builder.fmul if v.element == "float32" else builder.mul)(_splat(builder, value, v), row)
+        return _sum(builder, v, args[1], product)
+
+    return v(fmt, v, types.int64, types.int64), generate
+
+
+@intrinsic
+def add_masked(context, fmt, v, mask_address, weight_address):
+    """v + weight in the lanes whose bit is set in the mask at `mask_address`; weights are membranes."""
+    bits = ir.IntType(fmt.selects.lanes)
+
+    def generate(context, builder, signature, args):
+        word = builder.load(pointer(builder, args[2], bits), align=1)
+        lanes = builder.bitcast(word, ir.VectorType(ir.IntType(1), v.lanes))
+        return builder.select(lanes, _sum(builder, v, args[1], _load(builder, args[3], v)), args[1])
+
+    return v(fmt, v, types.int64, types.int64), generate
+
+
+@intrinsic
+def mask(context, fmt, v, threshold):
+    """Lanes where v >= threshold."""
+    result = _Vector("bool", v.lanes)
+
+    def generate(context, builder, signature, args):
+        if v.element == "float32":
+            return builder.fcmp_ordered(">=", args[1], args[2])
+        return builder.icmp_signed(">=", args[1], args[2])
+
+    return result(fmt, v, threshold), generate
+
+
+@intrinsic
+def store_mask(context, fmt, address, fired):
+    """A mask as lanes / 8 bytes, lane 0 in bit 0."""
+    bits = ir.IntType(fmt.selects.lanes)
+
+    def generate(context, builder, signature, args):
+        builder.store(builder.bitcast(args[2], bits), pointer(builder, args[1], bits), align=1)
+        return context.get_dummy_value()
+
+    return types.void(fmt, types.int64, fired), generate
+
+
+@intrinsic
+def reset(context, fmt, v, threshold, fired):
+    """v - threshold in the lanes that fired."""
+
+    def generate(context, builder, signature, args):
+        less = (builder.fsub if v.element == "float32" else builder.sub)(args[1], args[2])
+        return builder.select(args[3], less, args[1])
+
+    return v(fmt, v, threshold, fired), generate
+
+
+@intrinsic
+def leak(context, fmt, v, factor):
+    """What is left of v after a step: v * factor + 0.0, or v - (v >> factor) for integers."""
+
+    def generate(context, builder, signature, args):
+        if v.element == "float32":  # + 0.0: a membrane is never -0.0
+            return builder.fadd(builder.fmul(args[1], args[2]), ir.Constant(v.llvm, [0.0] * v.lanes))
+        return builder.sub(args[1], builder.ashr(args[1], args[2]))
+
+    return v(fmt, v, factor), generate
+
+
+@intrinsic
+def event_id(context, events, address):
+    """The id of an event."""
+    spec = events.selects
+
+    def generate(context, builder, signature, args):
+        stored = ir.IntType(8 * spec.bytes)
+        value = builder.load(pointer(builder, args[1], stored), align=spec.bytes)
+        if spec.graded:
+            value = builder.and_(value, ir.Constant(stored, (1 << spec.id_bits) - 1))
+        return value if spec.bytes == 8 else builder.zext(value, _I64)
+
+    return types.int64(events, types.int64), generate
+
+
+@intrinsic
+def event_count(context, events, address):
+    """The count of a graded event; 1 for all others."""
+    spec = events.selects
+
+    def generate(context, builder, signature, args):
+        if not spec.graded:
+            return ir.Constant(_I64, 1)
+        stored = ir.IntType(8 * spec.bytes)
+        value = builder.load(pointer(builder, args[1], stored), align=spec.bytes)
+        value = builder.lshr(value, ir.Constant(stored, spec.id_bits))
+        return value if spec.bytes == 8 else builder.zext(value, _I64)
+
+    return types.int64(events, types.int64), generate
+
+
+@intrinsic
+def put_event(context, events, address, number, count):
+    """Write an event."""
+    spec = events.selects
+
+    def generate(context, builder, signature, args):
+        stored = ir.IntType(8 * spec.bytes)
+        value = args[2]
+        if spec.graded:
+            value = builder.or_(value, builder.shl(args[3], ir.Constant(_I64, spec.id_bits)))
+        builder.store(value if spec.bytes == 8 else builder.trunc(value, stored), pointer(builder, args[1], stored), align=spec.bytes)
+        return context.get_dummy_value()
+
+    return types.void(events, types.int64, types.int64, types.int64), generate
