@@ -18,9 +18,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .errors import NetworkError
-from .network import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Network, Readout, check_steps
-from .errors import RunError
+from .errors import NetworkError, RunError
+from .network import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Layer, Linear, Network, Readout, check_steps
 
 __all__ = ["INPUT", "Circuit", "Pool", "Population", "Source", "Synapse", "lower"]
 
@@ -194,12 +193,12 @@ class Circuit:
 
 @dataclass(frozen=True)
 class _View:
-    """A linear, weightless view of the spikes of some populations: what a layer between IFs carries."""
+    """What a layer between IFs carries: the spikes of some populations, linearly seen, without weights."""
 
     sources: tuple[Source, ...]
     amplitudes: tuple[np.ndarray, ...]  # per source: one value a channel, pooling divided out
     shape: tuple[int, int, int]
-    segments: tuple[int, ...] | None = None  # flattened: sources joined along features, not channels
+    flat: bool = False  # maps flattened to features, source after source
 
 
 def lower(network: Network, n_steps: int | None = None) -> Circuit:
@@ -213,40 +212,41 @@ def lower(network: Network, n_steps: int | None = None) -> Circuit:
         If a layer cannot be folded; the message names it.
     """
     n_steps = check_steps(network.n_steps if n_steps is None else n_steps, RunError)
-    index: dict[str, int] = {}
-    views: dict[str, list[_View]] = {}  # a sum of views, for layers that carry spikes or the input
-    currents: dict[str, tuple[list[Synapse], np.ndarray]] = {}  # for layers that carry a current
+    views: dict[str, _View] = {}  # of layers that carry spikes, or the input
+    currents: dict[str, tuple[list[Synapse], np.ndarray]] = {}  # of layers that carry a current: synapses and bias
     populations: list[Population] = []
+
+    def current(name: str) -> tuple[list[Synapse], np.ndarray]:
+        """What a layer's output charges a membrane with."""
+        if name in currents:
+            return currents[name]
+        return [_identity(views[name], network.by_name[name])], np.zeros(views[name].shape[0])
 
     for layer in network.layers:
         if isinstance(layer, Input):
             shape = as_map(layer.shape)
-            views[layer.name] = [_View((Source(INPUT, shape),), (np.ones(shape[0]),), shape)]
+            views[layer.name] = _View((Source(INPUT, shape),), (np.ones(shape[0]),), shape)
         elif isinstance(layer, (Conv2d, Linear)):
-            branches = [b for view in views[layer.inputs[0]] for b in _weighted(layer, view)]
             bias = np.zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias.astype(np.float64)
-            currents[layer.name] = branches, bias
+            currents[layer.name] = list(_weighted(layer, views[layer.inputs[0]])), bias
         elif isinstance(layer, Add):
-            branches, bias = [], 0.0
-            for name in layer.inputs:
-                more, offset = _current(name, views, currents, network)
-                branches, bias = branches + more, bias + offset
-            currents[layer.name] = branches, np.broadcast_to(bias, (network.shapes[layer.name][0],))
+            branches, biases = zip(*(current(name) for name in layer.inputs))
+            currents[layer.name] = [b for branch in branches for b in branch], sum(biases)
         elif isinstance(layer, Flatten) and layer.inputs[0] in currents:
-            currents[layer.name] = _flat_current(layer, *currents[layer.inputs[0]], network)
+            if as_map(network.shapes[layer.inputs[0]])[1:] != (1, 1):
+                raise NetworkError("a flattened map of currents", where=layer._where, hint="put the IF before the Flatten")
+            currents[layer.name] = currents[layer.inputs[0]]
         elif isinstance(layer, AvgPool2d):
-            views[layer.name] = [_pooled(layer, view) for view in views[layer.inputs[0]]]
+            views[layer.name] = _pooled(layer, views[layer.inputs[0]])
         elif isinstance(layer, Flatten):
-            views[layer.name] = [_flat(view) for view in views[layer.inputs[0]]]
+            views[layer.name] = _flat(views[layer.inputs[0]])
         elif isinstance(layer, Concat):
-            views[layer.name] = [_joined(layer, [views[name] for name in layer.inputs], network)]
+            views[layer.name] = _joined(views[name] for name in layer.inputs)
         elif isinstance(layer, IF) or network.readout == "membrane":
-            branches, bias = _current(layer.inputs[0], views, currents, network)
-            population = _population(layer, branches, bias, network, n_steps)
-            if isinstance(layer, IF):
-                index[layer.name] = len(populations)
-                source = Source(index[layer.name], population.shape)
-                views[layer.name] = [_View((source,), (population.v_threshold.astype(np.float64),), population.shape)]
+            population = _population(layer, *current(layer.inputs[0]), network, n_steps)
+            if population.v_threshold is not None:
+                source = Source(len(populations), population.shape)
+                views[layer.name] = _View((source,), (population.v_threshold.astype(np.float64),), population.shape)
             populations.append(population)
     return Circuit(network, n_steps, as_map(network.input_shape), tuple(populations))
 
@@ -257,17 +257,13 @@ def as_map(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _pooled(layer: AvgPool2d, view: _View) -> _View:
-    if view.segments is not None:
-        raise NetworkError("a pool cannot follow a Flatten", where=layer._where)
     kernel, stride, padding = layer.window(view.shape)
-    sources, amplitudes = [], []
-    for source, amplitude in zip(view.sources, view.amplitudes):
+    sources = []
+    for source in view.sources:
         pool = Pool(kernel, stride, padding)
-        if source.pool is not None:
-            pool = _composed(layer, source.pool, pool)
-        sources.append(replace(source, pool=pool))
-        amplitudes.append(amplitude / (kernel[0] * kernel[1]))
-    return _View(tuple(sources), tuple(amplitudes), layer.output_shape([view.shape]))
+        sources.append(replace(source, pool=_composed(layer, source.pool, pool) if source.pool else pool))
+    amplitudes = tuple(amplitude / (kernel[0] * kernel[1]) for amplitude in view.amplitudes)
+    return _View(tuple(sources), amplitudes, layer.output_shape([view.shape]))
 
 
 def _composed(layer: AvgPool2d, first: Pool, second: Pool) -> Pool:
@@ -281,65 +277,40 @@ def _composed(layer: AvgPool2d, first: Pool, second: Pool) -> Pool:
 
 
 def _flat(view: _View) -> _View:
-    if view.segments is not None:
-        return view
-    if len(view.sources) == 1 or view.shape[1:] == (1, 1):
-        return _View(view.sources, view.amplitudes, view.shape, (int(np.prod(view.shape)),))
-    # channels of several sources, flattened together: features of one source after those of another
-    sizes = tuple(s.shape[0] * view.shape[1] * view.shape[2] for s in view.sources)
-    return _View(view.sources, view.amplitudes, view.shape, sizes)
+    features = int(np.prod(view.shape))
+    return _View(view.sources, view.amplitudes, (features, 1, 1), flat=view.flat or view.shape[1:] != (1, 1))
 
 
-def _joined(layer: Concat, inputs: list[list[_View]], network: Network) -> _View:
-    if any(len(views) != 1 for views in inputs):
-        raise NetworkError("concat joins spikes, not sums", where=layer._where, hint="put an IF on each branch")
-    views = [views[0] for views in inputs]
-    shape = as_map(network.shapes[layer.name])
+def _joined(inputs: Iterable[_View]) -> _View:
+    views = list(inputs)
+    shape = (sum(v.shape[0] for v in views), *views[0].shape[1:])
     sources = tuple(s for v in views for s in v.sources)
-    amplitudes = tuple(a for v in views for a in v.amplitudes)
-    if len(network.shapes[layer.name]) == 3 or all(v.shape[1:] == (1, 1) for v in views):
-        return _View(sources, amplitudes, shape)
-    sizes = [size for v in views for size in (v.segments or (int(np.prod(v.shape)),))]
-    return _View(sources, amplitudes, shape, tuple(sizes))
+    return _View(sources, tuple(a for v in views for a in v.amplitudes), shape, flat=any(v.flat for v in views))
 
 
-def _current(name: str, views: dict, currents: dict, network: Network) -> tuple[list[Synapse], np.ndarray]:
-    """What a layer's output charges a membrane with: its synapses and its bias."""
-    if name in currents:
-        return currents[name]
-    shape = as_map(network.shapes[name])
-    branches = [_identity(view, shape, network.by_name[name]) for view in views[name]]
-    return branches, np.zeros(shape[0])
-
-
-def _identity(view: _View, shape: tuple[int, int, int], layer) -> Synapse:
+def _identity(view: _View, layer: Layer) -> Synapse:
     """Spikes that charge a membrane directly, weight 1."""
-    if view.segments is not None and view.shape[1:] != (1, 1):
+    if view.flat:
         raise NetworkError("a flattened map cannot charge a membrane without weights", where=layer._where, hint="put the IF before the Flatten")
-    weight = np.ones((shape[0], 1, 1, 1), np.float32)
-    return Synapse("identity", view.sources, shape, weight, np.concatenate(view.amplitudes), groups=shape[0])
+    channels = view.shape[0]
+    return Synapse("identity", view.sources, view.shape, np.ones((channels, 1, 1, 1), np.float32), np.concatenate(view.amplitudes), groups=channels)
 
 
 def _weighted(layer: Conv2d | Linear, view: _View) -> Iterator[Synapse]:
     """The synapses of a weighted layer that reads `view`."""
     if isinstance(layer, Conv2d):
-        kernel = "x".join(map(str, layer.weight.shape[2:]))
-        label = f"conv2d {kernel}" if layer.groups == 1 else f"{'depthwise' if layer.groups == view.shape[0] else 'grouped'} {kernel}"
+        name = "conv2d" if layer.groups == 1 else "depthwise" if layer.groups == view.shape[0] else "grouped"
+        label = f"{name} {layer.weight.shape[2]}x{layer.weight.shape[3]}"
         yield Synapse(label, view.sources, view.shape, layer.weight, np.concatenate(view.amplitudes), layer.stride, layer.padding, layer.dilation, layer.groups)
-        return
-    n_out = layer.weight.shape[0]
-    if view.segments is None or len(view.segments) == 1 or view.shape[1:] == (1, 1):
-        n_in = layer.weight.shape[1]
-        shape = view.shape if n_in == int(np.prod(view.shape)) else (n_in, 1, 1)
-        yield Synapse("linear", view.sources, shape, layer.weight.reshape(n_out, *shape), np.concatenate(view.amplitudes))
-        return
-    start = 0
-    for source, amplitude, size in zip(view.sources, view.amplitudes, view.segments):
-        height, width = _seen(source)
-        shape = (source.shape[0], height, width)
-        columns = layer.weight[:, start : start + size]
-        yield Synapse("linear", (source,), shape, columns.reshape(n_out, *shape), amplitude)
-        start += size
+    elif not view.flat:
+        yield Synapse("linear", view.sources, view.shape, layer.weight.reshape(-1, *view.shape), np.concatenate(view.amplitudes))
+    else:  # a kernel that covers the map, source by source
+        start = 0
+        for source, amplitude in zip(view.sources, view.amplitudes):
+            shape = (source.shape[0], *_seen(source))
+            size = int(np.prod(shape))
+            yield Synapse("linear", (source,), shape, layer.weight[:, start : start + size].reshape(-1, *shape), amplitude)
+            start += size
 
 
 def _seen(source: Source) -> tuple[int, int]:
@@ -350,14 +321,8 @@ def _seen(source: Source) -> tuple[int, int]:
     return tuple((n + p.padding[i] + p.padding[2 + i] - p.kernel[i]) // p.stride[i] + 1 for i, n in enumerate(source.shape[1:]))
 
 
-def _flat_current(layer: Flatten, branches: list[Synapse], bias: np.ndarray, network: Network):
-    """A current that is flattened before the membrane: right only for maps of one position."""
-    if as_map(network.shapes[layer.inputs[0]])[1:] != (1, 1):
-        raise NetworkError("a flattened map of currents", where=layer._where, hint="put the IF before the Flatten")
-    return branches, bias
-
-
-def _population(layer: IF | Readout, branches: Iterable[Synapse], bias: np.ndarray, network: Network, n_steps: int) -> Population:
+def _population(layer: IF | Readout, branches: list[Synapse], bias: np.ndarray, network: Network, n_steps: int) -> Population:
+    """Neurons charged by `branches` and `bias`, with the shift for `n_steps`."""
     output_shape = network.shapes[layer.name]
     shape = as_map(output_shape)
     analog = network.input.encoding == "constant"
@@ -365,7 +330,7 @@ def _population(layer: IF | Readout, branches: Iterable[Synapse], bias: np.ndarr
     spiking = [b for b in branches if b not in drives]
     synapses = (*(b for b in spiking if not b.channelwise), *(b for b in spiking if b.channelwise))
     v_threshold, v_init, leak = None, np.zeros(shape[0]), 1.0
-    bias = np.array(np.broadcast_to(bias, shape[:1]), np.float64)
+    bias = np.array(bias, np.float64)
     if isinstance(layer, IF):
         v_threshold = np.broadcast_to(layer.v_threshold, shape[:1]).astype(np.float32)
         v_init = np.broadcast_to(layer.v_init, shape[:1]).astype(np.float64)

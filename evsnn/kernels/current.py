@@ -7,6 +7,8 @@ accumulator starts at +0.0 and so is never -0.0.
 
 from __future__ import annotations
 
+from functools import partial
+
 from numba import types
 
 from . import vector
@@ -73,4 +75,4 @@ def current(fmt, job, tile_from, tile_to, y_from, y_to):
 def specialise(fmt: vector.Vectors):
     """The compiled `current` for these elements: a function of its last five arguments."""
     compiled = current.compile((fmt.numba_type, *[types.int64] * 5))
-    return lambda *args: compiled(None, *args)
+    return partial(compiled, None)

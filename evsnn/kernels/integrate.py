@@ -9,6 +9,8 @@ whatever the tile, thread or block.
 
 from __future__ import annotations
 
+from functools import partial
+
 from numba import types
 
 from . import vector
@@ -190,4 +192,4 @@ def specialise(fmt: vector.Vectors, events: vector.Events):
     """The compiled `integrate` for these elements: a function of its last six arguments."""
     signature = (fmt.numba_type, events.numba_type, *[types.int64] * 6)
     compiled = integrate.compile(signature)
-    return lambda *args: compiled(None, None, *args)
+    return partial(compiled, None, None)

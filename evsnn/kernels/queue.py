@@ -9,6 +9,8 @@ map, one event that counts the spikes in the window.
 
 from __future__ import annotations
 
+from functools import partial
+
 from numba import types
 
 from . import vector
@@ -188,4 +190,4 @@ def count_spikes(masks, n_words):
 def specialise(events: vector.Events):
     """The compiled `build` for these events: a function of the job's address."""
     compiled = build.compile((events.numba_type, types.int64))
-    return lambda job: compiled(None, job)
+    return partial(compiled, None)

@@ -1,0 +1,372 @@
+"""What the kernels are given: frozen, aligned, checked arrays, and the bytes they will need.
+
+A `Plan` belongs to a circuit and a block of steps. Its sizes are known from shapes alone, before
+anything is allocated (`Plan.n_bytes`, `Plan.workspace_bytes`); `Plan.pack` then lays the weights out
+as the kernels read them, ``[tile][synapse][ky][kx][channel][lane]``. Every index a kernel will
+follow is made here, from shapes that the network has checked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .circuit import Circuit, Population, Synapse
+from .errors import RunError
+from .reference import leak_shift
+
+__all__ = ["BLOCK_STEPS", "GatherPlan", "Packed", "Plan", "PopulationPlan", "TapPlan", "aligned", "pack", "plan", "words_of"]
+
+BLOCK_STEPS = 64
+"""Most steps that are run layer by layer at once."""
+
+_WORKSPACE_GOAL = 128 << 20
+_LANES = {"float32": (16, 32, 64), "int16": (32, 64, 128), "int32": (32, 64, 128)}
+_ROW_OVERHEAD = {"float32": 24, "int16": 48, "int32": 48}  # what an event costs besides its lanes, in lanes
+_WEIGHT = {"float32": "float32", "int16": "int8", "int32": "int8"}
+_LEAST_BUDGET = 16  # events a 16-bit partial sum must take, or sums are of 32 bits
+
+
+def aligned(n_bytes: int) -> np.ndarray:
+    """Zeroed bytes that start on a cache line."""
+    raw = np.zeros(n_bytes + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + n_bytes]
+
+
+def words_of(channels: int) -> int:
+    """uint64 words that hold a position's spike mask."""
+    return -(-channels // 64)
+
+
+@dataclass(frozen=True, eq=False)
+class GatherPlan:
+    """How one synapse's events are gathered.
+
+    Parameters
+    ----------
+    synapse : Synapse
+    parts : (n_parts, 2) int64
+        Input channels [first, last) of each part of the queue: one part, or one a tile.
+    part_channels : int
+        Channels of the widest part; ids are ``column * part_channels + channel``.
+    columns : (width,) int32
+        The map's column of each queue column: residues modulo the dilation stand together.
+    column_table : (out_width, 3) int32
+        First and last + 1 queue column of an output column's taps, and the queue column of tap 0 times
+        `part_channels` (before it is cut off at the border).
+    row_table : (out_height, 3) int32
+        First and last + 1 kernel row inside the map, and the map row of kernel row 0.
+    """
+
+    synapse: Synapse
+    parts: np.ndarray
+    part_channels: int
+    columns: np.ndarray
+    column_table: np.ndarray
+    row_table: np.ndarray
+
+    @property
+    def rows(self) -> int:
+        """Weight rows in a tile."""
+        return self.synapse.kernel[0] * self.synapse.kernel[1] * self.part_channels
+
+    def n_pointers(self, n_steps: int) -> int:
+        return len(self.parts) * (n_steps * self.synapse.shape[1] * self.synapse.shape[2] + 1)
+
+    def n_events(self, n_steps: int) -> int:
+        """Events if every neuron fires at every step."""
+        channels = int((self.parts[:, 1] - self.parts[:, 0]).sum())
+        return channels * n_steps * self.synapse.shape[1] * self.synapse.shape[2]
+
+
+@dataclass(frozen=True, eq=False)
+class TapPlan:
+    """A synapse with one weight a channel."""
+
+    synapse: Synapse
+
+
+@dataclass(frozen=True, eq=False)
+class PopulationPlan:
+    """How one population is computed.
+
+    Parameters
+    ----------
+    population : Population
+    membrane : {"float32", "int16", "int32"}
+    lanes, n_tiles : int
+    gathers : tuple of GatherPlan
+    taps : tuple of TapPlan
+    graded : bool
+        Whether its events carry counts.
+    id_bits : {16, 32}
+    partial : {"float32", "int16", "int32"}
+        Elements of the sums within a step.
+    budget : int
+        Events that a partial sum can take; 2^31 where it has no limit.
+    """
+
+    population: Population
+    membrane: str
+    lanes: int
+    n_tiles: int
+    gathers: tuple[GatherPlan, ...]
+    taps: tuple[TapPlan, ...]
+    graded: bool
+    id_bits: int
+    partial: str
+    budget: int
+
+    @property
+    def element_bytes(self) -> int:
+        return 2 if self.membrane == "int16" else 4
+
+    @property
+    def weight_type(self) -> str:
+        return _WEIGHT[self.membrane]
+
+    @property
+    def words(self) -> int:
+        """uint64 words of a position's spike mask."""
+        return words_of(self.n_tiles * self.lanes)
+
+    @property
+    def tile_rows(self) -> int:
+        return sum(gather.rows for gather in self.gathers)
+
+    @property
+    def positions(self) -> int:
+        return self.population.shape[1] * self.population.shape[2]
+
+    @property
+    def padded(self) -> int:
+        """Membranes, padding lanes included."""
+        return self.positions * self.n_tiles * self.lanes
+
+    @property
+    def event_bytes(self) -> int:
+        return self.id_bits // 8 * (2 if self.graded else 1)
+
+    @property
+    def runs(self) -> int:
+        """Most runs and taps of one output position."""
+        return sum(g.synapse.kernel[0] for g in self.gathers) + sum(t.synapse.kernel[0] * t.synapse.kernel[1] for t in self.taps)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all packed weights and parameters."""
+        size = 1 if self.weight_type == "int8" else 4
+        channels = self.n_tiles * self.lanes
+        gathered = self.tile_rows * channels * size
+        tapped = sum(t.synapse.kernel[0] * t.synapse.kernel[1] for t in self.taps) * channels * self.element_bytes
+        driven = sum(d.kernel[0] * d.kernel[1] * d.shape[0] for d in self.population.drives) * channels * size
+        return gathered + tapped + driven + 4 * channels * self.element_bytes
+
+    def queue_bytes(self, n_steps: int) -> int:
+        """Bytes of its event queues in the worst case."""
+        return sum(g.n_events(n_steps) * self.event_bytes + 64 + g.n_pointers(n_steps) * 4 for g in self.gathers)
+
+    def mask_bytes(self, n_steps: int) -> int:
+        return n_steps * self.positions * self.words * 8
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a circuit is simulated.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    populations : tuple of PopulationPlan
+    block_steps : int
+        Steps that are run layer by layer at once; membranes are kept from block to block.
+    """
+
+    circuit: Circuit
+    populations: tuple[PopulationPlan, ...]
+    block_steps: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of packed weights and parameters, shared by all threads."""
+        return sum(p.weight_bytes for p in self.populations)
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Bytes of one thread's masks, queues, currents and membranes, in the worst case."""
+        return workspace_bytes(self.circuit, self.populations, self.block_steps, self.keep_membranes)
+
+    @property
+    def keep_membranes(self) -> bool:
+        """Whether blocks follow each other."""
+        return self.block_steps < self.circuit.n_steps
+
+    @cached_property
+    def widest_planes(self) -> int:
+        """Bit planes that count the spikes in any pooling window."""
+        return max((s.max_count for p in self.circuit.populations for s in p.synapses), default=1).bit_length()
+
+
+def workspace_bytes(circuit: Circuit, populations: tuple[PopulationPlan, ...], block_steps: int, keep: bool) -> int:
+    total = 0 if circuit.analog else block_steps * circuit.input_shape[1] * circuit.input_shape[2] * words_of(circuit.input_shape[0]) * 8
+    for p in populations:
+        total += p.mask_bytes(block_steps) if p.population.v_threshold is not None else 0
+        total += p.padded * p.element_bytes * (bool(p.population.drives) + (keep or p.population.v_threshold is None))
+    return total + max(p.queue_bytes(block_steps) for p in populations)
+
+
+def plan(circuit: Circuit, membranes: tuple[str, ...] | None = None, block_steps: int | None = None) -> Plan:
+    """Plan a circuit.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    membranes : tuple of {"int16", "int32"}, optional
+        One a population, for circuits of integers. None: float32.
+    block_steps : int, optional
+        None: as many as fit the workspace goal of 128 MB, at most 64.
+    """
+    kinds = membranes or ("float32",) * len(circuit.populations)
+    populations = tuple(_population(p, kind) for p, kind in zip(circuit.populations, kinds))
+    if block_steps is None:
+        block_steps = min(BLOCK_STEPS, circuit.n_steps)
+        while block_steps > 1 and workspace_bytes(circuit, populations, block_steps, True) > _WORKSPACE_GOAL:
+            block_steps = (block_steps + 1) // 2
+    return Plan(circuit, populations, min(block_steps, circuit.n_steps))
+
+
+def _population(population: Population, membrane: str) -> PopulationPlan:
+    channels = population.shape[0]
+    lanes = min(_LANES[membrane], key=lambda n: (-(-channels // n) * (n + _ROW_OVERHEAD[membrane]), n))
+    n_tiles = -(-channels // lanes)
+    gathers = tuple(_gather(s, lanes, n_tiles) for s in population.synapses if not s.channelwise)
+    taps = tuple(TapPlan(s) for s in population.synapses if s.channelwise)
+    ids = max((g.part_channels * g.synapse.shape[2] for g in gathers), default=0)
+    graded = any(g.synapse.pooled for g in gathers)
+    largest = max((g.synapse.max_count for g in gathers), default=1)
+    id_bits = 16 if max(ids, largest + 1) <= 1 << 16 else 32
+    partial, budget = membrane, 1 << 31
+    if membrane == "int32" and 32767 // (127 * largest) >= _LEAST_BUDGET:
+        partial, budget = "int16", 32767 // (127 * largest)
+    return PopulationPlan(population, membrane, lanes, n_tiles, gathers, taps, graded, id_bits, partial, budget)
+
+
+def _gather(synapse: Synapse, lanes: int, n_tiles: int) -> GatherPlan:
+    channels, height, width = synapse.shape
+    n_out, n_in = synapse.weight.shape[0] // synapse.groups, synapse.weight.shape[1]
+    if synapse.groups == 1:
+        parts = np.array([[0, channels]], np.int64)
+    else:  # the groups that a tile's output channels fall into
+        first = np.arange(n_tiles) * lanes
+        last = np.minimum(first + lanes, synapse.weight.shape[0]) - 1
+        parts = np.stack([first // n_out * n_in, (last // n_out + 1) * n_in], axis=1).astype(np.int64)
+    part_channels = int((parts[:, 1] - parts[:, 0]).max())
+    dilation = synapse.dilation[1]
+    columns = np.concatenate([np.arange(r, width, dilation) for r in range(min(dilation, width))]).astype(np.int32)
+    kernel, stride, pad = synapse.kernel, synapse.stride, synapse.padding
+    out_width = (width + pad[1] + pad[3] - (kernel[1] - 1) * dilation - 1) // stride[1] + 1
+    out_height = (height + pad[0] + pad[2] - (kernel[0] - 1) * synapse.dilation[0] - 1) // stride[0] + 1
+    column_table = np.array([_taps(x * stride[1] - pad[1], kernel[1], dilation, width, part_channels) for x in range(out_width)], np.int64)
+    row_table = np.array([_kernel_rows(y * stride[0] - pad[0], kernel[0], synapse.dilation[0], height) for y in range(out_height)], np.int64)
+    if max(np.abs(column_table).max(), np.abs(row_table).max()) >= 1 << 31:
+        raise RunError("a map is too wide", got=f"{width} columns of {channels} channels", expected="fewer than 2^31 elements a row")
+    return GatherPlan(synapse, parts, part_channels, columns, column_table.astype(np.int32), row_table.astype(np.int32))
+
+
+def _taps(start: int, kernel: int, dilation: int, width: int, part_channels: int) -> tuple[int, int, int]:
+    """Queue columns of the taps at ``start + j * dilation``, and where tap 0 would be."""
+    residue = start % dilation
+    before = sum(len(range(r, width, dilation)) for r in range(min(residue, width)))
+    origin = before + (start - residue) // dilation
+    first = max(0, -(start // dilation))
+    last = min(kernel, (width - 1 - start) // dilation + 1)
+    if first >= last:
+        return 0, 0, 0
+    return origin + first, origin + last, origin * part_channels
+
+
+def _kernel_rows(start: int, kernel: int, dilation: int, height: int) -> tuple[int, int, int]:
+    """Kernel rows that fall inside the map, and the map row of kernel row 0."""
+    first = max(0, -(start // dilation))
+    return first, max(first, min(kernel, (height - 1 - start) // dilation + 1)), start
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A population's weights and parameters as the kernels read them: bytes that start on a cache line.
+
+    Parameters
+    ----------
+    weights : [tile][synapse][ky][kx][channel][lane]
+    taps : tuple of [tile][ky][kx][lane], membranes' element
+    drives : tuple of [tile][ky][kx][channel][lane]
+    parameters : [tile][bias, threshold, v_init, leak][lane], membranes' element
+    """
+
+    weights: np.ndarray
+    taps: tuple[np.ndarray, ...]
+    drives: tuple[np.ndarray, ...]
+    parameters: np.ndarray
+
+
+def pack(p: PopulationPlan) -> Packed:
+    """Lay a population's weights out for the kernels."""
+    weight_type = np.dtype(p.weight_type)
+    weights = aligned(p.n_tiles * p.tile_rows * p.lanes * weight_type.itemsize).view(weight_type).reshape(p.n_tiles, p.tile_rows, p.lanes)
+    taps = tuple(_lanes_of(t.synapse, p, np.dtype(p.membrane)) for t in p.taps)
+    drives = tuple(_lanes_of(d, p, weight_type, dense=True) for d in p.population.drives)
+    for tile in range(p.n_tiles):
+        row = 0
+        for gather in p.gathers:
+            block = weights[tile, row : row + gather.rows].reshape(*gather.synapse.kernel, gather.part_channels, p.lanes)
+            first, last = gather.parts[tile if len(gather.parts) > 1 else 0]
+            _fill(block, gather.synapse, tile * p.lanes, int(first), int(last))
+            row += gather.rows
+    return Packed(weights, taps, drives, _parameters(p))
+
+
+def _fill(block: np.ndarray, synapse: Synapse, first_out: int, first_in: int, last_in: int) -> None:
+    """Effective weights of a tile into ``block`` (ky, kx, channel, lane); other groups' stay 0."""
+    n_out, n_in = synapse.weight.shape[0] // synapse.groups, synapse.weight.shape[1]
+    last_out = min(first_out + block.shape[3], synapse.weight.shape[0])
+    if synapse.groups == 1:
+        block[:, :, : last_in - first_in, : last_out - first_out] = synapse.effective(slice(first_out, last_out)).transpose(2, 3, 1, 0)
+        return
+    for group in range(first_out // n_out, (last_out - 1) // n_out + 1):
+        low, high = max(first_out, group * n_out), min(last_out, (group + 1) * n_out)
+        inputs = slice(group * n_in - first_in, (group + 1) * n_in - first_in)
+        block[:, :, inputs, low - first_out : high - first_out] = synapse.effective(slice(low, high)).transpose(2, 3, 1, 0)
+
+
+def _lanes_of(synapse: Synapse, p: PopulationPlan, dtype: np.dtype, dense: bool = False) -> np.ndarray:
+    """Weights as (tile, ky, kx, lane), or (tile, ky, kx, channel, lane) with every group's zeros."""
+    channels = synapse.shape[0] if dense else 1
+    shape = (p.n_tiles, *synapse.kernel, channels, p.lanes)
+    block = aligned(int(np.prod(shape)) * dtype.itemsize).view(dtype).reshape(shape)
+    for tile in range(p.n_tiles):
+        if dense:
+            _fill(block[tile], synapse, tile * p.lanes, 0, channels)
+        else:
+            part = synapse.effective(slice(tile * p.lanes, (tile + 1) * p.lanes))
+            block[tile, ..., : part.shape[0]] = part.transpose(2, 3, 1, 0)
+    return block
+
+
+def _parameters(p: PopulationPlan) -> np.ndarray:
+    """Bias, threshold, v_init and leak of every lane; lanes without a neuron never fire."""
+    dtype = np.dtype(p.membrane)
+    never = np.inf if p.membrane == "float32" else np.iinfo(dtype).max
+    out = aligned(p.n_tiles * 4 * p.lanes * dtype.itemsize).view(dtype).reshape(p.n_tiles, 4, p.lanes)
+    population, channels = p.population, p.population.shape[0]
+    if p.membrane == "float32":
+        leak = population.leak
+    else:
+        leak = leak_shift(population.leak) if population.leak < 1 else 0
+    for row, values, rest in ((0, population.bias, 0), (1, population.v_threshold, never), (2, population.v_init, 0), (3, leak, 0)):
+        flat = np.full(p.n_tiles * p.lanes, rest, dtype)
+        flat[:channels] = never if values is None else values
+        out[:, row] = flat.reshape(p.n_tiles, p.lanes)
+    return out

@@ -1,0 +1,164 @@
+"""The slow, obvious simulator: the specification of DESIGN §3 in NumPy, step by step, layer by layer.
+
+Every spike and every membrane of the event-driven engine equals this one's, bit for bit. It runs
+where numba does not, and tests compare with it. One text serves float32 and integers: float32 sums
+go onto the membrane one product at a time, in the specified order; integer sums are exact in int64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .circuit import INPUT, Circuit, Population, Source, Synapse
+
+__all__ = ["Trace", "run"]
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What one population did.
+
+    Parameters
+    ----------
+    spikes : (n_samples, n_steps, channels, height, width) bool
+    v_mem : (n_samples, channels, height, width) float32 or int64
+        After the last step.
+    n_events, sops : int
+        As in `evsnn.result.LayerResult`.
+    """
+
+    spikes: np.ndarray
+    v_mem: np.ndarray
+    n_events: int
+    sops: int
+
+
+def run(circuit: Circuit, inputs: np.ndarray) -> list[Trace]:
+    """Simulate all steps.
+
+    Parameters
+    ----------
+    circuit : Circuit
+        Of floats or of integers.
+    inputs : (n, channels, height, width) float32 or integer
+        A constant current; for spiking inputs (n, n_steps, channels, height, width) bool.
+
+    Returns
+    -------
+    list of Trace
+        One a population.
+    """
+    n_samples = inputs.shape[0]
+    dtype = np.float32 if circuit.populations[-1].bias.dtype == np.float32 else np.int64
+    inputs = inputs.astype(dtype) if circuit.analog else inputs
+    drives = [_drive(p, inputs, dtype) for p in circuit.populations]
+    membranes = [np.broadcast_to(_per_channel(p.v_init, dtype), (n_samples, *p.shape)).copy() for p in circuit.populations]
+    spikes = [np.zeros((n_samples, circuit.n_steps, *p.shape), bool) for p in circuit.populations]
+    events = np.zeros((len(circuit.populations), 2), np.int64)
+    for t in range(circuit.n_steps):
+        now = {INPUT: None if circuit.analog else inputs[:, t]}
+        for i, (population, v) in enumerate(zip(circuit.populations, membranes)):
+            if population.leak != 1:
+                v[...] = _leaked(v, population.leak)
+            for synapse in population.synapses:
+                counts = np.concatenate([_seen(source, now[source.population]) for source in synapse.sources], axis=1)
+                for target, ky, kx, channels, at in _products(synapse, population.shape):
+                    _add_products(v[target], counts, channels, at, synapse.effective(target[1])[:, :, ky, kx].astype(dtype))
+                n = (counts != 0).sum(axis=(0, 1))
+                events[i] += n.sum(), (n * np.outer(synapse.reach(0), synapse.reach(1))).sum() * (population.shape[0] // synapse.groups)
+            v += drives[i]
+            if population.v_threshold is not None:
+                threshold = _per_channel(population.v_threshold, dtype)
+                fired = v >= threshold
+                v[...] = np.where(fired, v - threshold, v)
+                now[i] = spikes[i][:, t] = fired
+    return [Trace(s, v, int(n), int(sops)) for s, v, (n, sops) in zip(spikes, membranes, events)]
+
+
+def _per_channel(values: np.ndarray, dtype) -> np.ndarray:
+    return values.astype(dtype)[:, None, None]
+
+
+def _leaked(v: np.ndarray, leak: float) -> np.ndarray:
+    """tau * v for floats (+ 0.0: a membrane is never -0.0); v - (v >> k) with tau = 1 - 2^-k for integers."""
+    if v.dtype == np.float32:
+        return v * np.float32(leak) + np.float32(0)
+    return v - (v >> leak_shift(leak))
+
+
+def leak_shift(leak: float) -> int:
+    """k of a leak of 1 - 2^-k."""
+    return int(round(-np.log2(1 - leak)))
+
+
+def _seen(source: Source, spikes: np.ndarray) -> np.ndarray:
+    """Spikes of a source, or their counts in each pooling window, as int64 (n, channels, y, x)."""
+    if source.pool is None:
+        return spikes.astype(np.int64)
+    (ky, kx), (sy, sx), (top, left, bottom, right) = source.pool.kernel, source.pool.stride, source.pool.padding
+    padded = np.pad(spikes.astype(np.int64), ((0, 0), (0, 0), (top, bottom), (left, right)))
+    return np.lib.stride_tricks.sliding_window_view(padded, (ky, kx), axis=(2, 3))[:, :, ::sy, ::sx].sum(axis=(-2, -1))
+
+
+def _products(synapse: Synapse, shape: tuple[int, int, int]) -> Iterator[tuple]:
+    """The terms of a synapse's sum, (ky, kx) ascending, group by group.
+
+    Yields
+    ------
+    target : index into (n, channels, y, x) membranes
+    ky, kx : int
+    channels : slice of the inputs'
+    at : index into the inputs' (y, x)
+    """
+    n_out, n_in = synapse.weight.shape[0] // synapse.groups, synapse.weight.shape[1]
+    for ky in range(synapse.kernel[0]):
+        out_y, in_y = _overlap(synapse, 0, ky, shape[1])
+        for kx in range(synapse.kernel[1]):
+            out_x, in_x = _overlap(synapse, 1, kx, shape[2])
+            for g in range(synapse.groups):
+                yield (slice(None), slice(g * n_out, (g + 1) * n_out), out_y, out_x), ky, kx, slice(g * n_in, (g + 1) * n_in), (in_y, in_x)
+
+
+def _overlap(synapse: Synapse, axis: int, k: int, n_out: int) -> tuple[slice, slice]:
+    """Output positions that tap k of a kernel serves, and the input positions it reads."""
+    offset = k * synapse.dilation[axis] - synapse.padding[axis]
+    stride, size = synapse.stride[axis], synapse.shape[1 + axis]
+    first = max(0, -(offset // stride))
+    last = min(n_out, (size - 1 - offset) // stride + 1)
+    return slice(first, max(first, last)), slice(first * stride + offset, max(0, (max(first, last) - 1) * stride + offset + 1), stride) if last > first else slice(0, 0)
+
+
+def _add_products(v: np.ndarray, values: np.ndarray, channels: slice, at: tuple[slice, slice], weight: np.ndarray) -> None:
+    """v += values[c] * weight[:, c], channel after channel, each product and each sum rounded."""
+    values = values[:, channels, at[0], at[1]]
+    for c in range(values.shape[1]):
+        if values[:, c].any():
+            v += values[:, c, None].astype(v.dtype) * weight[:, c, None, None]
+
+
+def _drive(population: Population, inputs: np.ndarray, dtype) -> np.ndarray:
+    """The constant current: the analog input's, then the bias."""
+    current = np.zeros((inputs.shape[0] if population.drives else 1, *population.shape), dtype)
+    for drive in population.drives:
+        values = np.concatenate([pooled_input(source, inputs) for source in drive.sources], axis=1)
+        for target, ky, kx, channels, at in _products(drive, population.shape):
+            _add_products(current[target], values, channels, at, drive.effective(target[1])[:, :, ky, kx].astype(dtype))
+    current += _per_channel(population.bias, dtype)
+    return current
+
+
+def pooled_input(source: Source, inputs: np.ndarray) -> np.ndarray:
+    """The analog input as a source shows it: window sums, (y, x) ascending; the division is in the weights."""
+    if source.pool is None:
+        return inputs
+    (ky, kx), (sy, sx), (top, left, bottom, right) = source.pool.kernel, source.pool.stride, source.pool.padding
+    padded = np.pad(inputs, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (ky, kx), axis=(2, 3))[:, :, ::sy, ::sx]
+    total = np.zeros(windows.shape[:4], inputs.dtype)
+    for y in range(ky):
+        for x in range(kx):
+            total += windows[..., y, x]
+    return total
