@@ -119,6 +119,14 @@ class Workspace:
                 watch(first, steps)
 
 
+    def spikes(self, population: int, n_steps: int) -> np.ndarray:
+        """The last block's spikes (n_steps, channels, height, width) bool of a population; none of a readout."""
+        shape = self.plan.circuit.populations[population].shape
+        if population not in self.masks:
+            return np.zeros((n_steps, *shape), bool)
+        return unpack_masks(self.masks[population][:n_steps], shape[0])
+
+
 class _Stage:
     """One population in one workspace: its jobs, its counts."""
 
@@ -143,6 +151,11 @@ class _Stage:
         self.taps = [_TapSource(t, masks, self._keep) for t in p.taps]
         self.current_job = self._current_job() if p.population.drives else None
         self.job = self._job()
+
+    @property
+    def v_mem(self) -> np.ndarray | None:
+        """(channels, height, width) membranes, where they are kept."""
+        return None if self.membranes is None else self.membranes[..., : self.plan.population.shape[0]].transpose(2, 0, 1)
 
     def _keep(self, array: np.ndarray) -> int:
         """Hold on to an array; its address."""

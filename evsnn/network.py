@@ -178,8 +178,8 @@ class Conv2d(Layer):
         Output group g reads input group g alone; ``groups == n_in`` is depthwise.
     """
 
-    weight: np.ndarray = None
-    bias: np.ndarray | None = None
+    weight: np.ndarray = field(default=None, repr=False)
+    bias: np.ndarray | None = field(default=None, repr=False)
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
@@ -223,8 +223,8 @@ class Linear(Layer):
         A current added at every step.
     """
 
-    weight: np.ndarray = None
-    bias: np.ndarray | None = None
+    weight: np.ndarray = field(default=None, repr=False)
+    bias: np.ndarray | None = field(default=None, repr=False)
 
     kind = "linear"
 
@@ -348,8 +348,8 @@ class IF(Layer):
         Whether the network's shift applies here.
     """
 
-    v_threshold: np.ndarray = 1.0
-    v_init: np.ndarray = 0.0
+    v_threshold: np.ndarray = field(default=1.0, repr=False)
+    v_init: np.ndarray = field(default=0.0, repr=False)
     leak: float = 1.0
     shift: bool = True
 
@@ -444,7 +444,7 @@ class Network:
     input_range: tuple[float, float] | None = None
     classes: tuple[str, ...] = ()
     metadata: Mapping[str, str | int | float] = field(default_factory=dict)
-    samples: Samples | None = None
+    samples: Samples | None = field(default=None, repr=False)
 
     def __post_init__(self):
         object.__setattr__(self, "layers", _named(self.layers))
@@ -496,7 +496,7 @@ class Network:
 
     def _check_graph(self) -> None:
         """Who may feed whom: see the module's docstring."""
-        shapes = self.shapes
+        self.shapes  # noqa: B018 - computing them checks that they fit
         carries: dict[str, str] = {}  # what a layer's output is: "spikes", "input" (analog), "current"
         used: set[str] = set()
         for layer in self.layers:
@@ -526,7 +526,6 @@ class Network:
         unused = [layer.name for layer in self.layers[:-1] if layer.name not in used]
         if unused:
             raise NetworkError("a layer leads nowhere", where=f"layer {unused[0]!r}", hint="remove it, or connect it")
-        del shapes
 
 
 def check_steps(n_steps: int, error: type[Exception]) -> int:

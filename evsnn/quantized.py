@@ -1,0 +1,246 @@
+"""A network in integers: int8 weights, exact membranes of a proven width.
+
+Spikes are binary, so a weight scale of its own for each output channel needs no multiplication at
+run time: divide a channel's weights, threshold, bias and first membrane by one unit, and the neuron
+fires at the same steps. Rounding the quotients is all that is lost. This module is the
+specification; the engine and generated C equal it bit for bit.
+
+For each channel of a population, with ``w`` its effective weights:
+
+- ``unit = max |w| / largest``, where ``largest`` is 127, or less where that lets 16 bits hold the membrane;
+- ``weight = rint(w / unit)``, ``v_threshold = max(1, rint(V_th / unit))``;
+- ``bias = rint(b / unit)``; what rounding takes from the charge ``T b`` over all steps is given back to
+  ``v_init = rint(v(0) / unit) + rint(T b / unit) - T bias``;
+- an identity shortcut's amplitude is divided by the unit and rounded, without the limit of 127;
+- the analog input is ``x_q = clip(rint(x / input_scale), low, high)``, and ``input_scale`` is a factor of its weights.
+
+A readout uses one unit for all its channels, so that the largest membrane is the answer.
+
+The width of a membrane is proven, not assumed (`membrane_bounds`): from the weights, the counts an
+event can bring and T follow the smallest and largest value a membrane can have when it is compared.
+Sums on the way may wrap: arithmetic modulo 2^16 brings them home.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .circuit import Circuit, Population, Synapse, lower
+from .errors import RunError
+from .network import Network
+from .reference import leak_shift
+
+__all__ = ["LEAST_LARGEST", "QuantizedNetwork", "membrane_bounds", "quantize"]
+
+LEAST_LARGEST = 16
+"""Smallest largest weight for which a population is fitted into 16 bits; below it, 32 bits are taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedNetwork:
+    """A network in integers, for one number of steps.
+
+    Parameters
+    ----------
+    network : Network
+        What it was made from.
+    circuit : Circuit
+        Its populations in integers.
+    widths : tuple of {"int16", "int32"}
+        Membrane of each population.
+    units : tuple of (channels,) float64
+        What 1 means in each channel of each population, in the ANN's units.
+    largest : tuple of (channels,) int64
+        The limit each channel's weights were fitted to, 127 or less.
+    bounds : tuple of (low, high)
+        Proven smallest and largest membrane of each population when compared, or after a reset.
+    input_scale : float
+        What 1 means in the input.
+    input_low, input_high : int
+        Range of the integer input.
+    """
+
+    network: Network
+    circuit: Circuit
+    widths: tuple[str, ...]
+    units: tuple[np.ndarray, ...]
+    largest: tuple[np.ndarray, ...]
+    bounds: tuple[tuple[int, int], ...]
+    input_scale: float
+    input_low: int
+    input_high: int
+
+    @property
+    def n_steps(self) -> int:
+        return self.circuit.n_steps
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Analog inputs as integers: int32 of the same shape.
+
+        Values outside the input range saturate.
+        """
+        scaled = np.rint(images.astype(np.float64) / self.input_scale)
+        return np.clip(scaled, self.input_low, self.input_high).astype(np.int32)
+
+
+def quantize(network: Network, n_steps: int | None = None, *, input_range: tuple[float, float] | None = None, membrane: str = "auto") -> QuantizedNetwork:
+    """Bring a network to integers.
+
+    Parameters
+    ----------
+    network : Network
+    n_steps : int, optional
+        None: the network's own.
+    input_range : (float, float), optional
+        Smallest and largest input. None: the network's, else that of its samples.
+    membrane : {"auto", "int16", "int32"}
+        "auto": 16 bits for a population where fitting its weights leaves each channel's largest at
+        least `LEAST_LARGEST`, else 32.
+
+    Raises
+    ------
+    RunError
+        If 32 bits cannot hold a membrane at this T, a leak is not 1 - 2^-k, or no input range is known.
+    """
+    if membrane not in ("auto", "int16", "int32"):
+        raise RunError("unknown membrane", got=repr(membrane), expected="auto, int16 or int32")
+    circuit = lower(network, n_steps)
+    scale, low, high = _input_grid(circuit, input_range)
+    fitted = [_fit(p, circuit, (scale, low, high), membrane, last=i == len(circuit.populations) - 1) for i, p in enumerate(circuit.populations)]
+    populations, widths, units, largest, bounds = zip(*fitted)
+    return QuantizedNetwork(network, replace(circuit, populations=populations), widths, units, largest, bounds, scale, low, high)
+
+
+def _input_grid(circuit: Circuit, input_range: tuple[float, float] | None) -> tuple[float, int, int]:
+    """Scale, lowest and highest integer of the analog input: 8 bits where it has no sign, else 12."""
+    if not circuit.analog:
+        return 1.0, 0, 1
+    network = circuit.network
+    if input_range is None:
+        input_range = network.input_range
+    if input_range is None and network.samples is not None:
+        input_range = float(network.samples.images.min()), float(network.samples.images.max())
+    if input_range is None:
+        raise RunError("integers need the input's range", hint="give input_range=(smallest, largest), or store it or samples in the network")
+    smallest, greatest = (float(v) for v in input_range)
+    reach = max(-smallest, greatest)
+    if not np.isfinite(reach) or smallest > greatest:
+        raise RunError("input_range is not a range", got=(smallest, greatest), expected="(smallest, largest), finite")
+    reach = reach or 1.0
+    return (reach / 255, 0, 255) if smallest >= 0 else (reach / 2047, -2047, 2047)
+
+
+def _wide(synapse: Synapse) -> bool:
+    """Whether a synapse's weights are kept as wide as membranes: identity shortcuts."""
+    return synapse.channelwise and synapse.label == "identity"
+
+
+def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane: str, last: bool):
+    """The integers of one population, the width of its membranes, its units, limits and bounds."""
+    if p.leak < 1 and abs(1 - 2.0 ** -leak_shift(p.leak) - p.leak) > 1e-6:
+        raise RunError("a leak is not 1 - 2^-k", where=f"layer {p.name!r}", got=p.leak, expected="1/2, 3/4, 7/8, ...", hint="use float32 arithmetic")
+    weights = {s: s.effective().astype(np.float64) * (grid[0] if s in p.drives else 1.0) for s in (*p.drives, *p.synapses)}
+    channels = p.shape[0]
+    narrow = [s for s in weights if not _wide(s)] or list(weights)
+    reach = np.max([np.abs(weights[s]).reshape(channels, -1).max(axis=1) for s in narrow], axis=0) if narrow else np.zeros(channels)
+    if last and p.v_threshold is None:
+        reach = np.full(channels, reach.max())
+    reach = np.where(reach > 0, reach, 127 / 1024 * (1.0 if p.v_threshold is None else p.v_threshold))
+
+    def at(largest: np.ndarray) -> Population:
+        return _rounded(p, weights, reach / largest, circuit.n_steps)
+
+    full = np.full(channels, 127, np.int64)
+    if membrane != "int32" and p.v_threshold is not None:
+        least = np.full(channels, LEAST_LARGEST if membrane == "auto" else 1, np.int64)
+        if _fits(at(least), circuit.n_steps, grid, 16).all():
+            low, high = least, full + 1  # channel by channel: fits at low, at high unknown or not
+            while (high - low > 1).any():
+                middle = (low + high) // 2
+                good = _fits(at(middle), circuit.n_steps, grid, 16)
+                low, high = np.where(good, middle, low), np.where(good, high, middle)
+            return _result(at(low), "int16", reach / low, low, circuit.n_steps, grid)
+        if membrane == "int16":
+            raise RunError("no weights fit membranes of 16 bits", where=f"layer {p.name!r}", hint="use membrane='auto', or fewer steps")
+    population = at(full)
+    if not _fits(population, circuit.n_steps, grid, 32).all():
+        raise RunError("membranes could pass 32 bits", where=f"layer {p.name!r}", got=f"{circuit.n_steps} steps", hint="use fewer steps, or float32 arithmetic")
+    return _result(population, "int32", reach / full, full, circuit.n_steps, grid)
+
+
+def _result(p: Population, width: str, unit: np.ndarray, largest: np.ndarray, n_steps: int, grid: tuple[float, int, int]):
+    low, high = membrane_bounds(p, n_steps, grid[1:])
+    return p, width, unit, largest, (int(low.min()), int(high.max()))
+
+
+def _fits(p: Population, n_steps: int, grid: tuple[float, int, int], bits: int) -> np.ndarray:
+    """Which channels' membranes, thresholds and weights fit `bits` bits."""
+    low, high = membrane_bounds(p, n_steps, grid[1:])
+    limit = 1 << (bits - 1)
+    fits = (low >= -limit) & (high < limit)
+    if p.v_threshold is not None:
+        fits &= p.v_threshold < limit - 1  # the largest integer is the threshold of lanes without a neuron
+    for synapse in p.synapses:
+        fits &= np.abs(synapse.weight.astype(np.int64)).reshape(p.shape[0], -1).max(axis=1) < limit
+    return fits
+
+
+def _rounded(p: Population, weights: dict[Synapse, np.ndarray], unit: np.ndarray, n_steps: int) -> Population:
+    """The population in integers of the given units."""
+
+    def integers(s: Synapse) -> Synapse:
+        values = np.rint(weights[s] / unit[:, None, None, None])
+        return replace(s, weight=values.astype(np.int64) if _wide(s) else values.astype(np.int8), scale=None)
+
+    bias = np.rint(p.bias / unit).astype(np.int64)
+    total = np.rint(n_steps * (p.bias.astype(np.float64) / unit)).astype(np.int64)
+    rest = total - n_steps * bias if p.leak == 1 else 0
+    return replace(
+        p, synapses=tuple(integers(s) for s in p.synapses), drives=tuple(integers(s) for s in p.drives), bias=bias,
+        v_threshold=None if p.v_threshold is None else np.maximum(1, np.rint(p.v_threshold / unit)).astype(np.int64),
+        v_init=np.rint(p.v_init / unit).astype(np.int64) + rest,
+    )  # fmt: skip
+
+
+def membrane_bounds(p: Population, n_steps: int, input_range: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest membrane of each channel at any comparison or step's end, whatever the input.
+
+    Parameters
+    ----------
+    p : Population
+        Of integers.
+    n_steps : int
+    input_range : (low, high)
+        Of the integer analog input.
+
+    Returns
+    -------
+    low, high : (channels,) int64
+    """
+    channels = p.shape[0]
+    gain, loss = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+    for synapse in p.synapses:
+        w = synapse.weight.reshape(channels, -1).astype(np.int64) * synapse.max_count
+        gain += np.maximum(w, 0).sum(axis=1)
+        loss += np.minimum(w, 0).sum(axis=1)
+    for drive in p.drives:
+        w = drive.weight.reshape(channels, -1).astype(np.int64) * drive.max_count
+        ends = np.stack([w * input_range[0], w * input_range[1], np.zeros_like(w)])  # padding is 0
+        gain += ends.max(axis=0).sum(axis=1)
+        loss += ends.min(axis=0).sum(axis=1)
+    low = high = p.v_init.astype(np.int64)
+    lowest, highest = low, high
+    shift = leak_shift(p.leak) if p.leak < 1 else None
+    for _ in range(n_steps):
+        if shift is not None:
+            low, high = low - (low >> shift), high - (high >> shift)
+        low, high = low + loss + p.bias, high + gain + p.bias
+        lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
+        if p.v_threshold is not None:
+            th = p.v_threshold
+            low = np.where(low >= th, low - th, np.where(high >= th, np.minimum(low, 0), low))
+            high = np.maximum(high - th, np.minimum(high, th - 1))
+        lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
+    return lowest, highest

@@ -1,0 +1,318 @@
+"""Running a network: the one door to the engine and to the reference."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+import numpy as np
+
+from . import reference
+from .circuit import Circuit, Population, lower
+from .encoding import check_images, encode
+from .errors import InputError, RunError
+from .network import Network
+from .plan import Plan, plan
+from .quantized import QuantizedNetwork, quantize
+from .result import LayerResult, Result
+
+__all__ = ["ARITHMETICS", "BACKENDS", "RECORDS", "Simulator", "simulate"]
+
+ARITHMETICS = ("float32", "int8")
+BACKENDS = ("auto", "numba", "reference")
+RECORDS = ("spike_counts", "v_mem", "spikes")
+MAX_THREADS = 1024
+
+Progress = Callable[[int, int], None]
+
+
+def simulate(network: Network, images: np.ndarray, *, n_steps: int | None = None, arithmetic: str = "float32", threads: int | None = None,
+             labels: np.ndarray | None = None, seed: int = 0, record: Iterable[str] = (), backend: str = "auto", progress: Progress | None = None) -> Result:  # fmt: skip
+    """Run a network on images.
+
+    Parameters
+    ----------
+    network : Network
+    images : (n, *input_shape) real
+        In the network's own scale; for networks of events (n, n_steps, *input_shape) of 0 and 1.
+    n_steps : int, optional
+        Time steps T. None: the network's own.
+    arithmetic : {"float32", "int8"}
+        "int8": weights of 8 bits and exact integer membranes, see `evsnn.quantize`.
+    threads : int, optional
+        None: the processors this process may use.
+    labels : (n,) integers, optional
+    seed : int
+        Of the Poisson encoding.
+    record : iterable of {"spike_counts", "v_mem", "spikes"}
+        What to keep of every layer.
+    backend : {"auto", "numba", "reference"}
+        "auto": the event-driven engine where numba works, else the NumPy reference; same bits.
+    progress : callable (done, total), optional
+        Called after each sample.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    RunError, InputError
+    """
+    if arithmetic == "int8" and network.input_range is None and network.samples is None and network.input.encoding == "constant":
+        images = check_images(network, images, network.n_steps if n_steps is None else n_steps)
+        network = network.replace(input_range=_range(images))
+    simulator = Simulator(network, n_steps, arithmetic=arithmetic, threads=threads, backend=backend)
+    return simulator.run(images, labels=labels, record=record, seed=seed, progress=progress)
+
+
+class Simulator:
+    """A network made ready to run at one number of steps.
+
+    Creating one plans only: `memory_bytes` says what `prepare` will allocate. `run` prepares when
+    that has not been done.
+
+    Parameters
+    ----------
+    network : Network or QuantizedNetwork
+    n_steps, arithmetic, threads, backend
+        As for `simulate`.
+
+    Attributes
+    ----------
+    memory_bytes : dict of str to int
+        What will be allocated, by name.
+    start_up_ms : dict of str to float
+        Time spent on planning and compiling so far.
+    """
+
+    def __init__(self, network: Network | QuantizedNetwork, n_steps: int | None = None, *, arithmetic: str = "float32", threads: int | None = None, backend: str = "auto"):
+        started = time.perf_counter()
+        if arithmetic not in ARITHMETICS:
+            raise RunError("unknown arithmetic", got=repr(arithmetic), expected=" or ".join(ARITHMETICS))
+        self.threads = _threads(threads)
+        self.backend, self.backend_note = _backend(backend)
+        self.quantized: QuantizedNetwork | None = None
+        if isinstance(network, QuantizedNetwork):
+            if n_steps not in (None, network.n_steps):
+                raise RunError("a quantized network belongs to one number of steps", got=n_steps, expected=network.n_steps)
+            self.quantized, arithmetic, network = network, "int8", network.network
+        elif arithmetic == "int8":
+            self.quantized = quantize(network, n_steps)
+        self.network, self.arithmetic = network, arithmetic
+        self.circuit: Circuit = self.quantized.circuit if self.quantized else lower(network, n_steps)
+        self.n_steps = self.circuit.n_steps
+        self.plan: Plan = plan(self.circuit, self.quantized.widths if self.quantized else None)
+        self._engine = None
+        self._pool: ThreadPoolExecutor | None = None
+        self.start_up_ms = {"plan": (time.perf_counter() - started) * 1e3, "compile": 0.0}
+
+    @property
+    def memory_bytes(self) -> dict[str, int]:
+        if self.backend == "reference":
+            neurons = sum(p.n_neurons for p in self.circuit.populations)
+            return {"reference": neurons * (self.n_steps + 16) * self.threads}
+        return {"weights": self.plan.n_bytes, "workspaces": self.plan.workspace_bytes * self.threads}
+
+    def prepare(self, progress: Progress | None = None) -> dict[str, float]:
+        """Allocate and compile; the milliseconds each took. `progress` is called layer by layer."""
+        if self.backend == "numba" and self._engine is None:
+            from .engine import Engine
+
+            self._engine = Engine(self.plan, progress)
+            for name, value in self._engine.times_ms.items():
+                self.start_up_ms[name] += value
+            if self.threads > 1:
+                self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="evsnn")
+        return dict(self.start_up_ms)
+
+    def run(self, images: np.ndarray, labels: np.ndarray | None = None, *, record: Iterable[str] = (), seed: int = 0, progress: Progress | None = None) -> Result:
+        """Run on images; see `simulate`."""
+        record = frozenset([record] if isinstance(record, str) else record)
+        if not record <= set(RECORDS):
+            raise RunError("unknown record", got=", ".join(sorted(record - set(RECORDS))), expected=", ".join(RECORDS))
+        images = check_images(self.network, images, self.n_steps)
+        labels = _labels(labels, len(images), self.network.n_classes)
+        self.prepare()
+        tally = _Tally(self, len(images), record)
+        if self.backend == "reference":
+            self._run_reference(images, seed, tally, progress)
+        else:
+            self._run_engine(images, seed, tally, progress)
+        return Result(
+            tally.outputs, self.n_steps, self.arithmetic, self.backend, self.threads if self.backend == "numba" else 1, tally.latency_ms, tally.layers(), labels,
+        )  # fmt: skip
+
+    def encode(self, image: np.ndarray, seed: int, index: int) -> np.ndarray:
+        """A checked image as the backends take it."""
+        encoded = encode(self.network, image, self.n_steps, seed, index)
+        return self.quantized.encode(encoded) if self.quantized and self.circuit.analog else encoded
+
+    def _run_reference(self, images: np.ndarray, seed: int, tally: _Tally, progress: Progress | None) -> None:
+        for i, image in enumerate(images):
+            started = time.perf_counter()
+            traces = reference.run(self.circuit, self.encode(image, seed, i)[None])
+            elapsed = time.perf_counter() - started
+            for j, trace in enumerate(traces):
+                tally.add(j, i, int(trace.spikes.sum()), trace.n_events, trace.sops, elapsed / len(traces), trace.v_mem[0])
+                tally.add_spikes(j, i, 0, trace.spikes[0])
+            tally.latency_ms[i] = elapsed * 1e3
+            if progress:
+                progress(i + 1, len(images))
+
+    def _run_engine(self, images: np.ndarray, seed: int, tally: _Tally, progress: Progress | None) -> None:
+        from .engine import Workspace
+
+        alone = self.threads == 1 or len(images) < self.threads
+        keep = "v_mem" in tally.record
+        if alone:
+            workspace = Workspace(self._engine, keep, self._pool, self.threads)
+            for i, image in enumerate(images):
+                self._run_sample(workspace, image, seed, i, tally)
+                if progress:
+                    progress(i + 1, len(images))
+            return
+        free = [Workspace(self._engine, keep) for _ in range(self.threads)]
+        running: dict[Future, object] = {}
+        done = 0
+        todo = iter(range(len(images)))
+        try:
+            while True:
+                while free and (i := next(todo, None)) is not None:
+                    workspace = free.pop()
+                    running[self._pool.submit(self._run_sample, workspace, images[i], seed, i, tally)] = workspace
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    free.append(running.pop(future))
+                    future.result()
+                    done += 1
+                    if progress:
+                        progress(done, len(images))
+        finally:
+            for future in running:
+                future.cancel()
+
+    def _run_sample(self, workspace, image: np.ndarray, seed: int, i: int, tally: _Tally) -> None:
+        started = time.perf_counter()
+        workspace.run(self.encode(image, seed, i), tally.watch(workspace, i))
+        for j, stage in enumerate(workspace.stages):
+            tally.add(j, i, stage.n_spikes, stage.n_events, stage.sops, stage.seconds, stage.v_mem)
+        tally.latency_ms[i] = (time.perf_counter() - started) * 1e3
+
+
+class _Tally:
+    """Results in the making; each sample writes its own rows, so threads do not meet."""
+
+    def __init__(self, simulator: Simulator, n_samples: int, record: frozenset[str]):
+        self.simulator, self.record = simulator, record
+        self.populations: tuple[Population, ...] = simulator.circuit.populations
+        n = len(self.populations)
+        self.counts = np.zeros((n_samples, n, 3), np.int64)
+        self.seconds = np.zeros((n_samples, n))
+        self.latency_ms = np.zeros(n_samples)
+        self.outputs = np.zeros((n_samples, simulator.network.n_classes))
+        integers = simulator.quantized is not None
+        self.spike_counts = self._arrays("spike_counts", n_samples, (), np.int32)
+        self.v_mem = self._arrays("v_mem", n_samples, (), np.int64 if integers else np.float32)
+        self.spikes = self._arrays("spikes", n_samples, (simulator.n_steps,), bool)
+        last = self.populations[-1]
+        self.fires = last.v_threshold is not None
+        if self.fires:
+            self.amplitude = simulator.network.by_name[last.name].v_threshold.astype(np.float64)
+            self.unit = np.float64(1)
+        else:
+            self.unit = simulator.quantized.units[-1] if integers else np.float64(1)
+
+    def _arrays(self, what: str, n_samples: int, steps: tuple[int, ...], dtype) -> list[np.ndarray] | None:
+        if what not in self.record:
+            return None
+        return [np.zeros((n_samples, *steps, *p.shape), dtype) for p in self.populations]
+
+    def add(self, j: int, i: int, n_spikes: int, n_events: int, sops: int, seconds: float, v_mem: np.ndarray | None) -> None:
+        """Sample i's numbers of population j."""
+        self.counts[i, j] = n_spikes, n_events, sops
+        self.seconds[i, j] = seconds
+        if self.v_mem is not None:
+            self.v_mem[j][i] = v_mem
+        if j == len(self.populations) - 1 and not self.fires:
+            self.outputs[i] = v_mem.ravel() * self.unit / self.simulator.n_steps
+
+    def add_spikes(self, j: int, i: int, first: int, spikes: np.ndarray) -> None:
+        """Sample i's spikes (n_steps, channels, height, width) of population j from step `first` on."""
+        if self.spikes is not None:
+            self.spikes[j][i, first : first + len(spikes)] = spikes
+        if self.spike_counts is not None:
+            self.spike_counts[j][i] += spikes.sum(axis=0, dtype=np.int32)
+        if j == len(self.populations) - 1 and self.fires:
+            self.outputs[i] += spikes.sum(axis=(0, 2, 3)) * self.amplitude / self.simulator.n_steps
+
+    def watch(self, workspace, i: int) -> Callable[[int, int], None] | None:
+        """What `Workspace.run` calls after each block of sample i; None where spikes are not needed."""
+        wanted = range(len(self.populations)) if self.spikes is not None or self.spike_counts is not None else [len(self.populations) - 1] * self.fires
+        if not wanted:
+            return None
+
+        def look(first: int, n_steps: int) -> None:
+            for j in wanted:
+                self.add_spikes(j, i, first, workspace.spikes(j, n_steps))
+
+        return look
+
+    def layers(self) -> tuple[LayerResult, ...]:
+        def shaped(arrays: list[np.ndarray] | None, j: int, lead: int) -> np.ndarray | None:
+            return None if arrays is None else arrays[j].reshape(*arrays[j].shape[:lead], *self.populations[j].output_shape)
+
+        n_samples = len(self.counts)
+        totals, seconds = self.counts.sum(axis=0), self.seconds.sum(axis=0)
+        return tuple(
+            LayerResult(
+                p.name, p.label, p.output_shape, int(n_spikes), int(n_events), int(sops), p.macs * n_samples, float(seconds[j]) * 1e3, p.v_threshold is not None,
+                shaped(self.spike_counts, j, 1), shaped(self.v_mem, j, 1), shaped(self.spikes, j, 2),
+            )
+            for j, (p, (n_spikes, n_events, sops)) in enumerate(zip(self.populations, totals))
+        )  # fmt: skip
+
+
+def _range(images: np.ndarray) -> tuple[float, float]:
+    low, high = float(images.min()), float(images.max())
+    return (low, high) if low < high else (min(low, 0.0), max(high, 1.0))
+
+
+def _threads(threads: int | None) -> int:
+    if threads is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= MAX_THREADS:
+        raise RunError("threads is out of range", got=threads, expected=f"an integer from 1 to {MAX_THREADS}")
+    return int(threads)
+
+
+def _backend(name: str) -> tuple[str, str]:
+    """The backend to use, and why it is not the engine where "auto" was asked for."""
+    if name not in BACKENDS:
+        raise RunError("unknown backend", got=repr(name), expected=", ".join(BACKENDS))
+    if name == "reference":
+        return name, ""
+    try:
+        from numba import config
+    except ImportError as error:
+        problem = f"numba cannot be imported ({error})"
+    else:
+        problem = "numba's compiler is switched off" if config.DISABLE_JIT else "this CPU is big-endian" if sys.byteorder == "big" else ""
+    if problem and name == "numba":
+        raise RunError("the event-driven engine cannot run here", got=problem, hint="use backend='auto' or 'reference'")
+    return ("reference", f"{problem}; the NumPy reference runs instead, slowly, with the same bits") if problem else ("numba", "")
+
+
+def _labels(labels: np.ndarray | None, n_samples: int, n_classes: int) -> np.ndarray | None:
+    if labels is None:
+        return None
+    array = np.asarray(labels)
+    if array.shape != (n_samples,):
+        raise InputError("labels and images do not fit", where="labels", got=f"shape {array.shape}", expected=f"({n_samples},)")
+    if array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= n_classes:
+        raise InputError("labels are not classes", where="labels", got=f"dtype {array.dtype}, {array.min()} to {array.max()}", expected=f"integers from 0 to {n_classes - 1}")
+    return array.astype(np.int64)
