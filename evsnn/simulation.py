@@ -41,7 +41,8 @@ def simulate(network: Network, images: np.ndarray, *, n_steps: int | None = None
     n_steps : int, optional
         Time steps T. None: the network's own.
     arithmetic : {"float32", "int8"}
-        "int8": weights of 8 bits and exact integer membranes, see `evsnn.quantize`.
+        "int8": weights of 8 bits and exact integer membranes, see `evsnn.quantize`; needs the network's
+        `input_range` or samples.
     threads : int, optional
         None: the processors this process may use.
     labels : (n,) integers, optional
@@ -62,9 +63,6 @@ def simulate(network: Network, images: np.ndarray, *, n_steps: int | None = None
     ------
     RunError, InputError
     """
-    if arithmetic == "int8" and network.input_range is None and network.samples is None and network.input.encoding == "constant":
-        images = check_images(network, images, network.n_steps if n_steps is None else n_steps)
-        network = network.replace(input_range=_range(images))
     simulator = Simulator(network, n_steps, arithmetic=arithmetic, threads=threads, backend=backend)
     return simulator.run(images, labels=labels, record=record, seed=seed, progress=progress)
 
@@ -275,11 +273,6 @@ class _Tally:
             )
             for j, (p, (n_spikes, n_events, sops)) in enumerate(zip(self.populations, totals))
         )  # fmt: skip
-
-
-def _range(images: np.ndarray) -> tuple[float, float]:
-    low, high = float(images.min()), float(images.max())
-    return (low, high) if low < high else (min(low, 0.0), max(high, 1.0))
 
 
 def _threads(threads: int | None) -> int:

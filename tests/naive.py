@@ -1,0 +1,196 @@
+"""A second simulator, written straight from the specification: one neuron, one synapse, one product at a time.
+
+It walks the network's own graph and shares no code with `evsnn.circuit`, `evsnn.reference` or the
+engine, so that folding pools, flattening, joining and adding is checked too. float32 only, and slow:
+for networks of a few hundred neurons.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+F32 = np.float32
+
+
+class Naive:
+    """Simulate `network` on one image (or one spike train, for inputs that spike)."""
+
+    def __init__(self, network, image, n_steps):
+        self.network, self.n_steps = network, n_steps
+        self.layers = network.by_name
+        self.analog = network.input.encoding == "constant"
+        self.image = image
+        self.spikes = {layer.name: np.zeros(network.shapes[layer.name], bool) for layer in network.layers if layer.kind == "if"}
+
+    def run(self):
+        """(spike trains by IF name, the membranes of all neurons by name)."""
+        neurons = [layer for layer in self.network.layers if layer.kind == "if" or (layer.kind == "readout" and self.network.readout == "membrane")]
+        v = {layer.name: self.first_membranes(layer) for layer in neurons}
+        trains = {name: [] for name in self.spikes}
+        for t in range(self.n_steps):
+            self.now = t
+            for layer in neurons:
+                for at in np.ndindex(v[layer.name].shape):
+                    v[layer.name][at] = self.charged(layer, at, v[layer.name][at])
+                if layer.kind == "if":
+                    fired = np.zeros(v[layer.name].shape, bool)
+                    for at in np.ndindex(fired.shape):
+                        threshold = self.threshold(layer, at[0])
+                        if v[layer.name][at] >= threshold:
+                            fired[at] = True
+                            v[layer.name][at] -= threshold
+                    self.spikes[layer.name] = fired
+                    trains[layer.name].append(fired)
+        return {name: np.array(train) for name, train in trains.items()}, v
+
+    def threshold(self, layer, channel):
+        return layer.v_threshold[channel] if layer.v_threshold.ndim else F32(layer.v_threshold)
+
+    def first_membranes(self, layer):
+        v = np.zeros(self.network.shapes[layer.name], F32)
+        if layer.kind == "if":
+            for at in np.ndindex(v.shape):
+                start = float(layer.v_init[at[0]] if layer.v_init.ndim else layer.v_init)
+                if layer.shift and self.network.shift == "initial":
+                    start += float(self.threshold(layer, at[0])) / 2
+                v[at] = F32(start)
+        return v
+
+    def charged(self, layer, at, v):
+        if layer.kind == "if" and layer.leak != 1:
+            v = F32(v * F32(layer.leak)) + F32(0)
+        gathered, channelwise, analog, bias = [], [], [], 0.0
+        for terms, kind, offset in self.branches(layer.inputs[0], at):
+            {"gather": gathered, "channelwise": channelwise, "analog": analog}[kind].append(terms)
+            bias += offset
+        for terms in gathered + channelwise:
+            for count, weight in terms:
+                if count:
+                    v = v + F32(F32(count) * weight)
+        current = F32(0)
+        for terms in analog:
+            for value, weight in terms:
+                current = current + F32(F32(value) * weight)
+        if layer.kind == "if" and layer.shift and self.network.shift == "bias":
+            bias += float(self.threshold(layer, at[0])) / (2 * self.n_steps)
+        return v + (current + F32(bias))
+
+    def branches(self, name, at):
+        """(terms, kind, bias) of each branch that charges neuron `at` through layer `name`."""
+        layer = self.layers[name]
+        if layer.kind == "add":
+            for source in layer.inputs:
+                yield from self.branches(source, at)
+        elif layer.kind == "flatten" and self.carries_current(name):
+            yield from self.branches(layer.inputs[0], (at[0], 0, 0))
+        elif layer.kind in ("conv2d", "linear"):
+            bias = float(layer.bias[at[0]]) if layer.bias is not None else 0.0
+            groups = self.linear(layer, at) if layer.kind == "linear" else [self.conv(layer, at)]
+            source = layer.inputs[0]
+            depthwise = layer.kind == "conv2d" and layer.groups == layer.weight.shape[0] == self.network.shapes[source][0] and self.plain(source)
+            for i, terms in enumerate(groups):
+                yield terms, self.kind(source, depthwise), bias if i == 0 else 0.0
+        else:  # spikes, or the input, charge the membrane directly
+            value, amplitude = self.seen(name, at)
+            yield [(value, F32(amplitude))], self.kind(name, self.plain(name)), 0.0
+
+    def kind(self, source, channelwise):
+        if self.analog and self.is_input(source):
+            return "analog"
+        return "channelwise" if channelwise else "gather"
+
+    def carries_current(self, name):
+        layer = self.layers[name]
+        return layer.kind in ("conv2d", "linear", "add") or (layer.kind == "flatten" and self.carries_current(layer.inputs[0]))
+
+    def is_input(self, name):
+        layer = self.layers[name]
+        return layer.kind == "input" or (layer.kind in ("avgpool2d", "flatten", "concat") and self.is_input(layer.inputs[0]))
+
+    def plain(self, name):
+        """Whether a layer shows one population as it is."""
+        layer = self.layers[name]
+        if layer.kind == "flatten" or (layer.kind == "concat" and len(layer.inputs) == 1):
+            return self.plain(layer.inputs[0])
+        return layer.kind in ("if", "input")
+
+    def conv(self, layer, at):
+        source = layer.inputs[0]
+        _, height, width = self.network.shapes[source]
+        n_out, n_in, kernel_height, kernel_width = layer.weight.shape
+        group = at[0] // (n_out // layer.groups)
+        terms = []
+        for ky in range(kernel_height):
+            for kx in range(kernel_width):
+                y = at[1] * layer.stride[0] - layer.padding[0] + ky * layer.dilation[0]
+                x = at[2] * layer.stride[1] - layer.padding[1] + kx * layer.dilation[1]
+                if 0 <= y < height and 0 <= x < width:
+                    for c in range(n_in):
+                        value, amplitude = self.seen(source, (group * n_in + c, y, x))
+                        terms.append((value, F32(float(layer.weight[at[0], c, ky, kx]) * amplitude)))
+        return terms
+
+    def linear(self, layer, at):
+        """The terms of each flattened source, in turn."""
+        groups = []
+        for features in self.feature_order(layer.inputs[0]):
+            terms = []
+            for feature in features:
+                value, amplitude = self.seen(layer.inputs[0], (feature,))
+                terms.append((value, F32(float(layer.weight[at[0], feature]) * amplitude)))
+            groups.append(terms)
+        return groups
+
+    def feature_order(self, name):
+        """Features of a vector in the order of their sum: source after source, each (y, x, channel) ascending."""
+        layer = self.layers[name]
+        if layer.kind == "concat":
+            groups, start = [], 0
+            for source in layer.inputs:
+                groups += [[start + f for f in group] for group in self.feature_order(source)]
+                start += self.network.shapes[source][0]
+            return groups
+        if layer.kind == "flatten":
+            if len(self.network.shapes[layer.inputs[0]]) == 1:
+                return self.feature_order(layer.inputs[0])
+            groups, start = [], 0
+            _, height, width = self.network.shapes[layer.inputs[0]]
+            for channels in self.sources(layer.inputs[0]):
+                order = [start + (c * height + y) * width + x for y in range(height) for x in range(width) for c in range(channels)]
+                groups.append(order)
+                start += channels * height * width
+            return groups
+        return [list(range(self.network.shapes[name][0]))]
+
+    def sources(self, name):
+        """Channels of each population that a map shows."""
+        layer = self.layers[name]
+        if layer.kind in ("concat", "avgpool2d"):
+            return [c for source in layer.inputs for c in self.sources(source)]
+        return [self.network.shapes[name][0]]
+
+    def seen(self, name, at):
+        """(count or value, amplitude) of one element of a layer that carries spikes or the input."""
+        layer = self.layers[name]
+        if layer.kind == "if":
+            return int(self.spikes[name][at]), float(self.threshold(layer, at[0]))
+        if layer.kind == "input":
+            return (self.image[at], 1.0) if self.analog else (int(self.image[(self.now, *at)]), 1.0)
+        source = layer.inputs[0]
+        shape = self.network.shapes[source]
+        if layer.kind == "flatten":
+            return self.seen(source, np.unravel_index(at[0], shape) if len(shape) == 3 else at)
+        if layer.kind == "concat":
+            channel = at[0]
+            for source in layer.inputs:
+                if channel < self.network.shapes[source][0]:
+                    return self.seen(source, (channel, *at[1:]))
+                channel -= self.network.shapes[source][0]
+        kernel, stride, padding = layer.window(shape)
+        total, amplitude = (F32(0) if self.analog and self.is_input(source) else 0), self.seen(source, (at[0], 0, 0))[1]
+        for wy in range(kernel[0]):
+            for wx in range(kernel[1]):
+                y, x = at[1] * stride[0] - padding[0] + wy, at[2] * stride[1] - padding[1] + wx
+                if 0 <= y < shape[1] and 0 <= x < shape[2]:
+                    total = total + self.seen(source, (at[0], y, x))[0]
+        return total, amplitude / (kernel[0] * kernel[1])

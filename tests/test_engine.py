@@ -1,0 +1,209 @@
+"""The event-driven engine equals the reference, and the reference equals a naive one, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from generate import networks
+from hypothesis import HealthCheck, given, settings
+from naive import Naive
+
+import evsnn
+from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Network, Readout
+from evsnn.encoding import check_images, encode
+from evsnn.simulation import RECORDS, Simulator
+
+SETTINGS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+def assert_same(a, b):
+    """Two results are equal to the bit: spikes, membranes, counts, operations, outputs."""
+    assert [layer.name for layer in a.layers] == [layer.name for layer in b.layers]
+    for one, other in zip(a.layers, b.layers):
+        assert np.array_equal(one.spikes, other.spikes), one.name
+        assert np.array_equal(one.v_mem, other.v_mem), one.name
+        assert one.v_mem.dtype == other.v_mem.dtype
+        assert not np.signbit(one.v_mem[one.v_mem == 0]).any(), "a membrane is -0.0"
+        assert np.array_equal(one.spike_counts, other.spike_counts), one.name
+        assert (one.n_spikes, one.n_events, one.sops, one.macs) == (other.n_spikes, other.n_events, other.sops, other.macs), one.name
+    assert np.array_equal(a.outputs, b.outputs)
+
+
+def run_both(network, images, n_steps=None, arithmetic="float32", **options):
+    fast = evsnn.simulate(network, images, n_steps=n_steps, arithmetic=arithmetic, record=RECORDS, **options)
+    slow = evsnn.simulate(network, images, n_steps=n_steps, arithmetic=arithmetic, record=RECORDS, backend="reference")
+    assert_same(fast, slow)
+    return fast
+
+
+@given(networks(small=True, max_layers=3))
+@settings(SETTINGS, max_examples=40)
+def test_reference_equals_naive(case):
+    network, images = case
+    result = evsnn.simulate(network, images[:1], record=RECORDS, backend="reference")
+    image = check_images(network, images, network.n_steps)[0]
+    if network.input.encoding == "poisson":
+        image = encode(network, image, network.n_steps, 0, 0).reshape(network.n_steps, *network.input_shape)
+    trains, membranes = Naive(network, image, network.n_steps).run()
+    for layer in result.layers:
+        assert np.array_equal(layer.v_mem[0], membranes[layer.name]), layer.name
+        if layer.fires:
+            assert np.array_equal(layer.spikes[0], trains[layer.name]), layer.name
+
+
+@given(networks())
+@settings(SETTINGS, max_examples=120)
+def test_engine_equals_reference_float32(case):
+    run_both(*case)
+
+
+@given(networks())
+@settings(SETTINGS, max_examples=120)
+def test_engine_equals_reference_int8(case):
+    run_both(*case, arithmetic="int8")
+
+
+def small_network(channels=70, encoding="constant", rate=1.0, kernel=3):
+    """Conv, pool, depthwise and a shortcut, linear: every path of the engine in one network."""
+    rng = np.random.default_rng(5)
+
+    def normal(*shape):
+        return rng.normal(size=shape) / np.sqrt(np.prod(shape[1:])) * 2
+
+    return Network([
+        Input((3, 9, 8), encoding), Conv2d(normal(channels, 3, kernel, kernel), rng.normal(size=channels) * 0.1, padding=kernel // 2), IF(1 / rate, name="a"),
+        Conv2d(normal(channels, channels, 3, 3), padding=1), IF(0.5 / rate, name="b"), Conv2d(normal(channels, 1, 3, 3), padding=1, groups=channels, name="c"),
+        Add(inputs=("c", "a")), IF(1 / rate), AvgPool2d(2), Flatten(), Linear(normal(10, channels * 16)), Readout(),
+    ], n_steps=8, input_range=(0, 1))  # fmt: skip
+
+
+IMAGES = np.random.default_rng(1).random((5, 3, 9, 8), dtype=np.float32)
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+@pytest.mark.parametrize("n_steps", [1, 7, 64, 65, 150])
+def test_any_number_of_steps(n_steps, arithmetic):
+    run_both(small_network(), IMAGES[:1], n_steps, arithmetic)
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+@pytest.mark.parametrize("drive, low, high", [(0.0, 0.0, 0.0), (0.1, 0.001, 0.1), (1.0, 0.1, 0.5), (100.0, 0.4, 1.0)])
+def test_any_rate(drive, low, high, arithmetic):
+    result = run_both(small_network(rate=drive or 1e-3), IMAGES[:2], arithmetic=arithmetic)
+    assert low <= result.mean_rate <= high
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+@pytest.mark.parametrize("n_samples", [1, 2, 5])
+def test_any_threads_and_batch(threads, n_samples, arithmetic):
+    network = small_network(130)
+    alone = [evsnn.simulate(network, IMAGES[i], arithmetic=arithmetic, threads=1, record=RECORDS) for i in range(n_samples)]
+    together = evsnn.simulate(network, IMAGES[:n_samples], arithmetic=arithmetic, threads=threads, record=RECORDS)
+    assert np.array_equal(together.outputs, np.concatenate([r.outputs for r in alone]))
+    for j, layer in enumerate(together.layers):
+        assert np.array_equal(layer.v_mem, np.concatenate([r.layers[j].v_mem for r in alone]))
+        assert layer.sops == sum(r.layers[j].sops for r in alone)
+
+
+@pytest.mark.parametrize("block_steps", [1, 3, 8])
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+def test_blocks_change_nothing(block_steps, arithmetic):
+    from evsnn.plan import plan
+
+    network = small_network()
+    simulator = Simulator(network, 8, arithmetic=arithmetic, threads=2)
+    whole = simulator.run(IMAGES, record=RECORDS)
+    pieces = Simulator(network, 8, arithmetic=arithmetic, threads=2)
+    pieces.plan = plan(pieces.circuit, pieces.quantized.widths if pieces.quantized else None, block_steps)
+    assert_same(pieces.run(IMAGES, record=RECORDS), whole)
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+@pytest.mark.parametrize("channels", [1, 31, 32, 33, 64, 65, 127, 128, 129, 200, 257])
+def test_channels_at_tile_edges(channels, arithmetic):
+    run_both(small_network(channels), IMAGES[:1], 4, arithmetic)
+
+
+def wide_network():
+    """Rows of 1,027 positions x 65 channels: ids beyond 65,535, plain and pooled."""
+    rng = np.random.default_rng(2)
+    return Network([
+        Input((1, 1, 1027)), Conv2d(rng.normal(size=(65, 1, 1, 1)), rng.normal(size=65)), IF(0.7, name="a"),
+        Conv2d(rng.normal(size=(5, 65, 1, 3)), stride=(1, 4)), IF(0.9, name="b"), AvgPool2d((1, 2), (1, 1), inputs="a"),
+        Conv2d(rng.normal(size=(5, 65, 1, 2)), stride=(1, 4)), Add(inputs=("b", "conv2d3")), IF(0.5), AvgPool2d(), Flatten(), Linear(rng.normal(size=(3, 5))), Readout(),
+    ], n_steps=3, input_range=(0, 1))  # fmt: skip
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+def test_rows_too_wide_for_16_bit_ids(arithmetic):
+    network = wide_network()
+    images = np.random.default_rng(0).random((1, *network.input_shape), dtype=np.float32)
+    simulator = Simulator(network, arithmetic=arithmetic)
+    assert [p.id_bits for p in simulator.plan.populations[1:3]] == [32, 32]
+    run_both(network, images, arithmetic=arithmetic)
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+def test_pools_with_counts_beyond_a_byte(arithmetic):
+    rng = np.random.default_rng(3)
+    network = Network([
+        Input((1, 20, 20)), Conv2d(rng.normal(size=(9, 1, 1, 1)), np.full(9, 0.5)), IF(0.4), AvgPool2d(), Conv2d(rng.normal(size=(70, 9, 1, 1))), IF(0.3), Flatten(),
+        Linear(rng.normal(size=(10, 70))), Readout(),
+    ], n_steps=6, input_range=(0, 1))  # fmt: skip
+    images = rng.random((2, 1, 20, 20), dtype=np.float32)
+    result = run_both(network, images, arithmetic=arithmetic)
+    assert result.layers[1].n_events <= 9 * 6 * 2  # a pooled position counts once
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+def test_partial_sums_are_brought_home_in_time(arithmetic):
+    """2,000 inputs of weight 127 at every step: a 16-bit sum would wrap many times within one step."""
+    n = 2000
+    network = Network([
+        Input((n,)), Linear(np.eye(n), np.zeros(n)), IF(0.5), Linear(np.ones((40, n)) * np.linspace(0.1, 1, 40)[:, None]), IF(50.0),
+        Linear(np.ones((10, 40))), Readout(),
+    ], n_steps=3, input_range=(0, 1))  # fmt: skip
+    result = run_both(network, np.ones((1, n), np.float32), arithmetic=arithmetic)
+    assert result.layers[0].n_spikes == 3 * n
+    assert result.layers[2].v_mem.max() > 0
+
+
+def test_spike_readout_sums_amplitudes():
+    network = Network([Input((2,)), Linear(np.eye(2)), IF(np.array([0.25, 0.5])), Readout()], n_steps=4, shift="none", readout="spikes")
+    result = run_both(network, np.array([[0.25, 0.25]], np.float32))
+    assert result.outputs.tolist() == [[0.25, 0.25]]
+    assert result.layers[0].n_spikes == 4 + 2
+
+
+def test_sops_count_true_fan_out():
+    """Corner, edge and centre spikes of a 3x3 kernel with padding reach 4, 6 and 9 outputs."""
+    image = np.zeros((1, 3, 3), np.float32)
+    for at, reached in (((0, 0, 0), 4), ((0, 0, 1), 6), ((0, 1, 1), 9)):
+        picture = image.copy()
+        picture[at] = 1
+        network = Network([Input((1, 3, 3)), Conv2d(np.ones((1, 1, 1, 1))), IF(1.0), Conv2d(np.ones((7, 1, 3, 3)), padding=1), IF(1e9), AvgPool2d(), Flatten(), Linear(np.ones((2, 7))), Readout()], n_steps=5, shift="none")
+        result = run_both(network, picture[None])
+        assert result.layers[1].sops == 5 * 7 * reached
+        assert result.layers[1].n_events == 5
+
+
+def test_poisson_input_is_seeded_and_the_same_in_any_batch():
+    network = small_network(encoding="poisson")
+    one = evsnn.simulate(network, IMAGES, seed=7, record=RECORDS)
+    assert_same(one, evsnn.simulate(network, IMAGES, seed=7, record=RECORDS, backend="reference"))
+    assert np.array_equal(one.outputs[:2], evsnn.simulate(network, IMAGES[:2], seed=7, threads=1).outputs)
+    assert not np.array_equal(one.outputs, evsnn.simulate(network, IMAGES, seed=8).outputs)
+
+
+def test_concatenated_groups_cross_parts():
+    """Groups whose channels straddle tiles and concatenated sources."""
+    rng = np.random.default_rng(4)
+    network = Network([
+        Input((2, 6, 5)), Conv2d(rng.normal(size=(30, 2, 3, 3)), padding=1), IF(0.8, name="a"), Conv2d(rng.normal(size=(45, 30, 1, 1)) / 5, inputs="a"), IF(0.6, name="b"),
+        AvgPool2d(3, 1, 1, name="p", inputs="a"), Concat(inputs=("a", "p", "b")), Conv2d(rng.normal(size=(150, 35, 3, 2)) / 10, groups=3, dilation=(1, 2), stride=(2, 1), padding=1),
+        IF(0.7), Flatten(), Linear(rng.normal(size=(10, 150 * 3 * 5))), Readout(),
+    ], n_steps=6, input_range=(0, 1))  # fmt: skip
+    images = rng.random((2, 2, 6, 5), dtype=np.float32)
+    for arithmetic in ("float32", "int8"):
+        run_both(network, images, arithmetic=arithmetic)
