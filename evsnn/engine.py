@@ -16,7 +16,7 @@ from numba import types
 
 from . import reference
 from .circuit import INPUT, Source, Synapse
-from .kernels import current, integrate, queue, vector
+from .kernels import current, integrate, layout, queue, vector
 from .plan import GatherPlan, Packed, Plan, PopulationPlan, TapPlan, aligned, pack, words_of
 
 __all__ = ["Engine", "Workspace"]
@@ -141,11 +141,12 @@ class _Stage:
         self.values = [np.zeros((*d.shape[1:], d.shape[0]), element) for d in p.population.drives]
         self.pool = pool if p.n_tiles * p.positions >= threads else None
         self.threads = threads
-        self.scratch = [aligned(integrate.RUN_BYTES * max(1, p.runs)) for _ in range(threads)]
+        self.scratch = [aligned(p.scratch_bytes) for _ in range(threads)]
         self.total = np.zeros(2, np.int64)
         self.n_spikes = self.n_events = self.sops = 0
         self.seconds = 0.0
         self.steps = 0
+        self.stream = int(__import__('os').environ.get('STREAM', '1')) and self.packed.weights.nbytes > (1 << 18)
         self._kept: list[np.ndarray] = []  # arrays whose addresses stand in jobs
         self.queues = self._queues(masks, queues, planes)
         self.taps = [_TapSource(t, masks, self._keep) for t in p.taps]
@@ -172,17 +173,16 @@ class _Stage:
     def _job(self) -> np.ndarray:
         p, k = self.plan, integrate
         synapses = np.zeros(max(1, len(self.queues)) * k.SYNAPSE_BYTES // 8, np.int64)
-        row_bytes = p.lanes * self.packed.weights.itemsize
-        offset = 0
+        row = 0
         for i, q in enumerate(self.queues):
             g = q.gather
             _fill(synapses[i * k.SYNAPSE_BYTES // 8 :], {
                 k.S_EVENTS: q.events, k.S_POINTERS: q.pointers, k.S_ROW_BYTES: 4 * g.synapse.shape[2],
                 k.S_STEP_BYTES: 4 * g.synapse.shape[1] * g.synapse.shape[2],
                 k.S_COLUMNS: self._keep(g.column_table), k.S_ROWS: self._keep(g.row_table), k.S_DILATION: g.synapse.dilation[0],
-                k.S_KERNEL_ROW_BYTES: g.synapse.kernel[1] * g.part_channels * row_bytes, k.S_WEIGHT_OFFSET: offset,
+                k.S_KERNEL_ROW: g.synapse.kernel[1] * g.part_channels, k.S_FIRST_ROW: row,
             })  # fmt: skip
-            offset += g.rows * row_bytes
+            row += g.rows
         taps = np.zeros(max(1, len(self.taps)) * k.TAP_BYTES // 8, np.int64)
         for i, (t, weights) in enumerate(zip(self.taps, self.packed.taps)):
             s = t.synapse
@@ -195,7 +195,7 @@ class _Stage:
         job = np.zeros(k.JOB_BYTES // 8, np.int64)
         _fill(job, {
             k.HEIGHT: p.population.shape[1], k.WIDTH: p.population.shape[2], k.N_TILES: p.n_tiles,
-            k.WEIGHTS: self.packed.weights.ctypes.data, k.TILE_BYTES: p.tile_rows * row_bytes, k.PARAMETERS: self.packed.parameters.ctypes.data,
+            k.WEIGHTS: self.packed.weights.ctypes.data, k.TILE_BYTES: self.packed.weights.strides[0], k.TILE_ROWS: p.tile_rows, k.PARAMETERS: self.packed.parameters.ctypes.data,
             k.DRIVE: 0 if self.drive is None else self.drive.ctypes.data,
             k.MEMBRANES: 0 if self.membranes is None else self.membranes.ctypes.data,
             k.SPIKES: 0 if self.masks is None else self.masks.ctypes.data, k.WORD_BYTES: 0 if self.masks is None else self.masks.strides[2],
@@ -241,26 +241,32 @@ class _Stage:
             self._set_steps(n_steps)
         self.job[integrate.RESUME // 8] = resume
         total = self.total.ctypes.data
+        rows_read = 0
         for q in self.queues:
             self.kernels.build(q.job_address)
             if len(q.gather.parts) == 1:
                 self.kernels.count_reaching(q.pointers, n_steps, q.height, q.width, q.reach_y, q.reach_x, total)
-                self._count(q.gather.synapse)
+                rows_read += self._count(q.gather.synapse)
             else:
                 for source in q.source_addresses:
                     self.kernels.count_events(q.job_address, source, q.reach_y, q.map_reach_x, total)
-                    self._count(q.gather.synapse)
+                    rows_read += self._count(q.gather.synapse) // len(q.gather.parts)
         for t in self.taps:
             self.kernels.count_events(t.job_address, t.source_address, t.reach_y, t.reach_x, total)
             self._count(t.synapse)
+        busy = self.stream and rows_read > self.plan.tile_rows // 2  # most of a tile's weights will be read: fetch them in order
+        self.job[integrate.LINES_AHEAD // 8] = -(-self.packed.weights.strides[0] // (64 * self.plan.positions * n_steps)) if busy else 0
         self._split(self.kernels.integrate, self.job.ctypes.data, True)
         if self.masks is not None:
             self.n_spikes += self.kernels.count_spikes(self.masks.ctypes.data, self.masks[:n_steps].size)
         self.seconds += time.perf_counter() - started
 
-    def _count(self, synapse: Synapse) -> None:
-        self.n_events += int(self.total[0])
-        self.sops += int(self.total[1]) * (synapse.weight.shape[0] // synapse.groups)
+    def _count(self, synapse: Synapse) -> int:
+        """Add the events just counted; the number of output positions that they reached."""
+        n_events, n_reached = int(self.total[0]), int(self.total[1])
+        self.n_events += n_events
+        self.sops += n_reached * (synapse.weight.shape[0] // synapse.groups)
+        return n_reached
 
     def _set_steps(self, n_steps: int) -> None:
         self.steps = n_steps
@@ -303,7 +309,7 @@ class _Queue:
         pointer_bytes = 4 * gather.n_pointers(steps)
         self.pointers = memory.ctypes.data + start
         self.events = memory.ctypes.data + start + -(-pointer_bytes // 8) * 8
-        self.end = start + -(-pointer_bytes // 8) * 8 + -(-n_events // 8) * 8
+        self.end = start + -(-pointer_bytes // 8) * 8 + -(-(n_events + layout.COPY_BYTES) // 8) * 8
         sources = np.zeros(len(synapse.sources) * k.SOURCE_BYTES // 8, np.int64)
         offset = 0
         for i, source in enumerate(synapse.sources):

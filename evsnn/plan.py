@@ -15,6 +15,7 @@ import numpy as np
 
 from .circuit import Circuit, Population, Synapse
 from .errors import RunError
+from .kernels.layout import COPY_BYTES, UNROLL, scratch_bytes
 from .reference import leak_shift
 
 __all__ = ["BLOCK_STEPS", "GatherPlan", "Packed", "Plan", "PopulationPlan", "TapPlan", "aligned", "pack", "plan", "words_of"]
@@ -156,18 +157,23 @@ class PopulationPlan:
         return sum(g.synapse.kernel[0] for g in self.gathers) + sum(t.synapse.kernel[0] * t.synapse.kernel[1] for t in self.taps)
 
     @property
+    def scratch_bytes(self) -> int:
+        """Bytes of `integrate`'s scratch memory: every input at every step, and room for the runs."""
+        return scratch_bytes(self.runs, self.tile_rows, self.event_bytes)
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes of all packed weights and parameters."""
         size = 1 if self.weight_type == "int8" else 4
         channels = self.n_tiles * self.lanes
-        gathered = self.tile_rows * channels * size
+        gathered = (self.tile_rows + 1) * channels * size
         tapped = sum(t.synapse.kernel[0] * t.synapse.kernel[1] for t in self.taps) * channels * self.element_bytes
         driven = sum(d.kernel[0] * d.kernel[1] * d.shape[0] for d in self.population.drives) * channels * size
         return gathered + tapped + driven + 4 * channels * self.element_bytes
 
     def queue_bytes(self, n_steps: int) -> int:
         """Bytes of its event queues in the worst case."""
-        return sum(g.n_events(n_steps) * self.event_bytes + 64 + g.n_pointers(n_steps) * 4 for g in self.gathers)
+        return sum(g.n_events(n_steps) * self.event_bytes + COPY_BYTES + 16 + g.n_pointers(n_steps) * 4 for g in self.gathers)
 
     def mask_bytes(self, n_steps: int) -> int:
         return n_steps * self.positions * self.words * 8
@@ -244,13 +250,13 @@ def _population(population: Population, membrane: str) -> PopulationPlan:
     n_tiles = -(-channels // lanes)
     gathers = tuple(_gather(s, lanes, n_tiles) for s in population.synapses if not s.channelwise)
     taps = tuple(TapPlan(s) for s in population.synapses if s.channelwise)
-    ids = max((g.part_channels * g.synapse.shape[2] for g in gathers), default=0)
+    ids = max(sum(g.rows for g in gathers) + 1, max((g.part_channels * g.synapse.shape[2] for g in gathers), default=0))
     graded = any(g.synapse.pooled for g in gathers)
     largest = max((g.synapse.max_count for g in gathers), default=1)
     id_bits = 16 if max(ids, largest + 1) <= 1 << 16 else 32
     partial, budget = membrane, 1 << 31
     if membrane == "int32" and 32767 // (127 * largest) >= _LEAST_BUDGET:
-        partial, budget = "int16", 32767 // (127 * largest)
+        partial, budget = "int16", 32767 // (127 * largest) // UNROLL * UNROLL
     return PopulationPlan(population, membrane, lanes, n_tiles, gathers, taps, graded, id_bits, partial, budget)
 
 
@@ -300,7 +306,7 @@ class Packed:
 
     Parameters
     ----------
-    weights : [tile][synapse][ky][kx][channel][lane]
+    weights : [tile][synapse][ky][kx][channel][lane], and a row of zeros behind each tile
     taps : tuple of [tile][ky][kx][lane], membranes' element
     drives : tuple of [tile][ky][kx][channel][lane]
     parameters : [tile][bias, threshold, v_init, leak][lane], membranes' element
@@ -315,7 +321,7 @@ class Packed:
 def pack(p: PopulationPlan) -> Packed:
     """Lay a population's weights out for the kernels."""
     weight_type = np.dtype(p.weight_type)
-    weights = aligned(p.n_tiles * p.tile_rows * p.lanes * weight_type.itemsize).view(weight_type).reshape(p.n_tiles, p.tile_rows, p.lanes)
+    weights = aligned(p.n_tiles * (p.tile_rows + 1) * p.lanes * weight_type.itemsize).view(weight_type).reshape(p.n_tiles, p.tile_rows + 1, p.lanes)
     taps = tuple(_lanes_of(t.synapse, p, np.dtype(p.membrane)) for t in p.taps)
     drives = tuple(_lanes_of(d, p, weight_type, dense=True) for d in p.population.drives)
     for tile in range(p.n_tiles):

@@ -2,9 +2,13 @@
 
 Output-stationary: for each tile of output channels and each output position, the membranes of the
 tile stay in registers for all steps of a block while the weight rows of the events in the receptive
-field are added. First the runs (events of one kernel row, gathered weights), then the taps (masks of
-one position, one weight a channel), then the bias: the order of DESIGN's float32 specification,
-whatever the tile, thread or block.
+field are added. First the gathered events (kernel row after kernel row), then the taps (masks of one
+position, one weight a channel), then the bias: the order of the specification, whatever the tile,
+thread or block.
+
+The runs of events that a position reads, one a kernel row, are first copied into one list a step, as
+row numbers of the tile's weights: a few vector instructions a run, and the adding loop ends once a
+step, not once a run, which spares mispredicted branches. Lists are padded to `UNROLL` with a row of zeros.
 """
 
 from __future__ import annotations
@@ -15,14 +19,17 @@ from numba import types
 
 from . import vector
 from .jit import inner, kernel
-from .memory import load_i32, load_i64, store_i64
+from .layout import COPY_BYTES, LIST_STEPS, RUN_BYTES, UNROLL
+from .memory import load_i32, load_i64, prefetch, store_i64
 
-__all__ = ["RUN_BYTES", "integrate", "specialise"]
+__all__ = ["integrate", "specialise"]
 
 # Slots of a job, int64 each. Addresses are of this process, strides in bytes.
 (
     N_STEPS, HEIGHT, WIDTH,  # of the block; of the output map
-    WEIGHTS, TILE_BYTES,     # [tile][synapse][ky][kx][channel][lane], and the bytes of a tile
+    WEIGHTS, TILE_BYTES,     # [tile][synapse][ky][kx][channel][lane] and a row of zeros; the bytes of a tile
+    TILE_ROWS,               # without the zeros
+    LINES_AHEAD,             # cache lines of the next tile to ask for in each step
     PARAMETERS,              # [tile][bias, threshold, v_init, leak][lane]
     DRIVE,                   # [y][x][tile][lane] current that replaces the bias, or 0
     MEMBRANES, RESUME,       # [y][x][tile][lane] to keep membranes in, or 0; 1 to start from them
@@ -32,8 +39,8 @@ __all__ = ["RUN_BYTES", "integrate", "specialise"]
     BUDGET,                  # events that a partial sum can take without leaving its range
     SYNAPSES, N_SYNAPSES,
     TAPS, N_TAPS,
-) = range(0, 8 * 18, 8)  # fmt: skip
-JOB_BYTES = 8 * 18
+) = range(0, 8 * 20, 8)  # fmt: skip
+JOB_BYTES = 8 * 20
 
 # A synapse: events gathered through a kernel.
 (
@@ -43,8 +50,8 @@ JOB_BYTES = 8 * 18
     S_COLUMNS,               # [x][first, last + 1, kernel's first column * channels] int32
     S_ROWS,                  # [y][first ky, last ky + 1, kernel's first row] int32
     S_DILATION,              # rows between kernel rows
-    S_KERNEL_ROW_BYTES,      # weights of a kernel row
-    S_WEIGHT_OFFSET,         # where the synapse's weights start within a tile
+    S_KERNEL_ROW,            # weight rows of a kernel row
+    S_FIRST_ROW,             # where the synapse's weight rows start within a tile
 ) = range(0, 8 * 10, 8)  # fmt: skip
 SYNAPSE_BYTES = 8 * 10
 
@@ -57,16 +64,15 @@ SYNAPSE_BYTES = 8 * 10
 ) = range(0, 8 * 15, 8)  # fmt: skip
 TAP_BYTES = 8 * 15
 
-# A run or tap of one output position, listed in scratch memory.
-R_FIRST, R_LAST, R_STEP, R_WEIGHTS, R_EVENTS = range(0, 8 * 5, 8)
-RUN_BYTES = 8 * 5
+# A run or tap of one output position, listed in scratch memory. A run's weights are the row number
+# that its queue's id 0 stands for, a tap's an address.
+R_FIRST, R_LAST, R_STEP, R_WEIGHTS, R_EVENTS = range(0, RUN_BYTES, 8)
 
 
 @inner
-def list_runs(job, tile, y, x, row_bytes, at):
+def list_runs(job, tile, y, x, at):
     """Write the runs of an output position to `at`; return their number."""
     n = 0
-    weights = load_i64(job + WEIGHTS) + tile * load_i64(job + TILE_BYTES)
     synapse = load_i64(job + SYNAPSES)
     for _ in range(load_i64(job + N_SYNAPSES)):
         column = load_i64(synapse + S_COLUMNS) + 12 * x
@@ -75,19 +81,44 @@ def list_runs(job, tile, y, x, row_bytes, at):
         ky, ky_end, top = load_i32(row), load_i32(row + 4), load_i32(row + 8)
         dilation = load_i64(synapse + S_DILATION)
         pointers = load_i64(synapse + S_POINTERS) + tile * load_i64(synapse + S_PART_BYTES)
-        base = weights + load_i64(synapse + S_WEIGHT_OFFSET) - origin * row_bytes
         if first < last:
             for k in range(ky, ky_end):
                 line = pointers + (top + k * dilation) * load_i64(synapse + S_ROW_BYTES)
                 store_i64(at + R_FIRST, line + 4 * first)
                 store_i64(at + R_LAST, line + 4 * last)
                 store_i64(at + R_STEP, load_i64(synapse + S_STEP_BYTES))
-                store_i64(at + R_WEIGHTS, base + k * load_i64(synapse + S_KERNEL_ROW_BYTES))
+                store_i64(at + R_WEIGHTS, load_i64(synapse + S_FIRST_ROW) + k * load_i64(synapse + S_KERNEL_ROW) - origin)
                 store_i64(at + R_EVENTS, load_i64(synapse + S_EVENTS))
                 at += RUN_BYTES
                 n += 1
         synapse += SYNAPSE_BYTES
     return n
+
+
+@inner
+def list_events(events, runs, runs_end, t, t_end, zero_row, lists, at):
+    """Copy the events of a position's runs, a list a step; write the lists' bounds to `lists`."""
+    event_bytes = vector.event_bytes(events)
+    while t < t_end:
+        store_i64(lists, at)
+        run = runs
+        while run < runs_end:
+            ahead, queue, row = t * load_i64(run + R_STEP), load_i64(run + R_EVENTS), load_i64(run + R_WEIGHTS)
+            event = queue + event_bytes * load_i32(load_i64(run + R_FIRST) + ahead)
+            end = queue + event_bytes * load_i32(load_i64(run + R_LAST) + ahead)
+            stop = at + end - event
+            while event < end:
+                vector.copy_events(events, event, at, row)
+                event += COPY_BYTES
+                at += COPY_BYTES
+            at = stop
+            run += RUN_BYTES
+        vector.pad_events(events, at, zero_row)
+        n = (at - load_i64(lists)) // event_bytes
+        at += (-n % UNROLL) * event_bytes
+        lists += 8
+        t += 1
+    store_i64(lists, at)
 
 
 @inner
@@ -128,57 +159,63 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
     tile_from, tile_to, y_from, y_to : int64
         What this call computes of the output.
     scratch : int64
-        Address of `RUN_BYTES` a run or tap of one position, private to the caller.
+        Address of `layout.scratch_bytes` bytes, private to the caller.
     """
     n_steps, height, width = load_i64(job + N_STEPS), load_i64(job + HEIGHT), load_i64(job + WIDTH)
     n_tiles, word_bytes, spikes = load_i64(job + N_TILES), load_i64(job + WORD_BYTES), load_i64(job + SPIKES)
     drive, membranes, resume = load_i64(job + DRIVE), load_i64(job + MEMBRANES), load_i64(job + RESUME)
     leaky, budget = load_i64(job + LEAKY), load_i64(job + BUDGET) * vector.event_bytes(events)
+    tile_bytes, zero_row, lines_ahead = load_i64(job + TILE_BYTES), load_i64(job + TILE_ROWS), load_i64(job + LINES_AHEAD)
     vector_bytes, row_bytes = vector.membrane_bytes(fmt), vector.row_bytes(fmt)
     mask_bytes, event_bytes = vector.mask_bytes(fmt), vector.event_bytes(events)
+    if lines_ahead:
+        first = load_i64(job + WEIGHTS) + tile_from * tile_bytes
+        for line in range(first, first + tile_bytes, 64):
+            prefetch(line)
     for tile in range(tile_from, tile_to):
+        weights = load_i64(job + WEIGHTS) + tile * tile_bytes
+        ahead = weights + tile_bytes
+        ahead_end = ahead + tile_bytes if tile + 1 < tile_to else ahead
         parameters = load_i64(job + PARAMETERS) + 4 * tile * vector_bytes
         threshold = vector.load(fmt, parameters + vector_bytes)
         for y in range(y_from, y_to):
             for x in range(width):
                 position = y * width + x
-                n_runs = list_runs(job, tile, y, x, row_bytes, scratch)
-                taps = scratch + n_runs * RUN_BYTES
+                taps = scratch + RUN_BYTES * list_runs(job, tile, y, x, scratch)
                 taps_end = taps + RUN_BYTES * list_taps(job, tile, y, x, vector_bytes, mask_bytes, taps)
                 here = (position * n_tiles + tile) * vector_bytes
                 v = vector.load(fmt, membranes + here if resume else parameters + 2 * vector_bytes)
                 bias = vector.load(fmt, drive + here if drive else parameters)
                 out = spikes + position * word_bytes + tile * mask_bytes
                 for t in range(n_steps):
+                    listed = t % LIST_STEPS
+                    if listed == 0 and scratch < taps:
+                        list_events(events, scratch, taps, t, min(t + LIST_STEPS, n_steps), zero_row, taps_end, taps_end + 8 * LIST_STEPS + 8)
+                    if lines_ahead and ahead < ahead_end:
+                        for _ in range(lines_ahead):
+                            prefetch(ahead)
+                            ahead += 64
                     if leaky:
                         v = vector.leak(fmt, v, vector.load(fmt, parameters + 3 * vector_bytes))
-                    s = vector.begin(fmt, v)
-                    left = budget
-                    run = scratch
-                    while run < taps:
-                        queue, base, ahead = load_i64(run + R_EVENTS), load_i64(run + R_WEIGHTS), t * load_i64(run + R_STEP)
-                        event = queue + event_bytes * load_i32(load_i64(run + R_FIRST) + ahead)
-                        end = queue + event_bytes * load_i32(load_i64(run + R_LAST) + ahead)
-                        left -= end - event
-                        if left < 0:  # a partial sum could leave its range: bring it home as often as needed
-                            while end - event > budget:
-                                v = vector.merge(fmt, v, s)
-                                s = vector.begin(fmt, v)
-                                stop = event + budget
-                                while event < stop:
-                                    s = vector.add_row(fmt, events, s, base + vector.event_id(events, event) * row_bytes, vector.event_count(events, event))
-                                    event += event_bytes
+                    if scratch < taps:
+                        s = vector.begin(fmt, v)
+                        event, end = load_i64(taps_end + 8 * listed), load_i64(taps_end + 8 * listed + 8)
+                        while end - event > budget:  # a partial sum could leave its range: bring it home
+                            stop = event + budget
+                            while event < stop:
+                                s = vector.add_row(fmt, events, s, weights + vector.event_id(events, event) * row_bytes, vector.event_count(events, event))
+                                event += event_bytes
                             v = vector.merge(fmt, v, s)
                             s = vector.begin(fmt, v)
-                            left = budget - (end - event)
                         while event < end:
-                            s = vector.add_row(fmt, events, s, base + vector.event_id(events, event) * row_bytes, vector.event_count(events, event))
-                            event += event_bytes
-                        run += RUN_BYTES
-                    v = vector.merge(fmt, v, s)
-                    while run < taps_end:
-                        v = vector.add_masked(fmt, v, load_i64(run + R_FIRST) + t * load_i64(run + R_STEP), load_i64(run + R_WEIGHTS))
-                        run += RUN_BYTES
+                            for _ in range(UNROLL):
+                                s = vector.add_row(fmt, events, s, weights + vector.event_id(events, event) * row_bytes, vector.event_count(events, event))
+                                event += event_bytes
+                        v = vector.merge(fmt, v, s)
+                    tap = taps
+                    while tap < taps_end:
+                        v = vector.add_masked(fmt, v, load_i64(tap + R_FIRST) + t * load_i64(tap + R_STEP), load_i64(tap + R_WEIGHTS))
+                        tap += RUN_BYTES
                     v = vector.add(fmt, v, bias)
                     if spikes:
                         fired = vector.mask(fmt, v, threshold)

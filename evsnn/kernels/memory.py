@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.core.extending import intrinsic
 
-__all__ = ["load_i32", "load_i64", "load_u64", "pop_count", "store_i32", "store_i64", "store_u64", "trailing_zeros"]
+__all__ = ["load_i32", "load_i64", "load_u64", "pop_count", "prefetch", "store_i32", "store_i64", "store_u64", "trailing_zeros"]
 
 _I64 = ir.IntType(64)
 
@@ -49,6 +49,20 @@ load_u64 = _load(64, types.uint64)
 store_i32 = _store(32, types.int64)
 store_i64 = _store(64, types.int64)
 store_u64 = _store(64, types.uint64)
+
+
+@intrinsic
+def prefetch(context, address):
+    """Ask for the cache line at `address`, to be read soon and often."""
+
+    def generate(context, builder, signature, args):
+        i32 = ir.IntType(32)
+        line = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [line.type, i32, i32, i32]), "llvm.prefetch.p0")
+        builder.call(function, [line, i32(0), i32(2), i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
 
 
 @intrinsic

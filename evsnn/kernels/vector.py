@@ -25,11 +25,12 @@ from numba.core import types
 from numba.core.extending import NativeValue, intrinsic, models, register_model, unbox
 
 from .jit import source_digest
+from .layout import COPY_BYTES
 from .memory import pointer
 
 __all__ = [
-    "Events", "Vectors", "add", "add_masked", "add_product", "add_row", "begin", "event_bytes", "event_count", "event_id",
-    "leak", "load", "mask", "membrane_bytes", "merge", "mask_bytes", "put_event", "reset", "row_bytes", "store", "store_mask", "zero",
+    "Events", "Vectors", "add", "add_masked", "add_product", "add_row", "begin", "copy_events", "event_bytes", "event_count", "event_id",
+    "leak", "load", "mask", "membrane_bytes", "merge", "mask_bytes", "pad_events", "put_event", "reset", "row_bytes", "store", "store_mask", "zero",
 ]  # fmt: skip
 
 _ELEMENTS = {"float32": ir.FloatType(), "int8": ir.IntType(8), "int16": ir.IntType(16), "int32": ir.IntType(32), "bool": ir.IntType(1)}
@@ -366,6 +367,46 @@ def event_count(context, events, address):
         return value if spec.bytes == 8 else builder.zext(value, _I64)
 
     return types.int64(events, types.int64), generate
+
+
+def _id_lanes(spec: Events):
+    """The ids of the events in `COPY_BYTES` as a vector type, and 1 where a lane is an id (not a count)."""
+    n = 8 * COPY_BYTES // spec.id_bits
+    return ir.VectorType(ir.IntType(spec.id_bits), n), [int(not spec.graded or lane % 2 == 0) for lane in range(n)]
+
+
+@intrinsic
+def copy_events(context, events, source, target, offset):
+    """Copy `COPY_BYTES` of events, with `offset` added to their ids, modulo their width."""
+    spec = events.selects
+
+    def generate(context, builder, signature, args):
+        lanes, is_id = _id_lanes(spec)
+        numbers = _Vector(f"int{spec.id_bits}", len(is_id))
+        offsets = _splat(builder, builder.trunc(args[3], lanes.element), numbers)
+        if spec.graded:
+            offsets = builder.mul(offsets, ir.Constant(lanes, is_id))
+        copied = builder.add(builder.load(pointer(builder, args[1], lanes), align=spec.bytes), offsets)
+        builder.store(copied, pointer(builder, args[2], lanes), align=spec.bytes)
+        return context.get_dummy_value()
+
+    return types.void(events, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def pad_events(context, events, target, number):
+    """Write `COPY_BYTES` of events of one id; where they are graded, of count 0."""
+    spec = events.selects
+
+    def generate(context, builder, signature, args):
+        lanes, is_id = _id_lanes(spec)
+        numbers = _splat(builder, builder.trunc(args[2], lanes.element), _Vector(f"int{spec.id_bits}", len(is_id)))
+        if spec.graded:
+            numbers = builder.mul(numbers, ir.Constant(lanes, is_id))
+        builder.store(numbers, pointer(builder, args[1], lanes), align=spec.bytes)
+        return context.get_dummy_value()
+
+    return types.void(events, types.int64, types.int64), generate
 
 
 @intrinsic
