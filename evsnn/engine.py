@@ -16,11 +16,13 @@ from numba import types
 
 from . import reference
 from .circuit import INPUT, Source, Synapse
-from .kernels import current, integrate, layout, queue, vector
+from .kernels import current, integrate, queue, vector
+from .kernels.layout import COPY_BYTES, LEAST_PLANES
 from .plan import GatherPlan, Packed, Plan, PopulationPlan, TapPlan, aligned, pack, words_of
 
 __all__ = ["Engine", "Workspace"]
 
+_POSITIONS = queue.bit_positions()
 _SPLIT_WORK = 8_192  # tiles x positions x steps below which a layer is not worth splitting
 
 
@@ -57,7 +59,7 @@ class _Kernels:
         fmt = vector.Vectors(p.membrane, p.partial, p.weight_type, p.lanes)
         events = vector.Events(p.id_bits, p.graded)
         self.integrate = integrate.specialise(fmt, events)
-        self.build = queue.specialise(events) if p.gathers else None
+        self.build = [queue.specialise(events, g.plain) for g in p.gathers]
         self.current = current.specialise(vector.Vectors(p.membrane, p.membrane, p.weight_type, p.lanes)) if p.population.drives else None
         self.count_spikes = queue.count_spikes.compile((types.int64,) * 2)
         self.count_reaching = queue.count_reaching.compile((types.int64,) * 7) if p.gathers else None
@@ -86,7 +88,7 @@ class Workspace:
         self.masks: dict[int, np.ndarray] = {}
         if not circuit.analog:
             self.masks[INPUT] = _masks(steps, *circuit.input_shape[1:], words_of(circuit.input_shape[0]))
-        self.planes = aligned(8 * plan.widest_planes)
+        self.planes = aligned(8 * max(LEAST_PLANES, plan.widest_planes))
         self.queues = aligned(max(p.queue_bytes(steps) for p in plan.populations))
         self.stages: list[_Stage] = []
         for i, p in enumerate(plan.populations):
@@ -242,15 +244,15 @@ class _Stage:
         self.job[integrate.RESUME // 8] = resume
         total = self.total.ctypes.data
         rows_read = 0
-        for q in self.queues:
-            self.kernels.build(q.job_address)
-            if len(q.gather.parts) == 1:
+        for q, build in zip(self.queues, self.kernels.build):
+            build(q.job_address)
+            if q.countable:
                 self.kernels.count_reaching(q.pointers, n_steps, q.height, q.width, q.reach_y, q.reach_x, total)
                 rows_read += self._count(q.gather.synapse)
             else:
                 for source in q.source_addresses:
                     self.kernels.count_events(q.job_address, source, q.reach_y, q.map_reach_x, total)
-                    rows_read += self._count(q.gather.synapse) // len(q.gather.parts)
+                    rows_read += self._count(q.gather.synapse)
         for t in self.taps:
             self.kernels.count_events(t.job_address, t.source_address, t.reach_y, t.reach_x, total)
             self._count(t.synapse)
@@ -304,12 +306,13 @@ class _Queue:
         synapse, k = gather.synapse, queue
         self.gather = gather
         self.height, self.width = synapse.shape[1:]
+        self.countable = len(gather.parts) == 1 and (p.graded or not synapse.pooled)  # pointers count each position once
         steps = next(iter(masks.values())).shape[0]
-        n_events = gather.n_events(steps) * p.event_bytes
+        n_events = gather.n_events(steps, p.graded) * p.event_bytes
         pointer_bytes = 4 * gather.n_pointers(steps)
         self.pointers = memory.ctypes.data + start
         self.events = memory.ctypes.data + start + -(-pointer_bytes // 8) * 8
-        self.end = start + -(-pointer_bytes // 8) * 8 + -(-(n_events + layout.COPY_BYTES) // 8) * 8
+        self.end = start + -(-pointer_bytes // 8) * 8 + -(-(n_events + COPY_BYTES) // 8) * 8
         sources = np.zeros(len(synapse.sources) * k.SOURCE_BYTES // 8, np.int64)
         offset = 0
         for i, source in enumerate(synapse.sources):
@@ -320,6 +323,7 @@ class _Queue:
             k.HEIGHT: self.height, k.WIDTH: self.width, k.EVENTS: self.events, k.POINTERS: self.pointers, k.COLUMNS: keep(gather.columns),
             k.PARTS: keep(gather.parts), k.N_PARTS: len(gather.parts), k.PART_CHANNELS: gather.part_channels,
             k.SOURCES: keep(sources), k.N_SOURCES: len(synapse.sources), k.PLANES: planes.ctypes.data, k.N_PLANES: synapse.max_count.bit_length(),
+            k.POSITIONS: keep(_POSITIONS),
         })  # fmt: skip
         self.job_address = keep(self.job)
         self.source_addresses = [sources.ctypes.data + i * k.SOURCE_BYTES for i in range(len(synapse.sources))]

@@ -27,6 +27,7 @@ _WORKSPACE_GOAL = 128 << 20
 _LANES = {"float32": (16, 32, 64), "int16": (32, 64, 128), "int32": (32, 64, 128)}
 _ROW_OVERHEAD = {"float32": 24, "int16": 48, "int32": 48}  # what an event costs besides its lanes, in lanes
 _WEIGHT = {"float32": "float32", "int16": "int8", "int32": "int8"}
+_REPEATED = 4  # largest pooling window of which integers send every spike: adding twice beats multiplying
 _LEAST_BUDGET = 16  # events a 16-bit partial sum must take, or sums are of 32 bits
 
 
@@ -74,13 +75,19 @@ class GatherPlan:
         """Weight rows in a tile."""
         return self.synapse.kernel[0] * self.synapse.kernel[1] * self.part_channels
 
+    @property
+    def plain(self) -> bool:
+        """One source without a pool, in one part, columns in order."""
+        s = self.synapse
+        return len(s.sources) == len(self.parts) == 1 and not s.pooled and s.dilation[1] == 1
+
     def n_pointers(self, n_steps: int) -> int:
         return len(self.parts) * (n_steps * self.synapse.shape[1] * self.synapse.shape[2] + 1)
 
-    def n_events(self, n_steps: int) -> int:
+    def n_events(self, n_steps: int, graded: bool) -> int:
         """Events if every neuron fires at every step."""
         channels = int((self.parts[:, 1] - self.parts[:, 0]).sum())
-        return channels * n_steps * self.synapse.shape[1] * self.synapse.shape[2]
+        return channels * n_steps * self.synapse.shape[1] * self.synapse.shape[2] * (1 if graded else self.synapse.max_count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +109,7 @@ class PopulationPlan:
     gathers : tuple of GatherPlan
     taps : tuple of TapPlan
     graded : bool
-        Whether its events carry counts.
+        Whether its events carry counts; if not, small pools of integers send one event a spike.
     id_bits : {16, 32}
     partial : {"float32", "int16", "int32"}
         Elements of the sums within a step.
@@ -159,7 +166,8 @@ class PopulationPlan:
     @property
     def scratch_bytes(self) -> int:
         """Bytes of `integrate`'s scratch memory: every input at every step, and room for the runs."""
-        return scratch_bytes(self.runs, self.tile_rows, self.event_bytes)
+        repeats = 1 if self.graded else max((g.synapse.max_count for g in self.gathers), default=1)
+        return scratch_bytes(self.runs, self.tile_rows * repeats, self.event_bytes)
 
     @property
     def weight_bytes(self) -> int:
@@ -173,7 +181,7 @@ class PopulationPlan:
 
     def queue_bytes(self, n_steps: int) -> int:
         """Bytes of its event queues in the worst case."""
-        return sum(g.n_events(n_steps) * self.event_bytes + COPY_BYTES + 16 + g.n_pointers(n_steps) * 4 for g in self.gathers)
+        return sum(g.n_events(n_steps, self.graded) * self.event_bytes + COPY_BYTES + 16 + g.n_pointers(n_steps) * 4 for g in self.gathers)
 
     def mask_bytes(self, n_steps: int) -> int:
         return n_steps * self.positions * self.words * 8
@@ -251,12 +259,13 @@ def _population(population: Population, membrane: str) -> PopulationPlan:
     gathers = tuple(_gather(s, lanes, n_tiles) for s in population.synapses if not s.channelwise)
     taps = tuple(TapPlan(s) for s in population.synapses if s.channelwise)
     ids = max(sum(g.rows for g in gathers) + 1, max((g.part_channels * g.synapse.shape[2] for g in gathers), default=0))
-    graded = any(g.synapse.pooled for g in gathers)
     largest = max((g.synapse.max_count for g in gathers), default=1)
+    graded = largest > (1 if membrane == "float32" else _REPEATED)
     id_bits = 16 if max(ids, largest + 1) <= 1 << 16 else 32
     partial, budget = membrane, 1 << 31
-    if membrane == "int32" and 32767 // (127 * largest) >= _LEAST_BUDGET:
-        partial, budget = "int16", 32767 // (127 * largest) // UNROLL * UNROLL
+    largest_term = 127 * (largest if graded else 1)
+    if membrane == "int32" and 32767 // largest_term >= _LEAST_BUDGET:
+        partial, budget = "int16", 32767 // largest_term // UNROLL * UNROLL
     return PopulationPlan(population, membrane, lanes, n_tiles, gathers, taps, graded, id_bits, partial, budget)
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 from numba import types
 
 from . import vector
 from .jit import inner, kernel
 from .memory import load_i32, load_i64, load_u64, pop_count, store_i32, store_i64, store_u64, trailing_zeros
 
-__all__ = ["count_events", "count_reaching", "count_spikes", "specialise"]
+__all__ = ["bit_positions", "count_events", "count_reaching", "count_spikes", "specialise"]
 
 # Slots of a queue's job, int64 each.
 (
@@ -27,10 +28,11 @@ __all__ = ["count_events", "count_reaching", "count_spikes", "specialise"]
     PARTS, N_PARTS,          # [part][first channel, last + 1] int64
     PART_CHANNELS,           # ids are column * PART_CHANNELS + channel - first channel
     SOURCES, N_SOURCES,
-    PLANES,                  # scratch: N_PLANES words of bit-sliced counters
-    N_PLANES,                # 0 when no source is pooled
-) = range(0, 8 * 13, 8)  # fmt: skip
-JOB_BYTES = 8 * 13
+    PLANES,                  # scratch: N_PLANES words of bit-sliced counters, at least `LEAST_PLANES`, zeroed
+    N_PLANES,
+    POSITIONS,               # [256] uint64: the positions of a byte's set bits, a byte each, lowest first
+) = range(0, 8 * 14, 8)  # fmt: skip
+JOB_BYTES = 8 * 14
 
 # A source: masks of a population, perhaps seen through a pooling window.
 (
@@ -43,7 +45,7 @@ JOB_BYTES = 8 * 13
 SOURCE_BYTES = 8 * 14
 
 _ONE = types.uint64(1)
-_FULL = 64
+_BYTE = types.uint64(255)
 
 
 @inner
@@ -74,20 +76,61 @@ def window_sum(source, step, y, x, word, planes, n_planes):
 
 @inner
 def counter(planes, n_planes, bit):
-    """The value of one of the bit-sliced counters."""
-    value = 0
-    for j in range(n_planes):
-        value |= types.int64((load_u64(planes + 8 * j) >> types.uint64(bit)) & _ONE) << j
-    return value
+    """The value of one of the bit-sliced counters; there is room for four planes at least."""
+    shift = types.uint64(bit)
+    value = (load_u64(planes) >> shift) & _ONE
+    value |= ((load_u64(planes + 8) >> shift) & _ONE) << types.uint64(1)
+    value |= ((load_u64(planes + 16) >> shift) & _ONE) << types.uint64(2)
+    value |= ((load_u64(planes + 24) >> shift) & _ONE) << types.uint64(3)
+    for j in range(4, n_planes):
+        value |= ((load_u64(planes + 8 * j) >> shift) & _ONE) << types.uint64(j)
+    return types.int64(value)
+
+
+@inner
+def put_plain(events, event, bits, base, positions):
+    """Write an event for each set bit, eight channels at a time, without branches; return where they end."""
+    for _ in range(8):
+        byte = types.int64(bits & _BYTE)
+        vector.put_ids(events, event, load_u64(positions + 8 * byte), base)
+        event += vector.event_bytes(events) * pop_count(types.uint64(byte))
+        base += 8
+        bits >>= types.uint64(8)
+    return event
+
+
+@inner
+def put_graded(events, event, bits, base, planes, n_planes):
+    """Write an event for each set bit, with the window's count (1 without planes); return where they end."""
+    while bits != 0:
+        bit = trailing_zeros(bits)
+        vector.put_event(events, event, base + bit, counter(planes, n_planes, bit) if n_planes else 1)
+        event += vector.event_bytes(events)
+        bits &= bits - _ONE
+    return event
+
+
+@inner
+def cut(bits, first, last):
+    """The bits from `first` on and before `last`."""
+    if first > 0:
+        bits = (bits >> types.uint64(first)) << types.uint64(first)
+    if last < 64:
+        bits &= (_ONE << types.uint64(last)) - _ONE
+    return bits
 
 
 @kernel
 def build(events, job):
-    """Write the queue and its pointers; return the number of events, parts included."""
+    """Write a queue of any sources, pools and parts, and its pointers.
+
+    Where events carry no counts, a pooled position sends each of its window's spikes: exact for
+    integers, whose sums know no order.
+    """
     n_steps, height, width = load_i64(job + N_STEPS), load_i64(job + HEIGHT), load_i64(job + WIDTH)
-    planes, n_planes = load_i64(job + PLANES), load_i64(job + N_PLANES)
+    planes, positions, columns = load_i64(job + PLANES), load_i64(job + POSITIONS), load_i64(job + COLUMNS)
     n_sources, channels, n_parts = load_i64(job + N_SOURCES), load_i64(job + PART_CHANNELS), load_i64(job + N_PARTS)
-    pointer, queue, columns = load_i64(job + POINTERS), load_i64(job + EVENTS), load_i64(job + COLUMNS)
+    pointer, queue = load_i64(job + POINTERS), load_i64(job + EVENTS)
     event_bytes = vector.event_bytes(events)
     event = queue
     for part in range(n_parts):
@@ -102,34 +145,56 @@ def build(events, job):
                     source = load_i64(job + SOURCES)
                     for _ in range(n_sources):
                         offset = load_i64(source + Q_OFFSET)
-                        first = max(part_first - offset, 0)
-                        last = min(part_last - offset, load_i64(source + Q_CHANNELS))
-                        if first < last:
-                            pooled = load_i64(source + Q_KERNEL_Y) > 0
-                            line = load_i64(source + Q_MASKS) + t * load_i64(source + Q_STEP_BYTES) + y * load_i64(source + Q_ROW_BYTES)
-                            line += x * load_i64(source + Q_WORD_BYTES)
-                            number = column * channels + offset - part_first
-                            for word in range(first // 64, (last + 63) // 64):
-                                bits = window_sum(source, t, y, x, word, planes, n_planes) if pooled else load_u64(line + 8 * word)
-                                if bits == 0:
-                                    continue
-                                if n_parts > 1:  # cut off what belongs to other parts
-                                    low, high = first - 64 * word, last - 64 * word
-                                    if low > 0:
-                                        bits = (bits >> types.uint64(low)) << types.uint64(low)
-                                    if high < 64:
-                                        bits &= (_ONE << types.uint64(high)) - _ONE
-                                base = number + 64 * word
-                                while bits != 0:
-                                    bit = trailing_zeros(bits)
-                                    count = counter(planes, n_planes, bit) if pooled else 1
-                                    vector.put_event(events, event, base + bit, count)
-                                    event += event_bytes
-                                    bits &= bits - _ONE
+                        first, last = max(part_first - offset, 0), min(part_last - offset, load_i64(source + Q_CHANNELS))
+                        base = column * channels + offset - part_first
+                        pooled = load_i64(source + Q_KERNEL_Y) > 0
+                        masks = load_i64(source + Q_MASKS) + t * load_i64(source + Q_STEP_BYTES)
+                        top = y * load_i64(source + Q_STRIDE_Y) - load_i64(source + Q_PAD_TOP) if pooled else y
+                        left = x * load_i64(source + Q_STRIDE_X) - load_i64(source + Q_PAD_LEFT) if pooled else x
+                        bottom = min(top + load_i64(source + Q_KERNEL_Y), load_i64(source + Q_HEIGHT)) if pooled else y + 1
+                        right = min(left + load_i64(source + Q_KERNEL_X), load_i64(source + Q_WIDTH)) if pooled else x + 1
+                        for word in range(first // 64, (last + 63) // 64 if first < last else 0):
+                            if vector.graded(events) and pooled:
+                                bits = cut(window_sum(source, t, y, x, word, planes, load_i64(job + N_PLANES)), first - 64 * word, last - 64 * word)
+                                event = put_graded(events, event, bits, base + 64 * word, planes, load_i64(job + N_PLANES))
+                                continue
+                            for wy in range(max(top, 0), bottom):
+                                for wx in range(max(left, 0), right):
+                                    bits = load_u64(masks + wy * load_i64(source + Q_ROW_BYTES) + wx * load_i64(source + Q_WORD_BYTES) + 8 * word)
+                                    bits = cut(bits, first - 64 * word, last - 64 * word)
+                                    if vector.graded(events):
+                                        event = put_graded(events, event, bits, base + 64 * word, planes, 0)
+                                    elif bits != 0:
+                                        event = put_plain(events, event, bits, base + 64 * word, positions)
                         source += SOURCE_BYTES
         store_i32(pointer, (event - queue) // event_bytes)
         pointer += 4
-    return (event - queue) // event_bytes
+
+
+@kernel
+def build_plain(events, job):
+    """The same for one source without a pool, in one part, columns in order: most queues."""
+    n_steps, height, width = load_i64(job + N_STEPS), load_i64(job + HEIGHT), load_i64(job + WIDTH)
+    channels, positions = load_i64(job + PART_CHANNELS), load_i64(job + POSITIONS)
+    pointer, queue = load_i64(job + POINTERS), load_i64(job + EVENTS)
+    n_words = load_i64(load_i64(job + SOURCES) + Q_WORD_BYTES) // 8
+    mask = load_i64(load_i64(job + SOURCES) + Q_MASKS)
+    event_bytes = vector.event_bytes(events)
+    event = queue
+    for _ in range(n_steps * height):
+        for x in range(width):
+            store_i32(pointer, (event - queue) // event_bytes)
+            pointer += 4
+            base = x * channels
+            for _ in range(n_words):
+                bits = load_u64(mask)
+                if vector.graded(events):
+                    event = put_graded(events, event, bits, base, 0, 0)
+                elif bits != 0:
+                    event = put_plain(events, event, bits, base, positions)
+                mask += 8
+                base += 64
+    store_i32(pointer, (event - queue) // event_bytes)
 
 
 @kernel
@@ -187,7 +252,16 @@ def count_spikes(masks, n_words):
     return n
 
 
-def specialise(events: vector.Events):
-    """The compiled `build` for these events: a function of the job's address."""
-    compiled = build.compile((events.numba_type, types.int64))
+def bit_positions() -> np.ndarray:
+    """(256,) uint64: the table that `POSITIONS` points to."""
+    table = np.zeros((256, 8), np.uint8)
+    for byte in range(256):
+        set_bits = [bit for bit in range(8) if byte >> bit & 1]
+        table[byte, : len(set_bits)] = set_bits
+    return table.view(np.uint64).ravel()
+
+
+def specialise(events: vector.Events, plain: bool):
+    """The compiled `build_plain` or `build` for these events: a function of the job's address."""
+    compiled = (build_plain if plain else build).compile((events.numba_type, types.int64))
     return partial(compiled, None)

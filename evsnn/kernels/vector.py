@@ -29,8 +29,8 @@ from .layout import COPY_BYTES
 from .memory import pointer
 
 __all__ = [
-    "Events", "Vectors", "add", "add_masked", "add_product", "add_row", "begin", "copy_events", "event_bytes", "event_count", "event_id",
-    "leak", "load", "mask", "membrane_bytes", "merge", "mask_bytes", "pad_events", "put_event", "reset", "row_bytes", "store", "store_mask", "zero",
+    "Events", "Vectors", "add", "add_masked", "add_product", "add_row", "begin", "copy_events", "event_bytes", "event_count", "event_id", "graded",
+    "leak", "load", "mask", "membrane_bytes", "merge", "mask_bytes", "pad_events", "put_event", "put_ids", "reset", "row_bytes", "store", "store_mask", "zero",
 ]  # fmt: skip
 
 _ELEMENTS = {"float32": ir.FloatType(), "int8": ir.IntType(8), "int16": ir.IntType(16), "int32": ir.IntType(32), "bool": ir.IntType(1)}
@@ -177,6 +177,7 @@ membrane_bytes = _constant(lambda fmt: fmt.membrane_bytes)
 row_bytes = _constant(lambda fmt: fmt.row_bytes)
 mask_bytes = _constant(lambda fmt: fmt.lanes // 8)
 event_bytes = _constant(lambda fmt: fmt.bytes)
+graded = _constant(lambda fmt: fmt.graded)
 
 
 @intrinsic
@@ -407,6 +408,21 @@ def pad_events(context, events, target, number):
         return context.get_dummy_value()
 
     return types.void(events, types.int64, types.int64), generate
+
+
+@intrinsic
+def put_ids(context, events, target, positions, number):
+    """Write eight events (not graded): `number` plus each byte of `positions`."""
+    spec = events.selects
+
+    def generate(context, builder, signature, args):
+        lanes = _Vector(f"int{spec.id_bits}", 8)
+        offsets = builder.zext(builder.bitcast(args[2], ir.VectorType(ir.IntType(8), 8)), lanes.llvm)
+        ids = builder.add(offsets, _splat(builder, builder.trunc(args[3], lanes.llvm.element), lanes))
+        builder.store(ids, pointer(builder, args[1], lanes.llvm), align=spec.bytes)
+        return context.get_dummy_value()
+
+    return types.void(events, types.int64, types.uint64, types.int64), generate
 
 
 @intrinsic
