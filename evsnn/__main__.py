@@ -1,0 +1,42 @@
+"""``python -m evsnn`` and the console script ``evsnn``: one command for each module that is one."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from . import __version__, console
+
+__all__ = ["main"]
+
+_COMMANDS: Mapping[str, str] = MappingProxyType({
+    "run": "run a network: accuracy, rates, operations and time",
+    "inspect": "what is in a weights file",
+})  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Hand the command line to the command it names, and return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in _COMMANDS:
+        return importlib.import_module(f".{arguments[0]}", __package__).main(arguments[1:], prog=f"evsnn {arguments[0]}")
+    return console.run(_refuse, arguments)
+
+
+def _refuse(arguments: Sequence[str]) -> int:
+    """--help, --version, and everything that is no command."""
+    lines = [f"  {name:10}{what}" for name, what in _COMMANDS.items()]
+    parser = console.Parser(
+        prog="evsnn", usage="evsnn COMMAND ...", description="Spiking networks from trained ReLU networks, event-driven on a CPU.",
+        epilog="commands:\n" + "\n".join(lines) + "\n\n'evsnn COMMAND --help' says more about one.",
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"evsnn {__version__}")
+    parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND", help="one of those below")
+    parser.parse_args(arguments)
+    return console.BAD_USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

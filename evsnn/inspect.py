@@ -1,0 +1,248 @@
+"""``python -m evsnn.inspect``: what is in a weights file and, with ``--verify``, whether it holds what it promises."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from . import __version__, console
+from .errors import EvsnnError, RunError, WeightsError
+
+if TYPE_CHECKING:
+    from .network import Network
+    from .quantized import QuantizedNetwork
+    from .table import Table
+
+__all__ = ["main"]
+
+SCHEMA_VERSION = 1
+_EPILOG = """\
+--verify compares every array with its sha256, proves that no integer membrane can
+overflow, and runs the stored samples (else noise) in float32 and in int8
+"""
+
+
+def parser(prog: str) -> console.Parser:
+    """The command line."""
+    p = console.Parser(prog=prog, description="Say what is in a weights file.", epilog=_EPILOG)
+    p.add_argument("weights", metavar="WEIGHTS.h5")
+    p.add_argument("--verify", action="store_true", help="check sums, integer ranges, and int8 against float32")
+    p.add_argument("--steps", metavar="T", type=console.steps, help="for the facts about int8 (default: the model's)")
+    p.add_argument("--threads", metavar="N", type=console.integer(1, 1024), help="for --verify (default: as many as there are cores)")
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+    p.add_argument("--version", action="version", version=f"evsnn {__version__}")
+    return p
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m evsnn.inspect") -> int:
+    """Run the command and return its exit status."""
+    return console.run(lambda arguments: _run(parser(prog), arguments), argv)
+
+
+def _run(p: console.Parser, arguments: Sequence[str]) -> int:
+    options = p.parse_args(arguments)
+    if options.steps and len(options.steps) > 1:
+        p.error("argument --steps: expected one number of steps")
+    from .weights import load
+
+    checksums = _checksums(options.weights) if options.verify else None
+    network = load(options.weights)
+    n_steps = options.steps[0] if options.steps else network.n_steps
+    file = {"schema_version": SCHEMA_VERSION, "model": options.weights, "file_bytes": os.path.getsize(options.weights)}
+    inventory = file | _describe(network) | {"int8": _int8(network, n_steps)}
+    if options.verify:
+        inventory["verify"] = {"checksums": checksums} | _compare(network, n_steps, options.threads)
+    if options.json:
+        console.show(json.dumps(inventory, allow_nan=False))
+    else:
+        from .table import draw
+
+        console.show(draw(_tables(inventory)))
+    return console.DONE
+
+
+def _describe(network: Network) -> dict:
+    """What the file says, and what follows from it."""
+    from .inventory import facts_of
+
+    facts = facts_of(network)
+    samples = network.samples
+    return {
+        "input_shape": list(network.input_shape),
+        "encoding": network.input.encoding,
+        "input_range": network.input_range and list(network.input_range),
+        "n_steps": network.n_steps,
+        "shift": network.shift,
+        "readout": network.readout,
+        "n_classes": network.n_classes,
+        "classes": list(network.classes),
+        "n_parameters": sum(layer.n_parameters for layer in facts),
+        "n_neurons": sum(layer.n_neurons for layer in facts),
+        "macs": sum(layer.macs for layer in facts),
+        "n_samples": len(samples.images) if samples else 0,
+        "labelled": bool(samples and samples.labels is not None),
+        "metadata": {name: value if not isinstance(value, float) or math.isfinite(value) else str(value) for name, value in network.metadata.items()},
+        "layers": [
+            {
+                "name": layer.name, "kind": layer.kind, "label": layer.label, "inputs": list(layer.inputs), "shape": list(layer.shape), "n_parameters": layer.n_parameters,
+                "n_neurons": layer.n_neurons, "macs": layer.macs, "v_threshold": layer.v_threshold and list(layer.v_threshold),
+            }
+            for layer in facts
+        ],
+    }  # fmt: skip
+
+
+def _int8(network: Network, n_steps: int) -> dict:
+    """What integers of 8 bits bring, or why there are none."""
+    from .quantized import quantize
+
+    try:
+        quantized = quantize(network, n_steps)
+    except EvsnnError as error:
+        return {"n_steps": n_steps, "possible": False, "reason": str(error), "populations": []}
+    return {"n_steps": n_steps, "possible": True, "reason": None, "populations": _populations(quantized)}
+
+
+def _populations(quantized: QuantizedNetwork) -> list[dict]:
+    rows = zip(quantized.circuit.populations, quantized.widths, quantized.largest, quantized.bounds)
+    return [
+        {"name": p.name, "synapse": p.label, "membrane": width, "largest_weight": [int(largest.min()), int(largest.max())], "membrane_bounds": list(bounds)}
+        for p, width, largest, bounds in rows
+    ]
+
+
+def _checksums(path: str) -> int:
+    """The number of arrays, all intact.
+
+    Raises
+    ------
+    WeightsError
+        If one is not.
+    """
+    from .weights import verify
+
+    arrays = verify(path)
+    damaged = [array.path for array in arrays if not array.intact]
+    if damaged:
+        raise WeightsError(
+            f"{len(damaged)} of {len(arrays)} arrays are damaged: their sha256 differs", where=path, got=", ".join(damaged[:8]), hint="copy or download the file again"
+        )  # fmt: skip
+    return len(arrays)
+
+
+def _compare(network: Network, n_steps: int, threads: int | None) -> dict:
+    """The samples, or noise, in float32 and in int8."""
+    from .inputs import open_inputs
+    from .memory import announce
+    from .simulation import Simulator
+    from .startup import wake
+
+    with open_inputs(network, n_steps=n_steps) as inputs:
+        inputs.require_steps(n_steps)
+        samples = inputs.read()
+    images = inputs.cut(samples.images, n_steps)
+    report: dict = {"input": inputs.source, "n_samples": inputs.n_samples, "float32": None, "int8": None, "agreement": None}
+    results = {}
+    for arithmetic in ("float32", "int8"):
+        with console.Progress(arithmetic) as progress:
+            try:
+                simulator = Simulator(network, n_steps, arithmetic=arithmetic, threads=threads)
+            except RunError as error:
+                if arithmetic == "float32":
+                    raise
+                report[arithmetic] = {"accuracy": None, "reason": str(error)}
+                continue
+            if not results:
+                wake(simulator)
+            announce(simulator.memory_bytes)
+            simulator.prepare()
+            results[arithmetic] = simulator.run(images, samples.labels, progress=progress)
+            report[arithmetic] = {"accuracy": results[arithmetic].accuracy, "reason": None}
+    if len(results) == 2:
+        report["agreement"] = float((results["float32"].predictions == results["int8"].predictions).mean())
+    return report
+
+
+def _tables(inventory: dict) -> list[Table]:
+    """The facts, the layers, the integers, the verdicts."""
+    from .report import as_shape
+    from .table import Column, Table
+
+    layers = inventory["layers"]
+    rows = [
+        (row["name"], row["label"], as_shape(row["shape"]), row["n_parameters"] or None, row["n_neurons"] or None, row["macs"] or None, _range(row["v_threshold"]))
+        for row in layers
+    ]  # fmt: skip
+    columns = (Column("layer"), Column("kind"), Column("shape"), Column("parameters", "d"), Column("neurons", "d"), Column("MACs", "d"), Column("threshold"))
+    totals = ("total", "", "", inventory["n_parameters"], inventory["n_neurons"], inventory["macs"], "")
+    tables = [Table.of_facts(_facts(inventory)), Table(columns, tuple(rows), totals)]
+    populations = inventory["int8"]["populations"]
+    if populations:
+        columns = (Column("int8"), Column("synapse"), Column("membrane"), Column("largest weight"), Column("membrane from", "d"), Column("to", "d"))
+        tables.append(Table(columns, tuple(
+            (row["name"], row["synapse"], row["membrane"], _range(row["largest_weight"]), *row["membrane_bounds"]) for row in populations
+        )))  # fmt: skip
+    if "verify" in inventory:
+        tables.append(Table((Column("verify"), Column("found"), Column("verdict")), tuple(_verdicts(inventory))))
+    return tables
+
+
+def _facts(inventory: dict) -> list[tuple[str, str]]:
+    from .report import as_shape
+
+    encoding, input_range = inventory["encoding"], inventory["input_range"]
+    where = f", {input_range[0]:g} to {input_range[1]:g}" if input_range else ""
+    samples = f"{inventory['n_samples']:,}, {'with' if inventory['labelled'] else 'without'} labels" if inventory["n_samples"] else "none"
+    classes = inventory["classes"]
+    named = f": {', '.join(classes[:12])}{', ...' if len(classes) > 12 else ''}" if classes else ""
+    facts = [
+        ("file", f"{inventory['model']}, {inventory['file_bytes']:,} bytes"),
+        ("input", f"{as_shape(inventory['input_shape'])}, {encoding}{where}"),
+        ("steps", f"T = {inventory['n_steps']}, shift {inventory['shift']}, readout {inventory['readout']}"),
+        ("classes", f"{inventory['n_classes']}{named}"),
+        ("samples", samples),
+    ]
+    facts += [(name, f"{value:g}" if isinstance(value, float) else str(value)) for name, value in sorted(inventory["metadata"].items())]
+    if not inventory["int8"]["possible"]:
+        facts.append(("int8", f"not possible: {inventory['int8']['reason']}"))
+    return facts
+
+
+def _range(values: Sequence[float] | None) -> str:
+    """``0.5 to 2``; a dash for nothing."""
+    if values is None:
+        return "-"
+    return f"{values[0]:g}" if values[0] == values[1] else f"{values[0]:g} to {values[1]:g}"
+
+
+def _verdicts(inventory: dict) -> list[tuple[str, str, str]]:
+    from .report import as_count
+
+    checks, int8 = inventory["verify"], inventory["int8"]
+    widths = [row["membrane"] for row in int8["populations"]]
+    counted = ", ".join(f"{widths.count(width)} in {width}" for width in sorted(set(widths)))
+    on = as_count(checks["n_samples"], "sample") + ("" if checks["input"] == "samples" else " of noise")
+
+    def accuracy(arithmetic: str) -> str:
+        value = checks[arithmetic]["accuracy"]
+        return f"ran {on}" if value is None else f"{100 * value:.2f} % right of {on}"
+
+    rows = [
+        ("checksums", f"{checks['checksums']} arrays", "intact"),
+        ("int8 range proof", f"T = {int8['n_steps']}, membranes {counted}" if int8["possible"] else int8["reason"], "no overflow" if int8["possible"] else "not possible"),
+        ("float32", accuracy("float32"), "runs"),
+    ]
+    if checks["int8"]["reason"]:
+        return [*rows, ("int8", checks["int8"]["reason"], "not possible")]
+    agreement = f"{100 * checks['agreement']:.2f} % of predictions agree"
+    if checks["float32"]["accuracy"] is not None:
+        agreement += f", accuracy {100 * (checks['int8']['accuracy'] - checks['float32']['accuracy']):+.2f} points"
+    return [*rows, ("int8", accuracy("int8"), "runs"), ("int8 against float32", agreement, "same" if checks["agreement"] == 1 else "differs")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""What a network consists of, layer by layer: parameters, neurons, operations, thresholds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .network import IF, AvgPool2d, Conv2d, Layer, Linear, Network, Shape
+
+__all__ = ["LayerFacts", "facts_of"]
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """One layer, counted.
+
+    Parameters
+    ----------
+    name, kind : str
+    label : str
+        The kind and what sets it apart: "conv2d 3x3, stride 2".
+    inputs : tuple of str
+    shape : tuple of int
+        Of its output.
+    n_parameters : int
+        Weights and biases.
+    n_neurons : int
+        That fire.
+    macs : int
+        Multiply-adds of the ANN a sample, products with padding left out.
+    v_threshold : (float, float), optional
+        Lowest and highest.
+    """
+
+    name: str
+    kind: str
+    label: str
+    inputs: tuple[str, ...]
+    shape: Shape
+    n_parameters: int
+    n_neurons: int
+    macs: int
+    v_threshold: tuple[float, float] | None
+
+
+def facts_of(network: Network) -> tuple[LayerFacts, ...]:
+    """The facts of every layer, in order."""
+    return tuple(_facts(layer, [network.shapes[name] for name in layer.inputs], network.shapes[layer.name]) for layer in network.layers)
+
+
+def _facts(layer: Layer, shapes: list[Shape], shape: Shape) -> LayerFacts:
+    label, n_parameters, n_neurons, macs, v_threshold = layer.kind, 0, 0, 0, None
+    if isinstance(layer, (Conv2d, Linear)):
+        n_parameters = layer.weight.size + (0 if layer.bias is None else layer.bias.size)
+    if isinstance(layer, Conv2d):
+        label, macs = _conv_label(layer, shapes[0]), _conv_macs(layer, shapes[0], shape)
+    elif isinstance(layer, Linear):
+        macs = layer.weight.size
+    elif isinstance(layer, AvgPool2d):
+        label = f"avgpool2d {'x'.join(map(str, layer.window(shapes[0])[0]))}"
+    elif isinstance(layer, IF):
+        n_neurons, v_threshold = math.prod(shape), (float(layer.v_threshold.min()), float(layer.v_threshold.max()))
+    return LayerFacts(layer.name, layer.kind, label, layer.inputs, shape, n_parameters, n_neurons, macs, v_threshold)
+
+
+def _conv_label(layer: Conv2d, shape: Shape) -> str:
+    label = f"conv2d {layer.weight.shape[2]}x{layer.weight.shape[3]}"
+    if layer.groups > 1:
+        label += ", depthwise" if layer.groups == shape[0] else f", {layer.groups} groups"
+    for what in ("stride", "dilation"):
+        value = getattr(layer, what)
+        if value != (1, 1):
+            label += f", {what} {value[0] if value[0] == value[1] else 'x'.join(map(str, value))}"
+    return label
+
+
+def _conv_macs(layer: Conv2d, shape: Shape, output_shape: Shape) -> int:
+    macs = layer.weight.shape[0] * layer.weight.shape[1]
+    for axis in (0, 1):
+        first = -layer.padding[axis]
+        inside = range(shape[1 + axis])
+        macs *= sum(first + o * layer.stride[axis] + k * layer.dilation[axis] in inside for o in range(output_shape[1 + axis]) for k in range(layer.weight.shape[2 + axis]))
+    return macs

@@ -1,0 +1,165 @@
+"""``python -m evsnn.run``: run a network and say what came out, how fast, and with how many operations."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from . import __version__, console
+from .errors import MissingExtraError, RunError, WeightsError
+
+if TYPE_CHECKING:
+    from .inputs import Inputs
+    from .network import Network, Samples
+    from .report import Run
+
+__all__ = ["main"]
+
+_EPILOG = """\
+without WEIGHTS, the packaged demo model (handwritten digits) runs
+without --input, the samples stored with the model run, else seeded noise
+with several T, one row a T; agreement is with the predictions at the largest T
+"""
+
+
+def parser(prog: str) -> console.Parser:
+    """The command line."""
+    p = console.Parser(prog=prog, description="Run a spiking network and report accuracy, rates, operations and time.", epilog=_EPILOG)
+    p.add_argument("weights", metavar="WEIGHTS.h5", nargs="?", help="the network (default: the packaged demo model)")
+    p.add_argument("--input", metavar="F", help=".npz (images, optional labels), .npy or .h5, in the model's own shape and scale")
+    p.add_argument("--steps", metavar="T[,T2,...]", type=console.steps, help="number of time steps, or several to compare (default: the model's)")
+    p.add_argument("--arithmetic", choices=("float32", "int8"), default="float32", help="default: float32")
+    p.add_argument("--threads", metavar="N", type=console.integer(1, 1024), help="default: as many as there are cores")
+    p.add_argument("--limit", metavar="N", type=console.integer(1, 1 << 31), help="use the first N samples")
+    p.add_argument("--seed", metavar="N", type=console.integer(0, (1 << 32) - 1), default=0, help="of noise and Poisson inputs (default: 0)")
+    p.add_argument("--backend", choices=("auto", "numba", "reference"), default="auto", help="the event-driven engine, or the slow NumPy reference")
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+    p.add_argument("--plot", metavar="F.png", type=_picture, help="draw rates and operations (.png, .svg or .pdf)")
+    p.add_argument("--version", action="version", version=f"evsnn {__version__}")
+    return p
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m evsnn.run") -> int:
+    """Run the command and return its exit status."""
+    return console.run(lambda arguments: _run(parser(prog).parse_args(arguments)), argv)
+
+
+def _run(options) -> int:
+    started = time.perf_counter()
+    if options.plot:
+        _check_plot(options.plot)
+    from .inputs import open_inputs
+    from .report import Report
+    from .weights import load
+
+    start_up_ms = {"import": _ms_since(started)}
+    started = time.perf_counter()
+    network = load(options.weights) if options.weights else _demo()
+    start_up_ms["load"] = _ms_since(started)
+    with open_inputs(network, options.input, limit=options.limit, seed=options.seed, n_steps=max(options.steps or (0,)) or None) as inputs:
+        if inputs.source == "noise":
+            console.say(f"input: the model's file holds no samples, running on noise of seed {options.seed}")
+        n_steps = options.steps or (inputs.n_steps or network.n_steps,)
+        inputs.require_steps(max(n_steps))
+        runs = _run_all(network, n_steps, inputs, options, start_up_ms)
+    report = Report(options.weights or "demo", network, inputs.source, options.seed, runs)
+    if options.json:
+        console.show(report.json())
+    else:
+        from .table import draw
+
+        console.show(draw(report.tables()))
+    if options.plot:
+        from .plot import save
+
+        save(options.plot, report)
+        console.say(f"plot: {options.plot}")
+    return console.DONE
+
+
+def _run_all(network: Network, n_steps: tuple[int, ...], inputs: Inputs, options, start_up_ms: dict[str, float]) -> list[Run]:
+    """One run a T on the same samples, which are read when memory for them has been announced.
+
+    `start_up_ms` has the times until here, and gets what is imported on the way.
+    """
+    from .inputs import range_of
+    from .memory import announce
+    from .report import Run
+    from .simulation import Simulator
+    from .startup import import_compiler, wake
+
+    start_up_ms["import"] += import_compiler(options.backend)
+    runs: list[Run] = []
+    samples: Samples | None = None
+    if options.arithmetic == "int8" and network.input_range is None and network.samples is None and network.input.encoding == "constant":
+        announce({"inputs": inputs.n_bytes})
+        samples = _read(inputs, network)
+        network = network.replace(input_range=range_of(samples.images))
+        console.say("input: the model's file names no range for it, integers are scaled to the values found, {:g} to {:g}".format(*network.input_range))
+    for T in n_steps:
+        simulator = Simulator(network, T, arithmetic=options.arithmetic, threads=options.threads, backend=options.backend)
+        awake = {"import": 0.0, "compile": 0.0} if runs else wake(simulator)
+        start_up_ms["import"] += awake["import"]
+        memory_bytes = announce(({} if samples else {"inputs": inputs.n_bytes}) | simulator.memory_bytes)
+        samples = samples or _read(inputs, network)
+        with console.Progress(f"T = {T}: preparing layers") as progress:
+            times = simulator.prepare(progress=progress)
+        with console.Progress(f"T = {T}: running samples") as progress:
+            result = simulator.run(inputs.cut(samples.images, T), samples.labels, seed=options.seed, progress=progress)
+        times = {"plan": times["plan"], "compile": times["compile"] + awake["compile"], "first": float(result.latency_ms[0])}
+        runs.append(Run(result, memory_bytes, start_up_ms | times))
+        del simulator  # its arrays go before the next one's come
+    return runs
+
+
+def _read(inputs: Inputs, network: Network) -> Samples:
+    """The samples, and a word if their scale looks wrong."""
+    from .inputs import range_warning
+
+    samples = inputs.read()
+    warning = range_warning(network, samples.images)
+    if warning:
+        console.say(f"warning: {warning}")
+    return samples
+
+
+def _check_plot(path: str) -> None:
+    """Refuse what would fail only after the run."""
+    if not console.has_extra("matplotlib"):
+        raise MissingExtraError("--plot needs matplotlib", hint='install it with: pip install "evsnn[plot]"')
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.access(folder, os.W_OK):
+        raise RunError("the picture cannot be written", where=path, hint="name a file in a folder that can be written to")
+
+
+def _demo() -> Network:
+    """The model in the package."""
+    from importlib import resources
+
+    from .weights import load
+
+    demo = resources.files("evsnn") / "models" / "mnist.h5"
+    if not demo.is_file():
+        raise WeightsError("the packaged demo model is not there", where=str(demo), hint="name a weights file, or reinstall evsnn")
+    with resources.as_file(demo) as path:
+        return load(path)
+
+
+def _picture(text: str) -> str:
+    """A file name matplotlib can draw to."""
+    import argparse
+
+    if os.path.splitext(text)[1].lower() not in (".png", ".svg", ".pdf"):
+        raise argparse.ArgumentTypeError(f"got {text[:80]!r}, expected a name that ends in .png, .svg or .pdf")
+    return text
+
+
+def _ms_since(start: float) -> float:
+    return 1000 * (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

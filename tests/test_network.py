@@ -1,0 +1,159 @@
+"""What a network refuses, and the shapes it infers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Network, NetworkError, Readout
+from evsnn.circuit import lower
+
+ONES = np.ones
+
+
+def classifier(*layers, shape=(3, 8, 8), **options):
+    return Network([Input(shape), *layers, Readout()], **options)
+
+
+def test_shapes_follow_torch_rules():
+    network = classifier(
+        Conv2d(ONES((6, 3, 3, 2)), stride=(2, 1), padding=(1, 2, 0, 1), dilation=(1, 2), name="c"), IF(), AvgPool2d((2, 3), name="p"),
+        Conv2d(ONES((9, 2, 1, 1)), groups=3, name="g"), IF(), AvgPool2d(name="all"), Flatten(), Linear(ONES((10, 9))),
+    )  # fmt: skip
+    assert network.shapes["c"] == (6, 4, 9)
+    assert network.shapes["p"] == (6, 2, 3)
+    assert network.shapes["g"] == (9, 2, 3)
+    assert network.shapes["all"] == (9, 1, 1)
+    assert network.n_classes == 10
+
+
+def test_names_and_inputs_are_filled_in():
+    network = classifier(Conv2d(ONES((2, 3, 1, 1)), name="conv2d2"), IF(), Conv2d(ONES((2, 2, 1, 1))), IF(), Flatten(), Linear(ONES((2, 128))))
+    assert [layer.name for layer in network.layers[:4]] == ["input1", "conv2d2", "if1", "conv2d1"]
+    assert network.by_name["conv2d1"].inputs == ("if1",)
+
+
+def test_arrays_are_copied_and_read_only():
+    weight = ONES((2, 192), np.float64)
+    network = classifier(Flatten(), Linear(weight))
+    weight[:] = 5
+    assert network.layers[2].weight.max() == 1
+    with pytest.raises(ValueError, match="read-only"):
+        network.layers[2].weight[0, 0] = 2
+    negative_zero = Linear(np.full((2, 192), -0.0))
+    assert not np.signbit(negative_zero.weight).any()
+
+
+TAIL = (Flatten(), Linear(ONES((10, 128))))
+
+BAD = {
+    "no weight": (lambda: Conv2d(), "weight"),
+    "weight of rank 3": (lambda: Conv2d(ONES((2, 3, 3))), "wrong rank"),
+    "empty weight": (lambda: Linear(ONES((0, 3))), "empty"),
+    "weight of text": (lambda: Linear([["a", "b"]]), "not an array of numbers"),
+    "NaN weight": (lambda: Linear([[np.nan]]), "NaN"),
+    "infinite bias": (lambda: Linear([[1.0]], [np.inf]), "infinity"),
+    "overflowing weight": (lambda: Linear([[1e300]]), "infinity"),
+    "bias of another length": (lambda: Linear(ONES((2, 2)), ONES(3)), "bias and weight do not fit"),
+    "stride 0": (lambda: Conv2d(ONES((2, 3, 3, 3)), stride=0), "stride is not usable"),
+    "stride 1.5": (lambda: Conv2d(ONES((2, 3, 3, 3)), stride=1.5), "stride is not usable"),
+    "negative padding": (lambda: Conv2d(ONES((2, 3, 3, 3)), padding=-1), "padding is not usable"),
+    "three paddings": (lambda: Conv2d(ONES((2, 3, 3, 3)), padding=(1, 2, 3)), "padding is not usable"),
+    "huge dilation": (lambda: Conv2d(ONES((2, 3, 3, 3)), dilation=1 << 40), "dilation is not usable"),
+    "groups 0": (lambda: Conv2d(ONES((2, 3, 3, 3)), groups=0), "groups is not usable"),
+    "groups do not divide": (lambda: Conv2d(ONES((4, 1, 3, 3)), groups=3), "groups do not divide"),
+    "zero threshold": (lambda: IF(0.0), "not positive"),
+    "negative threshold": (lambda: IF(ONES(3) * -1), "not positive"),
+    "threshold NaN": (lambda: IF(np.nan), "NaN"),
+    "subnormal threshold": (lambda: IF(1e-42), "not positive"),
+    "leak 2": (lambda: IF(1.0, leak=2), "leak is out of range"),
+    "leak NaN": (lambda: IF(1.0, leak=float("nan")), "leak is out of range"),
+    "pool padding": (lambda: AvgPool2d(2, padding=2), "padding reaches the kernel"),
+    "global pool with stride": (lambda: AvgPool2d(stride=2), "global pooling"),
+    "pool too large": (lambda: AvgPool2d(1000), "too large"),
+    "name with a space": (lambda: IF(name="a b"), "name is not usable"),
+    "name with a newline": (lambda: IF(name="a\n"), "name is not usable"),
+    "long name": (lambda: IF(name="a" * 129), "name is not usable"),
+    "scalar shape": (lambda: Input(()), "a map or a vector"),
+    "shape with 0": (lambda: Input((3, 0, 3)), "shape is not usable"),
+    "five dimensions": (lambda: Input((1, 2, 3, 4, 5)), "a map or a vector"),
+    "encoding": (lambda: Input((3,), "rate"), "unknown input encoding"),
+    "channels": (lambda: classifier(Conv2d(ONES((2, 4, 3, 3))), IF(), *TAIL), "weight and input do not fit"),
+    "kernel too large": (lambda: classifier(Conv2d(ONES((2, 3, 9, 9))), IF(), *TAIL), "larger than its padded input"),
+    "conv of a vector": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), shape=(3,)), "reads a map"),
+    "linear of a map": (lambda: classifier(Linear(ONES((2, 3)))), "reads a vector"),
+    "features": (lambda: classifier(Flatten(), Linear(ONES((2, 5)))), "weight and input do not fit"),
+    "thresholds": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), IF(ONES(3)), *TAIL), "v_threshold and input do not fit"),
+    "v_init": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), IF(1.0, ONES(3)), *TAIL), "v_init and input do not fit"),
+    "unequal branches": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1)), name="a"), Conv2d(ONES((2, 3, 3, 3)), name="b", inputs="input1"), Add(inputs=("a", "b")), IF(), *TAIL), "differ in shape"),
+    "unequal maps": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), IF(name="a"), AvgPool2d(2, name="b"), Concat(inputs=("a", "b")), *TAIL), "differ in size"),
+    "two weights in a row": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), Conv2d(ONES((2, 2, 1, 1))), IF(), *TAIL), "no IF between them"),
+    "pool of currents": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), AvgPool2d(1), IF(), *TAIL), "not currents"),
+    "concat of currents": (lambda: classifier(Conv2d(ONES((1, 3, 1, 1)), name="a"), Concat(inputs=("a", "a")), IF(), *TAIL), "not currents"),
+    "concat with the input": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), IF(name="a"), Concat(inputs=("a", "input1")), Flatten(), Linear(ONES((2, 320)))), "analog input"),
+    "readout of a map": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1)))), "not a vector"),
+    "readout of spikes": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), IF()), "needs a weighted layer"),
+    "readout of currents": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), readout="spikes"), "needs an IF"),
+    "no readout": (lambda: Network([Input((3,)), Linear(ONES((2, 3)))]), "ends with a readout"),
+    "no layers": (lambda: Network([]), "an input and a readout"),
+    "not a layer": (lambda: Network([Input((3,)), "linear", Readout()]), "not all layers"),
+    "two inputs": (lambda: Network([Input((3,)), Input((3,)), Linear(ONES((2, 3))), Readout()]), "one input"),
+    "two readouts": (lambda: Network([Input((3,)), Linear(ONES((2, 3))), Readout(), Readout()]), "one readout"),
+    "same name": (lambda: classifier(Flatten(name="a"), Linear(ONES((2, 192)), name="a")), "one name"),
+    "later input": (lambda: classifier(Flatten(inputs="b"), Linear(ONES((2, 192)), name="b")), "not an earlier layer"),
+    "itself": (lambda: classifier(Flatten(inputs="a", name="a"), Linear(ONES((2, 192)))), "not an earlier layer"),
+    "unknown input": (lambda: classifier(Flatten(inputs="x"), Linear(ONES((2, 192)))), "no layer of that name"),
+    "too many inputs": (lambda: classifier(Flatten(inputs=("input1", "input1")), Linear(ONES((2, 192)))), "wrong number of inputs"),
+    "dead end": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), IF(), Flatten(name="f"), Linear(ONES((2, 128)), inputs="f", name="x"), Linear(ONES((2, 128)), inputs="f")), "leads nowhere"),
+    "0 steps": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), n_steps=0), "n_steps is out of range"),
+    "a billion steps": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), n_steps=10**9), "n_steps is out of range"),
+    "True steps": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), n_steps=True), "n_steps is out of range"),
+    "shift": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), shift="half"), "unknown shift"),
+    "input range": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), input_range=(1, 0)), "not a range"),
+    "classes": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), classes=("a",)), "classes and readout"),
+    "layer too large": (lambda: classifier(Conv2d(ONES((2, 1, 1, 1)), padding=(1 << 23)), IF(), AvgPool2d(), *TAIL, shape=(1, 1, 1)), "too large"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_is_refused(case):
+    make, message = BAD[case]
+    with np.errstate(over="ignore"), pytest.raises(NetworkError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+UNFOLDABLE = {
+    "pools that overlap": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), IF(), AvgPool2d(3, 1), AvgPool2d(2), Flatten(), Linear(ONES((2, 18)))), "cannot be folded"),
+    "flattened shortcut": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), IF(), Flatten(name="f"), IF(), Linear(ONES((2, 128)))), "without weights"),
+    "flattened currents": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), Flatten(), IF(), Linear(ONES((2, 128)))), "flattened map of currents"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNFOLDABLE)
+def test_what_cannot_be_folded_is_refused(case):
+    make, message = UNFOLDABLE[case]
+    with pytest.raises(NetworkError, match=message):
+        lower(make())
+
+
+def test_pools_in_a_row_are_one():
+    network = classifier(Conv2d(ONES((2, 3, 1, 1))), IF(v_threshold=3.0), AvgPool2d(2), AvgPool2d((2, 1)), Flatten(), Linear(ONES((2, 16))))
+    synapse = lower(network).populations[1].synapses[0]
+    assert synapse.sources[0].pool.kernel == (4, 2)
+    assert np.allclose(synapse.effective(), 3 / 8)
+
+
+def test_shift_is_where_the_paper_puts_it():
+    """V_th/2T on every IF, residual sums included, and none on the readout."""
+    rng = np.random.default_rng(0)
+    layers = [
+        Conv2d(rng.normal(size=(3, 3, 1, 1)), ONES(3), name="a"), IF(2.0, name="x"), Conv2d(rng.normal(size=(3, 3, 1, 1)), name="b"), Add(inputs=("b", "x")), IF(ONES(3) * 4),
+        Flatten(), Linear(ONES((2, 192)), ONES(2)),
+    ]  # fmt: skip
+    bias = {shift: [p.bias.tolist() for p in lower(classifier(*layers, shift=shift), 10).populations] for shift in ("bias", "initial", "none")}
+    assert np.allclose(bias["bias"][0], 1 + 2 / 20)
+    assert np.allclose(bias["bias"][1], 4 / 20)
+    assert bias["bias"][2] == [1, 1]
+    assert bias["initial"] == bias["none"]
+    assert [p.v_init.tolist()[0] for p in lower(classifier(*layers, shift="initial"), 10).populations] == [1, 2, 0]
