@@ -1,0 +1,277 @@
+"""One population in one workspace: where its arrays lie, the kernels' jobs that say so, its counts.
+
+A job is a block of int64 slots that a kernel reads; it holds on to every array whose address stands
+in it. Addresses are taken here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numba import types
+
+from .circuit import Source, Synapse
+from .kernels import current, integrate, queue, vector
+from .kernels.layout import COPY_BYTES
+from .plan import GatherPlan, Packed, PopulationPlan, TapPlan, aligned
+from .reference import pooled_input
+
+__all__ = ["Kernels", "Stage"]
+
+_SPLIT_WORK = 8_192  # tiles x positions x steps below which a layer is not worth splitting
+_STREAMED_BYTES = 1 << 18  # packed weights above which a layer's tiles are fetched ahead
+_POSITIONS = queue.bit_positions()
+
+Slots = dict[int, "int | np.ndarray | _Job"]
+
+
+class Kernels:
+    """The compiled kernels of one population."""
+
+    def __init__(self, p: PopulationPlan):
+        events = vector.Events(p.id_bits, p.graded)
+        self.integrate = integrate.specialise(vector.Vectors(p.membrane, p.partial, p.weight_type, p.lanes), events)
+        self.build = [queue.specialise(events, g.plain) for g in p.gathers]
+        self.current = current.specialise(vector.Vectors(p.membrane, p.membrane, p.weight_type, p.lanes)) if p.population.drives else None
+        self.count_spikes = queue.count_spikes.compile((types.int64,) * 2)
+        self.count_reaching = queue.count_reaching.compile((types.int64,) * 7) if p.gathers else None
+        self.count_events = queue.count_events.compile((types.int64,) * 5) if p.taps or p.gathers else None
+
+
+class _Job:
+    """Records of int64 slots, named by the byte offsets that kernels define.
+
+    Parameters
+    ----------
+    record_bytes : int
+    records : dict of offset to int, array or job
+        Arrays and jobs are held, and their addresses written.
+    """
+
+    def __init__(self, record_bytes: int, *records: Slots):
+        self._words = record_bytes // 8
+        self._slots = np.zeros(max(1, len(records)) * self._words, np.int64)
+        self._held: list[np.ndarray | _Job] = []
+        for i, slots in enumerate(records):
+            self.set(slots, i)
+
+    def set(self, slots: Slots, record: int = 0) -> None:
+        for offset, value in slots.items():
+            if isinstance(value, (np.ndarray, _Job)):
+                self._held.append(value)
+                value = value.address if isinstance(value, _Job) else value.ctypes.data
+            self._slots[record * self._words + offset // 8] = value
+
+    def put(self, offset: int, value: int, record: int = 0) -> None:
+        """Change a number, not an address: nothing is held."""
+        self._slots[record * self._words + offset // 8] = value
+
+    @property
+    def address(self) -> int:
+        return self._slots.ctypes.data
+
+
+class Stage:
+    """One population in one workspace.
+
+    Attributes
+    ----------
+    n_spikes, n_events, sops : int
+        Of the sample so far.
+    seconds : float
+        Spent on the sample so far.
+    """
+
+    def __init__(self, p: PopulationPlan, packed: Packed, kernels: Kernels, masks: dict[int, np.ndarray], out: np.ndarray | None,
+                 queues: np.ndarray, planes: np.ndarray, keep: bool, pool: ThreadPoolExecutor | None, threads: int):  # fmt: skip
+        self.plan, self.packed, self.kernels, self.masks = p, packed, kernels, out
+        element = np.dtype(p.membrane)
+        shape = (*p.population.shape[1:], p.n_tiles * p.lanes)
+        self.membranes = aligned(p.padded * element.itemsize).view(element).reshape(shape) if keep else None
+        self.drive = aligned(p.padded * element.itemsize).view(element).reshape(shape) if p.population.drives else None
+        self.values = [np.zeros((*d.shape[1:], d.shape[0]), element) for d in p.population.drives]
+        self.pool, self.threads = pool if p.n_tiles * p.positions >= threads else None, threads
+        self.scratch = [aligned(p.scratch_bytes) for _ in range(threads if self.pool else 1)]
+        self.total = np.zeros(2, np.int64)
+        self.steps = 0
+        self.n_spikes = self.n_events = self.sops = 0
+        self.seconds = 0.0
+        self.queues: list[_Queue] = []
+        for gather in p.gathers:
+            self.queues.append(_Queue(gather, p, masks, queues, self.queues[-1].end if self.queues else 0, planes))
+        self.taps = [_Tap(t, masks) for t in p.taps]
+        self.synapses = self._synapses()
+        self.job = self._job()
+        self.current_job = self._current_job() if p.population.drives else None
+
+    @property
+    def v_mem(self) -> np.ndarray | None:
+        """(channels, height, width) membranes, where they are kept."""
+        return None if self.membranes is None else self.membranes[..., : self.plan.population.shape[0]].transpose(2, 0, 1)
+
+    def start(self, sample: np.ndarray | None) -> None:
+        """Begin a sample: compute the current it brings here."""
+        started = time.perf_counter()
+        self.n_spikes = self.n_events = self.sops = 0
+        if self.drive is not None:
+            for d, values in zip(self.plan.population.drives, self.values):
+                seen = [pooled_input(source, sample[None])[0] for source in d.sources]
+                values[...] = (np.concatenate(seen) if len(seen) > 1 else seen[0]).transpose(1, 2, 0)
+            self._split(self.kernels.current, self.current_job.address, scratch=False)
+        self.seconds = time.perf_counter() - started
+
+    def run(self, n_steps: int, resume: bool) -> None:
+        """A block of steps."""
+        started = time.perf_counter()
+        if n_steps != self.steps:
+            self._set_steps(n_steps)
+        rows_read = 0
+        total = self.total.ctypes.data
+        for q, build in zip(self.queues, self.kernels.build):
+            build(q.job.address)
+            if q.counts_once:
+                self.kernels.count_reaching(q.pointers, n_steps, q.height, q.width, q.reach_y.ctypes.data, q.reach_x.ctypes.data, total)
+                rows_read += self._count(q.gather.synapse)
+            else:
+                for i in range(len(q.gather.synapse.sources)):
+                    source = q.sources.address + i * queue.SOURCE_BYTES
+                    self.kernels.count_events(q.job.address, source, q.reach_y.ctypes.data, q.map_reach_x.ctypes.data, total)
+                    rows_read += self._count(q.gather.synapse)
+        for t in self.taps:
+            self.kernels.count_events(t.job.address, t.source.address, t.reach_y.ctypes.data, t.reach_x.ctypes.data, total)
+            self._count(t.synapse)
+        tile_bytes = self.packed.weights.strides[0]
+        streamed = self.packed.weights.nbytes > _STREAMED_BYTES and rows_read > self.plan.tile_rows // 2  # most rows will be read
+        self.job.put(integrate.LINES_AHEAD, -(-tile_bytes // (64 * self.plan.positions * n_steps)) if streamed else 0)
+        self.job.put(integrate.RESUME, resume)
+        self._split(self.kernels.integrate, self.job.address, scratch=True)
+        if self.masks is not None:
+            self.n_spikes += self.kernels.count_spikes(self.masks.ctypes.data, self.masks[:n_steps].size)
+        self.seconds += time.perf_counter() - started
+
+    def _count(self, synapse: Synapse) -> int:
+        """Add the events just counted; the number of output positions that they reached."""
+        n_events, n_reached = self.total.tolist()
+        self.n_events += n_events
+        self.sops += n_reached * (synapse.weight.shape[0] // synapse.groups)
+        return n_reached
+
+    def _set_steps(self, n_steps: int) -> None:
+        self.steps = n_steps
+        self.job.put(integrate.N_STEPS, n_steps)
+        for i, q in enumerate(self.queues):
+            n_parts = len(q.gather.parts)
+            self.synapses.put(integrate.S_PART_BYTES, 4 * q.gather.n_pointers(n_steps) // n_parts if n_parts > 1 else 0, i)
+            q.job.put(queue.N_STEPS, n_steps)
+        for t in self.taps:
+            t.job.put(queue.N_STEPS, n_steps)
+
+    def _split(self, kernel: Callable, job: int, scratch: bool) -> None:
+        """Call a kernel for all tiles and rows, on several threads where that pays."""
+        tiles, height = self.plan.n_tiles, self.plan.population.shape[1]
+        own = [(s.ctypes.data,) if scratch else () for s in self.scratch]
+        if self.pool is None or tiles * self.plan.positions * max(1, self.steps) < _SPLIT_WORK:
+            kernel(job, 0, tiles, 0, height, *own[0])
+            return
+        over_tiles = tiles >= self.threads
+        edges = [(tiles if over_tiles else height) * i // self.threads for i in range(self.threads + 1)]
+        calls = [(job, a, b, 0, height) if over_tiles else (job, 0, tiles, a, b) for a, b in zip(edges, edges[1:])]
+        futures = [self.pool.submit(kernel, *call, *mine) for call, mine in zip(calls[1:], own[1:])]
+        kernel(*calls[0], *own[0])
+        for future in futures:
+            future.result()
+
+    def _synapses(self) -> _Job:
+        k, row, records = integrate, 0, []
+        for q in self.queues:
+            g, (_, height, width) = q.gather, q.gather.synapse.shape
+            records.append({
+                k.S_EVENTS: q.events, k.S_POINTERS: q.pointers, k.S_ROW_BYTES: 4 * width, k.S_STEP_BYTES: 4 * height * width, k.S_COLUMNS: g.column_table,
+                k.S_ROWS: g.row_table, k.S_DILATION: g.synapse.dilation[0], k.S_KERNEL_ROW: g.synapse.kernel[1] * g.part_channels, k.S_FIRST_ROW: row,
+            })  # fmt: skip
+            row += g.rows
+        return _Job(k.SYNAPSE_BYTES, *records)
+
+    def _job(self) -> _Job:
+        p, k = self.plan, integrate
+        taps = _Job(k.TAP_BYTES, *(t.slots(weights) for t, weights in zip(self.taps, self.packed.taps)))
+        optional = {k.DRIVE: self.drive, k.MEMBRANES: self.membranes, k.SPIKES: self.masks}
+        return _Job(k.JOB_BYTES, {
+            k.HEIGHT: p.population.shape[1], k.WIDTH: p.population.shape[2], k.N_TILES: p.n_tiles, k.WEIGHTS: self.packed.weights,
+            k.TILE_BYTES: self.packed.weights.strides[0], k.TILE_ROWS: p.tile_rows, k.PARAMETERS: self.packed.parameters, k.WORD_BYTES: 8 * p.words,
+            k.LEAKY: p.population.leak < 1, k.BUDGET: p.budget, k.SYNAPSES: self.synapses, k.N_SYNAPSES: len(self.queues),
+            k.TAPS: taps, k.N_TAPS: len(self.taps),
+        } | {slot: array for slot, array in optional.items() if array is not None})  # fmt: skip
+
+    def _current_job(self) -> _Job:
+        p, k = self.plan, current
+        branches = _Job(k.BRANCH_BYTES, *({
+            k.B_VALUES: values, k.B_HEIGHT: d.shape[1], k.B_WIDTH: d.shape[2], k.B_CHANNELS: d.shape[0],
+            k.B_WEIGHTS: weights, k.B_TILE_BYTES: weights.strides[0], k.B_KERNEL_HEIGHT: d.kernel[0], k.B_KERNEL_WIDTH: d.kernel[1],
+            k.B_STRIDE_Y: d.stride[0], k.B_STRIDE_X: d.stride[1], k.B_PAD_TOP: d.padding[0], k.B_PAD_LEFT: d.padding[1],
+            k.B_DILATION_Y: d.dilation[0], k.B_DILATION_X: d.dilation[1],
+        } for d, values, weights in zip(p.population.drives, self.values, self.packed.drives)))  # fmt: skip
+        return _Job(k.JOB_BYTES, {
+            k.HEIGHT: p.population.shape[1], k.WIDTH: p.population.shape[2], k.N_TILES: p.n_tiles, k.BIAS: self.packed.parameters,
+            k.BIAS_STRIDE: self.packed.parameters.strides[0], k.OUT: self.drive, k.BRANCHES: branches, k.N_BRANCHES: len(self.values),
+        })  # fmt: skip
+
+
+class _Queue:
+    """One synapse's event queue: where it lies in the workspace's memory, and the job that builds it."""
+
+    def __init__(self, gather: GatherPlan, p: PopulationPlan, masks: dict[int, np.ndarray], memory: np.ndarray, start: int, planes: np.ndarray):
+        synapse, k = gather.synapse, queue
+        self.gather, self.memory = gather, memory
+        self.height, self.width = synapse.shape[1:]
+        self.counts_once = len(gather.parts) == 1 and (p.graded or not synapse.pooled)  # each pooled position is one event
+        steps = masks[synapse.sources[0].population].shape[0]
+        pointer_bytes = -(-4 * gather.n_pointers(steps) // 8) * 8
+        self.pointers = memory.ctypes.data + start
+        self.events = self.pointers + pointer_bytes
+        self.end = start + pointer_bytes + -(-(gather.n_events(steps, p.graded) * p.event_bytes + COPY_BYTES) // 8) * 8
+        self.reach_y, self.map_reach_x = synapse.reach(0), synapse.reach(1)
+        self.reach_x = self.map_reach_x[gather.columns]
+        offsets = np.cumsum([0, *(source.shape[0] for source in synapse.sources)])
+        self.sources = _Job(k.SOURCE_BYTES, *(_source(s, masks[s.population], int(offset)) for s, offset in zip(synapse.sources, offsets)))
+        self.job = _Job(k.JOB_BYTES, {
+            k.HEIGHT: self.height, k.WIDTH: self.width, k.EVENTS: self.events, k.POINTERS: self.pointers, k.COLUMNS: gather.columns, k.PARTS: gather.parts,
+            k.N_PARTS: len(gather.parts), k.PART_CHANNELS: gather.part_channels, k.SOURCES: self.sources, k.N_SOURCES: len(synapse.sources),
+            k.PLANES: planes, k.N_PLANES: synapse.max_count.bit_length(), k.POSITIONS: _POSITIONS,
+        })  # fmt: skip
+
+
+class _Tap:
+    """One synapse of one weight a channel: its source's masks, and the job that counts its events."""
+
+    def __init__(self, tap: TapPlan, masks: dict[int, np.ndarray]):
+        self.synapse = tap.synapse
+        source = tap.synapse.sources[0]
+        self.masks = masks[source.population]
+        self.source = _Job(queue.SOURCE_BYTES, _source(source, self.masks, 0))
+        self.job = _Job(queue.JOB_BYTES, {queue.HEIGHT: self.synapse.shape[1], queue.WIDTH: self.synapse.shape[2]})
+        self.reach_y, self.reach_x = self.synapse.reach(0), self.synapse.reach(1)
+
+    def slots(self, weights: np.ndarray) -> Slots:
+        s, k = self.synapse, integrate
+        return {
+            k.P_MASKS: self.masks, k.P_STEP_BYTES: self.masks.strides[0], k.P_ROW_BYTES: self.masks.strides[1], k.P_WORD_BYTES: self.masks.strides[2],
+            k.P_WEIGHTS: weights, k.P_KERNEL_HEIGHT: s.kernel[0], k.P_KERNEL_WIDTH: s.kernel[1], k.P_STRIDE_Y: s.stride[0], k.P_STRIDE_X: s.stride[1],
+            k.P_PAD_TOP: s.padding[0], k.P_PAD_LEFT: s.padding[1], k.P_DILATION_Y: s.dilation[0], k.P_DILATION_X: s.dilation[1],
+            k.P_HEIGHT: s.shape[1], k.P_WIDTH: s.shape[2],
+        }  # fmt: skip
+
+
+def _source(source: Source, masks: np.ndarray, offset: int) -> Slots:
+    k = queue
+    slots: Slots = {
+        k.Q_MASKS: masks, k.Q_STEP_BYTES: masks.strides[0], k.Q_ROW_BYTES: masks.strides[1], k.Q_WORD_BYTES: masks.strides[2],
+        k.Q_HEIGHT: source.shape[1], k.Q_WIDTH: source.shape[2], k.Q_CHANNELS: source.shape[0], k.Q_OFFSET: offset,
+    }  # fmt: skip
+    if source.pool:
+        window = (*source.pool.kernel, *source.pool.stride, *source.pool.padding[:2])
+        slots |= dict(zip((k.Q_KERNEL_Y, k.Q_KERNEL_X, k.Q_STRIDE_Y, k.Q_STRIDE_X, k.Q_PAD_TOP, k.Q_PAD_LEFT), window))
+    return slots
