@@ -40,11 +40,12 @@ def check_images(network: Network, images: np.ndarray, n_steps: int) -> np.ndarr
         return np.ascontiguousarray(array, bool)
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array, np.float32)
-    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
-    if not finite.all():
-        raise InputError("images hold NaN or infinity", where=f"image {int(finite.argmin())}", expected="finite float32 values")
-    if encoding == "poisson" and (array.min() < 0 or array.max() > 1):
-        raise InputError("probabilities are out of range", where="images", got=f"{array.min()} to {array.max()}", expected="0 to 1", hint="scale the images")
+    low, high = array.min(), array.max()  # NaN comes through both
+    if not np.isfinite([low, high]).all():
+        worst = next(i for i, image in enumerate(array) if not np.isfinite(image).all())
+        raise InputError("images hold NaN or infinity", where=f"image {worst}", expected="finite float32 values")
+    if encoding == "poisson" and (low < 0 or high > 1):
+        raise InputError("probabilities are out of range", where="images", got=f"{low} to {high}", expected="0 to 1", hint="scale the images")
     return array
 
 

@@ -77,6 +77,8 @@ class Workspace:
                 self.masks[i] = _masks(steps, *p.population.shape[1:], p.words)
             keep = keep_membranes or plan.keep_membranes or not fires
             self.stages.append(Stage(p, engine.packed[i], engine.kernels[i], self.masks, self.masks.get(i), queues, planes, keep, pool, threads))
+        for stage, following in zip(self.stages, self.stages[1:]):
+            stage.precede(following)
 
     def run(self, sample: np.ndarray, watch: Callable[[int, int], None] | None = None) -> None:
         """Run all steps of one sample.

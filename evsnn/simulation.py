@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from . import reference
@@ -18,6 +20,9 @@ from .network import Network
 from .plan import Plan, plan
 from .quantized import QuantizedNetwork, quantize
 from .result import LayerResult, Result
+
+if TYPE_CHECKING:
+    from .engine import Workspace
 
 __all__ = ["ARITHMETICS", "BACKENDS", "RECORDS", "Simulator", "simulate"]
 
@@ -106,6 +111,7 @@ class Simulator:
         self.plan: Plan = plan(self.circuit, self.quantized.widths if self.quantized else None)
         self._engine = None
         self._pool: ThreadPoolExecutor | None = None
+        self._kept: tuple[tuple | None, list[Workspace]] = None, []
         self.start_up_ms = {"plan": (time.perf_counter() - started) * 1e3, "compile": 0.0}
 
     @property
@@ -162,19 +168,16 @@ class Simulator:
                 progress(i + 1, len(images))
 
     def _run_engine(self, images: np.ndarray, seed: int, tally: _Tally, progress: Progress | None) -> None:
-        from .engine import Workspace
-
-        alone = self.threads == 1 or len(images) < self.threads
         keep = "v_mem" in tally.record
-        if alone:
-            workspace = Workspace(self._engine, keep, self._pool, self.threads)
+        if self.threads == 1 or len(images) < self.threads:
+            (workspace,) = self._workspaces(1, keep, self._pool)
             for i, image in enumerate(images):
                 self._run_sample(workspace, image, seed, i, tally)
                 if progress:
                     progress(i + 1, len(images))
             return
-        free = [Workspace(self._engine, keep) for _ in range(self.threads)]
-        running: dict[Future, object] = {}
+        free = self._workspaces(self.threads, keep, None)
+        running: dict[Future, Workspace] = {}
         done = 0
         todo = iter(range(len(images)))
         try:
@@ -194,7 +197,17 @@ class Simulator:
             for future in running:
                 future.cancel()
 
-    def _run_sample(self, workspace, image: np.ndarray, seed: int, i: int, tally: _Tally) -> None:
+    def _workspaces(self, count: int, keep_membranes: bool, pool: ThreadPoolExecutor | None) -> list[Workspace]:
+        """Workspaces of one kind, kept from run to run; those of another kind go first."""
+        from .engine import Workspace
+
+        kind = count, keep_membranes, pool is not None
+        if self._kept[0] != kind:
+            self._kept = None, []
+            self._kept = kind, [Workspace(self._engine, keep_membranes, pool, self.threads if pool else 1) for _ in range(count)]
+        return list(self._kept[1])
+
+    def _run_sample(self, workspace: Workspace, image: np.ndarray, seed: int, i: int, tally: _Tally) -> None:
         started = time.perf_counter()
         workspace.run(self.encode(image, seed, i), tally.watch(workspace, i))
         for j, stage in enumerate(workspace.stages):
@@ -248,7 +261,7 @@ class _Tally:
         if j == len(self.populations) - 1 and self.fires:
             self.outputs[i] += spikes.sum(axis=(0, 2, 3)) * self.amplitude / self.simulator.n_steps
 
-    def watch(self, workspace, i: int) -> Callable[[int, int], None] | None:
+    def watch(self, workspace: Workspace, i: int) -> Callable[[int, int], None] | None:
         """What `Workspace.run` calls after each block of sample i; None where spikes are not needed."""
         wanted = range(len(self.populations)) if self.spikes is not None or self.spike_counts is not None else [len(self.populations) - 1] * self.fires
         if not wanted:

@@ -96,7 +96,8 @@ class Stage:
         self.pool, self.threads = pool if p.n_tiles * p.positions >= threads else None, threads
         self.scratch = [aligned(p.scratch_bytes) for _ in range(threads if self.pool else 1)]
         self.total = np.zeros(2, np.int64)
-        self.steps = 0
+        self.steps = self.lines_ahead = 0
+        self.streamed = self.fetch_first = packed.weights.nbytes > _STREAMED_BYTES
         self.n_spikes = self.n_events = self.sops = 0
         self.seconds = 0.0
         self.queues: list[_Queue] = []
@@ -143,9 +144,9 @@ class Stage:
         for t in self.taps:
             self.kernels.count_events(t.job.address, t.source.address, t.reach_y.ctypes.data, t.reach_x.ctypes.data, total)
             self._count(t.synapse)
-        tile_bytes = self.packed.weights.strides[0]
-        streamed = self.packed.weights.nbytes > _STREAMED_BYTES and rows_read > self.plan.tile_rows // 2  # most rows will be read
-        self.job.put(integrate.LINES_AHEAD, -(-tile_bytes // (64 * self.plan.positions * n_steps)) if streamed else 0)
+        fetch = rows_read > self.plan.tile_rows // 2  # most of a tile will be read
+        self.job.put(integrate.LINES_AHEAD, self.lines_ahead if fetch else 0)
+        self.job.put(integrate.FETCH_FIRST, fetch and self.fetch_first)
         self.job.put(integrate.RESUME, resume)
         self._split(self.kernels.integrate, self.job.address, scratch=True)
         if self.masks is not None:
@@ -159,9 +160,17 @@ class Stage:
         self.sops += n_reached * (synapse.weight.shape[0] // synapse.groups)
         return n_reached
 
+    def precede(self, following: Stage) -> None:
+        """Fetch the first weights of the stage that comes next while computing the last of this one."""
+        if self.streamed and following.streamed:
+            weights = following.packed.weights
+            self.job.set({integrate.NEXT: weights, integrate.NEXT_BYTES: weights.strides[0]})
+            following.fetch_first = False
+
     def _set_steps(self, n_steps: int) -> None:
         self.steps = n_steps
         self.job.put(integrate.N_STEPS, n_steps)
+        self.lines_ahead = -(-self.packed.weights.strides[0] // (64 * self.plan.positions * n_steps)) if self.streamed else 0
         for i, q in enumerate(self.queues):
             n_parts = len(q.gather.parts)
             self.synapses.put(integrate.S_PART_BYTES, 4 * q.gather.n_pointers(n_steps) // n_parts if n_parts > 1 else 0, i)

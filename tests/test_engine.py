@@ -207,3 +207,14 @@ def test_concatenated_groups_cross_parts():
     images = rng.random((2, 2, 6, 5), dtype=np.float32)
     for arithmetic in ("float32", "int8"):
         run_both(network, images, arithmetic=arithmetic)
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+def test_large_and_small_pools_share_a_workspace(arithmetic):
+    """Counters of a large window must not be left over for the next sample's small one."""
+    rng = np.random.default_rng(6)
+    network = Network([
+        Input((2, 8, 8)), Conv2d(rng.normal(size=(20, 2, 3, 3)), np.full(20, 0.5), padding=1), IF(0.3), AvgPool2d(2), Conv2d(rng.normal(size=(20, 20, 3, 3)) / 5, padding=1), IF(0.2),
+        AvgPool2d(4), Flatten(), Linear(rng.normal(size=(10, 20))), Readout(),
+    ], n_steps=8, input_range=(0, 1))  # fmt: skip
+    run_both(network, rng.random((4, 2, 8, 8), dtype=np.float32), arithmetic=arithmetic, threads=1)

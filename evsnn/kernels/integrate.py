@@ -29,7 +29,9 @@ __all__ = ["integrate", "specialise"]
     N_STEPS, HEIGHT, WIDTH,  # of the block; of the output map
     WEIGHTS, TILE_BYTES,     # [tile][synapse][ky][kx][channel][lane] and a row of zeros; the bytes of a tile
     TILE_ROWS,               # without the zeros
-    LINES_AHEAD,             # cache lines of the next tile to ask for in each step
+    LINES_AHEAD,             # cache lines of the next tile to ask for in each step; 0: none
+    FETCH_FIRST,             # 1: ask for the first tile before starting
+    NEXT, NEXT_BYTES,        # what to ask for during the last tile: the next population's first
     PARAMETERS,              # [tile][bias, threshold, v_init, leak][lane]
     DRIVE,                   # [y][x][tile][lane] current that replaces the bias, or 0
     MEMBRANES, RESUME,       # [y][x][tile][lane] to keep membranes in, or 0; 1 to start from them
@@ -39,8 +41,8 @@ __all__ = ["integrate", "specialise"]
     BUDGET,                  # events that a partial sum can take without leaving its range
     SYNAPSES, N_SYNAPSES,
     TAPS, N_TAPS,
-) = range(0, 8 * 20, 8)  # fmt: skip
-JOB_BYTES = 8 * 20
+) = range(0, 8 * 23, 8)  # fmt: skip
+JOB_BYTES = 8 * 23
 
 # A synapse: events gathered through a kernel.
 (
@@ -168,14 +170,14 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
     tile_bytes, zero_row, lines_ahead = load_i64(job + TILE_BYTES), load_i64(job + TILE_ROWS), load_i64(job + LINES_AHEAD)
     vector_bytes, row_bytes = vector.membrane_bytes(fmt), vector.row_bytes(fmt)
     mask_bytes, event_bytes = vector.mask_bytes(fmt), vector.event_bytes(events)
-    if lines_ahead:
+    if load_i64(job + FETCH_FIRST):
         first = load_i64(job + WEIGHTS) + tile_from * tile_bytes
         for line in range(first, first + tile_bytes, 64):
             prefetch(line)
     for tile in range(tile_from, tile_to):
         weights = load_i64(job + WEIGHTS) + tile * tile_bytes
-        ahead = weights + tile_bytes
-        ahead_end = ahead + tile_bytes if tile + 1 < tile_to else ahead
+        ahead = weights + tile_bytes if tile + 1 < tile_to else load_i64(job + NEXT)
+        ahead_end = ahead + (tile_bytes if tile + 1 < tile_to else load_i64(job + NEXT_BYTES))
         parameters = load_i64(job + PARAMETERS) + 4 * tile * vector_bytes
         threshold = vector.load(fmt, parameters + vector_bytes)
         for y in range(y_from, y_to):
@@ -191,10 +193,9 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
                     listed = t % LIST_STEPS
                     if listed == 0 and scratch < taps:
                         list_events(events, scratch, taps, t, min(t + LIST_STEPS, n_steps), zero_row, taps_end, taps_end + 8 * LIST_STEPS + 8)
-                    if lines_ahead and ahead < ahead_end:
-                        for _ in range(lines_ahead):
-                            prefetch(ahead)
-                            ahead += 64
+                    for line in range(ahead, min(ahead + 64 * lines_ahead, ahead_end), 64):
+                        prefetch(line)
+                    ahead += 64 * lines_ahead
                     if leaky:
                         v = vector.leak(fmt, v, vector.load(fmt, parameters + 3 * vector_bytes))
                     if scratch < taps:

@@ -59,7 +59,7 @@ def prefetch(context, address):
         i32 = ir.IntType(32)
         line = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
         function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [line.type, i32, i32, i32]), "llvm.prefetch.p0")
-        builder.call(function, [line, i32(0), i32(2), i32(1)])
+        builder.call(function, [line, i32(0), i32(2), i32(1)])  # a read, into the second-level cache, of data
         return context.get_dummy_value()
 
     return types.void(types.int64), generate

@@ -16,6 +16,7 @@ from numba import types
 
 from . import vector
 from .jit import inner, kernel
+from .layout import LEAST_PLANES
 from .memory import load_i32, load_i64, load_u64, pop_count, store_i32, store_i64, store_u64, trailing_zeros
 
 __all__ = ["bit_positions", "count_events", "count_reaching", "count_spikes", "specialise"]
@@ -28,7 +29,7 @@ __all__ = ["bit_positions", "count_events", "count_reaching", "count_spikes", "s
     PARTS, N_PARTS,          # [part][first channel, last + 1] int64
     PART_CHANNELS,           # ids are column * PART_CHANNELS + channel - first channel
     SOURCES, N_SOURCES,
-    PLANES,                  # scratch: N_PLANES words of bit-sliced counters, at least `LEAST_PLANES`, zeroed
+    PLANES,                  # scratch: N_PLANES words of bit-sliced counters, at least `LEAST_PLANES`
     N_PLANES,
     POSITIONS,               # [256] uint64: the positions of a byte's set bits, a byte each, lowest first
 ) = range(0, 8 * 14, 8)  # fmt: skip
@@ -54,7 +55,7 @@ def window_sum(source, step, y, x, word, planes, n_planes):
 
     Plane j holds bit j of 64 counters, one a channel.
     """
-    for j in range(n_planes):
+    for j in range(max(n_planes, LEAST_PLANES)):
         store_u64(planes + 8 * j, types.uint64(0))
     top = y * load_i64(source + Q_STRIDE_Y) - load_i64(source + Q_PAD_TOP)
     left = x * load_i64(source + Q_STRIDE_X) - load_i64(source + Q_PAD_LEFT)
@@ -75,8 +76,22 @@ def window_sum(source, step, y, x, word, planes, n_planes):
 
 
 @inner
+def window_any(source, step, y, x, word):
+    """The lanes in which any mask of a pooling window has a bit."""
+    top = y * load_i64(source + Q_STRIDE_Y) - load_i64(source + Q_PAD_TOP)
+    left = x * load_i64(source + Q_STRIDE_X) - load_i64(source + Q_PAD_LEFT)
+    masks = load_i64(source + Q_MASKS) + step * load_i64(source + Q_STEP_BYTES) + 8 * word
+    some = types.uint64(0)
+    for wy in range(max(top, 0), min(top + load_i64(source + Q_KERNEL_Y), load_i64(source + Q_HEIGHT))):
+        line = masks + wy * load_i64(source + Q_ROW_BYTES)
+        for wx in range(max(left, 0), min(left + load_i64(source + Q_KERNEL_X), load_i64(source + Q_WIDTH))):
+            some |= load_u64(line + wx * load_i64(source + Q_WORD_BYTES))
+    return some
+
+
+@inner
 def counter(planes, n_planes, bit):
-    """The value of one of the bit-sliced counters; there is room for four planes at least."""
+    """The value of one of the bit-sliced counters; four planes are always there."""
     shift = types.uint64(bit)
     value = (load_u64(planes) >> shift) & _ONE
     value |= ((load_u64(planes + 8) >> shift) & _ONE) << types.uint64(1)
@@ -234,7 +249,7 @@ def count_events(job, source, reach_y, reach_x, total):
                 line += x * load_i64(source + Q_WORD_BYTES)
                 for word in range(load_i64(source + Q_WORD_BYTES) // 8):
                     if pooled:
-                        n += pop_count(window_sum(source, t, y, x, word, load_i64(job + PLANES), load_i64(job + N_PLANES)))
+                        n += pop_count(window_any(source, t, y, x, word))
                     else:
                         n += pop_count(load_u64(line + 8 * word))
             n_events += n
