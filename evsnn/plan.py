@@ -76,10 +76,12 @@ class GatherPlan:
         return self.synapse.kernel[0] * self.synapse.kernel[1] * self.part_channels
 
     @property
-    def plain(self) -> bool:
-        """One source without a pool, in one part, columns in order."""
+    def simple(self) -> bool:
+        """One source, in one part, columns in order, no pool or pools of 2x2 side by side: what `build_simple` takes."""
         s = self.synapse
-        return len(s.sources) == len(self.parts) == 1 and not s.pooled and s.dilation[1] == 1
+        pool = s.sources[0].pool
+        plain = pool is None or (pool.kernel == pool.stride == (2, 2) and not any(pool.padding))
+        return len(s.sources) == len(self.parts) == 1 and plain and s.dilation[1] == 1
 
     def n_pointers(self, n_steps: int) -> int:
         return len(self.parts) * (n_steps * self.synapse.shape[1] * self.synapse.shape[2] + 1)

@@ -34,7 +34,7 @@ class Kernels:
     def __init__(self, p: PopulationPlan):
         events = vector.Events(p.id_bits, p.graded)
         self.integrate = integrate.specialise(vector.Vectors(p.membrane, p.partial, p.weight_type, p.lanes), events)
-        self.build = [queue.specialise(events, g.plain) for g in p.gathers]
+        self.build = [queue.specialise(events, g.simple) for g in p.gathers]
         self.current = current.specialise(vector.Vectors(p.membrane, p.membrane, p.weight_type, p.lanes)) if p.population.drives else None
         self.count_spikes = queue.count_spikes.compile((types.int64,) * 2)
         self.count_reaching = queue.count_reaching.compile((types.int64,) * 7) if p.gathers else None

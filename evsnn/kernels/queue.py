@@ -103,9 +103,9 @@ def counter(planes, n_planes, bit):
 
 
 @inner
-def put_plain(events, event, bits, base, positions):
-    """Write an event for each set bit, eight channels at a time, without branches; return where they end."""
-    for _ in range(8):
+def put_plain(events, event, bits, n_bytes, base, positions):
+    """Write an event for each bit set in `n_bytes`, a byte at a time, without branches; return where they end."""
+    for _ in range(n_bytes):
         byte = types.int64(bits & _BYTE)
         vector.put_ids(events, event, load_u64(positions + 8 * byte), base)
         event += vector.event_bytes(events) * pop_count(types.uint64(byte))
@@ -180,35 +180,67 @@ def build(events, job):
                                     if vector.graded(events):
                                         event = put_graded(events, event, bits, base + 64 * word, planes, 0)
                                     elif bits != 0:
-                                        event = put_plain(events, event, bits, base + 64 * word, positions)
+                                        event = put_plain(events, event, bits, 8, base + 64 * word, positions)
                         source += SOURCE_BYTES
         store_i32(pointer, (event - queue) // event_bytes)
         pointer += 4
 
 
+@inner
+def put_quads(events, event, a, b, c, d, base):
+    """Write a graded event for each bit set in any of four masks; return where they end."""
+    ones, twos = (a ^ b) ^ (c ^ d), (a & b) ^ (c & d) ^ ((a ^ b) & (c ^ d))  # two of the bits of a sum of four
+    fours = a & b & c & d
+    bits = a | b | c | d
+    while bits != 0:
+        bit = trailing_zeros(bits)
+        shift = types.uint64(bit)
+        count = ((ones >> shift) & _ONE) | (((twos >> shift) & _ONE) << _ONE) | (((fours >> shift) & _ONE) << types.uint64(2))
+        vector.put_event(events, event, base + bit, types.int64(count))
+        event += vector.event_bytes(events)
+        bits &= bits - _ONE
+    return event
+
+
 @kernel
-def build_plain(events, job):
-    """The same for one source without a pool, in one part, columns in order: most queues."""
+def build_simple(events, job):
+    """The same for most queues: one source, in one part, columns in order, no pool or pools of 2x2 side by side."""
     n_steps, height, width = load_i64(job + N_STEPS), load_i64(job + HEIGHT), load_i64(job + WIDTH)
     channels, positions = load_i64(job + PART_CHANNELS), load_i64(job + POSITIONS)
     pointer, queue = load_i64(job + POINTERS), load_i64(job + EVENTS)
-    n_words = load_i64(load_i64(job + SOURCES) + Q_WORD_BYTES) // 8
-    mask = load_i64(load_i64(job + SOURCES) + Q_MASKS)
+    source = load_i64(job + SOURCES)
+    pooled = load_i64(source + Q_KERNEL_Y) > 0
+    word_bytes, row_bytes, step_bytes = load_i64(source + Q_WORD_BYTES), load_i64(source + Q_ROW_BYTES), load_i64(source + Q_STEP_BYTES)
+    n_words = (channels + 63) // 64
+    last_bytes = (channels - 64 * (n_words - 1) + 7) // 8
     event_bytes = vector.event_bytes(events)
     event = queue
-    for _ in range(n_steps * height):
-        for x in range(width):
-            store_i32(pointer, (event - queue) // event_bytes)
-            pointer += 4
-            base = x * channels
-            for _ in range(n_words):
-                bits = load_u64(mask)
-                if vector.graded(events):
-                    event = put_graded(events, event, bits, base, 0, 0)
-                elif bits != 0:
-                    event = put_plain(events, event, bits, base, positions)
-                mask += 8
-                base += 64
+    for t in range(n_steps):
+        for y in range(height):
+            line = load_i64(source + Q_MASKS) + t * step_bytes + (2 * y if pooled else y) * row_bytes
+            for x in range(width):
+                store_i32(pointer, (event - queue) // event_bytes)
+                pointer += 4
+                mask = line + (2 * x if pooled else x) * word_bytes
+                base = x * channels
+                for word in range(n_words):
+                    n_bytes = 8 if word + 1 < n_words else last_bytes
+                    bits = load_u64(mask)
+                    if pooled:
+                        right, below, diagonal = load_u64(mask + word_bytes), load_u64(mask + row_bytes), load_u64(mask + row_bytes + word_bytes)
+                        if vector.graded(events):
+                            event = put_quads(events, event, bits, right, below, diagonal, base)
+                        elif (bits | right | below | diagonal) != 0:
+                            event = put_plain(events, event, bits, n_bytes, base, positions)
+                            event = put_plain(events, event, right, n_bytes, base, positions)
+                            event = put_plain(events, event, below, n_bytes, base, positions)
+                            event = put_plain(events, event, diagonal, n_bytes, base, positions)
+                    elif vector.graded(events):
+                        event = put_graded(events, event, bits, base, 0, 0)
+                    elif bits != 0:
+                        event = put_plain(events, event, bits, n_bytes, base, positions)
+                    mask += 8
+                    base += 64
     store_i32(pointer, (event - queue) // event_bytes)
 
 
@@ -276,7 +308,7 @@ def bit_positions() -> np.ndarray:
     return table.view(np.uint64).ravel()
 
 
-def specialise(events: vector.Events, plain: bool):
-    """The compiled `build_plain` or `build` for these events: a function of the job's address."""
-    compiled = (build_plain if plain else build).compile((events.numba_type, types.int64))
+def specialise(events: vector.Events, simple: bool):
+    """The compiled `build_simple` or `build` for these events: a function of the job's address."""
+    compiled = (build_simple if simple else build).compile((events.numba_type, types.int64))
     return partial(compiled, None)
