@@ -263,7 +263,7 @@ def _population(population: Population, membrane: str) -> PopulationPlan:
     ids = max(sum(g.rows for g in gathers) + 1, max((g.part_channels * g.synapse.shape[2] for g in gathers), default=0))
     largest = max((g.synapse.max_count for g in gathers), default=1)
     graded = largest > (1 if membrane == "float32" else _REPEATED)
-    id_bits = 16 if max(ids, largest + 1) <= 1 << 16 else 32
+    id_bits = 16 if ids <= 1 << 16 and (not graded or largest <= (256 if membrane == "float32" else 65535)) else 32
     partial, budget = membrane, 1 << 31
     largest_term = 127 * (largest if graded else 1)
     if membrane == "int32" and 32767 // largest_term >= _LEAST_BUDGET:

@@ -32,13 +32,12 @@ class Kernels:
     """The compiled kernels of one population."""
 
     def __init__(self, p: PopulationPlan):
-        events = vector.Events(p.id_bits, p.graded)
+        events = vector.Events(p.id_bits, ("float32" if p.membrane == "float32" else "integer") if p.graded else "")
         self.integrate = integrate.specialise(vector.Vectors(p.membrane, p.partial, p.weight_type, p.lanes), events)
         self.build = [queue.specialise(events, g.simple) for g in p.gathers]
         self.current = current.specialise(vector.Vectors(p.membrane, p.membrane, p.weight_type, p.lanes)) if p.population.drives else None
         self.count_spikes = queue.count_spikes.compile((types.int64,) * 2)
-        self.count_reaching = queue.count_reaching.compile((types.int64,) * 7) if p.gathers else None
-        self.count_events = queue.count_events.compile((types.int64,) * 5) if p.taps or p.gathers else None
+        self.count_events = queue.count_events.compile((types.int64,) * 2)
 
 
 class _Job:
@@ -102,8 +101,8 @@ class Stage:
         self.seconds = 0.0
         self.queues: list[_Queue] = []
         for gather in p.gathers:
-            self.queues.append(_Queue(gather, p, masks, queues, self.queues[-1].end if self.queues else 0, planes))
-        self.taps = [_Tap(t, masks) for t in p.taps]
+            self.queues.append(_Queue(gather, p, masks, queues, self.queues[-1].end if self.queues else 0, planes, self.total))
+        self.taps = [_Tap(t, masks, self.total) for t in p.taps]
         self.synapses = self._synapses()
         self.job = self._job()
         self.current_job = self._current_job() if p.population.drives else None
@@ -130,20 +129,15 @@ class Stage:
         if n_steps != self.steps:
             self._set_steps(n_steps)
         rows_read = 0
-        total = self.total.ctypes.data
+        rows_read = 0
         for q, build in zip(self.queues, self.kernels.build):
             build(q.job.address)
-            if q.counts_once:
-                self.kernels.count_reaching(q.pointers, n_steps, q.height, q.width, q.reach_y.ctypes.data, q.reach_x.ctypes.data, total)
+            if q.gather.simple:
                 rows_read += self._count(q.gather.synapse)
             else:
-                for i in range(len(q.gather.synapse.sources)):
-                    source = q.sources.address + i * queue.SOURCE_BYTES
-                    self.kernels.count_events(q.job.address, source, q.reach_y.ctypes.data, q.map_reach_x.ctypes.data, total)
-                    rows_read += self._count(q.gather.synapse)
+                rows_read += self._count_sources(q.job, q.sources, q.gather.synapse)
         for t in self.taps:
-            self.kernels.count_events(t.job.address, t.source.address, t.reach_y.ctypes.data, t.reach_x.ctypes.data, total)
-            self._count(t.synapse)
+            self._count_sources(t.job, t.source, t.synapse)
         fetch = rows_read > self.plan.tile_rows // 2  # most of a tile will be read
         self.job.put(integrate.LINES_AHEAD, self.lines_ahead if fetch else 0)
         self.job.put(integrate.FETCH_FIRST, fetch and self.fetch_first)
@@ -152,6 +146,14 @@ class Stage:
         if self.masks is not None:
             self.n_spikes += self.kernels.count_spikes(self.masks.ctypes.data, self.masks[:n_steps].size)
         self.seconds += time.perf_counter() - started
+
+    def _count_sources(self, job: _Job, sources: _Job, synapse: Synapse) -> int:
+        """Count the events of a synapse from its sources' masks."""
+        n_reached = 0
+        for i in range(len(synapse.sources)):
+            self.kernels.count_events(job.address, sources.address + i * queue.SOURCE_BYTES)
+            n_reached += self._count(synapse)
+        return n_reached
 
     def _count(self, synapse: Synapse) -> int:
         """Add the events just counted; the number of output positions that they reached."""
@@ -232,37 +234,35 @@ class Stage:
 class _Queue:
     """One synapse's event queue: where it lies in the workspace's memory, and the job that builds it."""
 
-    def __init__(self, gather: GatherPlan, p: PopulationPlan, masks: dict[int, np.ndarray], memory: np.ndarray, start: int, planes: np.ndarray):
+    def __init__(self, gather: GatherPlan, p: PopulationPlan, masks: dict[int, np.ndarray], memory: np.ndarray, start: int, planes: np.ndarray,
+                 total: np.ndarray):  # fmt: skip
         synapse, k = gather.synapse, queue
         self.gather, self.memory = gather, memory
-        self.height, self.width = synapse.shape[1:]
-        self.counts_once = len(gather.parts) == 1 and (p.graded or not synapse.pooled)  # each pooled position is one event
         steps = masks[synapse.sources[0].population].shape[0]
         pointer_bytes = -(-4 * gather.n_pointers(steps) // 8) * 8
         self.pointers = memory.ctypes.data + start
         self.events = self.pointers + pointer_bytes
         self.end = start + pointer_bytes + -(-(gather.n_events(steps, p.graded) * p.event_bytes + COPY_BYTES) // 8) * 8
-        self.reach_y, self.map_reach_x = synapse.reach(0), synapse.reach(1)
-        self.reach_x = self.map_reach_x[gather.columns]
         offsets = np.cumsum([0, *(source.shape[0] for source in synapse.sources)])
         self.sources = _Job(k.SOURCE_BYTES, *(_source(s, masks[s.population], int(offset)) for s, offset in zip(synapse.sources, offsets)))
         self.job = _Job(k.JOB_BYTES, {
-            k.HEIGHT: self.height, k.WIDTH: self.width, k.EVENTS: self.events, k.POINTERS: self.pointers, k.COLUMNS: gather.columns, k.PARTS: gather.parts,
+            k.HEIGHT: synapse.shape[1], k.WIDTH: synapse.shape[2], k.EVENTS: self.events, k.POINTERS: self.pointers, k.COLUMNS: gather.columns, k.PARTS: gather.parts,
             k.N_PARTS: len(gather.parts), k.PART_CHANNELS: gather.part_channels, k.SOURCES: self.sources, k.N_SOURCES: len(synapse.sources),
             k.PLANES: planes, k.N_PLANES: synapse.max_count.bit_length(), k.POSITIONS: _POSITIONS,
+            k.REACH_Y: synapse.reach(0), k.REACH_X: synapse.reach(1), k.TOTAL: total,
         })  # fmt: skip
 
 
 class _Tap:
     """One synapse of one weight a channel: its source's masks, and the job that counts its events."""
 
-    def __init__(self, tap: TapPlan, masks: dict[int, np.ndarray]):
+    def __init__(self, tap: TapPlan, masks: dict[int, np.ndarray], total: np.ndarray):
         self.synapse = tap.synapse
         source = tap.synapse.sources[0]
         self.masks = masks[source.population]
         self.source = _Job(queue.SOURCE_BYTES, _source(source, self.masks, 0))
-        self.job = _Job(queue.JOB_BYTES, {queue.HEIGHT: self.synapse.shape[1], queue.WIDTH: self.synapse.shape[2]})
-        self.reach_y, self.reach_x = self.synapse.reach(0), self.synapse.reach(1)
+        s, k = self.synapse, queue
+        self.job = _Job(k.JOB_BYTES, {k.HEIGHT: s.shape[1], k.WIDTH: s.shape[2], k.REACH_Y: s.reach(0), k.REACH_X: s.reach(1), k.TOTAL: total})
 
     def slots(self, weights: np.ndarray) -> Slots:
         s, k = self.synapse, integrate

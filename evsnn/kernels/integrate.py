@@ -168,8 +168,7 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
     drive, membranes, resume = load_i64(job + DRIVE), load_i64(job + MEMBRANES), load_i64(job + RESUME)
     leaky, budget = load_i64(job + LEAKY), load_i64(job + BUDGET) * vector.event_bytes(events)
     tile_bytes, zero_row, lines_ahead = load_i64(job + TILE_BYTES), load_i64(job + TILE_ROWS), load_i64(job + LINES_AHEAD)
-    vector_bytes, row_bytes = vector.membrane_bytes(fmt), vector.row_bytes(fmt)
-    mask_bytes, event_bytes = vector.mask_bytes(fmt), vector.event_bytes(events)
+    vector_bytes, mask_bytes, event_bytes = vector.membrane_bytes(fmt), vector.mask_bytes(fmt), vector.event_bytes(events)
     if load_i64(job + FETCH_FIRST):
         first = load_i64(job + WEIGHTS) + tile_from * tile_bytes
         for line in range(first, first + tile_bytes, 64):
@@ -204,13 +203,13 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
                         while end - event > budget:  # a partial sum could leave its range: bring it home
                             stop = event + budget
                             while event < stop:
-                                s = vector.add_row(fmt, events, s, weights + vector.event_id(events, event) * row_bytes, vector.event_count(events, event))
+                                s = vector.add_event(fmt, events, s, weights, event)
                                 event += event_bytes
                             v = vector.merge(fmt, v, s)
                             s = vector.begin(fmt, v)
                         while event < end:
                             for _ in range(UNROLL):
-                                s = vector.add_row(fmt, events, s, weights + vector.event_id(events, event) * row_bytes, vector.event_count(events, event))
+                                s = vector.add_event(fmt, events, s, weights, event)
                                 event += event_bytes
                         v = vector.merge(fmt, v, s)
                     tap = taps

@@ -19,7 +19,7 @@ from .jit import inner, kernel
 from .layout import LEAST_PLANES
 from .memory import load_i32, load_i64, load_u64, pop_count, store_i32, store_i64, store_u64, trailing_zeros
 
-__all__ = ["bit_positions", "count_events", "count_reaching", "count_spikes", "specialise"]
+__all__ = ["bit_positions", "count_events", "count_spikes", "specialise"]
 
 # Slots of a queue's job, int64 each.
 (
@@ -32,8 +32,10 @@ __all__ = ["bit_positions", "count_events", "count_reaching", "count_spikes", "s
     PLANES,                  # scratch: N_PLANES words of bit-sliced counters, at least `LEAST_PLANES`
     N_PLANES,
     POSITIONS,               # [256] uint64: the positions of a byte's set bits, a byte each, lowest first
-) = range(0, 8 * 14, 8)  # fmt: skip
-JOB_BYTES = 8 * 14
+    REACH_Y, REACH_X,        # [height], [width] int64: output rows and columns that a position of the map reaches
+    TOTAL,                   # [2] int64: events, a pooled position counting once, and the same times their reach
+) = range(0, 8 * 17, 8)  # fmt: skip
+JOB_BYTES = 8 * 17
 
 # A source: masks of a population, perhaps seen through a pooling window.
 (
@@ -204,7 +206,10 @@ def put_quads(events, event, a, b, c, d, base):
 
 @kernel
 def build_simple(events, job):
-    """The same for most queues: one source, in one part, columns in order, no pool or pools of 2x2 side by side."""
+    """The same for most queues: one source, in one part, columns in order, no pool or pools of 2x2 side by side.
+
+    Counts the events, too.
+    """
     n_steps, height, width = load_i64(job + N_STEPS), load_i64(job + HEIGHT), load_i64(job + WIDTH)
     channels, positions = load_i64(job + PART_CHANNELS), load_i64(job + POSITIONS)
     pointer, queue = load_i64(job + POINTERS), load_i64(job + EVENTS)
@@ -215,12 +220,15 @@ def build_simple(events, job):
     last_bytes = (channels - 64 * (n_words - 1) + 7) // 8
     event_bytes = vector.event_bytes(events)
     event = queue
+    n_events, n_reached = 0, 0
     for t in range(n_steps):
         for y in range(height):
             line = load_i64(source + Q_MASKS) + t * step_bytes + (2 * y if pooled else y) * row_bytes
+            reached_in_row = 0
             for x in range(width):
                 store_i32(pointer, (event - queue) // event_bytes)
                 pointer += 4
+                n = 0
                 mask = line + (2 * x if pooled else x) * word_bytes
                 base = x * channels
                 for word in range(n_words):
@@ -228,6 +236,7 @@ def build_simple(events, job):
                     bits = load_u64(mask)
                     if pooled:
                         right, below, diagonal = load_u64(mask + word_bytes), load_u64(mask + row_bytes), load_u64(mask + row_bytes + word_bytes)
+                        n += pop_count(bits | right | below | diagonal)
                         if vector.graded(events):
                             event = put_quads(events, event, bits, right, below, diagonal, base)
                         elif (bits | right | below | diagonal) != 0:
@@ -235,41 +244,25 @@ def build_simple(events, job):
                             event = put_plain(events, event, right, n_bytes, base, positions)
                             event = put_plain(events, event, below, n_bytes, base, positions)
                             event = put_plain(events, event, diagonal, n_bytes, base, positions)
-                    elif vector.graded(events):
-                        event = put_graded(events, event, bits, base, 0, 0)
-                    elif bits != 0:
-                        event = put_plain(events, event, bits, n_bytes, base, positions)
+                    else:
+                        n += pop_count(bits)
+                        if vector.graded(events):
+                            event = put_graded(events, event, bits, base, 0, 0)
+                        elif bits != 0:
+                            event = put_plain(events, event, bits, n_bytes, base, positions)
                     mask += 8
                     base += 64
+                n_events += n
+                reached_in_row += n * load_i64(load_i64(job + REACH_X) + 8 * x)
+            n_reached += reached_in_row * load_i64(load_i64(job + REACH_Y) + 8 * y)
     store_i32(pointer, (event - queue) // event_bytes)
+    store_i64(load_i64(job + TOTAL), n_events)
+    store_i64(load_i64(job + TOTAL) + 8, n_reached)
 
 
 @kernel
-def count_reaching(pointers, n_steps, height, width, reach_y, reach_x, total):
-    """Events of a queue of one part: their number into total[0], times their reach into total[1].
-
-    ``reach_y[y] * reach_x[column]`` (int64) is the number of output positions that position reaches.
-    """
-    n_events, n_reached = 0, 0
-    for y in range(height):
-        for column in range(width):
-            at = pointers + 4 * (y * width + column)
-            n = 0
-            for t in range(n_steps):
-                n += load_i32(at + 4) - load_i32(at)
-                at += 4 * height * width
-            n_events += n
-            n_reached += n * load_i64(reach_y + 8 * y) * load_i64(reach_x + 8 * column)
-    store_i64(total, n_events)
-    store_i64(total + 8, n_reached)
-
-
-@kernel
-def count_events(job, source, reach_y, reach_x, total):
-    """The same for one source of a queue's job, from its masks: for queues of several parts, and taps.
-
-    ``reach_x`` is in the map's own order of columns.
-    """
+def count_events(job, source):
+    """Events that one source of a job sends: what `build_simple` counts, for all other queues and for taps."""
     n_steps, height, width = load_i64(job + N_STEPS), load_i64(job + HEIGHT), load_i64(job + WIDTH)
     pooled = load_i64(source + Q_KERNEL_Y) > 0
     n_events, n_reached = 0, 0
@@ -285,9 +278,9 @@ def count_events(job, source, reach_y, reach_x, total):
                     else:
                         n += pop_count(load_u64(line + 8 * word))
             n_events += n
-            n_reached += n * load_i64(reach_y + 8 * y) * load_i64(reach_x + 8 * x)
-    store_i64(total, n_events)
-    store_i64(total + 8, n_reached)
+            n_reached += n * load_i64(load_i64(job + REACH_Y) + 8 * y) * load_i64(load_i64(job + REACH_X) + 8 * x)
+    store_i64(load_i64(job + TOTAL), n_events)
+    store_i64(load_i64(job + TOTAL) + 8, n_reached)
 
 
 @kernel

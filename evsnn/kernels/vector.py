@@ -29,7 +29,7 @@ from .layout import COPY_BYTES
 from .memory import pointer
 
 __all__ = [
-    "Events", "Vectors", "add", "add_masked", "add_product", "add_row", "begin", "copy_events", "event_bytes", "event_count", "event_id", "graded",
+    "Events", "Vectors", "add", "add_event", "add_masked", "add_product", "begin", "copy_events", "event_bytes", "graded",
     "leak", "load", "mask", "membrane_bytes", "merge", "mask_bytes", "pad_events", "put_event", "put_ids", "reset", "row_bytes", "store", "store_mask", "zero",
 ]  # fmt: skip
 
@@ -75,10 +75,21 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Events:
-    """How an event is stored: an id of `id_bits` bits, and for graded events a count of as many."""
+    """How an event is stored: an id of `id_bits` bits and, where it is graded, a count of as many above it.
+
+    Parameters
+    ----------
+    id_bits : {16, 32}
+    count : {"", "integer", "float32"}
+        "float32": the upper bits of the count's float32, which are all of it up to 256 in 16 bits.
+    """
 
     id_bits: int
-    graded: bool
+    count: str = ""
+
+    @property
+    def graded(self) -> bool:
+        return bool(self.count)
 
     @property
     def bytes(self) -> int:
@@ -246,17 +257,33 @@ def merge(context, fmt, v, s):
     return v(fmt, v, s), generate
 
 
+def _count(builder, events: Events, address, vector: _Vector):
+    """The count of a graded event in every lane."""
+    bits = 8 * events.bytes
+    above = ir.Constant(_I64, events.id_bits // 8)
+    if events.count == "float32" and events.id_bits == 16:  # the lower half of the word is the id
+        word = _Vector("int32", vector.lanes)
+        lanes = _splat(builder, builder.load(pointer(builder, address, ir.IntType(bits)), align=bits // 8), word)
+        return builder.bitcast(builder.and_(lanes, ir.Constant(word.llvm, [0xFFFF0000 - (1 << 32)] * vector.lanes)), vector.llvm)
+    stored = ir.FloatType() if events.count == "float32" else ir.IntType(events.id_bits)
+    count = builder.load(pointer(builder, builder.add(address, above), stored), align=events.id_bits // 8)
+    if events.count == "integer":
+        element = _ELEMENTS[vector.element]
+        count = builder.trunc(count, element) if element.width < events.id_bits else builder.zext(count, element) if element.width > events.id_bits else count
+    return _splat(builder, count, vector)
+
+
 @intrinsic
-def add_row(context, fmt, events, s, address, count):
-    """s + row, or s + count * row for graded events: one product, then one sum, never fused."""
-    spec, graded = fmt.selects, events.selects.graded
+def add_event(context, fmt, events, s, weights, address):
+    """s + the weight row of the event at `address`; for graded events s + count * row, one product, then one sum, never fused."""
+    spec, stored = fmt.selects, events.selects
 
     def generate(context, builder, signature, args):
-        row = _row(builder, args[3], spec)
-        if graded and s.element == "float32":
-            row = builder.fmul(_splat(builder, builder.sitofp(args[4], ir.FloatType()), s), row)
-        elif graded:
-            row = builder.mul(_splat(builder, builder.trunc(args[4], _ELEMENTS[s.element]), s), row)
+        number = builder.load(pointer(builder, args[4], ir.IntType(stored.id_bits)), align=stored.id_bits // 8)
+        row_bytes = ir.Constant(_I64, spec.row_bytes)
+        row = _row(builder, builder.add(args[3], builder.mul(builder.zext(number, _I64), row_bytes)), spec)
+        if stored.graded:
+            row = (builder.fmul if s.element == "float32" else builder.mul)(_count(builder, stored, args[4], s), row)
         return _sum(builder, s, args[2], row)
 
     return s(fmt, events, s, types.int64, types.int64), generate
@@ -339,37 +366,6 @@ def leak(context, fmt, v, factor):
     return v(fmt, v, factor), generate
 
 
-@intrinsic
-def event_id(context, events, address):
-    """The id of an event."""
-    spec = events.selects
-
-    def generate(context, builder, signature, args):
-        stored = ir.IntType(8 * spec.bytes)
-        value = builder.load(pointer(builder, args[1], stored), align=spec.bytes)
-        if spec.graded:
-            value = builder.and_(value, ir.Constant(stored, (1 << spec.id_bits) - 1))
-        return value if spec.bytes == 8 else builder.zext(value, _I64)
-
-    return types.int64(events, types.int64), generate
-
-
-@intrinsic
-def event_count(context, events, address):
-    """The count of a graded event; 1 for all others."""
-    spec = events.selects
-
-    def generate(context, builder, signature, args):
-        if not spec.graded:
-            return ir.Constant(_I64, 1)
-        stored = ir.IntType(8 * spec.bytes)
-        value = builder.load(pointer(builder, args[1], stored), align=spec.bytes)
-        value = builder.lshr(value, ir.Constant(stored, spec.id_bits))
-        return value if spec.bytes == 8 else builder.zext(value, _I64)
-
-    return types.int64(events, types.int64), generate
-
-
 def _id_lanes(spec: Events):
     """The ids of the events in `COPY_BYTES` as a vector type, and 1 where a lane is an id (not a count)."""
     n = 8 * COPY_BYTES // spec.id_bits
@@ -431,10 +427,12 @@ def put_event(context, events, address, number, count):
     spec = events.selects
 
     def generate(context, builder, signature, args):
-        stored = ir.IntType(8 * spec.bytes)
-        value = args[2]
+        stored, value, count = ir.IntType(8 * spec.bytes), args[2], args[3]
+        if spec.count == "float32":
+            word = builder.bitcast(builder.sitofp(count, ir.FloatType()), ir.IntType(32))
+            count = builder.zext(builder.lshr(word, ir.Constant(ir.IntType(32), 32 - spec.id_bits)) if spec.id_bits < 32 else word, _I64)
         if spec.graded:
-            value = builder.or_(value, builder.shl(args[3], ir.Constant(_I64, spec.id_bits)))
+            value = builder.or_(value, builder.shl(count, ir.Constant(_I64, spec.id_bits)))
         builder.store(value if spec.bytes == 8 else builder.trunc(value, stored), pointer(builder, args[1], stored), align=spec.bytes)
         return context.get_dummy_value()
 
