@@ -108,12 +108,10 @@ def list_events(events, runs, runs_end, t, t_end, zero_row, lists, at):
             ahead, queue, row = t * load_i64(run + R_STEP), load_i64(run + R_EVENTS), load_i64(run + R_WEIGHTS)
             event = queue + event_bytes * load_i32(load_i64(run + R_FIRST) + ahead)
             end = queue + event_bytes * load_i32(load_i64(run + R_LAST) + ahead)
-            stop = at + end - event
-            while event < end:
-                vector.copy_events(events, event, at, row)
-                event += COPY_BYTES
-                at += COPY_BYTES
-            at = stop
+            vector.copy_events(events, event, at, row)  # most runs are that short: no branch to mispredict
+            for more in range(COPY_BYTES, end - event, COPY_BYTES):
+                vector.copy_events(events, event + more, at + more, row)
+            at += end - event
             run += RUN_BYTES
         vector.pad_events(events, at, zero_row)
         n = (at - load_i64(lists)) // event_bytes
