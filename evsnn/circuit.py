@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -156,7 +157,7 @@ class Population:
     v_init: np.ndarray
     leak: float = 1.0
 
-    @property
+    @cached_property
     def label(self) -> str:
         """What charges it, for people."""
         return " + ".join(s.label for s in (*self.drives, *self.synapses)) or "bias"
@@ -165,7 +166,7 @@ class Population:
     def n_neurons(self) -> int:
         return self.shape[0] * self.shape[1] * self.shape[2]
 
-    @property
+    @cached_property
     def macs(self) -> int:
         """Multiply-adds of the analog current, borders exact."""
         return sum(fan_out(drive) * drive.shape[0] for drive in self.drives)

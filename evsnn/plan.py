@@ -75,7 +75,7 @@ class GatherPlan:
         """Weight rows in a tile."""
         return self.synapse.kernel[0] * self.synapse.kernel[1] * self.part_channels
 
-    @property
+    @cached_property
     def simple(self) -> bool:
         """One source, in one part, columns in order, no pool or pools of 2x2 side by side: what `build_simple` takes."""
         s = self.synapse
@@ -143,11 +143,11 @@ class PopulationPlan:
         """uint64 words of a position's spike mask."""
         return words_of(self.n_tiles * self.lanes)
 
-    @property
+    @cached_property
     def tile_rows(self) -> int:
         return sum(gather.rows for gather in self.gathers)
 
-    @property
+    @cached_property
     def positions(self) -> int:
         return self.population.shape[1] * self.population.shape[2]
 

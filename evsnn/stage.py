@@ -14,7 +14,7 @@ import numpy as np
 from numba import types
 
 from .circuit import Source, Synapse
-from .kernels import current, integrate, queue, vector
+from .kernels import current, fire, integrate, queue, vector
 from .kernels.layout import COPY_BYTES
 from .plan import GatherPlan, Packed, PopulationPlan, TapPlan, aligned
 from .reference import pooled_input
@@ -33,9 +33,11 @@ class Kernels:
 
     def __init__(self, p: PopulationPlan):
         events = vector.Events(p.id_bits, ("float32" if p.membrane == "float32" else "integer") if p.graded else "")
-        self.integrate = integrate.specialise(vector.Vectors(p.membrane, p.partial, p.weight_type, p.lanes), events)
+        fmt, direct = (vector.Vectors(p.membrane, partial, p.weight_type, p.lanes) for partial in (p.partial, p.membrane))
+        self.fires_only = bool(p.population.drives) and not p.population.synapses and p.population.v_threshold is not None
+        self.integrate = fire.specialise(direct) if self.fires_only else integrate.specialise(fmt, events)
         self.build = [queue.specialise(events, g.simple) for g in p.gathers]
-        self.current = current.specialise(vector.Vectors(p.membrane, p.membrane, p.weight_type, p.lanes)) if p.population.drives else None
+        self.current = current.specialise(direct) if p.population.drives else None
         self.count_spikes = queue.count_spikes.compile((types.int64,) * 2)
         self.count_events = queue.count_events.compile((types.int64,) * 2)
 
@@ -53,6 +55,7 @@ class _Job:
     def __init__(self, record_bytes: int, *records: Slots):
         self._words = record_bytes // 8
         self._slots = np.zeros(max(1, len(records)) * self._words, np.int64)
+        self.address = self._slots.ctypes.data
         self._held: list[np.ndarray | _Job] = []
         for i, slots in enumerate(records):
             self.set(slots, i)
@@ -67,10 +70,6 @@ class _Job:
     def put(self, offset: int, value: int, record: int = 0) -> None:
         """Change a number, not an address: nothing is held."""
         self._slots[record * self._words + offset // 8] = value
-
-    @property
-    def address(self) -> int:
-        return self._slots.ctypes.data
 
 
 class Stage:
@@ -94,6 +93,8 @@ class Stage:
         self.values = [np.zeros((*d.shape[1:], d.shape[0]), element) for d in p.population.drives]
         self.pool, self.threads = pool if p.n_tiles * p.positions >= threads else None, threads
         self.scratch = [aligned(p.scratch_bytes) for _ in range(threads if self.pool else 1)]
+        self.scratch_addresses = [(scratch.ctypes.data,) for scratch in self.scratch]
+        self.masks_address = 0 if out is None else out.ctypes.data
         self.total = np.zeros(2, np.int64)
         self.steps = self.lines_ahead = 0
         self.streamed = self.fetch_first = packed.weights.nbytes > _STREAMED_BYTES
@@ -142,9 +143,9 @@ class Stage:
         self.job.put(integrate.LINES_AHEAD, self.lines_ahead if fetch else 0)
         self.job.put(integrate.FETCH_FIRST, fetch and self.fetch_first)
         self.job.put(integrate.RESUME, resume)
-        self._split(self.kernels.integrate, self.job.address, scratch=True)
+        self._split(self.kernels.integrate, self.job.address, scratch=not self.kernels.fires_only)
         if self.masks is not None:
-            self.n_spikes += self.kernels.count_spikes(self.masks.ctypes.data, self.masks[:n_steps].size)
+            self.n_spikes += self.kernels.count_spikes(self.masks_address, n_steps * self.plan.positions * self.plan.words)
         self.seconds += time.perf_counter() - started
 
     def _count_sources(self, job: _Job, sources: _Job, synapse: Synapse) -> int:
@@ -183,7 +184,7 @@ class Stage:
     def _split(self, kernel: Callable, job: int, scratch: bool) -> None:
         """Call a kernel for all tiles and rows, on several threads where that pays."""
         tiles, height = self.plan.n_tiles, self.plan.population.shape[1]
-        own = [(s.ctypes.data,) if scratch else () for s in self.scratch]
+        own = self.scratch_addresses if scratch else [()] * self.threads
         if self.pool is None or tiles * self.plan.positions * max(1, self.steps) < _SPLIT_WORK:
             kernel(job, 0, tiles, 0, height, *own[0])
             return

@@ -5,6 +5,7 @@
 ``jit``        the decorator all kernels share
 ``queue``      spike masks -> event queues, and counts of both
 ``current``    the analog input's current, once a sample
+``fire``       a constant current alone -> membranes -> spike masks
 ``integrate``  event queues and masks -> membranes -> spike masks: the loop where the time goes
 
 Kernels allocate nothing, raise nothing and check nothing: every address and index they see was
