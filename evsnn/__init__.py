@@ -16,7 +16,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "errors": ("EvsnnError", "InputError", "MissingExtraError", "NetworkError", "RunError", "WeightsError"),
-    "network": ("Add", "AvgPool2d", "Concat", "Conv2d", "Flatten", "IF", "Input", "Layer", "Linear", "Network", "Readout", "Samples"),
+    "layers": ("Add", "AvgPool2d", "Concat", "Conv2d", "Flatten", "IF", "Input", "Layer", "Linear", "Readout"),
+    "network": ("Network", "Samples"),
     "quantized": ("QuantizedNetwork", "quantize"),
     "result": ("LayerResult", "Result"),
     "simulation": ("Simulator", "simulate"),

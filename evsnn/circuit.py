@@ -20,7 +20,8 @@ from functools import cached_property
 import numpy as np
 
 from .errors import NetworkError, RunError
-from .network import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Layer, Linear, Network, Readout, check_steps
+from .layers import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Layer, Linear, Readout, reach
+from .network import Network, check_steps
 
 __all__ = ["INPUT", "Circuit", "Pool", "Population", "Source", "Synapse", "lower"]
 
@@ -116,11 +117,7 @@ class Synapse:
 
     def reach(self, axis: int) -> np.ndarray:
         """How many output positions each input position reaches along an axis (0: y, 1: x)."""
-        size, kernel, stride, dilation = self.shape[1 + axis], self.kernel[axis], self.stride[axis], self.dilation[axis]
-        before, after = self.padding[axis], self.padding[2 + axis]
-        n_out = (size + before + after - (kernel - 1) * dilation - 1) // stride + 1
-        at = (np.arange(n_out)[:, None] * stride - before + np.arange(kernel) * dilation).ravel()
-        return np.bincount(at[(at >= 0) & (at < size)], minlength=size).astype(np.int64)
+        return reach(self.shape[1 + axis], self.kernel[axis], self.stride[axis], self.padding[axis], self.padding[2 + axis], self.dilation[axis])
 
 
 @dataclass(frozen=True, eq=False)

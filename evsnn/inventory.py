@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .network import IF, AvgPool2d, Conv2d, Layer, Linear, Network, Shape
+from .layers import IF, AvgPool2d, Conv2d, Layer, Linear, Shape, reach
+from .network import Network
 
 __all__ = ["LayerFacts", "facts_of"]
 
@@ -53,7 +54,7 @@ def _facts(layer: Layer, shapes: list[Shape], shape: Shape) -> LayerFacts:
     if isinstance(layer, (Conv2d, Linear)):
         n_parameters = layer.weight.size + (0 if layer.bias is None else layer.bias.size)
     if isinstance(layer, Conv2d):
-        label, macs = _conv_label(layer, shapes[0]), _conv_macs(layer, shapes[0], shape)
+        label, macs = _conv_label(layer, shapes[0]), _conv_macs(layer, shapes[0])
     elif isinstance(layer, Linear):
         macs = layer.weight.size
     elif isinstance(layer, AvgPool2d):
@@ -74,10 +75,7 @@ def _conv_label(layer: Conv2d, shape: Shape) -> str:
     return label
 
 
-def _conv_macs(layer: Conv2d, shape: Shape, output_shape: Shape) -> int:
-    macs = layer.weight.shape[0] * layer.weight.shape[1]
-    for axis in (0, 1):
-        first = -layer.padding[axis]
-        inside = range(shape[1 + axis])
-        macs *= sum(first + o * layer.stride[axis] + k * layer.dilation[axis] in inside for o in range(output_shape[1 + axis]) for k in range(layer.weight.shape[2 + axis]))
-    return macs
+def _conv_macs(layer: Conv2d, shape: Shape) -> int:
+    n_out, n_in, *kernel = layer.weight.shape
+    y, x = (reach(shape[1 + i], kernel[i], layer.stride[i], layer.padding[i], layer.padding[2 + i], layer.dilation[i]).sum() for i in (0, 1))
+    return n_out * n_in * int(y) * int(x)

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-
 from typing import TYPE_CHECKING
 
 import numpy as np

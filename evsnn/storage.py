@@ -8,7 +8,8 @@ import numpy as np
 
 from .errors import WeightsError
 from .hdf5.writer import Writer
-from .network import Layer, Network, Samples
+from .layers import Layer
+from .network import Network, Samples
 from .schema import FIELDS, FORMAT_VERSION, checked_classes, checked_metadata, checked_samples, decode_table, sha256_of
 
 __all__ = ["image"]

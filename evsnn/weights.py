@@ -15,10 +15,20 @@ import numpy as np
 
 from .errors import EvsnnError, NetworkError, WeightsError
 from .gate import MAX_BYTES, Dataset, File, Group, open_file, open_stream, shown
-from .network import KINDS, Layer, Network, Samples
+from .layers import KINDS, Layer
+from .network import Network, Samples
 from .schema import (
-    FIELDS, FORMAT_VERSION, FORMS, LABEL_TYPES, REQUIRED, STORAGES,
-    checked_classes, checked_metadata, checked_samples, decode_table, sha256_of,
+    FIELDS,
+    FORMAT_VERSION,
+    FORMS,
+    LABEL_TYPES,
+    REQUIRED,
+    STORAGES,
+    checked_classes,
+    checked_metadata,
+    checked_samples,
+    decode_table,
+    sha256_of,
 )  # fmt: skip
 
 __all__ = ["StoredArray", "load", "save", "verify"]

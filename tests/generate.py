@@ -55,7 +55,7 @@ class Builder:
         groups = self.one_of([g for g in range(1, shape[0] + 1) if shape[0] % g == 0 and n_out % g == 0])
         for _ in range(20):  # until the kernel fits the map
             stride, dilation = (self.one_of((1, 2, 3)), self.one_of((1, 2))), (self.one_of((1, 2)), self.one_of((1, 2, 3)))
-            padding = tuple(self.one_of(range(0, 3)) for _ in range(4))
+            padding = tuple(self.one_of(range(3)) for _ in range(4))
             layer = Conv2d(self.normal(n_out, shape[0] // groups, *kernel), bias, stride, padding, dilation, groups)
             if all(n + padding[i] + padding[i + 2] > (kernel[i] - 1) * dilation[i] for i, n in enumerate(shape[1:])):
                 break

@@ -17,7 +17,8 @@ import pytest
 from evsnn import gate, weights
 from evsnn.errors import EvsnnError, WeightsError
 from evsnn.hdf5 import source
-from evsnn.network import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, Samples
+from evsnn.layers import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Readout
+from evsnn.network import Network, Samples
 
 
 def small_network():

@@ -134,7 +134,7 @@ def test_noise_is_seeded_and_limited(encoding):
     a, b, c = read(None, network, seed=3, n_steps=7), read(None, network, seed=3, n_steps=7), read(None, network, seed=4, n_steps=7)
     assert np.array_equal(a.images, b.images) and not np.array_equal(a.images, c.images)
     assert a.images.shape == (N_NOISE, *((7,) if encoding == "events" else ()), 1, 8, 8)
-    assert 0 <= a.images.min() and a.images.max() <= 1 and a.labels is None
+    assert a.images.min() >= 0 and a.images.max() <= 1 and a.labels is None
     assert len(read(None, network, limit=2).images) == 2 and len(read(None, network, limit=10**9).images) == N_NOISE
 
 

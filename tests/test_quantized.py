@@ -10,8 +10,7 @@ from generate import networks
 from hypothesis import HealthCheck, given, settings
 
 import evsnn
-from evsnn import IF, Add, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, RunError
-from evsnn import reference
+from evsnn import IF, Add, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, RunError, reference
 from evsnn.circuit import lower
 from evsnn.quantized import LEAST_LARGEST, membrane_bounds, quantize
 

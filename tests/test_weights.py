@@ -22,7 +22,8 @@ from evsnn import storage as stored
 from evsnn import weights
 from evsnn.errors import WeightsError
 from evsnn.hdf5 import writer
-from evsnn.network import IF, KINDS, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Network, Readout, Samples
+from evsnn.layers import IF, KINDS, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Readout
+from evsnn.network import Network, Samples
 from evsnn.schema import FIELDS, STORAGES
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -153,7 +153,7 @@ def _fractal_heap(source: Source, address: int):
     root, rows = head.number(8), head.number(2)
     offset_bytes = -(-bits // 8)
     length_bytes = min(_bytes_for(largest), _bytes_for(largest_object))
-    if not (0 < start <= largest <= 1 << 24 and 0 < width and 0 < bits <= 64 and rows * width <= MAX_HEAP_BLOCKS):
+    if not (0 < start <= largest <= 1 << 24 and width > 0 and 0 < bits <= 64 and rows * width <= MAX_HEAP_BLOCKS):
         raise FormatError("the file is damaged: a heap has the wrong dimensions", hint=_AGAIN)
     places = []  # (size, address) of each block of the heap
     offsets = [0]  # where it starts

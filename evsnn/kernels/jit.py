@@ -10,22 +10,23 @@ from numba import njit
 
 __all__ = ["inner", "kernel", "source_digest"]
 
+_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": False, "boundscheck": False}
+
 
 def kernel(function):
     """Compile on demand, without the GIL, checks or reordering, and keep the machine code on disk.
 
     Where no directory can be written the code is compiled in each process anew.
     """
-    options = dict(nogil=True, error_model="numpy", fastmath=False, boundscheck=False)
     try:
-        return njit(cache=True, **options)(function)
+        return njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # numba found no directory to keep code in
-        return njit(**options)(function)
+        return njit(**_OPTIONS)(function)
 
 
 def inner(function):
-    """A part of a kernel, inlined into it."""
-    return njit(nogil=True, error_model="numpy", fastmath=False, boundscheck=False, inline="never")(function)
+    """A part of a kernel: LLVM may inline it."""
+    return njit(**_OPTIONS)(function)
 
 
 @functools.cache

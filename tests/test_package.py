@@ -1,0 +1,197 @@
+"""The house: who imports whom, what importing costs, what is exported, and whether the documents are true."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import evsnn
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = Path(evsnn.__file__).parent
+
+# Lower never imports upper. A module may import those on its own line and above, in the order listed.
+FLOORS = [
+    ["errors"],
+    ["layers"],
+    ["network"],
+    ["hdf5"],
+    ["gate"],
+    ["schema", "storage"],
+    ["weights"],
+    ["circuit"],
+    ["encoding", "reference", "inventory"],
+    ["quantized"],
+    ["kernels"],
+    ["plan"],
+    ["stage"],
+    ["engine"],
+    ["result"],
+    ["simulation"],
+    ["console"],
+    ["memory", "startup", "table", "arrayfile"],
+    ["inputs", "report"],
+    ["plot"],
+    ["run", "inspect"],
+    ["__main__"],
+]
+FLOOR = {module: i for i, floor in enumerate(FLOORS) for module in floor}
+
+
+def modules():
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def place(path: Path) -> str:
+    """The module or folder directly in the package that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path):
+    """Names of evsnn's own modules that a file imports anywhere, type hints apart."""
+    tree = ast.parse(path.read_text())
+    hints = [n for n in ast.walk(tree) if isinstance(n, ast.If) and isinstance(n.test, ast.Name) and n.test.id == "TYPE_CHECKING"]
+    hinted = {id(n) for hint in hints for n in ast.walk(hint)}
+    depth = len(path.relative_to(PACKAGE).parts)
+    for node in ast.walk(tree):
+        if id(node) in hinted:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.level:
+            if node.level < depth:
+                yield place(path)
+            elif node.module:
+                yield node.module.split(".")[0]
+            else:
+                yield from (alias.name for alias in node.names if alias.name in FLOOR)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            assert not any(name.split(".")[0] in ("evsnn", "firmware_export") for name in names), f"{path.name} imports its own package by name"
+
+
+def test_every_module_has_its_floor():
+    assert {place(path) for path in modules()} == set(FLOOR)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    for module in imported(path):
+        allowed = FLOOR[module] < FLOOR[place(path)] or module == place(path) or (FLOOR[module] == FLOOR[place(path)] and FLOORS[FLOOR[module]].index(module) < FLOORS[FLOOR[module]].index(place(path)))
+        assert allowed, f"{place(path)} imports {module}, which stands above it"
+
+
+def test_nothing_in_the_package_asserts_or_swallows():
+    for path in [*modules(), PACKAGE / "__init__.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not isinstance(node, ast.Assert), f"{path.name}:{node.lineno} asserts"
+            assert not (isinstance(node, ast.ExceptHandler) and node.type is None), f"{path.name}:{node.lineno} has a bare except"
+            assert not (isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("eval", "exec", "compile")), f"{path.name}:{node.lineno} evaluates text"
+
+
+def python(*arguments, **options):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300, **options)
+
+
+def imported_by(code: str) -> set[str]:
+    done = python("-c", f"import sys\n{code}\nimport json; print(json.dumps(sorted(sys.modules)))")
+    assert done.returncode == 0, done.stderr
+    return {name.split(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
+
+
+HEAVY = {"numba", "scipy", "llvmlite", "matplotlib", "rich"}
+
+
+def test_importing_is_light():
+    assert not imported_by("import evsnn") & (HEAVY | {"numpy", "h5py"})
+    assert not imported_by("import evsnn; evsnn.Network, evsnn.load, evsnn.quantize, evsnn.simulate") & HEAVY
+
+
+@pytest.mark.parametrize("command", ["run", "inspect"])
+def test_help_is_light(command):
+    code = f"import evsnn.{command} as c\ntry:\n    c.main(['--help'])\nexcept SystemExit:\n    pass"
+    assert not imported_by(code) & {"numba", "scipy", "llvmlite", "h5py"}
+
+
+def test_init_does_not_import_run():
+    assert "run" not in python("-c", "import sys, evsnn; print(*(m for m in sys.modules if m.startswith('evsnn.')))").stdout
+
+
+def test_exported_names_exist_and_are_all():
+    assert sorted(evsnn.__all__) == list(evsnn.__all__)
+    for name in evsnn.__all__:
+        assert getattr(evsnn, name) is not None
+    assert set(evsnn.__all__) <= set(dir(evsnn))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        evsnn.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", [n for n in evsnn.__all__ if not n.startswith("__")])
+def test_public_names_are_documented(name):
+    assert len(getattr(evsnn, name).__doc__ or "") > 20
+
+
+def test_version_is_in_the_changelog():
+    assert f"## {evsnn.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_firmware_export_is_not_imported_by_evsnn():
+    assert not any("firmware_export" in path.read_text() for path in modules())
+
+
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+        assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_files_named_in_documents_exist():
+    for path in DOCUMENTS:
+        for name in re.findall(r"`((?:evsnn|tests|examples|docs|firmware_export)/[\w./-]+)`", path.read_text()):
+            assert (ROOT / name).exists(), f"{path.name}: {name}"
+
+
+def blocks(path: Path, language: str):
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.M | re.S)
+
+
+def test_networks_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(ROOT / "docs" / "networks.md", "python")
+    names: dict = {}
+    exec(compile(code, "docs/networks.md", "exec"), names)
+    assert names["result"].n_samples == 3
+    assert names["result"].layers[0].spike_counts.shape == (3, 8, 28, 28)
+    assert Path("net.h5").exists()
+
+
+def test_readme_commands_run(tmp_path):
+    """Every `python -m evsnn...` line of README, with a weights file and digits at hand."""
+    if not (PACKAGE / "models" / "mnist.h5").exists():
+        pytest.skip("no demo model")
+    import numpy as np
+
+    net = evsnn.load(PACKAGE / "models" / "mnist.h5")
+    evsnn.save(tmp_path / "weights.h5", net)
+    np.savez(tmp_path / "digits.npz", images=net.samples.images[:5], labels=net.samples.labels[:5])
+    lines = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
+    commands = [line.split("#")[0].split("&&")[-1].split() for line in lines if "-m evsnn" in line]
+    assert len(commands) >= 6
+    for command in commands:
+        done = python(*command[1:], cwd=tmp_path)
+        assert done.returncode == 0, (command, done.stderr)
+        assert done.stdout
+
+
+def test_ci_runs_the_readme_line():
+    """One test line, in README, which .ci/run reads from there."""
+    lines = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
+    assert sum("-m pytest" in line for line in lines) == 1
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()
