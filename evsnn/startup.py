@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .console import say
@@ -44,7 +46,25 @@ def wake(simulator: Simulator) -> dict[str, float]:
     from .kernels import queue
 
     imported = time.perf_counter()
-    queue.count_spikes.compile((types.int64,) * 2)  # the smallest kernel
+    with _without("scipy.linalg"):
+        queue.count_spikes.compile((types.int64,) * 2)  # the smallest kernel
     if queue.count_spikes.stats.cache_path is None:
         say("compiler: no folder for compiled code can be written to, so every start compiles anew; set NUMBA_CACHE_DIR to one that can")
     return {"import": 1e3 * (imported - started), "compile": 1e3 * (time.perf_counter() - imported)}
+
+
+@contextlib.contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Keep a module that is not imported yet from being imported.
+
+    numba looks for scipy's BLAS when its compiler starts, which costs 0.2 s and serves matrix products
+    alone; kernels have none. For a command's own process only: a library must not decide this.
+    """
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment] # an import of it fails at once
+    try:
+        yield
+    finally:
+        del sys.modules[module]
