@@ -301,13 +301,19 @@ def _backend(name: str) -> tuple[str, str]:
         raise RunError("unknown backend", got=repr(name), expected=", ".join(BACKENDS))
     if name == "reference":
         return name, ""
-    try:
-        from numba import config
-    except ImportError as error:
-        problem = f"numba cannot be imported ({error})"
+    problem, possible = "", False
+    if sys.byteorder == "big":
+        problem = "this CPU is big-endian"
     else:
-        problem = "numba's compiler is switched off" if config.DISABLE_JIT else "this CPU is big-endian" if sys.byteorder == "big" else ""
-    if problem and name == "numba":
+        try:
+            from numba import config
+        except ImportError as error:
+            problem = f"numba cannot be imported ({error})"
+        else:
+            problem, possible = "numba's compiler is switched off" if config.DISABLE_JIT else "", True
+    if name == "numba" and possible:
+        return name, "numba's compiler is switched off; kernels run as plain Python, very slowly" if problem else ""
+    if name == "numba":
         raise RunError("the event-driven engine cannot run here", got=problem, hint="use backend='auto' or 'reference'")
     return ("reference", f"{problem}; the NumPy reference runs instead, slowly, with the same bits") if problem else ("numba", "")
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numba import types
 
 from .circuit import Source, Synapse
 from .kernels import current, fire, integrate, queue, vector
+from .kernels.jit import specialise
 from .kernels.layout import COPY_BYTES
 from .plan import GatherPlan, Packed, PopulationPlan, TapPlan, aligned
 from .reference import pooled_input
@@ -35,11 +35,14 @@ class Kernels:
         events = vector.Events(p.id_bits, ("float32" if p.membrane == "float32" else "integer") if p.graded else "")
         fmt, direct = (vector.Vectors(p.membrane, partial, p.weight_type, p.lanes) for partial in (p.partial, p.membrane))
         self.fires_only = bool(p.population.drives) and not p.population.synapses and p.population.v_threshold is not None
-        self.integrate = fire.specialise(direct) if self.fires_only else integrate.specialise(fmt, events)
-        self.build = [queue.specialise(events, g.simple) for g in p.gathers]
-        self.current = current.specialise(direct) if p.population.drives else None
-        self.count_spikes = queue.count_spikes.compile((types.int64,) * 2)
-        self.count_events = queue.count_events.compile((types.int64,) * 2)
+        if self.fires_only:
+            self.integrate = specialise(fire.fire, direct, n_arguments=5)
+        else:
+            self.integrate = specialise(integrate.integrate, fmt, events, n_arguments=6)
+        self.build = [specialise(queue.build_simple if g.simple else queue.build, events, n_arguments=1) for g in p.gathers]
+        self.current = specialise(current.current, direct, n_arguments=5) if p.population.drives else None
+        self.count_spikes = specialise(queue.count_spikes, n_arguments=2)
+        self.count_events = specialise(queue.count_events, n_arguments=2)
 
 
 class _Job:

@@ -7,15 +7,13 @@ accumulator starts at +0.0 and so is never -0.0.
 
 from __future__ import annotations
 
-from functools import partial
-
 from numba import types
 
 from . import vector
 from .jit import kernel
 from .memory import load_i32, load_i64
 
-__all__ = ["current", "specialise"]
+__all__ = ["current"]
 
 # Slots of a job, int64 each.
 (
@@ -70,9 +68,3 @@ def current(fmt, job, tile_from, tile_to, y_from, y_to):
                     branch += BRANCH_BYTES
                 v = vector.add(fmt, v, vector.load(fmt, load_i64(job + BIAS) + tile * load_i64(job + BIAS_STRIDE)))
                 vector.store(fmt, load_i64(job + OUT) + ((y * width + x) * n_tiles + tile) * vector_bytes, v)
-
-
-def specialise(fmt: vector.Vectors):
-    """The compiled `current` for these elements: a function of its last five arguments."""
-    compiled = current.compile((fmt.numba_type, *[types.int64] * 5))
-    return partial(compiled, None)

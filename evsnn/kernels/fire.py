@@ -6,8 +6,6 @@ instructions a step; four positions at once keep the processor busy.
 
 from __future__ import annotations
 
-from functools import partial
-
 from numba import types
 
 from . import vector
@@ -15,7 +13,7 @@ from .integrate import DRIVE, HEIGHT, LEAKY, MEMBRANES, N_STEPS, N_TILES, PARAME
 from .jit import kernel
 from .memory import load_i64
 
-__all__ = ["fire", "specialise"]
+__all__ = ["fire"]
 
 
 @kernel
@@ -59,8 +57,3 @@ def fire(fmt, job, tile_from, tile_to, y_from, y_to):
                 vector.store(fmt, held + b * position_bytes, vb)
                 vector.store(fmt, held + c * position_bytes, vc)
                 vector.store(fmt, held + d * position_bytes, vd)
-
-
-def specialise(fmt: vector.Vectors):
-    """The compiled `fire` for these elements: a function of its last five arguments."""
-    return partial(fire.compile((fmt.numba_type, *[types.int64] * 5)), None)

@@ -13,8 +13,6 @@ step, not once a run, which spares mispredicted branches. Lists are padded to `U
 
 from __future__ import annotations
 
-from functools import partial
-
 from numba import types
 
 from . import vector
@@ -22,7 +20,7 @@ from .jit import inner, kernel
 from .layout import COPY_BYTES, LIST_STEPS, RUN_BYTES, UNROLL
 from .memory import load_i32, load_i64, prefetch, store_i64
 
-__all__ = ["integrate", "specialise"]
+__all__ = ["integrate"]
 
 # Slots of a job, int64 each. Addresses are of this process, strides in bytes.
 (
@@ -221,10 +219,3 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
                         v = vector.reset(fmt, v, threshold, fired)
                 if membranes:
                     vector.store(fmt, membranes + here, v)
-
-
-def specialise(fmt: vector.Vectors, events: vector.Events):
-    """The compiled `integrate` for these elements: a function of its last six arguments."""
-    signature = (fmt.numba_type, events.numba_type, *[types.int64] * 6)
-    compiled = integrate.compile(signature)
-    return partial(compiled, None, None)

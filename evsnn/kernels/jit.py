@@ -6,9 +6,9 @@ import functools
 import hashlib
 from pathlib import Path
 
-from numba import njit
+from numba import config, njit, types
 
-__all__ = ["inner", "kernel", "source_digest"]
+__all__ = ["inner", "kernel", "source_digest", "specialise"]
 
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": False, "boundscheck": False}
 
@@ -27,6 +27,23 @@ def kernel(function):
 def inner(function):
     """A part of a kernel: LLVM may inline it."""
     return njit(**_OPTIONS)(function)
+
+
+def specialise(kernel, *selectors, n_arguments: int):
+    """A kernel compiled for the given elements: a function of its other arguments, all of them int64.
+
+    Parameters
+    ----------
+    kernel : dispatcher
+    selectors : Vectors or Events
+        Its first arguments.
+    n_arguments : int
+        How many more it takes.
+    """
+    if config.DISABLE_JIT:
+        return functools.partial(kernel, *selectors)
+    compiled = kernel.compile((*(selector.numba_type for selector in selectors), *[types.int64] * n_arguments))
+    return functools.partial(compiled, *[None] * len(selectors))
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llvmlite import ir
+from numba import config
 from numba.core import cgutils, types
 from numba.core.extending import intrinsic
 
@@ -83,3 +84,7 @@ def pop_count(context, word):
         return builder.ctpop(args[0])
 
     return types.int64(types.uint64), generate
+
+
+if config.DISABLE_JIT:
+    from .twins import load_i32, load_i64, load_u64, pop_count, prefetch, store_i32, store_i64, store_u64, trailing_zeros  # noqa: F811

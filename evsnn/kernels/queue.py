@@ -9,8 +9,6 @@ map, one event that counts the spikes in the window.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 from numba import types
 
@@ -19,7 +17,7 @@ from .jit import inner, kernel
 from .layout import LEAST_PLANES
 from .memory import load_i32, load_i64, load_u64, pop_count, store_i32, store_i64, store_u64, trailing_zeros
 
-__all__ = ["bit_positions", "count_events", "count_spikes", "specialise"]
+__all__ = ["bit_positions", "build", "build_simple", "count_events", "count_spikes"]
 
 # Slots of a queue's job, int64 each.
 (
@@ -299,9 +297,3 @@ def bit_positions() -> np.ndarray:
         set_bits = [bit for bit in range(8) if byte >> bit & 1]
         table[byte, : len(set_bits)] = set_bits
     return table.view(np.uint64).ravel()
-
-
-def specialise(events: vector.Events, simple: bool):
-    """The compiled `build_simple` or `build` for these events: a function of the job's address."""
-    compiled = (build_simple if simple else build).compile((events.numba_type, types.int64))
-    return partial(compiled, None)

@@ -21,6 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llvmlite import ir
+from numba import config
 from numba.core import types
 from numba.core.extending import NativeValue, intrinsic, models, register_model, unbox
 
@@ -437,3 +438,10 @@ def put_event(context, events, address, number, count):
         return context.get_dummy_value()
 
     return types.void(events, types.int64, types.int64, types.int64), generate
+
+
+if config.DISABLE_JIT:
+    from .twins import (  # noqa: F811
+        add, add_event, add_masked, add_product, begin, copy_events, event_bytes, graded, leak, load, mask, mask_bytes, membrane_bytes, merge,
+        pad_events, put_event, put_ids, reset, row_bytes, store, store_mask, zero,
+    )  # fmt: skip

@@ -1,0 +1,86 @@
+"""The kernels' text, run line by line by Python: the same bits, and lines that coverage can count.
+
+With numba's compiler off (``NUMBA_DISABLE_JIT=1``) these tests run in this process; else one of them runs there.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from generate import networks
+from hypothesis import HealthCheck, given, settings
+from numba import config
+
+import evsnn
+from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Network, Readout
+from evsnn.plan import plan
+from evsnn.simulation import RECORDS, Simulator
+
+python_only = pytest.mark.skipif(not config.DISABLE_JIT, reason="numba's compiler is on")
+
+
+def assert_same_in_python(network, images, arithmetic, block_steps=None):
+    simulator = Simulator(network, arithmetic=arithmetic, backend="numba", threads=1)
+    simulator.plan = plan(simulator.circuit, simulator.quantized.widths if simulator.quantized else None, block_steps)
+    fast = simulator.run(images, record=RECORDS)
+    slow = evsnn.simulate(network, images, arithmetic=arithmetic, backend="reference", record=RECORDS)
+    assert np.array_equal(fast.outputs, slow.outputs)
+    for one, other in zip(fast.layers, slow.layers):
+        assert np.array_equal(one.spikes, other.spikes), one.name
+        assert np.array_equal(one.v_mem, other.v_mem), one.name
+        assert (one.n_events, one.sops) == (other.n_events, other.sops)
+
+
+def every_path():
+    """Convolutions (plain, grouped, dilated, strided, depthwise), pools (2x2, others), a shortcut, a concatenation, leak."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return rng.normal(size=shape) * 2 / np.sqrt(np.prod(shape[1:]))
+
+    return Network([
+        Input((2, 5, 4)), Conv2d(normal(6, 2, 3, 3), rng.normal(size=6), padding=1), IF(0.5, leak=0.5, name="a"),
+        Conv2d(normal(6, 1, 3, 3), padding=1, groups=6, name="b"), Conv2d(normal(6, 3, 3, 3), padding=(1, 2), dilation=(1, 2), groups=2, inputs="a", name="c"),
+        Add(inputs=("b", "c", "a")), IF(0.6, leak=0.5, name="d"), AvgPool2d(2, name="p"), AvgPool2d(3, 1, 1, inputs="a", name="q"), AvgPool2d((5, 4), inputs="d", name="r"), Concat(inputs=("a", "q")), Conv2d(normal(5, 12, 2, 2), stride=2), IF(0.4), Flatten(name="s"), Flatten(inputs="p", name="t"),
+        Flatten(inputs="r", name="u"), Concat(inputs=("s", "t", "u")), Linear(normal(33, 20 + 24 + 6)), IF(0.3), Linear(normal(3, 33)), Readout(),
+    ], n_steps=4, input_range=(0, 1))  # fmt: skip
+
+
+@python_only
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+@pytest.mark.parametrize("block_steps", [None, 3])
+def test_every_path(arithmetic, block_steps):
+    network = every_path()
+    assert_same_in_python(network, np.random.default_rng(1).random((2, 2, 5, 4), dtype=np.float32), arithmetic, block_steps)
+
+
+@python_only
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+def test_long_lists_and_wide_counts(arithmetic):
+    """Budgets run out, a run is longer than one copy, counts pass 256."""
+    rng = np.random.default_rng(0)
+    network = Network([
+        Input((1, 17, 17)), Conv2d(np.ones((5, 1, 1, 1)), np.ones(5)), IF(0.5), AvgPool2d(name="p"), Flatten(name="f"), Linear(rng.normal(size=(300, 5)), np.ones(300)), IF(0.1),
+        Linear(np.ones((4, 300))), Readout(),
+    ], n_steps=2, input_range=(0, 1))  # fmt: skip
+    assert_same_in_python(network, rng.random((1, 1, 17, 17), dtype=np.float32), arithmetic)
+
+
+@python_only
+@given(networks(small=True, max_layers=2))
+@settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), max_examples=6)
+def test_random_networks(case):
+    for arithmetic in ("float32", "int8"):
+        assert_same_in_python(case[0], case[1][:1], arithmetic)
+
+
+@pytest.mark.skipif(bool(config.DISABLE_JIT), reason="already there")
+def test_with_the_compiler_off():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "every_path"]
+    done = subprocess.run(command, env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 passed" in done.stdout
