@@ -80,7 +80,7 @@ def test_random_networks(case):
 
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="already there")
 def test_with_the_compiler_off():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "every_path"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__, "-k", "every_path"]
     done = subprocess.run(command, env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 passed" in done.stdout
