@@ -8,7 +8,7 @@ to spiking neural networks", ICLR 2021: train with the ReLU clipped at a thresho
 largest activation as its firing threshold, shift by V_th/2T, reset by subtraction, read the output's membrane.
 
 Progress goes to stderr, the accuracy table to stdout. One machine, one PyTorch and one command give one file,
-to the byte. Needs PyTorch (``pip install "evsnn[torch]"``) and, on one core, about ten minutes.
+to the byte. Needs PyTorch (``pip install "evsnn[torch]"``) and, on one core, three to four minutes.
 """
 
 from __future__ import annotations
@@ -208,7 +208,8 @@ def say(text: str) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train a small threshold-ReLU CNN on MNIST and write it as a spiking network.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    what = "Train a small threshold-ReLU CNN on MNIST and write it as a spiking network."
+    parser = argparse.ArgumentParser(description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("digits", type=Path, metavar="DIGITS", help=".h5 or .npz with " + ", ".join(KEYS))
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="WEIGHTS.h5", help="the file to write")
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights, the order of digits and their shifts")

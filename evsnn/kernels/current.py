@@ -7,8 +7,6 @@ accumulator starts at +0.0 and so is never -0.0.
 
 from __future__ import annotations
 
-from numba import types
-
 from . import vector
 from .jit import kernel
 from .memory import load_i32, load_i64

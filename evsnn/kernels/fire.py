@@ -6,8 +6,6 @@ instructions a step; four positions at once keep the processor busy.
 
 from __future__ import annotations
 
-from numba import types
-
 from . import vector
 from .integrate import DRIVE, HEIGHT, LEAKY, MEMBRANES, N_STEPS, N_TILES, PARAMETERS, RESUME, SPIKES, WIDTH, WORD_BYTES
 from .jit import kernel

@@ -13,8 +13,6 @@ step, not once a run, which spares mispredicted branches. Lists are padded to `U
 
 from __future__ import annotations
 
-from numba import types
-
 from . import vector
 from .jit import inner, kernel
 from .layout import COPY_BYTES, LIST_STEPS, RUN_BYTES, UNROLL

@@ -87,4 +87,4 @@ def pop_count(context, word):
 
 
 if config.DISABLE_JIT:
-    from .twins import load_i32, load_i64, load_u64, pop_count, prefetch, store_i32, store_i64, store_u64, trailing_zeros  # noqa: F811
+    from .twins import load_i32, load_i64, load_u64, pop_count, prefetch, store_i32, store_i64, store_u64, trailing_zeros

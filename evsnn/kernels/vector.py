@@ -441,7 +441,27 @@ def put_event(context, events, address, number, count):
 
 
 if config.DISABLE_JIT:
-    from .twins import (  # noqa: F811
-        add, add_event, add_masked, add_product, begin, copy_events, event_bytes, graded, leak, load, mask, mask_bytes, membrane_bytes, merge,
-        pad_events, put_event, put_ids, reset, row_bytes, store, store_mask, zero,
+    from .twins import (
+        add,
+        add_event,
+        add_masked,
+        add_product,
+        begin,
+        copy_events,
+        event_bytes,
+        graded,
+        leak,
+        load,
+        mask,
+        mask_bytes,
+        membrane_bytes,
+        merge,
+        pad_events,
+        put_event,
+        put_ids,
+        reset,
+        row_bytes,
+        store,
+        store_mask,
+        zero,
     )  # fmt: skip

@@ -1,0 +1,120 @@
+"""The core's own ceilings: adding weight rows to a vector accumulator, and reading weights at all.
+
+What an event costs at least is the load of its id, the load of its row and the additions. `Gather` does
+those for random rows of a block as large as a layer's tile, so that the block lies in the same cache, with
+the same vector type and event format as evsnn's kernels. A layer must also fetch its weights once a sample,
+from wherever they are left after all other layers have run: `Stream` reads a block as large as all weights
+of a network from end to end. Layers are measured against both (`ceiling`).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from evsnn.kernels import vector
+from evsnn.kernels.jit import kernel, specialise
+from evsnn.plan import aligned
+
+__all__ = ["BEST", "Gather", "Stream"]
+
+BEST = {
+    "float32": vector.Vectors("float32", "float32", "float32", 64),
+    "int8": vector.Vectors("int16", "int16", "int8", 128),
+}
+"""The vectors with which an arithmetic is fastest; a ceiling is theirs, whatever a layer can use."""
+
+LEAST_EVENTS = 4_096
+CALL_MS = 2.0
+
+
+@kernel
+def gather(fmt, events, queue, n_events, weights, repeats, out):
+    """Add the rows of all events, `repeats` times over; store the sum at `out`."""
+    event_bytes = vector.event_bytes(events)
+    v = vector.load(fmt, out)
+    s = vector.begin(fmt, v)
+    for _ in range(repeats):
+        event = queue
+        end = queue + n_events * event_bytes
+        while event < end:
+            s = vector.add_event(fmt, events, s, weights, event)
+            event += event_bytes
+    vector.store(fmt, out, vector.merge(fmt, v, s))
+
+
+@kernel
+def stream(fmt, block, n_vectors, out):
+    """Add a block's vectors in order; store the sum at `out`."""
+    vector_bytes = vector.membrane_bytes(fmt)
+    v = vector.load(fmt, out)
+    for i in range(n_vectors):
+        v = vector.add(fmt, v, vector.load(fmt, block + i * vector_bytes))
+    vector.store(fmt, out, v)
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    weights: np.ndarray
+    queue: np.ndarray
+    out: np.ndarray
+
+
+class Gather:
+    """The ceiling of one arithmetic for weight blocks of one size.
+
+    Parameters
+    ----------
+    arithmetic : {"float32", "int8"}
+    block_bytes : int
+        Of a layer's tile: kernel positions times input channels times lanes.
+    seed : int
+    """
+
+    def __init__(self, arithmetic: str, block_bytes: int, seed: int = 0):
+        fmt, events = BEST[arithmetic], vector.Events(16)
+        rows = min(max(1, block_bytes // fmt.row_bytes), 1 << 16)
+        n_events = max(rows, LEAST_EVENTS)
+        rng = np.random.default_rng(seed)
+        queue = aligned(2 * n_events).view(np.uint16)
+        queue[:] = np.concatenate([rng.permutation(rows) for _ in range(-(-n_events // rows))])[:n_events]
+        self._arrays = _Arrays(aligned(rows * fmt.row_bytes), queue, aligned(fmt.membrane_bytes))
+        self._arrays.weights[:] = 1  # else all its pages are the one page of zeros
+        self._addresses = tuple(array.ctypes.data for array in (self._arrays.queue, self._arrays.weights, self._arrays.out))
+        self._gather = specialise(gather, fmt, events, n_arguments=5)
+        self._additions = n_events * fmt.lanes
+        self._n_events, self._repeats = n_events, 1
+        self._call()
+        self._repeats = max(1, int(np.ceil(CALL_MS / self._call())))
+
+    def gsops(self) -> float:
+        """Additions a nanosecond, measured now."""
+        self._call()
+        return self._additions * self._repeats / self._call() / 1e6
+
+    def _call(self) -> float:
+        queue, weights, out = self._addresses
+        start = time.perf_counter_ns()
+        self._gather(queue, self._n_events, weights, self._repeats, out)
+        return (time.perf_counter_ns() - start) / 1e6
+
+
+class Stream:
+    """The fastest this core reads a block of `n_bytes` that it reads over and over."""
+
+    def __init__(self, arithmetic: str, n_bytes: int):
+        fmt = BEST[arithmetic]
+        self._vectors = max(1, n_bytes // fmt.membrane_bytes)
+        self._n_bytes = self._vectors * fmt.membrane_bytes
+        self._block, self._out = aligned(self._n_bytes), aligned(fmt.membrane_bytes)
+        self._block[:] = 1  # else all its pages are the one page of zeros
+        self._stream = specialise(stream, fmt, n_arguments=3)
+        self.gigabytes_a_second()
+
+    def gigabytes_a_second(self) -> float:
+        """Measured now."""
+        start = time.perf_counter_ns()
+        self._stream(self._block.ctypes.data, self._vectors, self._out.ctypes.data)
+        return self._n_bytes / (time.perf_counter_ns() - start)
