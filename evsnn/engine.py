@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 
@@ -80,7 +81,7 @@ class Workspace:
         for stage, following in zip(self.stages, self.stages[1:]):
             stage.precede(following)
 
-    def run(self, sample: np.ndarray, watch: Callable[[int, int], None] | None = None) -> None:
+    def run(self, sample: np.ndarray, watch: Callable[[int, int], None] | None = None, stop: Event | None = None) -> None:
         """Run all steps of one sample.
 
         Parameters
@@ -89,6 +90,8 @@ class Workspace:
             The constant current, or the input's spikes.
         watch : callable (first step, number of steps), optional
             Called after each block, while its masks stand.
+        stop : threading.Event, optional
+            Set by another thread to end the run early; the results are then worthless.
         """
         n_steps, block = self.plan.circuit.n_steps, self.plan.block_steps
         analog = self.plan.circuit.analog
@@ -99,6 +102,8 @@ class Workspace:
             if not analog:
                 self.masks[INPUT][:steps] = pack_masks(sample[first : first + steps])
             for stage in self.stages:
+                if stop and stop.is_set():
+                    return
                 stage.run(steps, resume=first > 0)
             if watch:
                 watch(first, steps)

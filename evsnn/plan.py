@@ -230,7 +230,8 @@ def workspace_bytes(circuit: Circuit, populations: tuple[PopulationPlan, ...], b
     total = 0 if circuit.analog else block_steps * circuit.input_shape[1] * circuit.input_shape[2] * words_of(circuit.input_shape[0]) * 8
     for p in populations:
         total += p.mask_bytes(block_steps) if p.population.v_threshold is not None else 0
-        total += p.padded * p.element_bytes * (bool(p.population.drives) + (keep or p.population.v_threshold is None))
+        total += p.padded * p.element_bytes * (bool(p.population.drives) + (keep or p.population.v_threshold is None)) + p.scratch_bytes
+        total += sum(int(np.prod(drive.shape)) for drive in p.population.drives) * p.element_bytes
     return total + max(p.queue_bytes(block_steps) for p in populations)
 
 

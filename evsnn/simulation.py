@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from threading import Event
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -176,6 +177,7 @@ class Simulator:
                     progress(i + 1, len(images))
             return
         free = self._workspaces(self.threads, keep, None)
+        stop = Event()
         running: dict[Future, Workspace] = {}
         done = 0
         todo = iter(range(len(images)))
@@ -183,7 +185,7 @@ class Simulator:
             while True:
                 while free and (i := next(todo, None)) is not None:
                     workspace = free.pop()
-                    running[self._pool.submit(self._run_sample, workspace, images[i], seed, i, tally)] = workspace
+                    running[self._pool.submit(self._run_sample, workspace, images[i], seed, i, tally, stop)] = workspace
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -192,9 +194,9 @@ class Simulator:
                     done += 1
                     if progress:
                         progress(done, len(images))
-        finally:
-            for future in running:
-                future.cancel()
+        finally:  # an error, or Ctrl-C: the others stop after the layer they are in
+            stop.set()
+            wait(running)
 
     def _workspaces(self, count: int, keep_membranes: bool, pool: ThreadPoolExecutor | None) -> list[Workspace]:
         """Workspaces of one kind, kept from run to run; those of another kind go first."""
@@ -206,9 +208,9 @@ class Simulator:
             self._kept = kind, [Workspace(self._engine, keep_membranes, pool, self.threads if pool else 1) for _ in range(count)]
         return list(self._kept[1])
 
-    def _run_sample(self, workspace: Workspace, image: np.ndarray, seed: int, i: int, tally: _Tally) -> None:
+    def _run_sample(self, workspace: Workspace, image: np.ndarray, seed: int, i: int, tally: _Tally, stop: Event | None = None) -> None:
         started = time.perf_counter()
-        workspace.run(self.encode(image, seed, i), tally.watch(workspace, i))
+        workspace.run(self.encode(image, seed, i), tally.watch(workspace, i), stop)
         for j, stage in enumerate(workspace.stages):
             tally.add(j, i, stage.n_spikes, stage.n_events, stage.sops, stage.seconds, stage.v_mem)
         tally.latency_ms[i] = (time.perf_counter() - started) * 1e3
