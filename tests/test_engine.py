@@ -7,12 +7,15 @@ import pytest
 from generate import networks
 from hypothesis import HealthCheck, given, settings
 from naive import Naive
+from numba import config
 
 import evsnn
 from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Network, Readout
+from evsnn.circuit import lower
 from evsnn.encoding import check_images, encode
 from evsnn.simulation import RECORDS, Simulator
 
+DISABLE_JIT = bool(config.DISABLE_JIT)
 SETTINGS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
@@ -218,3 +221,65 @@ def test_large_and_small_pools_share_a_workspace(arithmetic):
         AvgPool2d(4), Flatten(), Linear(rng.normal(size=(10, 20))), Readout(),
     ], n_steps=8, input_range=(0, 1))  # fmt: skip
     run_both(network, rng.random((4, 2, 8, 8), dtype=np.float32), arithmetic=arithmetic, threads=1)
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+def test_more_weight_rows_than_16_bits_count(arithmetic):
+    """A linear layer over 65 channels of 33 x 33: rows of the map fit 16-bit ids, rows of the weights do not."""
+    rng = np.random.default_rng(7)
+    network = Network([
+        Input((65, 33, 33), "events"), Flatten(), Linear(rng.normal(size=(20, 65 * 33 * 33)) / 100), IF(0.5), Linear(rng.normal(size=(3, 20))), Readout(),
+    ], n_steps=2)  # fmt: skip
+    images = rng.random((1, 2, 65, 33, 33)) < 0.02
+    images[..., -1, -1] = True
+    run_both(network, images, arithmetic=arithmetic)
+
+
+def test_effective_weights_are_rounded_once():
+    """Weight times amplitude over area, in float64, then to float32: not the same as rounding on the way."""
+    rng = np.random.default_rng(8)
+    weight, threshold = rng.normal(size=(30, 7, 1, 1)).astype(np.float32), rng.uniform(0.1, 3, 7).astype(np.float32)
+    network = Network([
+        Input((7, 6, 6)), Conv2d(rng.normal(size=(7, 7, 1, 1))), IF(threshold), AvgPool2d(3), Conv2d(weight), IF(), AvgPool2d(), Flatten(), Linear(np.ones((2, 30))), Readout(),
+    ], n_steps=2)  # fmt: skip
+    effective = lower(network).populations[1].synapses[0].effective()
+    exact = (weight.astype(np.float64) * (threshold.astype(np.float64) / 9)[:, None, None]).astype(np.float32)
+    early = weight * (threshold / np.float32(9))[:, None, None]
+    assert np.array_equal(effective, exact)
+    assert not np.array_equal(exact, early)
+
+
+@pytest.mark.skipif(DISABLE_JIT, reason="the engine allocates")
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+@pytest.mark.parametrize("n_steps", [8, 100])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_memory_is_announced(monkeypatch, arithmetic, n_steps, threads):
+    """What `aligned` hands out is what was announced, to a few kilobytes of tables."""
+    import evsnn.engine
+    import evsnn.plan
+    import evsnn.stage
+
+    taken = []
+
+    def counted(n_bytes):
+        taken.append(n_bytes)
+        return original(n_bytes)
+
+    original = evsnn.plan.aligned
+    for module in (evsnn.plan, evsnn.engine, evsnn.stage):
+        monkeypatch.setattr(module, "aligned", counted)
+    simulator = Simulator(small_network(200), n_steps, arithmetic=arithmetic, threads=threads)
+    announced = simulator.memory_bytes
+    simulator.run(IMAGES)
+    assert sum(announced.values()) * 0.97 - 4096 <= sum(taken) <= sum(announced.values()) + 4096
+
+
+def test_large_workspaces_take_fewer_steps_at_once():
+    rng = np.random.default_rng(9)
+    network = Network([
+        Input((1, 512, 512)), Conv2d(rng.normal(size=(64, 1, 3, 3)), padding=1), IF(), AvgPool2d(16), AvgPool2d(8), Flatten(), Linear(np.ones((2, 1024))), Readout(),
+    ], n_steps=64)  # fmt: skip
+    plan_of_it = Simulator(network, threads=1).plan
+    assert plan_of_it.block_steps < 64
+    assert plan_of_it.keep_membranes
+    assert plan_of_it.workspace_bytes < 400 << 20
