@@ -13,7 +13,7 @@ convolutions and identity shortcuts of an unpooled population), then the bias wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -27,6 +27,9 @@ __all__ = ["INPUT", "Circuit", "Pool", "Population", "Source", "Synapse", "lower
 
 INPUT = -1
 """Index of the input where a population's is meant."""
+
+MAX_PARTS = 1_024
+"""Most branches of a sum, or sources of a concatenation, unfolded."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +232,7 @@ def lower(network: Network, n_steps: int | None = None) -> Circuit:
             currents[layer.name] = list(_weighted(layer, views[layer.inputs[0]])), bias
         elif isinstance(layer, Add):
             branches, biases = zip(*(current(name) for name in layer.inputs))
-            currents[layer.name] = [b for branch in branches for b in branch], sum(biases)
+            currents[layer.name] = _bounded([b for branch in branches for b in branch], layer), sum(biases)
         elif isinstance(layer, Flatten) and layer.inputs[0] in currents:
             if as_map(network.shapes[layer.inputs[0]])[1:] != (1, 1):
                 raise NetworkError("a flattened map of currents", where=layer._where, hint="put the IF before the Flatten")
@@ -240,6 +243,7 @@ def lower(network: Network, n_steps: int | None = None) -> Circuit:
             views[layer.name] = _flat(views[layer.inputs[0]])
         elif isinstance(layer, Concat):
             views[layer.name] = _joined(views[name] for name in layer.inputs)
+            _bounded(views[layer.name].sources, layer)
         elif isinstance(layer, IF) or network.readout == "membrane":
             population = _population(layer, *current(layer.inputs[0]), network, n_steps)
             if population.v_threshold is not None:
@@ -247,6 +251,13 @@ def lower(network: Network, n_steps: int | None = None) -> Circuit:
                 views[layer.name] = _View((source,), (population.v_threshold.astype(np.float64),), population.shape)
             populations.append(population)
     return Circuit(network, n_steps, as_map(network.input_shape), tuple(populations))
+
+
+def _bounded(parts: Sequence, layer: Layer) -> Sequence:
+    """`parts`, unless they are too many: sums of sums of themselves double with each layer."""
+    if len(parts) > MAX_PARTS:
+        raise NetworkError(f"the {layer.kind} has too many parts once those before it are unfolded", where=layer._where, got=len(parts), expected=f"at most {MAX_PARTS}")
+    return parts
 
 
 def as_map(shape: tuple[int, ...]) -> tuple[int, int, int]:

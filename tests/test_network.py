@@ -130,6 +130,18 @@ UNFOLDABLE = {
 }  # fmt: skip
 
 
+def doubled(kind, levels):
+    """A sum (or concatenation) of itself, over and over: 2 ** levels parts."""
+    layers = [Input((1,)), Linear(ONES((1, 1))), IF(name="d0")]
+    layers += [kind(name=f"d{i + 1}", inputs=(f"d{i}", f"d{i}")) for i in range(levels)]
+    tail = [IF(), Linear(ONES((2, 1)))] if kind is Add else [Linear(ONES((2, 2**levels)))]
+    return Network([*layers, *tail, Readout()])
+
+
+UNFOLDABLE["a sum of sums"] = (lambda: doubled(Add, 40), "too many parts")
+UNFOLDABLE["a concatenation of concatenations"] = (lambda: doubled(Concat, 14), "too many parts")
+
+
 @pytest.mark.parametrize("case", UNFOLDABLE)
 def test_what_cannot_be_folded_is_refused(case):
     make, message = UNFOLDABLE[case]
