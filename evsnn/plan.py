@@ -287,29 +287,30 @@ def _gather(synapse: Synapse, lanes: int, n_tiles: int) -> GatherPlan:
     kernel, stride, pad = synapse.kernel, synapse.stride, synapse.padding
     out_width = (width + pad[1] + pad[3] - (kernel[1] - 1) * dilation - 1) // stride[1] + 1
     out_height = (height + pad[0] + pad[2] - (kernel[0] - 1) * synapse.dilation[0] - 1) // stride[0] + 1
-    column_table = np.array([_taps(x * stride[1] - pad[1], kernel[1], dilation, width, part_channels) for x in range(out_width)], np.int64)
-    row_table = np.array([_kernel_rows(y * stride[0] - pad[0], kernel[0], synapse.dilation[0], height) for y in range(out_height)], np.int64)
+    column_table = _column_table(np.arange(out_width) * stride[1] - pad[1], kernel[1], dilation, width, part_channels)
+    row_table = _row_table(np.arange(out_height) * stride[0] - pad[0], kernel[0], synapse.dilation[0], height)
     if max(np.abs(column_table).max(), np.abs(row_table).max()) >= 1 << 31:
         raise RunError("a map is too wide", got=f"{width} columns of {channels} channels", expected="fewer than 2^31 elements a row")
     return GatherPlan(synapse, parts, part_channels, columns, column_table.astype(np.int32), row_table.astype(np.int32))
 
 
-def _taps(start: int, kernel: int, dilation: int, width: int, part_channels: int) -> tuple[int, int, int]:
-    """Queue columns of the taps at ``start + j * dilation``, and where tap 0 would be."""
+def _column_table(start: np.ndarray, kernel: int, dilation: int, width: int, part_channels: int) -> np.ndarray:
+    """Queue columns of the taps at ``start + j * dilation``, and where tap 0 would be, times the channels."""
     residue = start % dilation
-    before = sum(len(range(r, width, dilation)) for r in range(min(residue, width)))
-    origin = before + (start - residue) // dilation
-    first = max(0, -(start // dilation))
-    last = min(kernel, (width - 1 - start) // dilation + 1)
-    if first >= last:
-        return 0, 0, 0
-    return origin + first, origin + last, origin * part_channels
+    residues = np.arange(min(dilation, width))
+    before = np.concatenate([[0], np.cumsum((width - 1 - residues) // dilation + 1)])  # columns of smaller residues
+    origin = before[np.minimum(residue, len(residues))] + (start - residue) // dilation
+    first = np.maximum(0, -(start // dilation))
+    last = np.minimum(kernel, (width - 1 - start) // dilation + 1)
+    table = np.stack([origin + first, origin + last, origin * part_channels], axis=1)
+    table[first >= last] = 0
+    return table
 
 
-def _kernel_rows(start: int, kernel: int, dilation: int, height: int) -> tuple[int, int, int]:
+def _row_table(start: np.ndarray, kernel: int, dilation: int, height: int) -> np.ndarray:
     """Kernel rows that fall inside the map, and the map row of kernel row 0."""
-    first = max(0, -(start // dilation))
-    return first, max(first, min(kernel, (height - 1 - start) // dilation + 1)), start
+    first = np.maximum(0, -(start // dilation))
+    return np.stack([first, np.maximum(first, np.minimum(kernel, (height - 1 - start) // dilation + 1)), start], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
