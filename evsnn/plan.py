@@ -256,19 +256,20 @@ def plan(circuit: Circuit, membranes: tuple[str, ...] | None = None, block_steps
 
 
 def _population(population: Population, membrane: str) -> PopulationPlan:
-    channels = population.shape[0]
-    lanes = min(_LANES[membrane], key=lambda n: (-(-channels // n) * (n + _ROW_OVERHEAD[membrane]), n))
-    n_tiles = -(-channels // lanes)
-    gathers = tuple(_gather(s, lanes, n_tiles) for s in population.synapses if not s.channelwise)
-    taps = tuple(TapPlan(s) for s in population.synapses if s.channelwise)
-    ids = max(sum(g.rows for g in gathers) + 1, max((g.part_channels * g.synapse.shape[2] for g in gathers), default=0))
-    largest = max((g.synapse.max_count for g in gathers), default=1)
+    largest = max((s.max_count for s in population.synapses), default=1)
     graded = largest > (1 if membrane == "float32" else _REPEATED)
-    id_bits = 16 if ids <= 1 << 16 and (not graded or largest <= (256 if membrane == "float32" else 65535)) else 32
     partial, budget = membrane, 1 << 31
     largest_term = 127 * (largest if graded else 1)
     if membrane == "int32" and 32767 // largest_term >= _LEAST_BUDGET:
         partial, budget = "int16", 32767 // largest_term // UNROLL * UNROLL
+    channels = population.shape[0]
+    choices = [n for n in _LANES[membrane] if partial != "int32" or n <= 64]  # 128 sums of 32 bits fill all registers of NEON
+    lanes = min(choices, key=lambda n: (-(-channels // n) * (n + _ROW_OVERHEAD[membrane]), n))
+    n_tiles = -(-channels // lanes)
+    gathers = tuple(_gather(s, lanes, n_tiles) for s in population.synapses if not s.channelwise)
+    taps = tuple(TapPlan(s) for s in population.synapses if s.channelwise)
+    ids = max(sum(g.rows for g in gathers) + 1, max((g.part_channels * g.synapse.shape[2] for g in gathers), default=0))
+    id_bits = 16 if ids <= 1 << 16 and (not graded or largest <= (256 if membrane == "float32" else 65535)) else 32
     return PopulationPlan(population, membrane, lanes, n_tiles, gathers, taps, graded, id_bits, partial, budget)
 
 

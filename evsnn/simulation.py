@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from threading import Event
+from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -112,6 +112,7 @@ class Simulator:
         self._engine = None
         self._pool: ThreadPoolExecutor | None = None
         self._kept: tuple[tuple | None, list[Workspace]] = None, []
+        self._running = Lock()
         self.start_up_ms = {"plan": (time.perf_counter() - started) * 1e3, "compile": 0.0}
 
     @property
@@ -140,12 +141,13 @@ class Simulator:
             raise RunError("unknown record", got=", ".join(sorted(record - set(RECORDS))), expected=", ".join(RECORDS))
         images = check_images(self.network, images, self.n_steps)
         labels = _labels(labels, len(images), self.network.n_classes)
-        self.prepare()
-        tally = _Tally(self, len(images), record)
-        if self.backend == "reference":
-            self._run_reference(images, seed, tally, progress)
-        else:
-            self._run_engine(images, seed, tally, progress)
+        with self._running:  # its workspaces serve one run at a time
+            self.prepare()
+            tally = _Tally(self, len(images), record)
+            if self.backend == "reference":
+                self._run_reference(images, seed, tally, progress)
+            else:
+                self._run_engine(images, seed, tally, progress)
         return Result(
             tally.outputs, self.n_steps, self.arithmetic, self.backend, self.threads if self.backend == "numba" else 1, tally.latency_ms, tally.layers(), labels,
         )  # fmt: skip

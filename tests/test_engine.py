@@ -283,3 +283,14 @@ def test_large_workspaces_take_fewer_steps_at_once():
     assert plan_of_it.block_steps < 64
     assert plan_of_it.keep_membranes
     assert plan_of_it.workspace_bytes < 400 << 20
+
+
+def test_one_simulator_in_many_threads():
+    """Runs take turns; each gets its own answer."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    simulator = Simulator(small_network(), threads=2)
+    expected = [simulator.run(IMAGES[i]).outputs for i in range(5)]
+    with ThreadPoolExecutor(5) as pool:
+        got = list(pool.map(lambda i: simulator.run(IMAGES[i % 5]).outputs, range(40)))
+    assert all(np.array_equal(outputs, expected[i % 5]) for i, outputs in enumerate(got))
