@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from generate import networks
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from naive import Naive
 from numba import config
 
@@ -13,6 +14,7 @@ import evsnn
 from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Network, Readout
 from evsnn.circuit import lower
 from evsnn.encoding import check_images, encode
+from evsnn.plan import plan
 from evsnn.simulation import RECORDS, Simulator
 
 DISABLE_JIT = bool(config.DISABLE_JIT)
@@ -112,8 +114,6 @@ def test_any_threads_and_batch(threads, n_samples, arithmetic):
 @pytest.mark.parametrize("block_steps", [1, 3, 8])
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 def test_blocks_change_nothing(block_steps, arithmetic):
-    from evsnn.plan import plan
-
     network = small_network()
     simulator = Simulator(network, 8, arithmetic=arithmetic, threads=2)
     whole = simulator.run(IMAGES, record=RECORDS)
@@ -294,3 +294,14 @@ def test_one_simulator_in_many_threads():
     with ThreadPoolExecutor(5) as pool:
         got = list(pool.map(lambda i: simulator.run(IMAGES[i % 5]).outputs, range(40)))
     assert all(np.array_equal(outputs, expected[i % 5]) for i, outputs in enumerate(got))
+
+
+@given(networks(), st.integers(1, 7), st.integers(1, 3), st.sampled_from(["float32", "int8"]))
+@settings(SETTINGS, max_examples=60)
+def test_blocks_and_threads_change_nothing_anywhere(case, block_steps, threads, arithmetic):
+    """Short last blocks, membranes carried over, samples split over threads: on any network and input."""
+    network, images = case
+    slow = evsnn.simulate(network, images, arithmetic=arithmetic, record=RECORDS, backend="reference")
+    simulator = Simulator(network, arithmetic=arithmetic, threads=threads)
+    simulator.plan = plan(simulator.circuit, simulator.quantized.widths if simulator.quantized else None, block_steps)
+    assert_same(simulator.run(images, record=RECORDS), slow)

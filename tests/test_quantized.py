@@ -168,6 +168,16 @@ def test_pooled_counts_are_part_of_the_proof():
     assert np.array_equal(low, np.minimum(weight, 0).sum(1))
 
 
+def test_a_leaky_neuron_gets_no_remainder():
+    """What rounding takes from the bias would leak away, so it is not given back at the start."""
+    rng = np.random.default_rng(0)
+    network = Network([
+        Input((4,)), Linear(rng.normal(size=(6, 4)), rng.normal(size=6)), IF(1.0, v_init=0.3, leak=0.5), Linear(rng.normal(size=(2, 6))), Readout(),
+    ], n_steps=50, shift="none", input_range=(0, 1))  # fmt: skip
+    quantized = quantize(network)
+    assert np.array_equal(quantized.circuit.populations[0].v_init, np.rint(np.float32(0.3) / quantized.units[0]))
+
+
 @pytest.mark.parametrize("make, message", [
     (lambda: quantize(mlp(input_range=None)), "need the input's range"),
     (lambda: quantize(mlp(), input_range=(1, np.inf)), "not a range"),
