@@ -8,7 +8,15 @@ from .circuit import as_map
 from .errors import InputError
 from .network import Network
 
-__all__ = ["check_images", "encode"]
+__all__ = ["check_images", "encode", "sample_forms"]
+
+
+def sample_forms(network: Network) -> tuple[tuple[int, ...], ...]:
+    """Shapes in which one image may come: the input's, and for maps of one channel also without the channel, and flat."""
+    shape = network.input_shape
+    if network.input.encoding == "events" or len(shape) != 3 or shape[0] != 1:
+        return (shape,)
+    return shape, shape[1:], (shape[1] * shape[2],)
 
 
 def check_images(network: Network, images: np.ndarray, n_steps: int) -> np.ndarray:
@@ -28,7 +36,13 @@ def check_images(network: Network, images: np.ndarray, n_steps: int) -> np.ndarr
         raise InputError("images are not numbers", where="images", got=f"dtype {array.dtype}", expected="a real or integer array")
     encoding = network.input.encoding
     shape = network.input_shape if encoding != "events" else (n_steps, *network.input_shape)
-    if array.shape == shape:
+    if encoding != "events":
+        forms = sample_forms(network)
+        if array.shape in forms:
+            array = array.reshape(1, *shape)
+        elif array.ndim and array.shape[1:] in forms and array.size:
+            array = array.reshape(-1, *shape)
+    elif array.shape == shape:
         array = array[None]
     if array.shape[1:] != shape:
         raise InputError("images have the wrong shape", where="images", got=array.shape, expected=f"(n, {', '.join(map(str, shape))})")

@@ -18,6 +18,7 @@ import numpy as np
 
 from .arrayfile import BLOCK_BYTES, UnreadArray, open_file, read_npy, read_npz
 from .console import printable
+from .encoding import sample_forms
 from .errors import InputError, WeightsError
 from .network import Network, Samples
 
@@ -166,6 +167,11 @@ def _checked(network: Network, source: str, images: UnreadArray, labels: UnreadA
     rank = len(network.input_shape) + events
     single = len(images.shape) == rank
     shape = (1, *images.shape) if single else images.shape
+    if not events:
+        forms = sample_forms(network)
+        if images.shape in forms or images.shape[1:] in forms:
+            single = images.shape in forms
+            shape = (1 if single else images.shape[0], *network.input_shape)
     if len(shape) != rank + 1 or shape[1 + events :] != network.input_shape:
         expected = ("n", "n_steps", *network.input_shape) if events else ("n", *network.input_shape)
         hint = "put channels first" if sorted(shape[1 + events :]) == sorted(network.input_shape) else None

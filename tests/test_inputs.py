@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+import evsnn
 from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, InputError, Linear, Network, Readout, Samples
 from evsnn.inputs import N_NOISE, open_inputs, range_warning
 
@@ -358,3 +359,15 @@ def test_h5_may_hold_more(tmp_path):
 def test_h5_without_images(tmp_path):
     write_h5(tmp_path / "f.h5", pictures=IMAGES)
     assert "no array named 'images'" in refusal(tmp_path / "f.h5")
+
+
+@pytest.mark.parametrize("form", [(5, 6, 4), (5, 24), (6, 4), (24,)])
+def test_one_channel_may_be_left_out(tmp_path, form):
+    """28x28 or 784 numbers are a digit, too."""
+    network = evsnn.Network([evsnn.Input((1, 6, 4)), evsnn.Flatten(), evsnn.Linear(np.random.default_rng(0).normal(size=(3, 24))), evsnn.Readout()], n_steps=2)
+    images = np.random.default_rng(1).random(form, dtype=np.float32)
+    whole = images.reshape(-1, 1, 6, 4)
+    np.save(tmp_path / "x.npy", images)
+    with open_inputs(network, str(tmp_path / "x.npy")) as inputs:
+        assert np.array_equal(inputs.read().images, whole)
+    assert np.array_equal(evsnn.simulate(network, images).outputs, evsnn.simulate(network, whole).outputs)
