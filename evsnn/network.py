@@ -88,7 +88,7 @@ class Network:
         for what, allowed in (("shift", SHIFTS), ("readout", READOUTS)):
             if getattr(self, what) not in allowed:
                 raise NetworkError(f"unknown {what}", got=repr(getattr(self, what)), expected=" or ".join(allowed))
-        check_steps(self.n_steps, NetworkError)
+        object.__setattr__(self, "n_steps", check_steps(self.n_steps, NetworkError))
         if self.input_range is not None:
             low, high = (float(v) for v in self.input_range)
             if not (np.isfinite([low, high]).all() and low < high):

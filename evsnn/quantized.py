@@ -148,6 +148,8 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
     if last and p.v_threshold is None:
         reach = np.full(channels, reach.max())
     reach = np.where(reach > 0, reach, 127 / 1024 * (1.0 if p.v_threshold is None else p.v_threshold))
+    if p.v_threshold is not None:  # a dead channel's weights must not push its threshold out of range
+        reach = np.maximum(reach, 127 * p.v_threshold.astype(np.float64) / 2**24)
 
     def at(largest: np.ndarray) -> Population:
         return _rounded(p, weights, reach / largest, circuit.n_steps)
@@ -191,17 +193,22 @@ def _rounded(p: Population, weights: dict[Synapse, np.ndarray], unit: np.ndarray
     """The population in integers of the given units."""
 
     def integers(s: Synapse) -> Synapse:
-        values = np.rint(weights[s] / unit[:, None, None, None])
-        return replace(s, weight=values.astype(np.int64) if _wide(s) else values.astype(np.int8), scale=None)
+        values = weights[s] / unit[:, None, None, None]
+        return replace(s, weight=_integer(values) if _wide(s) else np.rint(values).astype(np.int8), scale=None)
 
-    bias = np.rint(p.bias / unit).astype(np.int64)
-    total = np.rint(n_steps * (p.bias.astype(np.float64) / unit)).astype(np.int64)
+    bias = _integer(p.bias / unit)
+    total = _integer(n_steps * (p.bias.astype(np.float64) / unit))
     rest = total - n_steps * bias if p.leak == 1 else 0
     return replace(
         p, synapses=tuple(integers(s) for s in p.synapses), drives=tuple(integers(s) for s in p.drives), bias=bias,
-        v_threshold=None if p.v_threshold is None else np.maximum(1, np.rint(p.v_threshold / unit)).astype(np.int64),
-        v_init=np.rint(p.v_init / unit).astype(np.int64) + rest,
+        v_threshold=None if p.v_threshold is None else np.maximum(1, _integer(p.v_threshold / unit)),
+        v_init=_integer(p.v_init / unit) + rest,
     )  # fmt: skip
+
+
+def _integer(values: np.ndarray) -> np.ndarray:
+    """Rounded to int64; what is far beyond 32 bits stays far beyond them, and is refused."""
+    return np.rint(np.clip(values, -(2.0**40), 2.0**40)).astype(np.int64)
 
 
 def membrane_bounds(p: Population, n_steps: int, input_range: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -57,7 +57,7 @@ def _run(options) -> int:
 
     start_up_ms = {"import": _ms_since(started)}
     started = time.perf_counter()
-    network = load(options.weights) if options.weights else _demo()
+    network = load(options.weights) if options.weights is not None else _demo()
     start_up_ms["load"] = _ms_since(started)
     with open_inputs(network, options.input, limit=options.limit, seed=options.seed, n_steps=max(options.steps or (0,)) or None) as inputs:
         if inputs.source == "noise":

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from threading import Event, Lock
+from threading import Event, Lock, get_ident
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,6 +113,8 @@ class Simulator:
         self._pool: ThreadPoolExecutor | None = None
         self._kept: tuple[tuple | None, list[Workspace]] = None, []
         self._running = Lock()
+        self._runner: int | None = None
+        self._process = os.getpid()
         self.start_up_ms = {"plan": (time.perf_counter() - started) * 1e3, "compile": 0.0}
 
     @property
@@ -130,8 +132,8 @@ class Simulator:
             self._engine = Engine(self.plan, progress)
             for name, value in self._engine.times_ms.items():
                 self.start_up_ms[name] += value
-            if self.threads > 1:
-                self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="evsnn")
+        if self.backend == "numba" and self._pool is None and self.threads > 1:
+            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="evsnn")
         return dict(self.start_up_ms)
 
     def run(self, images: np.ndarray, labels: np.ndarray | None = None, *, record: Iterable[str] = (), seed: int = 0, progress: Progress | None = None) -> Result:
@@ -141,13 +143,26 @@ class Simulator:
             raise RunError("unknown record", got=", ".join(sorted(record - set(RECORDS))), expected=", ".join(RECORDS))
         images = check_images(self.network, images, self.n_steps)
         labels = _labels(labels, len(images), self.network.n_classes)
+        if self._process != os.getpid():  # a fork has this object's memory, but not its threads
+            self._pool, self._kept, self._running, self._process = None, (None, []), Lock(), os.getpid()
+        if self._runner == get_ident():
+            raise RunError("a Simulator cannot run inside its own run", hint="call it after the run, or make another one")
         with self._running:  # its workspaces serve one run at a time
-            self.prepare()
-            tally = _Tally(self, len(images), record)
-            if self.backend == "reference":
-                self._run_reference(images, seed, tally, progress)
-            else:
-                self._run_engine(images, seed, tally, progress)
+            self._runner = get_ident()
+            try:
+                self.prepare()
+                tally = _Tally(self, len(images), record)
+                if self.backend == "reference":
+                    self._run_reference(images, seed, tally, progress)
+                else:
+                    self._run_engine(images, seed, tally, progress)
+            except BaseException:  # Ctrl-C: a thread may still be in one of the workspaces
+                self._kept = None, []
+                raise
+            finally:
+                self._runner = None
+        if not np.isfinite(tally.outputs).all():
+            raise RunError("outputs are not finite", got="infinity or NaN", hint="weights, thresholds or inputs are too large for float32")
         return Result(
             tally.outputs, self.n_steps, self.arithmetic, self.backend, self.threads if self.backend == "numba" else 1, tally.latency_ms, tally.layers(), labels,
         )  # fmt: skip

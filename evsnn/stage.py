@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
@@ -194,10 +194,19 @@ class Stage:
         over_tiles = tiles >= self.threads
         edges = [(tiles if over_tiles else height) * i // self.threads for i in range(self.threads + 1)]
         calls = [(job, a, b, 0, height) if over_tiles else (job, 0, tiles, a, b) for a, b in zip(edges, edges[1:])]
-        futures = [self.pool.submit(kernel, *call, *mine) for call, mine in zip(calls[1:], own[1:])]
-        kernel(*calls[0], *own[0])
+        futures: list[Future] = []
+        try:
+            for call, mine in zip(calls[1:], own[1:]):
+                futures.append(self.pool.submit(self._call, kernel, *call, *mine))
+            kernel(*calls[0], *own[0])
+        finally:  # on Ctrl-C too: no thread may be in a kernel when its arrays go
+            wait(futures)
         for future in futures:
             future.result()
+
+    def _call(self, kernel: Callable, *arguments: int) -> None:
+        """A kernel on another thread; as a method it keeps the arrays alive that addresses point to."""
+        kernel(*arguments)
 
     def _synapses(self) -> _Job:
         k, row, records = integrate, 0, []

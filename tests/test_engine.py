@@ -305,3 +305,40 @@ def test_blocks_and_threads_change_nothing_anywhere(case, block_steps, threads, 
     simulator = Simulator(network, arithmetic=arithmetic, threads=threads)
     simulator.plan = plan(simulator.circuit, simulator.quantized.widths if simulator.quantized else None, block_steps)
     assert_same(simulator.run(images, record=RECORDS), slow)
+
+
+def test_a_simulator_refuses_to_run_inside_itself():
+    simulator = Simulator(small_network(), threads=1)
+    with pytest.raises(evsnn.RunError, match="inside its own run"):
+        simulator.run(IMAGES, progress=lambda done, total: simulator.run(IMAGES))
+    assert simulator.run(IMAGES).n_samples == 5
+
+
+def test_infinite_outputs_are_refused():
+    network = Network([Input((2,)), Linear(np.full((3, 2), 1e38)), Readout()], n_steps=4)
+    with np.errstate(over="ignore"), pytest.raises(evsnn.RunError, match="not finite"):
+        evsnn.simulate(network, np.full((1, 2), 3e38))
+
+
+@pytest.mark.skipif(DISABLE_JIT, reason="nothing is compiled")
+def test_damaged_kept_code_is_replaced(tmp_path):
+    """A cache folder after a power cut: empty indices, garbage code."""
+    import os
+    import subprocess
+    import sys
+
+    script = "import numpy as np, evsnn; from test_engine import small_network, IMAGES; print(evsnn.simulate(small_network(5), IMAGES, threads=1).outputs.sum())"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def run():
+        return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300)
+
+    first = run()
+    assert first.returncode == 0, first.stderr
+    for damage in (b"", b"\x00" * 64, b"garbage"):
+        for path in tmp_path.rglob("*.nb[ic]"):
+            path.write_bytes(damage)
+        again = run()
+        assert again.returncode == 0, again.stderr
+        assert again.stdout == first.stdout
+        assert "cannot be used" in again.stderr

@@ -189,3 +189,16 @@ def test_a_leaky_neuron_gets_no_remainder():
 def test_what_integers_cannot_do_is_refused(make, message):
     with pytest.raises(RunError, match=message):
         make()
+
+
+def test_thresholds_beyond_all_integers_are_refused():
+    network = Network([Input((2,)), Linear(np.eye(2)), IF(1e30, shift=False), Linear(np.eye(2)), Readout()], n_steps=4, shift="none", input_range=(0, 1))
+    assert evsnn.simulate(network, np.ones((1, 2))).layers[0].n_spikes == 0
+    result = evsnn.simulate(network, np.ones((1, 2)), arithmetic="int8")
+    assert result.layers[0].n_spikes == 0, "a neuron that cannot fire in float32 must not fire in integers"
+
+
+def test_dead_channels_do_not_stop_the_others():
+    weight = np.array([[1.0, 0.5], [1e-12, 1e-13]])
+    network = Network([Input((2,)), Linear(weight), IF(1.0), Linear(np.eye(2)), Readout()], n_steps=8, input_range=(0, 1))
+    assert quantize(network).circuit.populations[0].v_threshold.max() <= 1 << 24

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 from pathlib import Path
 
 from numba import config, njit, types
 
 __all__ = ["inner", "kernel", "source_digest", "specialise"]
 
+_LOG = logging.getLogger("evsnn")
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": False, "boundscheck": False}
 
 
@@ -42,8 +44,26 @@ def specialise(kernel, *selectors, n_arguments: int):
     """
     if config.DISABLE_JIT:
         return functools.partial(kernel, *selectors)
-    compiled = kernel.compile((*(selector.numba_type for selector in selectors), *[types.int64] * n_arguments))
-    return functools.partial(compiled, *[None] * len(selectors))
+    signature = (*(selector.numba_type for selector in selectors), *[types.int64] * n_arguments)
+    return functools.partial(_compiled(kernel, signature), *[None] * len(selectors))
+
+
+def _compiled(kernel, signature):
+    """The machine code for a signature, kept or new.
+
+    Kept code can be damaged, a disk full, and an index written by two processes at once can name
+    another signature's code: then the kernel is compiled for this process alone.
+    """
+    trouble = "it holds code of another kernel"
+    try:
+        code = kernel.compile(signature)
+        if signature in kernel.overloads:
+            return code
+    except Exception as error:  # whatever unpickling damaged files raises; an error of the kernel's own comes again below
+        trouble = f"{type(error).__name__}: {error}"
+    folder = getattr(getattr(kernel, "stats", None), "cache_path", None)
+    _LOG.warning("evsnn: compiled code in %s cannot be used (%s); compiling anew, remove the folder to keep code again", folder, trouble)
+    return njit(**_OPTIONS)(kernel.py_func).compile(signature)
 
 
 @functools.cache
