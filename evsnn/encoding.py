@@ -31,7 +31,10 @@ def check_images(network: Network, images: np.ndarray, n_steps: int) -> np.ndarr
     InputError
         Wrong type, shape, NaN or infinity, probabilities outside [0, 1], events other than 0 and 1.
     """
-    array = np.asarray(images)
+    try:
+        array = np.asarray(images)
+    except ValueError as error:
+        raise InputError("images are not an array", where="images", got=type(images).__name__, hint="all images have one shape") from error
     if array.dtype.kind not in "fiub":
         raise InputError("images are not numbers", where="images", got=f"dtype {array.dtype}", expected="a real or integer array")
     encoding = network.input.encoding

@@ -94,6 +94,8 @@ class Simulator:
 
     def __init__(self, network: Network | QuantizedNetwork, n_steps: int | None = None, *, arithmetic: str = "float32", threads: int | None = None, backend: str = "auto"):
         started = time.perf_counter()
+        if not isinstance(network, (Network, QuantizedNetwork)):
+            raise RunError("this is not a network", got=type(network).__name__, expected="a Network", hint="load a file with evsnn.load")
         if arithmetic not in ARITHMETICS:
             raise RunError("unknown arithmetic", got=repr(arithmetic), expected=" or ".join(ARITHMETICS))
         self.threads = _threads(threads)
@@ -138,9 +140,12 @@ class Simulator:
 
     def run(self, images: np.ndarray, labels: np.ndarray | None = None, *, record: Iterable[str] = (), seed: int = 0, progress: Progress | None = None) -> Result:
         """Run on images; see `simulate`."""
-        record = frozenset([record] if isinstance(record, str) else record)
-        if not record <= set(RECORDS):
-            raise RunError("unknown record", got=", ".join(sorted(record - set(RECORDS))), expected=", ".join(RECORDS))
+        record = (record,) if isinstance(record, str) else tuple(record) if isinstance(record, (tuple, list, set, frozenset)) else (record,)
+        if not all(isinstance(name, str) and name in RECORDS for name in record):
+            raise RunError("unknown record", got=repr(record)[:80], expected=", ".join(RECORDS))
+        record = frozenset(record)
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+            raise RunError("seed is out of range", got=repr(seed)[:40], expected="an integer >= 0")
         images = check_images(self.network, images, self.n_steps)
         labels = _labels(labels, len(images), self.network.n_classes)
         if self._process != os.getpid():  # a fork has this object's memory, but not its threads
@@ -340,9 +345,14 @@ def _backend(name: str) -> tuple[str, str]:
 def _labels(labels: np.ndarray | None, n_samples: int, n_classes: int) -> np.ndarray | None:
     if labels is None:
         return None
-    array = np.asarray(labels)
+    try:
+        array = np.asarray(labels)
+    except ValueError as error:
+        raise InputError("labels are not an array", where="labels", got=type(labels).__name__) from error
+    if array.dtype.kind not in "iu":
+        raise InputError("labels are not classes", where="labels", got=f"dtype {array.dtype}", expected=f"integers from 0 to {n_classes - 1}")
     if array.shape != (n_samples,):
         raise InputError("labels and images do not fit", where="labels", got=f"shape {array.shape}", expected=f"({n_samples},)")
-    if array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= n_classes:
-        raise InputError("labels are not classes", where="labels", got=f"dtype {array.dtype}, {array.min()} to {array.max()}", expected=f"integers from 0 to {n_classes - 1}")
+    if array.min() < 0 or array.max() >= n_classes:
+        raise InputError("labels are not classes", where="labels", got=f"{array.min()} to {array.max()}", expected=f"integers from 0 to {n_classes - 1}")
     return array.astype(np.int64)

@@ -342,3 +342,18 @@ def test_damaged_kept_code_is_replaced(tmp_path):
         assert again.returncode == 0, again.stderr
         assert again.stdout == first.stdout
         assert "cannot be used" in again.stderr
+
+
+@pytest.mark.parametrize("call", [
+    lambda net: evsnn.simulate("weights.h5", IMAGES), lambda net: evsnn.simulate(net, [[1, 2], [3]]), lambda net: evsnn.simulate(net, np.array(["a"])),
+    lambda net: evsnn.simulate(net, IMAGES + np.nan), lambda net: evsnn.simulate(net, IMAGES[:0]), lambda net: evsnn.simulate(net, IMAGES[:, :2]),
+    lambda net: evsnn.simulate(net, IMAGES, labels=["a"] * 5), lambda net: evsnn.simulate(net, IMAGES, labels=[1, 2]), lambda net: evsnn.simulate(net, IMAGES, labels=[0.5] * 5),
+    lambda net: evsnn.simulate(net, IMAGES, labels=[10] * 5), lambda net: evsnn.simulate(net, IMAGES, labels=[[1], [2, 3]]), lambda net: evsnn.simulate(net, IMAGES, record=5),
+    lambda net: evsnn.simulate(net, IMAGES, record="all"), lambda net: evsnn.simulate(net, IMAGES, seed=-1), lambda net: evsnn.simulate(net, IMAGES, seed="a"),
+    lambda net: evsnn.simulate(net, IMAGES, n_steps=0), lambda net: evsnn.simulate(net, IMAGES, n_steps=10**9), lambda net: evsnn.simulate(net, IMAGES, n_steps=2.0),
+    lambda net: evsnn.simulate(net, IMAGES, threads=0), lambda net: evsnn.simulate(net, IMAGES, arithmetic="int4"), lambda net: evsnn.simulate(net, IMAGES, backend="gpu"),
+])  # fmt: skip
+def test_bad_arguments_are_one_error(call):
+    with pytest.raises(evsnn.EvsnnError) as caught:
+        call(small_network(5))
+    assert "\n" not in str(caught.value)
