@@ -384,7 +384,7 @@ def _parameters(p: PopulationPlan) -> np.ndarray:
     if p.membrane == "float32":
         leak = population.leak
     else:
-        leak = leak_shift(population.leak) if population.leak < 1 else 0
+        leak = min(leak_shift(population.leak), 8 * dtype.itemsize - 1) if population.leak < 1 else 0  # a wider shift has no meaning
     for row, values, rest in ((0, population.bias, 0), (1, population.v_threshold, never), (2, population.v_init, 0), (3, leak, 0)):
         flat = np.full(p.n_tiles * p.lanes, rest, dtype)
         flat[:channels] = never if values is None else values

@@ -139,11 +139,11 @@ def _wide(synapse: Synapse) -> bool:
 
 def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane: str, last: bool):
     """The integers of one population, the width of its membranes, its units, limits and bounds."""
-    if p.leak < 1 and abs(1 - 2.0 ** -leak_shift(p.leak) - p.leak) > 1e-6:
+    if p.leak < 1 and 1 - 2.0 ** -leak_shift(p.leak) != p.leak:
         raise RunError("a leak is not 1 - 2^-k", where=f"layer {p.name!r}", got=p.leak, expected="1/2, 3/4, 7/8, ...", hint="use float32 arithmetic")
     weights = {s: s.effective().astype(np.float64) * (grid[0] if s in p.drives else 1.0) for s in (*p.drives, *p.synapses)}
     channels = p.shape[0]
-    narrow = [s for s in weights if not _wide(s)] or list(weights)
+    narrow = [s for s in weights if s in p.drives or not _wide(s)] or list(weights)
     reach = np.max([np.abs(weights[s]).reshape(channels, -1).max(axis=1) for s in narrow], axis=0) if narrow else np.zeros(channels)
     if last and p.v_threshold is None:
         reach = np.full(channels, reach.max())
@@ -194,7 +194,7 @@ def _rounded(p: Population, weights: dict[Synapse, np.ndarray], unit: np.ndarray
 
     def integers(s: Synapse) -> Synapse:
         values = weights[s] / unit[:, None, None, None]
-        return replace(s, weight=_integer(values) if _wide(s) else np.rint(values).astype(np.int8), scale=None)
+        return replace(s, weight=_integer(values) if s in p.synapses and _wide(s) else np.rint(values).astype(np.int8), scale=None)
 
     bias = _integer(p.bias / unit)
     total = _integer(n_steps * (p.bias.astype(np.float64) / unit))

@@ -183,8 +183,8 @@ class Simulator:
             traces = reference.run(self.circuit, self.encode(image, seed, i)[None])
             elapsed = time.perf_counter() - started
             for j, trace in enumerate(traces):
-                tally.add(j, i, int(trace.spikes.sum()), trace.n_events, trace.sops, elapsed / len(traces), trace.v_mem[0])
                 tally.add_spikes(j, i, 0, trace.spikes[0])
+                tally.add(j, i, int(trace.spikes.sum()), trace.n_events, trace.sops, elapsed / len(traces), trace.v_mem[0])
             tally.latency_ms[i] = elapsed * 1e3
             if progress:
                 progress(i + 1, len(images))
@@ -272,7 +272,9 @@ class _Tally:
         self.seconds[i, j] = seconds
         if self.v_mem is not None:
             self.v_mem[j][i] = v_mem
-        if j == len(self.populations) - 1 and not self.fires:
+        if j == len(self.populations) - 1 and self.fires:
+            self.outputs[i] *= self.amplitude / self.simulator.n_steps
+        elif j == len(self.populations) - 1:
             self.outputs[i] = v_mem.ravel() * self.unit / self.simulator.n_steps
 
     def add_spikes(self, j: int, i: int, first: int, spikes: np.ndarray) -> None:
@@ -282,7 +284,7 @@ class _Tally:
         if self.spike_counts is not None:
             self.spike_counts[j][i] += spikes.sum(axis=0, dtype=np.int32)
         if j == len(self.populations) - 1 and self.fires:
-            self.outputs[i] += spikes.sum(axis=(0, 2, 3)) * self.amplitude / self.simulator.n_steps
+            self.outputs[i] += spikes.sum(axis=(0, 2, 3))  # counts; `add` scales them once
 
     def watch(self, workspace: Workspace, i: int) -> Callable[[int, int], None] | None:
         """What `Workspace.run` calls after each block of sample i; None where spikes are not needed."""

@@ -357,3 +357,17 @@ def test_bad_arguments_are_one_error(call):
     with pytest.raises(evsnn.EvsnnError) as caught:
         call(small_network(5))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+def test_the_analog_input_as_a_shortcut(arithmetic):
+    """Beside weights much smaller than 1: its integers must fit, too."""
+    network = Network([
+        Input((1,), name="i"), Linear([[0.01]], name="c"), Add(inputs=("c", "i")), IF(1.0), Linear([[1.0]]), Readout(),
+    ], n_steps=4, input_range=(0, 1), shift="none")  # fmt: skip
+    assert abs(run_both(network, np.array([[0.9]]), arithmetic=arithmetic).outputs[0, 0] - 0.75) < 0.01
+
+
+def test_spike_readout_over_blocks():
+    thresholds = np.random.default_rng(0).uniform(0.1, 1, 10)
+    run_both(Network([Input((10,)), IF(thresholds), Readout()], n_steps=200, readout="spikes"), np.random.default_rng(1).random((5, 10)))
