@@ -15,8 +15,8 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
-    "errors": ("EvsnnError", "InputError", "MissingExtraError", "NetworkError", "RunError", "WeightsError"),
-    "layers": ("Add", "AvgPool2d", "Concat", "Conv2d", "Flatten", "IF", "Input", "Layer", "Linear", "Readout"),
+    "errors": ("EvsnnError", "InputError", "MissingExtraError", "ModelError", "NetworkError", "RunError", "WeightsError"),
+    "layers": ("Add", "AvgPool2d", "Concat", "Conv2d", "Flatten", "IF", "Input", "Layer", "Linear", "MaxPool2d", "Readout"),
     "network": ("Network", "Samples"),
     "quantized": ("QuantizedNetwork", "quantize"),
     "result": ("LayerResult", "Result"),

@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 
 from .errors import NetworkError, RunError
-from .layers import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Layer, Linear, Readout, reach
+from .layers import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Layer, Linear, MaxPool2d, Readout, reach
 from .network import Network, check_steps
 
 __all__ = ["INPUT", "Circuit", "Pool", "Population", "Source", "Synapse", "lower"]
@@ -239,6 +239,8 @@ def lower(network: Network, n_steps: int | None = None) -> Circuit:
             currents[layer.name] = currents[layer.inputs[0]]
         elif isinstance(layer, AvgPool2d):
             views[layer.name] = _pooled(layer, views[layer.inputs[0]])
+        elif isinstance(layer, MaxPool2d):
+            raise NetworkError("max pools are not simulated yet", where=layer._where)
         elif isinstance(layer, Flatten):
             views[layer.name] = _flat(views[layer.inputs[0]])
         elif isinstance(layer, Concat):

@@ -6,6 +6,7 @@
     ├── NetworkError        a network that cannot be: a shape, a value, a connection
     ├── WeightsError        a weights file that is refused, or cannot be written
     ├── InputError          images or labels that do not fit the network
+    ├── ModelError          a model file or its ANN that cannot be converted
     ├── RunError            a run that cannot be: its steps, threads, arithmetic or memory
     └── MissingExtraError   an optional package that is not installed
 
@@ -14,7 +15,7 @@ Every message says what is wrong, where, what was found, what was expected and w
 
 from __future__ import annotations
 
-__all__ = ["EvsnnError", "InputError", "MissingExtraError", "NetworkError", "RunError", "WeightsError"]
+__all__ = ["EvsnnError", "InputError", "MissingExtraError", "ModelError", "NetworkError", "RunError", "WeightsError"]
 
 
 class EvsnnError(Exception):
@@ -56,6 +57,10 @@ class WeightsError(EvsnnError, OSError):
 
 class InputError(EvsnnError, ValueError):
     """Images or labels that do not fit the network."""
+
+
+class ModelError(EvsnnError, ValueError):
+    """A model file, or the ANN in it, that cannot be converted."""
 
 
 class RunError(EvsnnError, ValueError):

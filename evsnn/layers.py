@@ -14,7 +14,7 @@ import numpy as np
 
 from .errors import NetworkError
 
-__all__ = ["ENCODINGS", "IF", "KINDS", "Add", "AvgPool2d", "Concat", "Conv2d", "Flatten", "Input", "Layer", "Linear", "Readout", "Shape", "reach", "windows"]
+__all__ = ["ENCODINGS", "IF", "KINDS", "Add", "AvgPool2d", "Concat", "Conv2d", "Flatten", "Input", "Layer", "Linear", "MaxPool2d", "Readout", "Shape", "reach", "windows"]
 
 ENCODINGS = ("constant", "poisson", "events")
 _NAME = re.compile(r"[!-~]{1,128}")
@@ -275,6 +275,48 @@ class AvgPool2d(Layer):
 
 
 @dataclass(frozen=True, eq=False)
+class MaxPool2d(Layer):
+    """Maximum pooling of spikes by accumulated evidence: exact for their counts.
+
+    With N_i(t) the net number of spikes that input i of a window has sent up to step t, the output sends::
+
+        s(t) = max_i N_i(t) - max_i N_i(t - 1)
+
+    so that at every step its count is the largest of the window's, and its amplitude is the inputs'.
+    It has counters, but no membrane, threshold or weights.
+
+    Parameters
+    ----------
+    kernel : int or (vertical, horizontal)
+    stride : int or pair, optional
+        None: the kernel's.
+    padding : int, (vertical, horizontal) or (top, left, bottom, right)
+        Padded positions never send a spike. Smaller than the kernel.
+    """
+
+    kernel: tuple[int, int] = (2, 2)
+    stride: tuple[int, int] | None = None
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    kind = "maxpool2d"
+
+    def _check(self):
+        where = self._where
+        kernel = _pair(self.kernel, where, "kernel", 1)
+        stride = kernel if self.stride is None else _pair(self.stride, where, "stride", 1)
+        padding = _padding(self.padding, where)
+        if kernel[0] * kernel[1] > 65_535:
+            raise NetworkError("the pooling window is too large", where=where, got=kernel, expected="an area <= 65535")
+        if any(p >= k for p, k in zip(padding, kernel * 2)):
+            raise NetworkError("padding reaches the kernel", where=where, got=f"padding {padding}, kernel {kernel}")
+        self._set(kernel=kernel, stride=stride, padding=padding)
+
+    def output_shape(self, shapes):
+        shape = self._map(shapes[0])
+        return (shape[0], *windows(shape[1:], self.kernel, self.stride, self.padding, (1, 1), self._where))
+
+
+@dataclass(frozen=True, eq=False)
 class Flatten(Layer):
     """A map (channels, height, width) as a vector, in that order."""
 
@@ -330,12 +372,17 @@ class IF(Layer):
         Share of the membrane kept from step to step; 1 is no leak.
     shift : bool
         Whether the network's shift applies here.
+    signed : float in [0, 65536]
+        theta of signed correction spikes; 0: none. With n the neuron's spikes so far, negative ones
+        taken off, a neuron that did not fire and has v < -theta v_threshold and n > 0 sends a spike of
+        amplitude -v_threshold, and v += v_threshold.
     """
 
     v_threshold: np.ndarray = field(default=1.0, repr=False)
     v_init: np.ndarray = field(default=0.0, repr=False)
     leak: float = 1.0
     shift: bool = True
+    signed: float = 0.0
 
     kind = "if"
 
@@ -349,7 +396,13 @@ class IF(Layer):
             leak = -1.0
         if not 0 <= leak <= 1:
             raise NetworkError("leak is out of range", where=self._where, got=self.leak, expected="0 to 1")
-        self._set(v_threshold=threshold, v_init=_array(self.v_init, self._where, "v_init", (0, 1)), leak=leak, shift=bool(self.shift))
+        try:
+            signed = float(np.float32(self.signed))
+        except (TypeError, ValueError):
+            signed = -1.0
+        if not 0 <= signed <= 65_536:
+            raise NetworkError("signed is out of range", where=self._where, got=self.signed, expected="0 (no negative spikes) to 65536")
+        self._set(v_threshold=threshold, v_init=_array(self.v_init, self._where, "v_init", (0, 1)), leak=leak, shift=bool(self.shift), signed=signed)
 
     def output_shape(self, shapes):
         for what in ("v_threshold", "v_init"):
@@ -376,7 +429,7 @@ class Readout(Layer):
         return (shapes[0][0],)
 
 
-KINDS: Mapping[str, type[Layer]] = {c.kind: c for c in (Input, Conv2d, Linear, AvgPool2d, Flatten, Add, Concat, IF, Readout)}
+KINDS: Mapping[str, type[Layer]] = {c.kind: c for c in (Input, Conv2d, Linear, AvgPool2d, MaxPool2d, Flatten, Add, Concat, IF, Readout)}
 
 
 def _check_bias(bias: np.ndarray | None, weight: np.ndarray, where: str) -> None:

@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from .errors import NetworkError
-from .layers import IF, Add, AvgPool2d, Concat, Conv2d, Input, Layer, Linear, Readout, Shape
+from .layers import IF, Add, AvgPool2d, Concat, Conv2d, Input, Layer, Linear, MaxPool2d, Readout, Shape
 
 __all__ = ["MAX_STEPS", "Network", "READOUTS", "SHIFTS", "Samples", "check_steps"]
 
@@ -147,6 +147,8 @@ class Network:
                 raise NetworkError("concat joins spikes with the analog input", where=layer._where, hint="put an IF on the input's branch")
             if isinstance(layer, AvgPool2d) and "current" in fed:
                 raise NetworkError("a pool reads spikes, not currents", where=layer._where, got=source, hint="put an IF before it, or the pool before the weighted layer")
+            if isinstance(layer, MaxPool2d) and fed[0] != "spikes":
+                raise NetworkError("a max pool reads spikes", where=layer._where, got=source, hint="put an IF before it")
             if isinstance(layer, Input):
                 carries[layer.name] = "input" if layer.encoding == "constant" else "spikes"
             elif isinstance(layer, IF):

@@ -28,10 +28,11 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "conv2d": {"weight": "weight", "bias": "array", "stride": "integers", "padding": "integers", "dilation": "integers", "groups": "integer"},
     "linear": {"weight": "weight", "bias": "array"},
     "avgpool2d": {"kernel": "integers", "stride": "integers", "padding": "integers"},
+    "maxpool2d": {"kernel": "integers", "stride": "integers", "padding": "integers"},
     "flatten": {},
     "add": {},
     "concat": {},
-    "if": {"v_threshold": "array", "v_init": "array", "leak": "real", "shift": "flag"},
+    "if": {"v_threshold": "array", "v_init": "array", "leak": "real", "shift": "flag", "signed": "real"},
     "readout": {},
 }
 REQUIRED = ("weight", "v_threshold")

@@ -1,0 +1,77 @@
+"""The source network as its file describes it: ONNX operators on named tensors, shapes known, constants folded.
+
+A `Graph` says what the ANN computes and nothing about spikes. Shapes are without the batch, which is
+every tensor's first axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+
+__all__ = ["Graph", "Node"]
+
+Attribute = "int | float | str | tuple[int, ...] | tuple[float, ...]"
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operator.
+
+    Parameters
+    ----------
+    name : str
+        The file's, or made from the operator and its number; unique. For people.
+    op : str
+        ONNX operator type: "Conv", "Gemm", "Relu", ...
+    inputs : tuple of str
+        Tensor names; "" where an optional input is absent.
+    outputs : tuple of str
+    attributes : mapping of str to int, float, str or tuple
+        As in the file, ONNX's names; those absent take the operator's default.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """An ANN of one input and one output.
+
+    Parameters
+    ----------
+    name : str
+        For people; the file's stem.
+    opset : int
+        Of the default ONNX domain.
+    input, output : str
+        Tensor names.
+    nodes : tuple of Node
+        In an order in which each comes after its inputs; all lead to the output, none is constant.
+    constants : mapping of str to array
+        Tensors that do not depend on the input, computed once. float32, or int64 for shapes and axes.
+    shapes : mapping of str to tuple of int
+        Of every tensor that depends on the input, without the batch axis.
+    notes : tuple of str
+        What reading the file did, for people.
+    """
+
+    name: str
+    opset: int
+    input: str
+    output: str
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, np.ndarray]
+    shapes: Mapping[str, tuple[int, ...]]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "constants", MappingProxyType(dict(self.constants)))
+        object.__setattr__(self, "shapes", MappingProxyType(dict(self.shapes)))
