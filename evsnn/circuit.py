@@ -6,6 +6,9 @@ integrating `Readout`) becomes one `Population`; the linear expression before it
 source's spike amplitude, divided by the pooling window's area, formed in float64 and rounded to
 float32 once. A circuit belongs to one number of steps, because the shift V_th/2T does.
 
+A synapse that reads signed neurons is followed by its twin, which reads their negative spikes with
+the same weights and amplitudes of the other sign.
+
 Order of the sums (part of the specification, DESIGN §3): synapses that gather (convolutions and
 linear layers) as their branches are listed, then those with one weight a channel (depthwise
 convolutions and identity shortcuts of an unpooled population), then the bias with the shift.
@@ -55,11 +58,19 @@ class Source:
     shape : (channels, height, width)
         Of the population itself.
     pool : Pool, optional
+    negative : bool
+        Whether its negative spikes are meant; a population that is not signed sends none.
     """
 
     population: int
     shape: tuple[int, int, int]
     pool: Pool | None = None
+    negative: bool = False
+
+    @property
+    def plane(self) -> tuple[int, bool]:
+        """The population, and which of its spikes."""
+        return self.population, self.negative
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +88,8 @@ class Synapse:
     weight : (n_out, n_in / groups, kernel_height, kernel_width) float32 or integer
         The ANN's weights; integers are effective already.
     scale : (n_in,) float64, optional
-        Spike amplitude over pooling area, per input channel. None: weights are effective.
+        Spike amplitude over pooling area, per input channel; below 0 for negative spikes, 0 where
+        there are none. None: weights are effective.
     """
 
     label: str
@@ -103,6 +115,11 @@ class Synapse:
     @property
     def kernel(self) -> tuple[int, int]:
         return self.weight.shape[2:]
+
+    @property
+    def negative(self) -> bool:
+        """Whether it reads negative spikes."""
+        return self.sources[0].negative
 
     @property
     def pooled(self) -> bool:
@@ -145,6 +162,8 @@ class Population:
     v_init : (channels,)
     leak : float
         Share of the membrane kept from step to step.
+    v_negative : (channels,), optional
+        At most 0; below it, neurons whose net count is positive send a negative spike. None: none do.
     """
 
     name: str
@@ -156,11 +175,17 @@ class Population:
     v_threshold: np.ndarray | None
     v_init: np.ndarray
     leak: float = 1.0
+    v_negative: np.ndarray | None = None
+
+    @property
+    def signed(self) -> bool:
+        """Whether it may send negative spikes."""
+        return self.v_negative is not None
 
     @cached_property
     def label(self) -> str:
         """What charges it, for people."""
-        return " + ".join(s.label for s in (*self.drives, *self.synapses)) or "bias"
+        return " + ".join(s.label for s in (*self.drives, *self.synapses) if not s.negative) or "bias"
 
     @property
     def n_neurons(self) -> int:
@@ -247,7 +272,7 @@ def lower(network: Network, n_steps: int | None = None) -> Circuit:
             views[layer.name] = _joined(views[name] for name in layer.inputs)
             _bounded(views[layer.name].sources, layer)
         elif isinstance(layer, IF) or network.readout == "membrane":
-            population = _population(layer, *current(layer.inputs[0]), network, n_steps)
+            population = _population(layer, *current(layer.inputs[0]), network, n_steps, populations)
             if population.v_threshold is not None:
                 source = Source(len(populations), population.shape)
                 views[layer.name] = _View((source,), (population.v_threshold.astype(np.float64),), population.shape)
@@ -332,24 +357,35 @@ def _seen(source: Source) -> tuple[int, int]:
     return tuple((n + p.padding[i] + p.padding[2 + i] - p.kernel[i]) // p.stride[i] + 1 for i, n in enumerate(source.shape[1:]))
 
 
-def _population(layer: IF | Readout, branches: list[Synapse], bias: np.ndarray, network: Network, n_steps: int) -> Population:
-    """Neurons charged by `branches` and `bias`, with the shift for `n_steps`."""
+def _both_signs(synapse: Synapse, populations: Sequence[Population]) -> Iterator[Synapse]:
+    """A synapse from spikes and, where a source is signed, its twin from negative ones."""
+    yield synapse
+    signed = [s.population != INPUT and populations[s.population].signed for s in synapse.sources]
+    if any(signed):
+        channels = np.repeat(signed, [s.shape[0] for s in synapse.sources])
+        yield replace(synapse, sources=tuple(replace(s, negative=True) for s in synapse.sources), scale=np.where(channels, -synapse.scale, 0.0))
+
+
+def _population(layer: IF | Readout, branches: list[Synapse], bias: np.ndarray, network: Network, n_steps: int, before: Sequence[Population]) -> Population:
+    """Neurons charged by `branches` and `bias`, with the shift for `n_steps`; `before` are the populations that they read."""
     output_shape = network.shapes[layer.name]
     shape = as_map(output_shape)
     analog = network.input.encoding == "constant"
     drives = tuple(b for b in branches if analog and b.sources[0].population == INPUT)
-    spiking = [b for b in branches if b not in drives]
+    spiking = [s for b in branches if b not in drives for s in _both_signs(b, before)]
     synapses = (*(b for b in spiking if not b.channelwise), *(b for b in spiking if b.channelwise))
-    v_threshold, v_init, leak = None, np.zeros(shape[0]), 1.0
+    v_threshold, v_negative, v_init, leak = None, None, np.zeros(shape[0]), 1.0
     bias = np.array(bias, np.float64)
     if isinstance(layer, IF):
         v_threshold = np.broadcast_to(layer.v_threshold, shape[:1]).astype(np.float32)
         v_init = np.broadcast_to(layer.v_init, shape[:1]).astype(np.float64)
         leak = layer.leak
+        if layer.signed:
+            v_negative = np.maximum(-layer.signed * v_threshold.astype(np.float64), np.finfo(np.float32).min).astype(np.float32)
         if layer.shift and network.shift == "bias":
             bias += v_threshold.astype(np.float64) / (2 * n_steps)
         elif layer.shift and network.shift == "initial":
             v_init = v_init + v_threshold.astype(np.float64) / 2
     return Population(
-        layer.name, shape, output_shape, synapses, drives, bias.astype(np.float32), v_threshold, v_init.astype(np.float32), leak,
+        layer.name, shape, output_shape, synapses, drives, bias.astype(np.float32), v_threshold, v_init.astype(np.float32), leak, v_negative,
     )  # fmt: skip

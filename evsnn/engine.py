@@ -17,7 +17,7 @@ import numpy as np
 from .circuit import INPUT
 from .kernels.layout import LEAST_PLANES
 from .plan import Packed, Plan, aligned, pack, words_of
-from .stage import Kernels, Stage
+from .stage import Kernels, Masks, Stage
 
 __all__ = ["Engine", "Workspace", "pack_masks", "unpack_masks"]
 
@@ -65,19 +65,19 @@ class Workspace:
     def __init__(self, engine: Engine, keep_membranes: bool = False, pool: ThreadPoolExecutor | None = None, threads: int = 1):
         plan = self.plan = engine.plan
         steps = plan.block_steps
-        self.masks: dict[int, np.ndarray] = {}
+        self.masks: Masks = {}
         if not plan.circuit.analog:
             channels, height, width = plan.circuit.input_shape
-            self.masks[INPUT] = _masks(steps, height, width, words_of(channels))
+            self.masks[INPUT, False] = _masks(steps, height, width, words_of(channels))
         queues = aligned(max(p.queue_bytes(steps) for p in plan.populations))
         planes = aligned(8 * max(LEAST_PLANES, plan.widest_planes))
         self.stages: list[Stage] = []
         for i, p in enumerate(plan.populations):
             fires = p.population.v_threshold is not None
-            if fires:
-                self.masks[i] = _masks(steps, *p.population.shape[1:], p.words)
+            for negative in [False] * fires + [True] * p.population.signed:
+                self.masks[i, negative] = _masks(steps, *p.population.shape[1:], p.words)
             keep = keep_membranes or plan.keep_membranes or not fires
-            self.stages.append(Stage(p, engine.packed[i], engine.kernels[i], self.masks, self.masks.get(i), queues, planes, keep, pool, threads))
+            self.stages.append(Stage(p, engine.packed[i], engine.kernels[i], self.masks, i, queues, planes, keep, plan.keep_membranes, pool, threads))
         for stage, following in zip(self.stages, self.stages[1:]):
             stage.precede(following)
 
@@ -100,7 +100,7 @@ class Workspace:
         for first in range(0, n_steps, block):
             steps = min(block, n_steps - first)
             if not analog:
-                self.masks[INPUT][:steps] = pack_masks(sample[first : first + steps])
+                self.masks[INPUT, False][:steps] = pack_masks(sample[first : first + steps])
             for stage in self.stages:
                 if stop and stop.is_set():
                     return
@@ -109,11 +109,12 @@ class Workspace:
                 watch(first, steps)
 
     def spikes(self, population: int, n_steps: int) -> np.ndarray:
-        """The last block's spikes (n_steps, channels, height, width) bool of a population; none of a readout."""
+        """The last block's spikes (n_steps, channels, height, width) bool of a population, int8 where it is signed; none of a readout."""
         shape = self.plan.circuit.populations[population].shape
-        if population not in self.masks:
+        if (population, False) not in self.masks:
             return np.zeros((n_steps, *shape), bool)
-        return unpack_masks(self.masks[population][:n_steps], shape[0])
+        planes = [unpack_masks(self.masks[population, negative][:n_steps], shape[0]) for negative in (False, True) if (population, negative) in self.masks]
+        return planes[0] if len(planes) == 1 else planes[0].astype(np.int8) - planes[1]
 
 
 def _masks(n_steps: int, height: int, width: int, words: int) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from .circuit import Circuit, Population, Synapse
 from .errors import RunError
-from .kernels.layout import COPY_BYTES, UNROLL, scratch_bytes
+from .kernels.layout import COPY_BYTES, PARAMETER_ROWS, UNROLL, scratch_bytes
 from .reference import leak_shift
 
 __all__ = ["BLOCK_STEPS", "GatherPlan", "Packed", "Plan", "PopulationPlan", "TapPlan", "aligned", "pack", "plan", "words_of"]
@@ -179,15 +179,15 @@ class PopulationPlan:
         gathered = (self.tile_rows + 1) * channels * size
         tapped = sum(t.synapse.kernel[0] * t.synapse.kernel[1] for t in self.taps) * channels * self.element_bytes
         driven = sum(d.kernel[0] * d.kernel[1] * d.shape[0] for d in self.population.drives) * channels * size
-        return gathered + tapped + driven + 4 * channels * self.element_bytes
+        return gathered + tapped + driven + PARAMETER_ROWS * channels * self.element_bytes
 
     def queue_bytes(self, n_steps: int) -> int:
         """Bytes of its event queues in the worst case."""
         return sum(g.n_events(n_steps, self.graded) * self.event_bytes + COPY_BYTES + 16 + g.n_pointers(n_steps) * 4 for g in self.gathers)
 
     def mask_bytes(self, n_steps: int) -> int:
+        """Bytes of one plane of its masks."""
         return n_steps * self.positions * self.words * 8
-
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -229,8 +229,9 @@ class Plan:
 def workspace_bytes(circuit: Circuit, populations: tuple[PopulationPlan, ...], block_steps: int, keep: bool) -> int:
     total = 0 if circuit.analog else block_steps * circuit.input_shape[1] * circuit.input_shape[2] * words_of(circuit.input_shape[0]) * 8
     for p in populations:
-        total += p.mask_bytes(block_steps) if p.population.v_threshold is not None else 0
-        total += p.padded * p.element_bytes * (bool(p.population.drives) + (keep or p.population.v_threshold is None)) + p.scratch_bytes
+        fires, signed = p.population.v_threshold is not None, p.population.signed
+        total += p.mask_bytes(block_steps) * (fires + signed)
+        total += p.padded * p.element_bytes * (bool(p.population.drives) + (keep or not fires) + (keep and signed)) + p.scratch_bytes
         total += sum(int(np.prod(drive.shape)) for drive in p.population.drives) * p.element_bytes
     return total + max(p.queue_bytes(block_steps) for p in populations)
 
@@ -323,7 +324,7 @@ class Packed:
     weights : [tile][synapse][ky][kx][channel][lane], and a row of zeros behind each tile
     taps : tuple of [tile][ky][kx][lane], membranes' element
     drives : tuple of [tile][ky][kx][channel][lane]
-    parameters : [tile][bias, threshold, v_init, leak][lane], membranes' element
+    parameters : [tile][bias, threshold, v_init, leak, v_negative][lane], membranes' element
     """
 
     weights: np.ndarray
@@ -376,17 +377,19 @@ def _lanes_of(synapse: Synapse, p: PopulationPlan, dtype: np.dtype, dense: bool 
 
 
 def _parameters(p: PopulationPlan) -> np.ndarray:
-    """Bias, threshold, v_init and leak of every lane; lanes without a neuron never fire."""
+    """Bias, threshold, v_init, leak and v_negative of every lane; lanes without a neuron never fire."""
     dtype = np.dtype(p.membrane)
-    never = np.inf if p.membrane == "float32" else np.iinfo(dtype).max
-    out = aligned(p.n_tiles * 4 * p.lanes * dtype.itemsize).view(dtype).reshape(p.n_tiles, 4, p.lanes)
+    never, least = (np.inf, -np.inf) if p.membrane == "float32" else (np.iinfo(dtype).max, np.iinfo(dtype).min)
+    out = aligned(p.n_tiles * PARAMETER_ROWS * p.lanes * dtype.itemsize).view(dtype).reshape(p.n_tiles, PARAMETER_ROWS, p.lanes)
     population, channels = p.population, p.population.shape[0]
     if p.membrane == "float32":
         leak = population.leak
     else:
         leak = min(leak_shift(population.leak), 8 * dtype.itemsize - 1) if population.leak < 1 else 0  # a wider shift has no meaning
-    for row, values, rest in ((0, population.bias, 0), (1, population.v_threshold, never), (2, population.v_init, 0), (3, leak, 0)):
+    threshold = never if population.v_threshold is None else population.v_threshold
+    v_negative = np.maximum(population.v_negative, least) if population.signed else least  # no membrane is below its type's least
+    for row, (values, rest) in enumerate(((population.bias, 0), (threshold, never), (population.v_init, 0), (leak, 0), (v_negative, least))):
         flat = np.full(p.n_tiles * p.lanes, rest, dtype)
-        flat[:channels] = never if values is None else values
+        flat[:channels] = values
         out[:, row] = flat.reshape(p.n_tiles, p.lanes)
     return out

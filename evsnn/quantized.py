@@ -9,6 +9,7 @@ For each channel of a population, with ``w`` its effective weights:
 
 - ``unit = max |w| / largest``, where ``largest`` is 127, or less where that lets 16 bits hold the membrane;
 - ``weight = rint(w / unit)``, ``v_threshold = max(1, rint(V_th / unit))``;
+- a signed neuron sends a negative spike below ``v_negative = -rint(theta V_th / unit)``, and its targets add ``-weight``;
 - ``bias = rint(b / unit)``; what rounding takes from the charge ``T b`` over all steps is given back to
   ``v_init = rint(v(0) / unit) + rint(T b / unit) - T bias``;
 - an identity shortcut's amplitude is divided by the unit and rounded, without the limit of 127;
@@ -178,12 +179,14 @@ def _result(p: Population, width: str, unit: np.ndarray, largest: np.ndarray, n_
 
 
 def _fits(p: Population, n_steps: int, grid: tuple[float, int, int], bits: int) -> np.ndarray:
-    """Which channels' membranes, thresholds and weights fit `bits` bits."""
+    """Which channels' membranes, thresholds, net counts and weights fit `bits` bits."""
     low, high = membrane_bounds(p, n_steps, grid[1:])
     limit = 1 << (bits - 1)
     fits = (low >= -limit) & (high < limit)
     if p.v_threshold is not None:
         fits &= p.v_threshold < limit - 1  # the largest integer is the threshold of lanes without a neuron
+    if p.signed:
+        fits &= n_steps < limit  # a net count is as wide as a membrane
     for synapse in p.synapses:
         fits &= np.abs(synapse.weight.astype(np.int64)).reshape(p.shape[0], -1).max(axis=1) < limit
     return fits
@@ -202,7 +205,7 @@ def _rounded(p: Population, weights: dict[Synapse, np.ndarray], unit: np.ndarray
     return replace(
         p, synapses=tuple(integers(s) for s in p.synapses), drives=tuple(integers(s) for s in p.drives), bias=bias,
         v_threshold=None if p.v_threshold is None else np.maximum(1, _integer(p.v_threshold / unit)),
-        v_init=_integer(p.v_init / unit) + rest,
+        v_init=_integer(p.v_init / unit) + rest, v_negative=_integer(p.v_negative / unit) if p.signed else None,
     )  # fmt: skip
 
 
@@ -213,6 +216,9 @@ def _integer(values: np.ndarray) -> np.ndarray:
 
 def membrane_bounds(p: Population, n_steps: int, input_range: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest membrane of each channel at any comparison or step's end, whatever the input.
+
+    An event of a signed source adds ``w`` or ``-w``: its two synapses together gain and lose ``|w|``.
+    A neuron's own negative spike lifts it by its threshold, but not before it could have fired.
 
     Parameters
     ----------
@@ -240,6 +246,7 @@ def membrane_bounds(p: Population, n_steps: int, input_range: tuple[int, int]) -
     low = high = p.v_init.astype(np.int64)
     lowest, highest = low, high
     shift = leak_shift(p.leak) if p.leak < 1 else None
+    may_have_fired = np.zeros(channels, bool)
     for _ in range(n_steps):
         if shift is not None:
             low, high = low - (low >> shift), high - (high >> shift)
@@ -247,7 +254,12 @@ def membrane_bounds(p: Population, n_steps: int, input_range: tuple[int, int]) -
         lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
         if p.v_threshold is not None:
             th = p.v_threshold
+            highest_left = np.maximum(high - th, np.minimum(high, th - 1))
+            if p.signed:
+                below = np.minimum(high, p.v_negative - 1)  # the highest that sends a negative spike
+                highest_left = np.where(may_have_fired & (low <= below), np.maximum(highest_left, below + th), highest_left)
+                may_have_fired |= high >= th
             low = np.where(low >= th, low - th, np.where(high >= th, np.minimum(low, 0), low))
-            high = np.maximum(high - th, np.minimum(high, th - 1))
+            high = highest_left
         lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
     return lowest, highest

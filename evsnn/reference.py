@@ -24,6 +24,7 @@ class Trace:
     Parameters
     ----------
     spikes : (n_samples, n_steps, channels, height, width) bool
+        int8 of -1, 0 and 1 where neurons are signed.
     v_mem : (n_samples, channels, height, width) float32 or int64
         After the last step.
     n_events, sops : int
@@ -56,7 +57,8 @@ def run(circuit: Circuit, inputs: np.ndarray) -> list[Trace]:
     inputs = inputs.astype(dtype) if circuit.analog else inputs
     drives = [_drive(p, inputs, dtype) for p in circuit.populations]
     membranes = [np.broadcast_to(_per_channel(p.v_init, dtype), (n_samples, *p.shape)).copy() for p in circuit.populations]
-    spikes = [np.zeros((n_samples, circuit.n_steps, *p.shape), bool) for p in circuit.populations]
+    spikes = [np.zeros((n_samples, circuit.n_steps, *p.shape), np.int8 if p.signed else bool) for p in circuit.populations]
+    counts = {i: np.zeros((n_samples, *p.shape), np.int64) for i, p in enumerate(circuit.populations) if p.signed}
     events = np.zeros((len(circuit.populations), 2), np.int64)
     for t in range(circuit.n_steps):
         now = {INPUT: None if circuit.analog else inputs[:, t]}
@@ -64,16 +66,19 @@ def run(circuit: Circuit, inputs: np.ndarray) -> list[Trace]:
             if population.leak != 1:
                 v[...] = _leaked(v, population.leak)
             for synapse in population.synapses:
-                counts = np.concatenate([_seen(source, now[source.population]) for source in synapse.sources], axis=1)
+                seen = np.concatenate([_seen(source, now[source.population]) for source in synapse.sources], axis=1)
                 for target, ky, kx, channels, at in _products(synapse, population.shape):
-                    _add_products(v[target], counts, channels, at, synapse.effective(target[1])[:, :, ky, kx].astype(dtype))
-                n = (counts != 0).sum(axis=(0, 1))
+                    _add_products(v[target], seen, channels, at, synapse.effective(target[1])[:, :, ky, kx].astype(dtype))
+                n = (seen != 0).sum(axis=(0, 1))
                 events[i] += n.sum(), (n * np.outer(synapse.reach(0), synapse.reach(1))).sum() * (population.shape[0] // synapse.groups)
             v += drives[i]
             if population.v_threshold is not None:
                 threshold = _per_channel(population.v_threshold, dtype)
                 fired = v >= threshold
-                v[...] = np.where(fired, v - threshold, v)
+                if population.signed:
+                    fired = fired.astype(np.int8) - ((v < _per_channel(population.v_negative, dtype)) & (counts[i] > 0))
+                    counts[i] += fired
+                v -= threshold * fired
                 now[i] = spikes[i][:, t] = fired
     return [Trace(s, v, int(n), int(sops)) for s, v, (n, sops) in zip(spikes, membranes, events)]
 
@@ -95,11 +100,12 @@ def leak_shift(leak: float) -> int:
 
 
 def _seen(source: Source, spikes: np.ndarray) -> np.ndarray:
-    """Spikes of a source, or their counts in each pooling window, as int64 (n, channels, y, x)."""
+    """Spikes of a source's sign, or their counts in each pooling window, as int64 (n, channels, y, x)."""
+    spikes = (spikes < 0 if source.negative else spikes > 0).astype(np.int64)
     if source.pool is None:
-        return spikes.astype(np.int64)
+        return spikes
     (ky, kx), (sy, sx), (top, left, bottom, right) = source.pool.kernel, source.pool.stride, source.pool.padding
-    padded = np.pad(spikes.astype(np.int64), ((0, 0), (0, 0), (top, bottom), (left, right)))
+    padded = np.pad(spikes, ((0, 0), (0, 0), (top, bottom), (left, right)))
     return np.lib.stride_tricks.sliding_window_view(padded, (ky, kx), axis=(2, 3))[:, :, ::sy, ::sx].sum(axis=(-2, -1))
 
 

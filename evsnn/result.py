@@ -22,7 +22,7 @@ class LayerResult:
     shape : tuple of int
         Without the batch: ``(channels, height, width)`` or ``(features,)``.
     n_spikes : int
-        Spikes emitted, over all samples and steps; 0 for a readout that never fires.
+        Spikes emitted, negative ones too, over all samples and steps; 0 for a readout that never fires.
     n_events : int
         Events that reached it (a pooled position counts once), over all samples and steps.
     sops : int
@@ -34,11 +34,11 @@ class LayerResult:
     fires : bool
         False for a readout that only integrates.
     spike_counts : (n_samples, *shape) int32, optional
-        Spikes of each neuron; only when asked for.
+        Spikes of each neuron, less its negative ones; only when asked for.
     v_mem : (n_samples, *shape), optional
         Membranes after the last step, float32 or integer; only when asked for.
     spikes : (n_samples, n_steps, *shape) bool, optional
-        The spike trains; only when asked for.
+        The spike trains, int8 of -1, 0 and 1 where neurons are signed; only when asked for.
     """
 
     name: str

@@ -184,7 +184,7 @@ class Simulator:
             elapsed = time.perf_counter() - started
             for j, trace in enumerate(traces):
                 tally.add_spikes(j, i, 0, trace.spikes[0])
-                tally.add(j, i, int(trace.spikes.sum()), trace.n_events, trace.sops, elapsed / len(traces), trace.v_mem[0])
+                tally.add(j, i, np.count_nonzero(trace.spikes), trace.n_events, trace.sops, elapsed / len(traces), trace.v_mem[0])
             tally.latency_ms[i] = elapsed * 1e3
             if progress:
                 progress(i + 1, len(images))
@@ -250,9 +250,9 @@ class _Tally:
         self.latency_ms = np.zeros(n_samples)
         self.outputs = np.zeros((n_samples, simulator.network.n_classes))
         integers = simulator.quantized is not None
-        self.spike_counts = self._arrays("spike_counts", n_samples, (), np.int32)
-        self.v_mem = self._arrays("v_mem", n_samples, (), np.int64 if integers else np.float32)
-        self.spikes = self._arrays("spikes", n_samples, (simulator.n_steps,), bool)
+        self.spike_counts = self._arrays("spike_counts", n_samples, (), [np.int32] * n)
+        self.v_mem = self._arrays("v_mem", n_samples, (), [np.int64 if integers else np.float32] * n)
+        self.spikes = self._arrays("spikes", n_samples, (simulator.n_steps,), [np.int8 if p.signed else bool for p in self.populations])
         last = self.populations[-1]
         self.fires = last.v_threshold is not None
         if self.fires:
@@ -261,10 +261,10 @@ class _Tally:
         else:
             self.unit = simulator.quantized.units[-1] if integers else np.float64(1)
 
-    def _arrays(self, what: str, n_samples: int, steps: tuple[int, ...], dtype) -> list[np.ndarray] | None:
+    def _arrays(self, what: str, n_samples: int, steps: tuple[int, ...], dtypes: list) -> list[np.ndarray] | None:
         if what not in self.record:
             return None
-        return [np.zeros((n_samples, *steps, *p.shape), dtype) for p in self.populations]
+        return [np.zeros((n_samples, *steps, *p.shape), dtype) for p, dtype in zip(self.populations, dtypes)]
 
     def add(self, j: int, i: int, n_spikes: int, n_events: int, sops: int, seconds: float, v_mem: np.ndarray | None) -> None:
         """Sample i's numbers of population j."""

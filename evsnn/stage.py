@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,20 +28,23 @@ _POSITIONS = queue.bit_positions()
 
 Slots = dict[int, "int | np.ndarray | _Job"]
 
+Masks = dict[tuple[int, bool], np.ndarray]
+"""(n_steps, height, width, words) uint64 by `Source.plane`; of negative spikes only where a population is signed."""
+
 
 class Kernels:
     """The compiled kernels of one population."""
 
     def __init__(self, p: PopulationPlan):
         events = vector.Events(p.id_bits, ("float32" if p.membrane == "float32" else "integer") if p.graded else "")
-        fmt, direct = (vector.Vectors(p.membrane, partial, p.weight_type, p.lanes) for partial in (p.partial, p.membrane))
+        fmt, direct = (vector.Vectors(p.membrane, partial, p.weight_type, p.lanes, p.population.signed) for partial in (p.partial, p.membrane))
         self.fires_only = bool(p.population.drives) and not p.population.synapses and p.population.v_threshold is not None
         if self.fires_only:
             self.integrate = specialise(fire.fire, direct, n_arguments=5)
         else:
             self.integrate = specialise(integrate.integrate, fmt, events, n_arguments=6)
         self.build = [specialise(queue.build_simple if g.simple else queue.build, events, n_arguments=1) for g in p.gathers]
-        self.current = specialise(current.current, direct, n_arguments=5) if p.population.drives else None
+        self.current = specialise(current.current, replace(direct, signed=False), n_arguments=5) if p.population.drives else None
         self.count_spikes = specialise(queue.count_spikes, n_arguments=2)
         self.count_events = specialise(queue.count_events, n_arguments=2)
 
@@ -81,23 +85,25 @@ class Stage:
     Attributes
     ----------
     n_spikes, n_events, sops : int
-        Of the sample so far.
+        Of the sample so far, spikes of both signs.
     seconds : float
         Spent on the sample so far.
     """
 
-    def __init__(self, p: PopulationPlan, packed: Packed, kernels: Kernels, masks: dict[int, np.ndarray], out: np.ndarray | None,
-                 queues: np.ndarray, planes: np.ndarray, keep: bool, pool: ThreadPoolExecutor | None, threads: int):  # fmt: skip
-        self.plan, self.packed, self.kernels, self.masks = p, packed, kernels, out
+    def __init__(self, p: PopulationPlan, packed: Packed, kernels: Kernels, masks: Masks, own: int, queues: np.ndarray, planes: np.ndarray,
+                 keep: bool, blocks: bool, pool: ThreadPoolExecutor | None, threads: int):  # fmt: skip
+        self.plan, self.packed, self.kernels = p, packed, kernels
+        self.masks, self.negatives = masks.get((own, False)), masks.get((own, True))
         element = np.dtype(p.membrane)
         shape = (*p.population.shape[1:], p.n_tiles * p.lanes)
         self.membranes = aligned(p.padded * element.itemsize).view(element).reshape(shape) if keep else None
+        self.counts = aligned(p.padded * element.itemsize).view(element).reshape(shape) if blocks and p.population.signed else None
         self.drive = aligned(p.padded * element.itemsize).view(element).reshape(shape) if p.population.drives else None
         self.values = [np.zeros((*d.shape[1:], d.shape[0]), element) for d in p.population.drives]
         self.pool, self.threads = pool if p.n_tiles * p.positions >= threads else None, threads
         self.scratch = [aligned(p.scratch_bytes) for _ in range(threads if self.pool else 1)]
         self.scratch_addresses = [(scratch.ctypes.data,) for scratch in self.scratch]
-        self.masks_address = 0 if out is None else out.ctypes.data
+        self.masks_addresses = [plane.ctypes.data for plane in (self.masks, self.negatives) if plane is not None]
         self.total = np.zeros(2, np.int64)
         self.steps = self.lines_ahead = 0
         self.streamed = self.fetch_first = packed.weights.nbytes > _STREAMED_BYTES
@@ -139,22 +145,22 @@ class Stage:
             if q.gather.simple:
                 rows_read += self._count(q.gather.synapse)
             else:
-                rows_read += self._count_sources(q.job, q.sources, q.gather.synapse)
+                rows_read += self._count_sources(q.job, q.sources, q.n_sources, q.gather.synapse)
         for t in self.taps:
-            self._count_sources(t.job, t.source, t.synapse)
+            self._count_sources(t.job, t.source, 1, t.synapse)
         fetch = rows_read > self.plan.tile_rows // 2  # most of a tile will be read
         self.job.put(integrate.LINES_AHEAD, self.lines_ahead if fetch else 0)
         self.job.put(integrate.FETCH_FIRST, fetch and self.fetch_first)
         self.job.put(integrate.RESUME, resume)
         self._split(self.kernels.integrate, self.job.address, scratch=not self.kernels.fires_only)
-        if self.masks is not None:
-            self.n_spikes += self.kernels.count_spikes(self.masks_address, n_steps * self.plan.positions * self.plan.words)
+        for address in self.masks_addresses:
+            self.n_spikes += self.kernels.count_spikes(address, n_steps * self.plan.positions * self.plan.words)
         self.seconds += time.perf_counter() - started
 
-    def _count_sources(self, job: _Job, sources: _Job, synapse: Synapse) -> int:
+    def _count_sources(self, job: _Job, sources: _Job, n_sources: int, synapse: Synapse) -> int:
         """Count the events of a synapse from its sources' masks."""
         n_reached = 0
-        for i in range(len(synapse.sources)):
+        for i in range(n_sources):
             self.kernels.count_events(job.address, sources.address + i * queue.SOURCE_BYTES)
             n_reached += self._count(synapse)
         return n_reached
@@ -222,7 +228,7 @@ class Stage:
     def _job(self) -> _Job:
         p, k = self.plan, integrate
         taps = _Job(k.TAP_BYTES, *(t.slots(weights) for t, weights in zip(self.taps, self.packed.taps)))
-        optional = {k.DRIVE: self.drive, k.MEMBRANES: self.membranes, k.SPIKES: self.masks}
+        optional = {k.DRIVE: self.drive, k.MEMBRANES: self.membranes, k.SPIKES: self.masks, k.NEGATIVES: self.negatives, k.COUNTS: self.counts}
         return _Job(k.JOB_BYTES, {
             k.HEIGHT: p.population.shape[1], k.WIDTH: p.population.shape[2], k.N_TILES: p.n_tiles, k.WEIGHTS: self.packed.weights,
             k.TILE_BYTES: self.packed.weights.strides[0], k.TILE_ROWS: p.tile_rows, k.PARAMETERS: self.packed.parameters, k.WORD_BYTES: 8 * p.words,
@@ -247,20 +253,21 @@ class Stage:
 class _Queue:
     """One synapse's event queue: where it lies in the workspace's memory, and the job that builds it."""
 
-    def __init__(self, gather: GatherPlan, p: PopulationPlan, masks: dict[int, np.ndarray], memory: np.ndarray, start: int, planes: np.ndarray,
+    def __init__(self, gather: GatherPlan, p: PopulationPlan, masks: Masks, memory: np.ndarray, start: int, planes: np.ndarray,
                  total: np.ndarray):  # fmt: skip
         synapse, k = gather.synapse, queue
         self.gather, self.memory = gather, memory
-        steps = masks[synapse.sources[0].population].shape[0]
+        steps = masks[synapse.sources[0].population, False].shape[0]
         pointer_bytes = -(-4 * gather.n_pointers(steps) // 8) * 8
         self.pointers = memory.ctypes.data + start
         self.events = self.pointers + pointer_bytes
         self.end = start + pointer_bytes + -(-(gather.n_events(steps, p.graded) * p.event_bytes + COPY_BYTES) // 8) * 8
         offsets = np.cumsum([0, *(source.shape[0] for source in synapse.sources)])
-        self.sources = _Job(k.SOURCE_BYTES, *(_source(s, masks[s.population], int(offset)) for s, offset in zip(synapse.sources, offsets)))
+        sources = [_source(s, masks[s.plane], int(offset)) for s, offset in zip(synapse.sources, offsets) if s.plane in masks]
+        self.sources, self.n_sources = _Job(k.SOURCE_BYTES, *sources), len(sources)
         self.job = _Job(k.JOB_BYTES, {
             k.HEIGHT: synapse.shape[1], k.WIDTH: synapse.shape[2], k.EVENTS: self.events, k.POINTERS: self.pointers, k.COLUMNS: gather.columns, k.PARTS: gather.parts,
-            k.N_PARTS: len(gather.parts), k.PART_CHANNELS: gather.part_channels, k.SOURCES: self.sources, k.N_SOURCES: len(synapse.sources),
+            k.N_PARTS: len(gather.parts), k.PART_CHANNELS: gather.part_channels, k.SOURCES: self.sources, k.N_SOURCES: len(sources),
             k.PLANES: planes, k.N_PLANES: synapse.max_count.bit_length(), k.POSITIONS: _POSITIONS,
             k.REACH_Y: synapse.reach(0), k.REACH_X: synapse.reach(1), k.TOTAL: total,
         })  # fmt: skip
@@ -269,10 +276,10 @@ class _Queue:
 class _Tap:
     """One synapse of one weight a channel: its source's masks, and the job that counts its events."""
 
-    def __init__(self, tap: TapPlan, masks: dict[int, np.ndarray], total: np.ndarray):
+    def __init__(self, tap: TapPlan, masks: Masks, total: np.ndarray):
         self.synapse = tap.synapse
         source = tap.synapse.sources[0]
-        self.masks = masks[source.population]
+        self.masks = masks[source.plane]
         self.source = _Job(queue.SOURCE_BYTES, _source(source, self.masks, 0))
         s, k = self.synapse, queue
         self.job = _Job(k.JOB_BYTES, {k.HEIGHT: s.shape[1], k.WIDTH: s.shape[2], k.REACH_Y: s.reach(0), k.REACH_X: s.reach(1), k.TOTAL: total})

@@ -69,7 +69,8 @@ class Builder:
         threshold = self.rng.uniform(0.3, 1.2, channels if per_channel else None)
         v_init = self.rng.uniform(-0.5, 0.5, channels) if self.draw(st.booleans()) else 0.0
         leak = self.one_of((1.0, 1.0, 1.0, 0.5, 0.875))
-        layer = IF(threshold, v_init, leak, shift=self.draw(st.booleans()))
+        signed = self.one_of((0.0, 0.0, 0.1, 0.25, 1.5))
+        layer = IF(threshold, v_init, leak, shift=self.draw(st.booleans()), signed=signed)
         self.spiking.append(self.add(layer, source[1], source))
         return self.spiking[-1]
 

@@ -20,7 +20,8 @@ class Naive:
         self.layers = network.by_name
         self.analog = network.input.encoding == "constant"
         self.image = image
-        self.spikes = {layer.name: np.zeros(network.shapes[layer.name], bool) for layer in network.layers if layer.kind == "if"}
+        self.spikes = {layer.name: np.zeros(network.shapes[layer.name], int) for layer in network.layers if layer.kind == "if"}
+        self.counts = {name: np.zeros_like(spikes) for name, spikes in self.spikes.items()}
 
     def run(self):
         """(spike trains by IF name, the membranes of all neurons by name)."""
@@ -33,14 +34,18 @@ class Naive:
                 for at in np.ndindex(v[layer.name].shape):
                     v[layer.name][at] = self.charged(layer, at, v[layer.name][at])
                 if layer.kind == "if":
-                    fired = np.zeros(v[layer.name].shape, bool)
-                    for at in np.ndindex(fired.shape):
+                    spikes = np.zeros(v[layer.name].shape, int)
+                    for at in np.ndindex(spikes.shape):
                         threshold = self.threshold(layer, at[0])
                         if v[layer.name][at] >= threshold:
-                            fired[at] = True
+                            spikes[at] = 1
                             v[layer.name][at] -= threshold
-                    self.spikes[layer.name] = fired
-                    trains[layer.name].append(fired)
+                        elif layer.signed and self.counts[layer.name][at] > 0 and v[layer.name][at] < F32(-layer.signed * float(threshold)):
+                            spikes[at] = -1
+                            v[layer.name][at] += threshold
+                    self.counts[layer.name] += spikes
+                    self.spikes[layer.name] = spikes
+                    trains[layer.name].append(spikes)
         return {name: np.array(train) for name, train in trains.items()}, v
 
     def threshold(self, layer, channel):
@@ -64,9 +69,10 @@ class Naive:
             {"gather": gathered, "channelwise": channelwise, "analog": analog}[kind].append(terms)
             bias += offset
         for terms in gathered + channelwise:
-            for count, weight in terms:
-                if count:
-                    v = v + F32(F32(count) * weight)
+            for sign in (0, 1):  # spikes, then negative ones
+                for counts, weight in terms:
+                    if counts[sign]:
+                        v = v + F32(F32(counts[sign]) * (-weight if sign else weight))
         current = F32(0)
         for terms in analog:
             for value, weight in terms:
@@ -170,12 +176,12 @@ class Naive:
         return [self.network.shapes[name][0]]
 
     def seen(self, name, at):
-        """(count or value, amplitude) of one element of a layer that carries spikes or the input."""
+        """(counts of spikes and of negative spikes, amplitude) of one element of a layer; of the analog input (value, 1)."""
         layer = self.layers[name]
         if layer.kind == "if":
-            return int(self.spikes[name][at]), float(self.threshold(layer, at[0]))
+            return np.array([self.spikes[name][at] > 0, self.spikes[name][at] < 0], int), float(self.threshold(layer, at[0]))
         if layer.kind == "input":
-            return (self.image[at], 1.0) if self.analog else (int(self.image[(self.now, *at)]), 1.0)
+            return (self.image[at], 1.0) if self.analog else (np.array([int(self.image[(self.now, *at)]), 0]), 1.0)
         source = layer.inputs[0]
         shape = self.network.shapes[source]
         if layer.kind == "flatten":
@@ -187,7 +193,7 @@ class Naive:
                     return self.seen(source, (channel, *at[1:]))
                 channel -= self.network.shapes[source][0]
         kernel, stride, padding = layer.window(shape)
-        total, amplitude = (F32(0) if self.analog and self.is_input(source) else 0), self.seen(source, (at[0], 0, 0))[1]
+        total, amplitude = (F32(0) if self.analog and self.is_input(source) else np.zeros(2, int)), self.seen(source, (at[0], 0, 0))[1]
         for wy in range(kernel[0]):
             for wx in range(kernel[1]):
                 y, x = at[1] * stride[0] - padding[0] + wy, at[2] * stride[1] - padding[1] + wx

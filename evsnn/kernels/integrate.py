@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from . import vector
 from .jit import inner, kernel
-from .layout import COPY_BYTES, LIST_STEPS, RUN_BYTES, UNROLL
+from .layout import COPY_BYTES, LIST_STEPS, PARAMETER_ROWS, RUN_BYTES, UNROLL
 from .memory import load_i32, load_i64, prefetch, store_i64
 
 __all__ = ["integrate"]
@@ -28,17 +28,19 @@ __all__ = ["integrate"]
     LINES_AHEAD,             # cache lines of the next tile to ask for in each step; 0: none
     FETCH_FIRST,             # 1: ask for the first tile before starting
     NEXT, NEXT_BYTES,        # what to ask for during the last tile: the next population's first
-    PARAMETERS,              # [tile][bias, threshold, v_init, leak][lane]
+    PARAMETERS,              # [tile][bias, threshold, v_init, leak, v_negative][lane]
     DRIVE,                   # [y][x][tile][lane] current that replaces the bias, or 0
     MEMBRANES, RESUME,       # [y][x][tile][lane] to keep membranes in, or 0; 1 to start from them
+    COUNTS,                  # likewise the net counts of signed neurons
     N_TILES,
     SPIKES, WORD_BYTES,      # output masks or 0; bytes of a position's masks
+    NEGATIVES,               # masks of negative spikes, of signed neurons
     LEAKY,
     BUDGET,                  # events that a partial sum can take without leaving its range
     SYNAPSES, N_SYNAPSES,
     TAPS, N_TAPS,
-) = range(0, 8 * 23, 8)  # fmt: skip
-JOB_BYTES = 8 * 23
+) = range(0, 8 * 25, 8)  # fmt: skip
+JOB_BYTES = 8 * 25
 
 # A synapse: events gathered through a kernel.
 (
@@ -160,6 +162,7 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
     n_steps, height, width = load_i64(job + N_STEPS), load_i64(job + HEIGHT), load_i64(job + WIDTH)
     n_tiles, word_bytes, spikes = load_i64(job + N_TILES), load_i64(job + WORD_BYTES), load_i64(job + SPIKES)
     drive, membranes, resume = load_i64(job + DRIVE), load_i64(job + MEMBRANES), load_i64(job + RESUME)
+    counts, plane_bytes = load_i64(job + COUNTS), load_i64(job + NEGATIVES) - spikes
     leaky, budget = load_i64(job + LEAKY), load_i64(job + BUDGET) * vector.event_bytes(events)
     tile_bytes, zero_row, lines_ahead = load_i64(job + TILE_BYTES), load_i64(job + TILE_ROWS), load_i64(job + LINES_AHEAD)
     vector_bytes, mask_bytes, event_bytes = vector.membrane_bytes(fmt), vector.mask_bytes(fmt), vector.event_bytes(events)
@@ -171,7 +174,7 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
         weights = load_i64(job + WEIGHTS) + tile * tile_bytes
         ahead = weights + tile_bytes if tile + 1 < tile_to else load_i64(job + NEXT)
         ahead_end = ahead + (tile_bytes if tile + 1 < tile_to else load_i64(job + NEXT_BYTES))
-        parameters = load_i64(job + PARAMETERS) + 4 * tile * vector_bytes
+        parameters = load_i64(job + PARAMETERS) + PARAMETER_ROWS * tile * vector_bytes
         threshold = vector.load(fmt, parameters + vector_bytes)
         for y in range(y_from, y_to):
             for x in range(width):
@@ -180,6 +183,7 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
                 taps_end = taps + RUN_BYTES * list_taps(job, tile, y, x, vector_bytes, mask_bytes, taps)
                 here = (position * n_tiles + tile) * vector_bytes
                 v = vector.load(fmt, membranes + here if resume else parameters + 2 * vector_bytes)
+                n = vector.load(fmt, counts + here) if resume and vector.signed(fmt) else vector.zero(fmt)
                 bias = vector.load(fmt, drive + here if drive else parameters)
                 out = spikes + position * word_bytes + tile * mask_bytes
                 for t in range(n_steps):
@@ -214,6 +218,13 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
                     if spikes:
                         fired = vector.mask(fmt, v, threshold)
                         vector.store_mask(fmt, out + t * height * width * word_bytes, fired)
+                        if vector.signed(fmt):
+                            below = vector.below(fmt, v, vector.load(fmt, parameters + 4 * vector_bytes), n)
+                            vector.store_mask(fmt, out + plane_bytes + t * height * width * word_bytes, below)
+                            n = vector.tally(fmt, n, fired, below)
+                            v = vector.lift(fmt, v, threshold, below)
                         v = vector.reset(fmt, v, threshold, fired)
                 if membranes:
                     vector.store(fmt, membranes + here, v)
+                if counts and vector.signed(fmt):
+                    vector.store(fmt, counts + here, n)

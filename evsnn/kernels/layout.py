@@ -12,6 +12,9 @@ COPY_BYTES = 64
 LEAST_PLANES = 4
 """Bit planes of a pooling window's counters that always have room."""
 
+PARAMETER_ROWS = 5
+"""Vectors of parameters of a tile: bias, threshold, v_init, leak, v_negative."""
+
 RUN_BYTES = 8 * 5
 """A run or tap of one output position, in scratch memory."""
 

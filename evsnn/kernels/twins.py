@@ -74,6 +74,10 @@ def mask_bytes(fmt: Vectors) -> int:
     return fmt.lanes // 8
 
 
+def signed(fmt: Vectors) -> int:
+    return int(fmt.signed)
+
+
 def event_bytes(events: Events) -> int:
     return events.bytes
 
@@ -141,6 +145,18 @@ def store_mask(fmt: Vectors, address: int, fired: Array) -> None:
 
 def reset(fmt: Vectors, v: Array, threshold: Array, fired: Array) -> Array:
     return np.where(fired, v - threshold, v)
+
+
+def below(fmt: Vectors, v: Array, bound: Array, n: Array) -> Array:
+    return (v < bound) & (n > 0)
+
+
+def tally(fmt: Vectors, n: Array, fired: Array, below: Array) -> Array:
+    return n + fired.astype(n.dtype) - below.astype(n.dtype)
+
+
+def lift(fmt: Vectors, v: Array, threshold: Array, below: Array) -> Array:
+    return np.where(below, v + threshold, v)
 
 
 def leak(fmt: Vectors, v: Array, factor: Array) -> Array:

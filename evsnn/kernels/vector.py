@@ -30,8 +30,8 @@ from .layout import COPY_BYTES
 from .memory import pointer
 
 __all__ = [
-    "Events", "Vectors", "add", "add_event", "add_masked", "add_product", "begin", "copy_events", "event_bytes", "graded",
-    "leak", "load", "mask", "membrane_bytes", "merge", "mask_bytes", "pad_events", "put_event", "put_ids", "reset", "row_bytes", "store", "store_mask", "zero",
+    "Events", "Vectors", "add", "add_event", "add_masked", "add_product", "begin", "below", "copy_events", "event_bytes", "graded", "leak", "lift",
+    "load", "mask", "membrane_bytes", "merge", "mask_bytes", "pad_events", "put_event", "put_ids", "reset", "row_bytes", "signed", "store", "store_mask", "tally", "zero",
 ]  # fmt: skip
 
 _ELEMENTS = {"float32": ir.FloatType(), "int8": ir.IntType(8), "int16": ir.IntType(16), "int32": ir.IntType(32), "bool": ir.IntType(1)}
@@ -49,12 +49,15 @@ class Vectors:
         Elements of the membranes, of the sums within a step, and of the weights.
     lanes : {16, 32, 64, 128}
         Output channels in a tile.
+    signed : bool
+        Whether neurons send negative spikes, too.
     """
 
     membrane: str
     partial: str
     weight: str
     lanes: int
+    signed: bool = False
 
     @property
     def direct(self) -> bool:
@@ -188,6 +191,7 @@ def _constant(of):
 membrane_bytes = _constant(lambda fmt: fmt.membrane_bytes)
 row_bytes = _constant(lambda fmt: fmt.row_bytes)
 mask_bytes = _constant(lambda fmt: fmt.lanes // 8)
+signed = _constant(lambda fmt: fmt.signed)
 event_bytes = _constant(lambda fmt: fmt.bytes)
 graded = _constant(lambda fmt: fmt.graded)
 
@@ -356,6 +360,41 @@ def reset(context, fmt, v, threshold, fired):
 
 
 @intrinsic
+def below(context, fmt, v, bound, n):
+    """Lanes where v < bound and n > 0."""
+    result = _Vector("bool", v.lanes)
+
+    def generate(context, builder, signature, args):
+        compare = builder.fcmp_ordered if v.element == "float32" else builder.icmp_signed
+        return builder.and_(compare("<", args[1], args[2]), compare(">", args[3], ir.Constant(v.llvm, None)))
+
+    return result(fmt, v, bound, n), generate
+
+
+@intrinsic
+def tally(context, fmt, n, fired, below):
+    """n + 1 in the lanes that fired, n - 1 in the lanes below."""
+
+    def generate(context, builder, signature, args):
+        if n.element == "float32":
+            more, less = (_sum(builder, n, args[1], ir.Constant(n.llvm, [step] * n.lanes)) for step in (1.0, -1.0))
+            return builder.select(args[2], more, builder.select(args[3], less, args[1]))
+        return builder.add(builder.sub(args[1], builder.sext(args[2], n.llvm)), builder.sext(args[3], n.llvm))
+
+    return n(fmt, n, fired, below), generate
+
+
+@intrinsic
+def lift(context, fmt, v, threshold, below):
+    """v + threshold in the lanes below."""
+
+    def generate(context, builder, signature, args):
+        return builder.select(args[3], _sum(builder, v, args[1], args[2]), args[1])
+
+    return v(fmt, v, threshold, below), generate
+
+
+@intrinsic
 def leak(context, fmt, v, factor):
     """What is left of v after a step: v * factor + 0.0, or v - (v >> factor) for integers."""
 
@@ -447,10 +486,12 @@ if config.DISABLE_JIT:
         add_masked,
         add_product,
         begin,
+        below,
         copy_events,
         event_bytes,
         graded,
         leak,
+        lift,
         load,
         mask,
         mask_bytes,
@@ -461,7 +502,9 @@ if config.DISABLE_JIT:
         put_ids,
         reset,
         row_bytes,
+        signed,
         store,
         store_mask,
+        tally,
         zero,
     )  # fmt: skip
