@@ -218,7 +218,8 @@ def membrane_bounds(p: Population, n_steps: int, input_range: tuple[int, int]) -
     """Smallest and largest membrane of each channel at any comparison or step's end, whatever the input.
 
     An event of a signed source adds ``w`` or ``-w``: its two synapses together gain and lose ``|w|``.
-    A neuron's own negative spike lifts it by its threshold, but not before it could have fired.
+    A neuron's own negative spike needs no term: it lifts the membrane to less than the threshold, and
+    the spike that went before may have left as much, with more steps to come.
 
     Parameters
     ----------
@@ -246,7 +247,6 @@ def membrane_bounds(p: Population, n_steps: int, input_range: tuple[int, int]) -
     low = high = p.v_init.astype(np.int64)
     lowest, highest = low, high
     shift = leak_shift(p.leak) if p.leak < 1 else None
-    may_have_fired = np.zeros(channels, bool)
     for _ in range(n_steps):
         if shift is not None:
             low, high = low - (low >> shift), high - (high >> shift)
@@ -254,12 +254,7 @@ def membrane_bounds(p: Population, n_steps: int, input_range: tuple[int, int]) -
         lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
         if p.v_threshold is not None:
             th = p.v_threshold
-            highest_left = np.maximum(high - th, np.minimum(high, th - 1))
-            if p.signed:
-                below = np.minimum(high, p.v_negative - 1)  # the highest that sends a negative spike
-                highest_left = np.where(may_have_fired & (low <= below), np.maximum(highest_left, below + th), highest_left)
-                may_have_fired |= high >= th
             low = np.where(low >= th, low - th, np.where(high >= th, np.minimum(low, 0), low))
-            high = highest_left
+            high = np.maximum(high - th, np.minimum(high, th - 1))
         lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
     return lowest, highest
