@@ -241,3 +241,9 @@ def test_signed_neurons_are_kept_in_files(tmp_path):
     loaded = evsnn.load(tmp_path / "net.h5")
     assert [layer.signed for layer in loaded.layers if isinstance(layer, IF)] == [layer.signed for layer in network.layers if isinstance(layer, IF)]
     assert_same(*(evsnn.simulate(net, IMAGES, record=RECORDS) for net in (network, loaded)))
+
+
+def test_inspect_names_theta():
+    from evsnn.inventory import facts_of
+
+    assert {facts.label for facts in facts_of(every_path()) if facts.kind == "if"} == {"if", "if, signed 0.1"}

@@ -57,7 +57,7 @@ def every_kind(seed=0):
         [
             Input(shape=(3, 9, 8)),
             Conv2d(weight=normal(8, 3, 3, 2), bias=normal(8), stride=(2, 1), padding=(1, 0, 2, 1), dilation=(1, 2), name="first"),
-            IF(v_threshold=rng.uniform(0.5, 2, 8), v_init=normal(8), leak=0.9, shift=False, name="a"),
+            IF(v_threshold=rng.uniform(0.5, 2, 8), v_init=normal(8), leak=0.9, shift=False, signed=0.25, name="a"),
             AvgPool2d((2, 3), stride=(1, 2), padding=(1, 1, 0, 2)),
             Conv2d(weight=normal(8, 1, 3, 3), groups=8, padding=1),
             IF(v_threshold=0.75, v_init=0.25, name="b"),
