@@ -122,8 +122,8 @@ class Simulator:
     @property
     def memory_bytes(self) -> dict[str, int]:
         if self.backend == "reference":
-            neurons = sum(p.n_neurons for p in self.circuit.populations)
-            return {"reference": neurons * (self.n_steps + 16) * self.threads}
+            n_bytes = sum(p.n_neurons * (self.n_steps + 16 + 8 * p.signed) for p in self.circuit.populations)
+            return {"reference": n_bytes * self.threads}
         return {"weights": self.plan.n_bytes, "workspaces": self.plan.workspace_bytes * self.threads}
 
     def prepare(self, progress: Progress | None = None) -> dict[str, float]:

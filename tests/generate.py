@@ -67,9 +67,9 @@ class Builder:
         channels = source[1][0]
         per_channel = self.draw(st.booleans())
         threshold = self.rng.uniform(0.3, 1.2, channels if per_channel else None)
-        v_init = self.rng.uniform(-0.5, 0.5, channels) if self.draw(st.booleans()) else 0.0
-        leak = self.one_of((1.0, 1.0, 1.0, 0.5, 0.875))
         signed = self.one_of((0.0, 0.0, 0.1, 0.25, 1.5))
+        v_init = self.rng.uniform(-0.5, 2.5 if signed else 0.5, channels) if signed or self.draw(st.booleans()) else 0.0  # high ones fire early and have to correct
+        leak = self.one_of((1.0, 1.0, 1.0, 0.5, 0.875))
         layer = IF(threshold, v_init, leak, shift=self.draw(st.booleans()), signed=signed)
         self.spiking.append(self.add(layer, source[1], source))
         return self.spiking[-1]
