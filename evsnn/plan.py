@@ -189,6 +189,7 @@ class PopulationPlan:
         """Bytes of one plane of its masks."""
         return n_steps * self.positions * self.words * 8
 
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """How a circuit is simulated.
