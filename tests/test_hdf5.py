@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from evsnn import gate
 from evsnn.errors import WeightsError
-from evsnn.hdf5 import source
+from evsnn.hdf5 import messages, source
 
 BOUNDS = [b for b in ("earliest", "v108", "v110", "v112", "v114", "v200", "latest") if b in h5py._hl.files.libver_dict]
 TYPES = ["<f2", "<f4", "<f8", ">f2", ">f4", ">f8", *(o + k + s for o in "<>" for k in "iu" for s in "1248"), "S1", "S7"]
@@ -186,3 +186,9 @@ def test_checksum():
     """The values that the author of lookup3 gives in its driver5()."""
     assert source.checksum(b"") == 0xDEADBEEF
     assert source.checksum(b"Four score and seven years ago") == 0x17770551
+
+
+@pytest.mark.parametrize("layout", [bytes([3, 2, 0]) + bytes(8), bytes([4, 2, 0, 0, 4, 3, 0]) + bytes(8)], ids=["version 3", "version 4"])
+def test_chunks_without_a_shape(layout):
+    with pytest.raises(source.FormatError, match="chunks have no shape"):
+        messages.layout(source.Cursor(layout))

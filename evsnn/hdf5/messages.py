@@ -140,10 +140,9 @@ def layout(cursor: Cursor) -> Compact | Contiguous | Chunked:
     if version == 3:
         rank = cursor.number()
         address = cursor.number(8)
-        *shape, item_bytes = (cursor.number(4) for _ in range(rank))
-        return Chunked(tuple(shape), item_bytes, "tree", address)
+        return Chunked(*_chunk_shape(cursor, rank, 4), "tree", address)
     flags, rank, width = cursor.number(), cursor.number(), cursor.number()
-    *shape, item_bytes = (cursor.number(width) for _ in range(rank))
+    shape, item_bytes = _chunk_shape(cursor, rank, width)
     index, n_bytes, mask = cursor.number(), 0, 0
     if index == 1 and flags & 2:
         n_bytes, mask = cursor.number(8), cursor.number(4)
@@ -154,7 +153,15 @@ def layout(cursor: Cursor) -> Compact | Contiguous | Chunked:
         raise FormatError("the index of the chunks is not read", got=word, hint="write the dataset with a fixed shape")
     if flags & ~2:
         raise FormatError("the storage of the dataset is unknown", got=f"flags {flags}")
-    return Chunked(tuple(shape), item_bytes, "single" if index == 1 else "fixed", cursor.number(8), n_bytes, mask)
+    return Chunked(shape, item_bytes, "single" if index == 1 else "fixed", cursor.number(8), n_bytes, mask)
+
+
+def _chunk_shape(cursor: Cursor, rank: int, width: int) -> tuple[tuple[int, ...], int]:
+    """A chunk's dimensions and the bytes of an element, which stand together as `rank` numbers of `width` bytes."""
+    if not rank:
+        raise FormatError("the file is damaged: chunks have no shape", hint="copy or download it again")
+    *shape, item_bytes = (cursor.number(width) for _ in range(rank))
+    return tuple(shape), item_bytes
 
 
 @dataclass(frozen=True)
