@@ -21,6 +21,7 @@ _HOME = {
     "quantized": ("QuantizedNetwork", "quantize"),
     "result": ("LayerResult", "Result"),
     "simulation": ("Simulator", "simulate"),
+    "tuning": ("Tuning",),
     "weights": ("load", "save"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}

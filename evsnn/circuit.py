@@ -204,7 +204,10 @@ def fan_out(synapse: Synapse) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
-    """Populations in the order in which a step computes them; the last is read out."""
+    """Populations in the order in which a step computes them; the last is read out.
+
+    `network` is as it is at `n_steps`: the table for them is applied.
+    """
 
     network: Network
     n_steps: int
@@ -238,6 +241,7 @@ def lower(network: Network, n_steps: int | None = None) -> Circuit:
         If a layer cannot be folded; the message names it.
     """
     n_steps = check_steps(network.n_steps if n_steps is None else n_steps, RunError)
+    network = network.at(n_steps)
     views: dict[str, _View] = {}  # of layers that carry spikes, or the input
     currents: dict[str, tuple[list[Synapse], np.ndarray]] = {}  # of layers that carry a current: synapses and bias
     populations: list[Population] = []

@@ -31,7 +31,7 @@ def parser(prog: str) -> console.Parser:
     p = console.Parser(prog=prog, description="Say what is in a weights file.", epilog=_EPILOG)
     p.add_argument("weights", metavar="WEIGHTS.h5")
     p.add_argument("--verify", action="store_true", help="check sums, integer ranges, and int8 against float32")
-    p.add_argument("--steps", metavar="T", type=console.steps, help="for the facts about int8 (default: the model's)")
+    p.add_argument("--steps", metavar="T", type=console.steps, help="for the thresholds and the facts about int8 (default: the model's)")
     p.add_argument("--threads", metavar="N", type=console.integer(1, 1024), help="for --verify (default: as many as there are cores)")
     p.add_argument("--json", action="store_true", help="print one JSON object")
     p.add_argument("--version", action="version", version=f"evsnn {__version__}")
@@ -53,7 +53,7 @@ def _run(p: console.Parser, arguments: Sequence[str]) -> int:
     network = load(options.weights)
     n_steps = options.steps[0] if options.steps else network.n_steps
     file = {"schema_version": SCHEMA_VERSION, "model": options.weights, "file_bytes": os.path.getsize(options.weights)}
-    inventory = file | _describe(network) | {"int8": _int8(network, n_steps)}
+    inventory = file | _describe(network, n_steps) | {"int8": _int8(network, n_steps)}
     if options.verify:
         inventory["verify"] = {"checksums": checksums} | _compare(network, n_steps, options.threads)
     if options.json:
@@ -65,17 +65,19 @@ def _run(p: console.Parser, arguments: Sequence[str]) -> int:
     return console.DONE
 
 
-def _describe(network: Network) -> dict:
-    """What the file says, and what follows from it."""
+def _describe(network: Network, n_steps: int) -> dict:
+    """What the file says, and what follows from it; layers as they are in runs of `n_steps`."""
     from .inventory import facts_of
 
-    facts = facts_of(network)
+    facts = facts_of(network.at(n_steps))
     samples = network.samples
     return {
         "input_shape": list(network.input_shape),
         "encoding": network.input.encoding,
         "input_range": network.input_range and list(network.input_range),
         "n_steps": network.n_steps,
+        "tables": list(network.tables),
+        "table_n_steps": network.table_n_steps(n_steps),
         "shift": network.shift,
         "readout": network.readout,
         "n_classes": network.n_classes,
@@ -203,6 +205,7 @@ def _facts(inventory: dict) -> list[tuple[str, str]]:
         ("file", f"{inventory['model']}, {inventory['file_bytes']:,} bytes"),
         ("input", f"{as_shape(inventory['input_shape'])}, {encoding}{where}"),
         ("steps", f"T = {inventory['n_steps']}, shift {inventory['shift']}, readout {inventory['readout']}"),
+        *([("tables", f"T = {', '.join(map(str, inventory['tables']))}; thresholds below are of T = {inventory['table_n_steps']}")] if inventory["tables"] else []),
         ("classes", f"{inventory['n_classes']}{named}"),
         ("samples", samples),
     ]

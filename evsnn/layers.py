@@ -14,7 +14,10 @@ import numpy as np
 
 from .errors import NetworkError
 
-__all__ = ["ENCODINGS", "IF", "KINDS", "Add", "AvgPool2d", "Concat", "Conv2d", "Flatten", "Input", "Layer", "Linear", "MaxPool2d", "Readout", "Shape", "reach", "windows"]
+__all__ = [
+    "ENCODINGS", "IF", "KINDS", "Add", "AvgPool2d", "Concat", "Conv2d", "Flatten", "Input", "Layer", "Linear", "MaxPool2d", "Readout", "Shape",
+    "checked_bias", "reach", "windows",
+]  # fmt: skip
 
 ENCODINGS = ("constant", "poisson", "events")
 _NAME = re.compile(r"[!-~]{1,128}")
@@ -174,11 +177,10 @@ class Conv2d(Layer):
     def _check(self):
         where = self._where
         weight = _array(self.weight, where, "weight", (4,))
-        bias = None if self.bias is None else _array(self.bias, where, "bias", (1,))
         (groups,) = _integers((self.groups,), 1, where, "groups", 1)
         if weight.shape[0] % groups:
             raise NetworkError("groups do not divide the output channels", where=where, got=f"{groups} groups, {weight.shape[0]} channels")
-        _check_bias(bias, weight, where)
+        bias = checked_bias(self.bias, weight.shape[0], where)
         self._set(
             weight=weight, bias=bias, groups=groups, stride=_pair(self.stride, where, "stride", 1),
             padding=_padding(self.padding, where), dilation=_pair(self.dilation, where, "dilation", 1),
@@ -214,9 +216,7 @@ class Linear(Layer):
 
     def _check(self):
         weight = _array(self.weight, self._where, "weight", (2,))
-        bias = None if self.bias is None else _array(self.bias, self._where, "bias", (1,))
-        _check_bias(bias, weight, self._where)
-        self._set(weight=weight, bias=bias)
+        self._set(weight=weight, bias=checked_bias(self.bias, weight.shape[0], self._where))
 
     def output_shape(self, shapes):
         (shape,) = shapes
@@ -432,9 +432,14 @@ class Readout(Layer):
 KINDS: Mapping[str, type[Layer]] = {c.kind: c for c in (Input, Conv2d, Linear, AvgPool2d, MaxPool2d, Flatten, Add, Concat, IF, Readout)}
 
 
-def _check_bias(bias: np.ndarray | None, weight: np.ndarray, where: str) -> None:
-    if bias is not None and bias.shape[0] != weight.shape[0]:
-        raise NetworkError("bias and weight do not fit", where=where, got=f"{bias.shape[0]} biases", expected=f"{weight.shape[0]}, one an output channel")
+def checked_bias(bias, n_out: int, where: str) -> np.ndarray | None:
+    """The bias of a layer of `n_out` channels in its one form, (n_out,) read-only float32; None if there is none."""
+    if bias is None:
+        return None
+    bias = _array(bias, where, "bias", (1,))
+    if bias.shape[0] != n_out:
+        raise NetworkError("bias and weight do not fit", where=where, got=f"{bias.shape[0]} biases", expected=f"{n_out}, one an output channel")
+    return bias
 
 
 def windows(size, kernel, stride, padding, dilation, where: str) -> tuple[int, int]:

@@ -18,10 +18,11 @@ from functools import cached_property
 
 import numpy as np
 
-from .errors import NetworkError
+from .errors import NetworkError, RunError
 from .layers import IF, Add, AvgPool2d, Concat, Conv2d, Input, Layer, Linear, MaxPool2d, Readout, Shape
+from .tuning import ReadOnly, Tuning, tuned_layer
 
-__all__ = ["MAX_STEPS", "Network", "READOUTS", "SHIFTS", "Samples", "check_steps"]
+__all__ = ["MAX_STEPS", "Network", "READOUTS", "SHIFTS", "Samples", "check_steps", "table_where"]
 
 SHIFTS = ("bias", "initial", "none")
 READOUTS = ("membrane", "spikes")
@@ -66,6 +67,9 @@ class Network:
     metadata : mapping of str to str, int or float
         Provenance: where it came from, how accurate it is.
     samples : Samples, optional
+    tables : mapping of int to mapping of str to Tuning
+        T -> layer's name -> what stands in for the layer's own parameters in runs of T steps. Kept
+        read-only, in order; see `at`.
 
     Raises
     ------
@@ -81,6 +85,7 @@ class Network:
     classes: tuple[str, ...] = ()
     metadata: Mapping[str, str | int | float] = field(default_factory=dict)
     samples: Samples | None = field(default=None, repr=False)
+    tables: Mapping[int, Mapping[str, Tuning]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         object.__setattr__(self, "layers", _named(self.layers))
@@ -97,6 +102,7 @@ class Network:
         self._check_graph()
         if self.classes and len(self.classes) != self.shapes[self.layers[-1].name][0]:
             raise NetworkError("classes and readout do not fit", got=f"{len(self.classes)} names", expected=self.shapes[self.layers[-1].name][0])
+        object.__setattr__(self, "tables", self._checked_tables())
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
@@ -129,6 +135,50 @@ class Network:
     def replace(self, **changes) -> Network:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+    def table_n_steps(self, n_steps: int) -> int | None:
+        """Which T's table a run of `n_steps` uses: its own, else the nearest in log2, the smaller of two; None without tables."""
+        n_steps = check_steps(n_steps, RunError)
+        # Quotients of integers up to 65536 differ in float64 where they really differ; of equal ones, the smaller T comes first.
+        return min(self.tables, key=lambda T: max(T, n_steps) / min(T, n_steps), default=None)
+
+    def at(self, n_steps: int) -> Network:
+        """The network a run of `n_steps` is of: the table for it applied, and no tables left.
+
+        Weights are shared. Without tables it is this network itself.
+
+        Raises
+        ------
+        RunError
+            If `n_steps` is out of range.
+        """
+        chosen = self.table_n_steps(n_steps)
+        if chosen is None:
+            return self
+        table = self.tables[chosen]
+        return self.replace(layers=[tuned_layer(layer, table[layer.name]) if layer.name in table else layer for layer in self.layers], tables={})
+
+    def _checked_tables(self) -> ReadOnly:
+        """The tables in their one form: ordered by T and layer, arrays read-only, layers that stay as they are left out."""
+        if not isinstance(self.tables, Mapping) or not all(isinstance(table, Mapping) for table in self.tables.values()):
+            raise NetworkError("tables are not tables", where="tables", got=repr(self.tables)[:80], expected="{T: {name of a layer: Tuning}}")
+        tables: dict[int, ReadOnly] = {}
+        for n_steps, table in sorted((check_steps(T, NetworkError, "tables"), table) for T, table in self.tables.items()):
+            for name in table:
+                if name not in self.by_name:
+                    raise NetworkError("the table names no layer", where=f"the table of T = {n_steps}", got=repr(name)[:80], expected="the name of a layer")
+            fitted = {layer.name: self._fitted(table[layer.name], layer, n_steps) for layer in self.layers if layer.name in table}
+            tables[n_steps] = ReadOnly({name: tuning for name, tuning in fitted.items() if tuning.given})
+        return ReadOnly(tables)
+
+    def _fitted(self, tuning: Tuning, layer: Layer, n_steps: int) -> Tuning:
+        where = table_where(n_steps, layer)
+        if not isinstance(tuning, Tuning):
+            raise NetworkError("this is not a Tuning", where=where, got=type(tuning).__name__)
+        try:
+            return tuning.fitted(layer, self.shapes[layer.name])
+        except NetworkError as error:
+            raise NetworkError(error.what, where=where, got=error.got, expected=error.expected, hint=error.hint) from error
 
     def _check_graph(self) -> None:
         """Who may feed whom: see the module's docstring."""
@@ -167,10 +217,15 @@ class Network:
             raise NetworkError("a layer leads nowhere", where=f"layer {unused[0]!r}", hint="remove it, or connect it")
 
 
-def check_steps(n_steps: int, error: type[Exception]) -> int:
+def table_where(n_steps: int, layer: Layer) -> str:
+    """What an error in a layer's tuning is about."""
+    return f"the table of T = {n_steps}, {layer._where}"
+
+
+def check_steps(n_steps: int, error: type[Exception], where: str | None = None) -> int:
     """`n_steps` as an int from 1 to `MAX_STEPS`, else `error`."""
     if isinstance(n_steps, bool) or not isinstance(n_steps, (int, np.integer)) or not 1 <= n_steps <= MAX_STEPS:
-        raise error("n_steps is out of range", got=n_steps, expected=f"an integer from 1 to {MAX_STEPS}")
+        raise error("n_steps is out of range", where=where, got=n_steps, expected=f"an integer from 1 to {MAX_STEPS}")
     return int(n_steps)
 
 

@@ -46,7 +46,7 @@ class QuantizedNetwork:
     Parameters
     ----------
     network : Network
-        What it was made from.
+        What it was made from, with all its tables.
     circuit : Circuit
         Its populations in integers.
     widths : tuple of {"int16", "int32"}

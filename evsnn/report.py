@@ -85,12 +85,16 @@ class Report:
         """Share of predictions that equal those at the largest T."""
         return float((run.result.predictions == self.main.result.predictions).mean())
 
+    def table_n_steps(self, run: Run) -> int | None:
+        """The T whose table of thresholds and biases the run used; None where the network has no tables."""
+        return self.network.table_n_steps(run.result.n_steps)
+
     def tables(self) -> list[Table]:
         """Layers (or the sweep, with several T) and the summary."""
         return [layer_table(self.main.result) if len(self.runs) == 1 else self.sweep_table(), Table.of_facts(self.summary())]
 
     def sweep_table(self) -> Table:
-        """One row a T."""
+        """One row a T; with a column for the table it used where a T has none of its own."""
         counts = f".{_digits(self.main.result)}f"
         columns = (
             Column("T", "d"), Column("accuracy", ".4f"), Column("agreement", ".4f"), Column("rate", ".4f"),
@@ -103,12 +107,17 @@ class Report:
                 result.n_steps, result.accuracy, self.agreement(run), result.mean_rate,
                 result.spikes_per_sample, result.sops_per_sample, run.latency_ms["p50"],
             ))  # fmt: skip
+        used = [self.table_n_steps(run) for run in self.runs]
+        if any(T not in (None, run.result.n_steps) for T, run in zip(used, self.runs)):
+            columns, rows = (*columns, Column("table of T", "d")), [(*row, T) for row, T in zip(rows, used)]
         return Table(columns, tuple(rows))
 
     def summary(self) -> list[tuple[str, str]]:
         """What was run and what came out, at the largest T."""
         run, result = self.main, self.main.result
-        facts = [("model", self.model), ("input", f"{as_count(result.n_samples, 'sample')}, {self._source()}"), ("steps", f"T = {result.n_steps}, shift {self.network.shift}")]
+        table = self.table_n_steps(run)
+        steps = f"T = {result.n_steps}, shift {self.network.shift}" + ("" if table in (None, result.n_steps) else f", thresholds of T = {table}")
+        facts = [("model", self.model), ("input", f"{as_count(result.n_samples, 'sample')}, {self._source()}"), ("steps", steps)]
         if result.labels is not None:
             right = int((result.predictions == result.labels).sum())
             facts.append(("accuracy", f"{100 * result.accuracy:.2f} % ({right:,} of {result.n_samples:,})"))
@@ -143,6 +152,7 @@ class Report:
             "input": self.inputs,
             "seed": self.seed,
             "n_steps": result.n_steps,
+            "table_n_steps": self.table_n_steps(run),
             "n_samples": result.n_samples,
             "accuracy": result.accuracy,
             "predictions": result.predictions.tolist(),

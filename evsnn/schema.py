@@ -11,9 +11,10 @@ from .errors import WeightsError
 from .gate import MAX_TEXT_BYTES, shown
 from .hdf5.objects import MAX_ATTRIBUTES
 from .network import Network, Samples
+from .tuning import TUNABLE
 
 __all__ = [
-    "FIELDS", "FORMAT_VERSION", "FORMS", "LABEL_TYPES", "REQUIRED", "STORAGES",
+    "FIELDS", "FORMAT_VERSION", "FORMS", "LABEL_TYPES", "REQUIRED", "STORAGES", "TABLE_FIELDS",
     "checked_classes", "checked_metadata", "checked_samples", "decode_table", "sha256_of",
 ]  # fmt: skip
 
@@ -36,6 +37,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "readout": {},
 }
 REQUIRED = ("weight", "v_threshold")
+TABLE_FIELDS = {kind: {name: FIELDS[kind][name] for name in names} for kind, names in TUNABLE.items()}  # all may be absent
 FORMS = {  # what an attribute may be, in words and as a test
     "text": ("a string", lambda v: isinstance(v, str)),
     "texts": ("a list of strings", lambda v: isinstance(v, tuple) and all(isinstance(x, str) for x in v)),

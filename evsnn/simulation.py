@@ -256,7 +256,7 @@ class _Tally:
         last = self.populations[-1]
         self.fires = last.v_threshold is not None
         if self.fires:
-            self.amplitude = simulator.network.by_name[last.name].v_threshold.astype(np.float64)
+            self.amplitude = simulator.circuit.network.by_name[last.name].v_threshold.astype(np.float64)
             self.unit = np.float64(1)
         else:
             self.unit = simulator.quantized.units[-1] if integers else np.float64(1)

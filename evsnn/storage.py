@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -10,7 +11,8 @@ from .errors import WeightsError
 from .hdf5.writer import Writer
 from .layers import Layer
 from .network import Network, Samples
-from .schema import FIELDS, FORMAT_VERSION, checked_classes, checked_metadata, checked_samples, decode_table, sha256_of
+from .schema import FIELDS, FORMAT_VERSION, TABLE_FIELDS, checked_classes, checked_metadata, checked_samples, decode_table, sha256_of
+from .tuning import Tuning
 
 __all__ = ["image"]
 
@@ -38,12 +40,15 @@ def image(network: Network, storage: str, compress: bool, where: str) -> io.Byte
         _put(writer, writer.root, "classes", np.array([name.encode() for name in classes]))
     layers = writer.group(writer.root, "layers")
     digits = max(3, len(str(len(network.layers) - 1)))
-    for number, layer in enumerate(network.layers):
-        _put_layer(writer, writer.group(layers, f"{number:0{digits}d}_{layer.kind}"), layer, storage, compress, where)
+    names = {layer.name: f"{number:0{digits}d}_{layer.kind}" for number, layer in enumerate(network.layers)}
+    for layer in network.layers:
+        _put_layer(writer, writer.group(layers, names[layer.name]), layer, storage, compress, where)
     if notes:
         writer.attributes(writer.group(writer.root, "metadata"), notes)
     if samples is not None:
         _put_samples(writer, writer.group(writer.root, "samples"), samples)
+    if network.tables:
+        _put_tables(writer, writer.group(writer.root, "tables"), network, names)
     return writer.close()
 
 
@@ -55,18 +60,33 @@ def _put_layer(writer: Writer, group, layer: Layer, storage: str, compress: bool
     attributes = {"kind": layer.kind, "name": layer.name}
     if layer.inputs:
         attributes["inputs"] = layer.inputs
-    for name, form in FIELDS[layer.kind].items():
-        value = getattr(layer, name)
-        if value is None:
+    if "weight" in FIELDS[layer.kind]:
+        for part, array in _stored_weight(layer.weight, storage, f"{where}: layer {layer.name!r}").items():
+            _put(writer, group, part, array, compress=compress and part == "weight")
+    writer.attributes(group, attributes | _put_fields(writer, group, layer, FIELDS[layer.kind]))
+
+
+def _put_fields(writer: Writer, group, owner: Layer | Tuning, fields: Mapping[str, str]) -> dict[str, object]:
+    """Store the owner's arrays, weights apart; its scalars are returned, as attributes."""
+    attributes = {}
+    for name, form in fields.items():
+        value = getattr(owner, name)
+        if value is None or form == "weight":
             continue
-        if form == "weight":
-            for part, array in _stored_weight(value, storage, f"{where}: layer {layer.name!r}").items():
-                _put(writer, group, part, array, compress=compress and part == "weight")
-        elif form == "array":
+        if form == "array":
             _put(writer, group, name, value.astype("<f4", copy=False))
         else:
             attributes[name] = int(value) if form == "flag" else value
-    writer.attributes(group, attributes)
+    return attributes
+
+
+def _put_tables(writer: Writer, group, network: Network, names: Mapping[str, str]) -> None:
+    """The tables; `names` are those of the layers' groups."""
+    for n_steps, table in network.tables.items():
+        stored = writer.group(group, f"{n_steps:05d}")
+        for name, tuning in table.items():
+            entry = writer.group(stored, names[name])
+            writer.attributes(entry, _put_fields(writer, entry, tuning, TABLE_FIELDS[network.by_name[name].kind]))
 
 
 def _stored_weight(weight: np.ndarray, storage: str, where: str) -> dict[str, np.ndarray]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from .errors import EvsnnError, NetworkError, WeightsError
 from .gate import MAX_BYTES, Dataset, File, Group, open_file, open_stream, shown
 from .layers import KINDS, Layer
-from .network import Network, Samples
+from .network import MAX_STEPS, Network, Samples, table_where
 from .schema import (
     FIELDS,
     FORMAT_VERSION,
@@ -24,18 +25,21 @@ from .schema import (
     LABEL_TYPES,
     REQUIRED,
     STORAGES,
+    TABLE_FIELDS,
     checked_classes,
     checked_metadata,
     checked_samples,
     decode_table,
     sha256_of,
 )  # fmt: skip
+from .tuning import Tuning
 
 __all__ = ["StoredArray", "load", "save", "verify"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
 _LAYER_NAME = re.compile(r"([0-9]{1,6})_([a-z0-9]{1,32})")
+_TABLE_NAME = re.compile(r"[0-9]{5}")
 
 
 @dataclass(frozen=True)
@@ -258,7 +262,7 @@ def _network(tree: Group, where: str) -> Network:
     stored = root.group("layers")
     if stored is None:
         raise WeightsError("the file has no layers", where=where, expected="a group /layers")
-    metadata, samples = root.group("metadata"), root.group("samples")
+    metadata, samples, stored_tables = root.group("metadata"), root.group("samples"), root.group("tables")
     classes = _classes(root.array("classes", ()), f"{inside}classes")
     root.done()
     notes = {}
@@ -266,17 +270,26 @@ def _network(tree: Group, where: str) -> Network:
         fields = _Fields(metadata)
         notes = checked_metadata({name: fields.attribute(name, "scalar") for name in tuple(fields.attributes)}, fields.where)
         fields.done()
-    layers = []
-    homes = {}  # where the network's complaints come from
-    for group, kind in _ordered(stored):
-        layers.append(_layer(group, kind, input_shape))
-        homes[layers[-1]._where] = group.where
-    try:
+    groups = _ordered(stored)
+    layers = [_layer(group, kind, input_shape) for group, kind in groups]
+    with _at_home({layer._where: group.where for layer, (group, _) in zip(layers, groups)}, where):
         network = Network(layers, input_range=input_range, classes=classes, metadata=notes, **settings)
+    if samples is not None:
+        network = network.replace(samples=_read_samples(samples, network))
+    if stored_tables is not None:
+        names = {group.where.rpartition("/")[2]: layer for layer, (group, _) in zip(network.layers, groups)}
+        network = _with_tables(stored_tables, network, names, where)
+    return network
+
+
+@contextmanager
+def _at_home(homes: Mapping[str, str], where: str) -> Iterator[None]:
+    """The network's complaints, with the groups that they come from."""
+    try:
+        yield
     except NetworkError as error:
         at = error.where or ""
         raise _as_weights_error(error, f"{homes[at]} ({at})" if at in homes else f"{where}: {at}" if at else where) from error
-    return network if samples is None else network.replace(samples=_read_samples(samples, network))
 
 
 def _as_weights_error(error: NetworkError, where: str) -> WeightsError:
@@ -299,6 +312,36 @@ def _ordered(stored: Group) -> list[tuple[Group, str]]:
     if sorted(numbered) != list(range(len(numbered))):
         raise WeightsError("a layer's number is missing", where=stored.where, got=f"{len(numbered)} layers up to number {max(numbered)}", expected="0, 1, 2, ...")
     return [numbered[i] for i in range(len(numbered))]
+
+
+def _with_tables(stored: Group, network: Network, names: Mapping[str, Layer], where: str) -> Network:
+    """The network with the tables of a file; `names` are those of its layers' groups."""
+    fields = _Fields(stored)
+    tables: dict[int, dict[str, Tuning]] = {}
+    homes = {}
+    for name in stored.members:
+        if not _TABLE_NAME.fullmatch(name) or not 1 <= int(name) <= MAX_STEPS:
+            raise WeightsError("a table's group is no number of steps", where=stored.where, got=name, expected=f"00001 to {MAX_STEPS}")
+        table = tables[int(name)] = {}
+        entries = _Fields(fields.group(name))
+        for entry in tuple(entries.members):
+            if entry not in names or names[entry].kind not in TABLE_FIELDS:
+                kinds = ", ".join(sorted(TABLE_FIELDS))
+                raise WeightsError("the table names no layer that it could change", where=entries.where, got=entry, expected=f"the group of a layer of kind {kinds}")
+            layer, group = names[entry], entries.group(entry)
+            table[layer.name] = _tuning(group, layer)
+            homes[table_where(int(name), layer)] = group.where
+        entries.done()
+    fields.done()
+    with _at_home(homes, where):
+        return network.replace(tables=tables)
+
+
+def _tuning(group: Group, layer: Layer) -> Tuning:
+    fields = _Fields(group)
+    values = {name: fields.array(name, ("<f4",)) if form == "array" else fields.attribute(name, form, None) for name, form in TABLE_FIELDS[layer.kind].items()}
+    fields.done()
+    return Tuning(**values)
 
 
 def _layer(group: Group, kind: str, input_shape: tuple[int, ...]) -> Layer:

@@ -1,6 +1,7 @@
 """The commands: what they print and where, how they end, and that nothing bad ends in a traceback."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import evsnn
-from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, Samples, console, inspect, run
+from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, Samples, Tuning, console, inspect, run
 from evsnn.__main__ import main as evsnn_main
 
 ROOT = Path(evsnn.__file__).parents[1]
@@ -47,6 +48,8 @@ def folder(tmp_path_factory):
     evsnn.save(folder / "bare.h5", make_network(samples=False))
     evsnn.save(folder / "rangeless.h5", make_network(samples=False, input_range=None))
     evsnn.save(folder / "events.h5", make_network("events"))
+    tables = {T: {"hidden": Tuning(v_threshold=threshold)} for T, threshold in ((2, 0.5), (16, 2.0))}
+    evsnn.save(folder / "tables.h5", make_network(tables=tables))
     return folder
 
 
@@ -136,6 +139,36 @@ def test_sweep(call, weights):
         assert entry["predictions"] == result.predictions.tolist() and entry["sops_per_sample"] == result.sops_per_sample
     status, out, _ = call(weights, "--steps", "2,16,4")
     assert status == 0 and "agreement" in out and "T = 16" in out
+
+
+def test_tables(call, folder, weights):
+    """Each run uses the parameters of its T, or of the nearest, and says so where it is not its own."""
+    path = folder / "tables.h5"
+    for arithmetic in ("float32", "int8"):
+        status, out, _ = call(path, "--steps", "2,4,9,16", "--json", "--arithmetic", arithmetic)
+        report = json.loads(out)
+        assert status == 0 and [(entry["n_steps"], entry["table_n_steps"]) for entry in report["sweep"]] == [(2, 2), (4, 2), (9, 16), (16, 16)]
+        assert report["table_n_steps"] == 16
+        for entry in report["sweep"]:
+            network = make_by_hand(evsnn.load(path), 0.5 if entry["n_steps"] < 8 else 2.0)
+            result = evsnn.simulate(network, network.samples.images, n_steps=entry["n_steps"], arithmetic=arithmetic, backend="reference")
+            assert entry["predictions"] == result.predictions.tolist() and entry["sops_per_sample"] == result.sops_per_sample
+    _, out, _ = call(path, "--steps", "2,4,16")
+    assert "table of T" in out and "thresholds of T" not in out
+    _, out, _ = call(path, "--steps", "2,16")
+    assert "table of T" not in out
+    _, out, _ = call(path)  # T = 4
+    assert "T = 4, shift bias, thresholds of T = 2" in out
+    _, out, _ = call(path, "--steps", 16)
+    assert "T = 16, shift bias" in out and "thresholds of T" not in out
+    _, out, _ = call(weights, "--json")
+    assert json.loads(out)["table_n_steps"] is None
+
+
+def make_by_hand(network, v_threshold):
+    """The network with one threshold, and no tables."""
+    layers = [dataclasses.replace(layer, v_threshold=v_threshold) if isinstance(layer, IF) else layer for layer in network.layers]
+    return network.replace(layers=layers, tables={})
 
 
 def test_input_files_and_limit(call, folder, weights):
@@ -240,6 +273,19 @@ def test_inspect(call, weights):
     assert [row["largest_weight"][0] for row in populations] == [int(largest.min()) for largest in quantized.largest]
     status, out, _ = call(weights, main=inspect.main)
     assert status == 0 and "conv2d 3x3" in out and "1x8x8" in out and "int8" in out and "total" in out
+
+
+def test_inspect_tables(call, folder, weights):
+    path = folder / "tables.h5"
+    for arguments, used, v_threshold in (([], 2, 0.5), (["--steps", 9], 16, 2.0)):
+        status, out, _ = call(path, "--json", *arguments, main=inspect.main)
+        report = json.loads(out)
+        assert status == 0 and report["tables"] == [2, 16] and report["table_n_steps"] == used and report["n_steps"] == 4
+        assert [layer["v_threshold"] for layer in report["layers"] if layer["name"] == "hidden"] == [[v_threshold, v_threshold]]
+    status, out, _ = call(path, "--verify", "--threads", 1, main=inspect.main)
+    assert status == 0 and "T = 2, 16; thresholds below are of T = 2" in out and "intact" in out
+    report = json.loads(call(weights, "--json", main=inspect.main)[1])
+    assert report["tables"] == [] and report["table_n_steps"] is None
 
 
 def test_inspect_verify(call, weights):

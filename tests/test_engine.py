@@ -371,3 +371,41 @@ def test_the_analog_input_as_a_shortcut(arithmetic):
 def test_spike_readout_over_blocks():
     thresholds = np.random.default_rng(0).uniform(0.1, 1, 10)
     run_both(Network([Input((10,)), IF(thresholds), Readout()], n_steps=200, readout="spikes"), np.random.default_rng(1).random((5, 10)))
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+@pytest.mark.parametrize("readout", ["membrane", "spikes"])
+def test_tables_are_the_parameters_set_by_hand(arithmetic, readout):
+    """At each T of a sweep: the same bits as of a network that was made with that T's parameters."""
+    rng = np.random.default_rng(3)
+    weights = rng.normal(size=(17, 3, 3, 3)) / 5, rng.normal(size=(5, 17 * 72)) / 30
+
+    def make(bias=None, threshold=1.0, v_init=0.25, signed=0.0, last_bias=None, last=0.5, tables=None):
+        fire = IF(threshold, v_init, signed=signed, name="fire")
+        layers = [Input((3, 9, 8)), Conv2d(weights[0], bias, padding=1, name="conv"), fire, Flatten(), Linear(weights[1], last_bias, name="linear")]
+        layers += [IF(last, name="last")] * (readout == "spikes")
+        return evsnn.Network([*layers, Readout()], n_steps=16, readout=readout, input_range=(0, 1), tables=tables or {})
+
+    by_hand = {2: {"bias": rng.normal(size=17), "threshold": rng.uniform(0.5, 1, 17)}, 8: {"threshold": 0.7, "v_init": rng.normal(size=17), "signed": 0.5, "last_bias": rng.normal(size=5)}, 20: {}}
+    if readout == "spikes":
+        by_hand[2]["last"], by_hand[8]["last"] = 0.25, rng.uniform(0.1, 0.4, 5)
+    homes = {
+        "bias": ("conv", "bias"), "threshold": ("fire", "v_threshold"), "v_init": ("fire", "v_init"), "signed": ("fire", "signed"),
+        "last_bias": ("linear", "bias"), "last": ("last", "v_threshold"),
+    }  # fmt: skip
+    tables = {}
+    for n_steps, values in by_hand.items():
+        fields = {}
+        for name, value in values.items():
+            layer, field = homes[name]
+            fields.setdefault(layer, {})[field] = value
+        tables[n_steps] = {layer: evsnn.Tuning(**given) for layer, given in fields.items()}
+    network = make(tables=tables)
+    predicted = []
+    for n_steps, used in ((2, 2), (3, 2), (8, 8), (None, 20)):
+        got = run_both(network, IMAGES[:2], n_steps, arithmetic)
+        assert_same(got, evsnn.simulate(make(**by_hand[used]), IMAGES[:2], n_steps=n_steps, arithmetic=arithmetic, record=RECORDS, backend="reference"))
+        assert (got.layers[0].spike_counts.sum() < got.layers[0].n_spikes) == (used == 8)  # net counts: only there are spikes negative
+        predicted.append(got.outputs)
+    assert not np.allclose(predicted[1], predicted[2])
+    assert evsnn.quantize(network, 2).network is network

@@ -19,6 +19,7 @@ from evsnn.errors import EvsnnError, WeightsError
 from evsnn.hdf5 import source
 from evsnn.layers import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Readout
 from evsnn.network import Network, Samples
+from evsnn.tuning import Tuning
 
 
 def small_network():
@@ -30,6 +31,7 @@ def small_network():
             AvgPool2d(2), Conv2d(weight=rng.normal(size=(4, 2, 1, 1)), groups=2), IF(v_init=0.1), Flatten(), Linear(weight=rng.normal(size=(3, 36))), Readout(),
         ],
         classes=("zero", "one", "two"), metadata={"accuracy": 0.5, "note": "a\nb"}, input_range=(0, 1), samples=Samples(images, np.array([0, 1, 2, 0, 1])),
+        tables={4: {"if1": Tuning(v_threshold=rng.uniform(0.5, 1, 4), signed=1.5), "conv2d1": Tuning(bias=rng.normal(size=4))}, 16: {"if2": Tuning(v_init=0.2)}},
     )  # fmt: skip
 
 
@@ -71,6 +73,7 @@ def put(f, name, array, **options):
 
 CONV, CONV2, RELU, LINEAR, POOL = "/layers/001_conv2d", "/layers/004_conv2d", "/layers/002_if", "/layers/007_linear", "/layers/003_avgpool2d"
 WEIGHT = f"{CONV}/weight"
+TABLES, TABLE, TUNED, TUNED_CONV = "/tables", "/tables/00004", "/tables/00004/002_if", "/tables/00004/001_conv2d"
 
 
 # The file itself
@@ -600,6 +603,93 @@ def _metadata_in_a_group(f):
     f.create_group("metadata/more")
 
 
+# Tables
+
+
+@edit("the object is of the wrong kind: expected a group", TABLES)
+def _tables_are_an_array(f):
+    del f[TABLES]
+    put(f, TABLES, np.ones(4, "<f4"))
+
+
+@edit("the object is of the wrong kind: expected a group", TABLE)
+def _a_table_is_an_array(f):
+    del f[TABLE]
+    put(f, TABLE, np.ones(4, "<f4"))
+
+
+@edit("the object is of the wrong kind: expected a group", TUNED)
+def _a_tuning_is_an_array(f):
+    del f[TUNED]
+    put(f, TUNED, np.ones(4, "<f4"))
+
+
+@edit("groups are nested too deep", f"{TUNED}/v_threshold")
+def _tuned_thresholds_are_a_group(f):
+    del f[f"{TUNED}/v_threshold"]
+    f.create_group(f"{TUNED}/v_threshold")
+
+
+@edit("the object is reached by two ways", TABLES)
+def _one_table_for_two(f):
+    f["/tables/00008"] = f[TABLE]
+
+
+@edit("the object is reached by two ways", TUNED)
+def _thresholds_of_the_layer(f):
+    del f[f"{TUNED}/v_threshold"]
+    f[f"{TUNED}/v_threshold"] = f[f"{RELU}/v_threshold"]
+
+
+@edit("links are not followed", TABLES)
+def _a_table_by_a_soft_link(f):
+    f["/tables/00008"] = h5py.SoftLink(TABLE)
+
+
+@edit("holds too much", f"{TUNED_CONV}/bias", max_bytes=1 << 20)
+def _bomb_in_a_table(f):
+    put(f, f"{TUNED_CONV}/bias", np.zeros(1 << 20, "<f4"), compression="gzip")
+
+
+@edit("bias and weight do not fit: got 262144 biases, expected 4", TUNED_CONV)
+def _large_bias_in_a_table(f):
+    put(f, f"{TUNED_CONV}/bias", np.zeros(1 << 18, "<f4"), compression="gzip")
+
+
+@edit("the file holds too much metadata", TABLES)
+def _tables_without_end(f):
+    for i in range(13_000):
+        f.create_group(f"tables/{i + 20:05d}/002_if")
+
+
+@pytest.mark.parametrize("name", ["4", "004", "000004", "T0004", "0004a", "00000", "65537", "99999", "-0004", "+0004", "0x004", "00_04"])
+def test_a_table_of_no_number_of_steps(path, name):
+    with h5py.File(path, "r+") as f:
+        f.move(TABLE, f"{TABLES}/{name}")
+    match = "the name of an object is not usable" if name[0] == "+" else f"a table's group is no number of steps: got {name}, expected 00001 to 65536"
+    assert refused(path, match).startswith(f"{path}:{TABLES}: ")
+
+
+@pytest.mark.parametrize("name", ["2_if", "02_if", "0002_if", "005_IF", "002_conv2d", "009_if", "000_input", "003_avgpool2d", "006_flatten", "008_readout", "if1"])
+def test_a_table_of_no_layer(path, name):
+    with h5py.File(path, "r+") as f:
+        f.move(TUNED, f"{TABLE}/{name}")
+    assert refused(path, f"the table names no layer that it could change: got {name}, expected .* conv2d, if, linear").startswith(f"{path}:{TABLE}: ")
+
+
+def test_two_tables_of_one_number(path):
+    """Two links of one name, under a checksum that is right."""
+    data = path.read_bytes()
+    with h5py.File(path) as f:
+        address = h5py.h5o.get_info(f[TABLES].id).addr
+    assert data[address : address + 6] == b"OHDR\x02\x10"  # a size of one byte, after 4 that say when attributes move
+    header = data[address : address + 11 + data[address + 10]]
+    assert header.count(b"00016") == header.count(b"00004") == 1
+    header = header.replace(b"00016", b"00004")
+    path.write_bytes(data[:address] + header + struct.pack("<I", source.checksum(header)) + data[address + len(header) + 4 :])
+    assert refused(path, "two objects have one name: got 00004").startswith(f"{path}:{TABLES}: ")
+
+
 @pytest.mark.parametrize("name", sorted(EDITS))
 def test_edit(path, name, capfd):
     function, match, inside, options = EDITS[name]
@@ -654,6 +744,17 @@ ATTRIBUTES = [
     (WEIGHT, "sha256", np.bytes_("ab" * 31), "has no usable sha256: got 'abab"),
     (WEIGHT, "sha256", 1, "has no usable sha256: got 1"),
     (WEIGHT, "sha256", np.bytes_("ab" * 32), "its sha256 differs"),
+    (TABLES, "n", 2, "unknown attribute: got n"),
+    (TABLE, "n_steps", 4, "unknown attribute: got n_steps"),
+    (TUNED, "kind", np.bytes_("if"), "unknown attribute: got kind"),
+    (TUNED, "leak", 0.5, "unknown attribute: got leak"),
+    (TUNED_CONV, "signed", 1.0, "unknown attribute: got signed"),
+    (TUNED, "signed", np.bytes_("1"), "attribute signed has the wrong type: got '1', expected a number"),
+    (TUNED, "signed", [1.0], "attribute signed has the wrong type"),
+    (f"{TUNED} (the table of T = 4, layer 'if1')", f"{TUNED}/signed", -1.0, "signed is out of range: got -1.0, expected 0"),
+    (f"{TUNED} (the table of T = 4, layer 'if1')", f"{TUNED}/signed", np.nan, "signed is out of range"),
+    (f"{TUNED}/v_threshold", "sha256", None, "has no usable sha256: got None"),
+    (f"{TUNED}/v_threshold", "sha256", np.bytes_("ab" * 32), "its sha256 differs"),
     ("/samples", "/samples/images/offset", 1e300, "images hold NaN or infinity"),
     ("/samples/images", "scale", None, "an attribute is missing: expected scale"),
     ("/metadata", "list", [1, 2], "attribute list has the wrong type"),
@@ -692,6 +793,16 @@ ARRAYS = [
     (f"{RELU}/v_threshold", np.float32(-1), RELU, "v_threshold is not positive"),
     (f"{RELU}/v_threshold", NAN, RELU, "v_threshold holds NaN"),
     (f"{RELU}/v_threshold", np.ones(5, "<f4"), f"{RELU} (layer 'if1')", "v_threshold and input do not fit"),
+    (f"{TUNED}/v_threshold", np.array([1, 0, 1, 1], "<f4"), f"{TUNED} (the table of T = 4, layer 'if1')", "v_threshold is not positive: got minimum 0.0"),
+    (f"{TUNED}/v_threshold", np.ones(5, "<f4"), f"{TUNED} (the table of T = 4, layer 'if1')", "v_threshold and input do not fit: got 5 values"),
+    (f"{TUNED}/v_threshold", np.ones((4, 1), "<f4"), f"{TUNED} (the table of T = 4, layer 'if1')", "v_threshold has the wrong rank"),
+    (f"{TUNED}/v_threshold", np.ones(4, "<f8"), f"{TUNED}/v_threshold", "dataset has the wrong type: got float64, expected float32"),
+    (f"{TUNED}/v_threshold", np.ones(4, "<f2"), f"{TUNED}/v_threshold", "dataset has the wrong type: got float16, expected float32"),
+    (f"{TUNED}/v_init", NAN, f"{TUNED} (the table of T = 4, layer 'if1')", "v_init holds NaN"),
+    (f"{TUNED}/bias", np.ones(4, "<f4"), TUNED, "unknown object: got bias"),
+    (f"{TUNED_CONV}/weight", np.ones((4, 1, 3, 3), "<f4"), TUNED_CONV, "unknown object: got weight"),
+    (f"{TUNED_CONV}/bias", np.full(4, INF), f"{TUNED_CONV} (the table of T = 4, layer 'conv2d1')", "bias holds NaN or infinity"),
+    (f"{TUNED_CONV}/bias", np.float32(1), f"{TUNED_CONV} (the table of T = 4, layer 'conv2d1')", "bias has the wrong rank"),
     (f"{LINEAR}/weight", np.ones((3, 35), "<f4"), f"{LINEAR} (layer 'linear1')", "weight and input do not fit: got 36 features"),
     ("/samples/images", np.zeros((5, 1, 6, 7), "<f4"), "/samples", "images do not fit the network: got shape"),
     ("/samples/images", np.full((5, 1, 6, 6), NAN), "/samples", "images hold NaN"),
@@ -753,8 +864,9 @@ assert "h5py" not in sys.modules
 def content(network):
     """All of a network, comparable."""
     found = [network.n_steps, network.shift, network.readout, network.input_range, network.classes, network.metadata, network.samples.images.tobytes(), network.samples.labels.tobytes()]
-    for layer in network.layers:
-        found += [(name, value.tobytes() if isinstance(value, np.ndarray) else value) for name, value in sorted(vars(layer).items())]
+    found += [(T, list(table)) for T, table in network.tables.items()]
+    for owner in (*network.layers, *(tuning for table in network.tables.values() for tuning in table.values())):
+        found += [(name, value.tobytes() if isinstance(value, np.ndarray) else value) for name, value in sorted(vars(owner).items())]
     return repr(found)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Network, NetworkError, Readout
+from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Network, NetworkError, Readout, RunError, Tuning
 from evsnn.circuit import lower
 
 ONES = np.ones
@@ -42,6 +46,11 @@ def test_arrays_are_copied_and_read_only():
         network.layers[2].weight[0, 0] = 2
     negative_zero = Linear(np.full((2, 192), -0.0))
     assert not np.signbit(negative_zero.weight).any()
+
+
+def tuned(tables):
+    layers = Conv2d(ONES((2, 3, 1, 1)), ONES(2), name="conv"), IF(3.0, 0.5, name="fire"), Flatten(name="flat"), Linear(ONES((4, 128)), name="linear")
+    return classifier(*layers, tables=tables)
 
 
 TAIL = (Flatten(), Linear(ONES((10, 128))))
@@ -111,6 +120,23 @@ BAD = {
     "shift": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), shift="half"), "unknown shift"),
     "input range": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), input_range=(1, 0)), "not a range"),
     "classes": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), classes=("a",)), "classes and readout"),
+    "tables that are a list": (lambda: tuned([1]), "tables are not tables"),
+    "a table that is a list": (lambda: tuned({4: [Tuning()]}), "tables are not tables"),
+    "a table of 0 steps": (lambda: tuned({0: {}}), "tables: n_steps is out of range"),
+    "a table of half a step": (lambda: tuned({0.5: {}}), "tables: n_steps is out of range"),
+    "a table of text": (lambda: tuned({"4": {}}), "tables: n_steps is out of range"),
+    "a table of no layer": (lambda: tuned({4: {"x": Tuning()}}), "the table of T = 4: the table names no layer: got 'x'"),
+    "a table of numbers": (lambda: tuned({4: {"fire": 1.0}}), "the table of T = 4, layer 'fire': this is not a Tuning: got float"),
+    "the bias of an IF": (lambda: tuned({4: {"fire": Tuning(bias=[1])}}), "bias does not belong to this kind of layer: got if, expected conv2d or linear"),
+    "the threshold of a conv": (lambda: tuned({4: {"conv": Tuning(v_threshold=1)}}), "v_threshold does not belong to this kind of layer: got conv2d, expected if"),
+    "the bias of a flatten": (lambda: tuned({4: {"flat": Tuning(bias=[1])}}), "bias does not belong"),
+    "the signs of a linear layer": (lambda: tuned({4: {"linear": Tuning(signed=1)}}), "signed does not belong"),
+    "tuned thresholds": (lambda: tuned({4: {"fire": Tuning(v_threshold=ONES(3))}}), "the table of T = 4, layer 'fire': v_threshold and input do not fit"),
+    "tuned thresholds of 0": (lambda: tuned({4: {"fire": Tuning(v_threshold=0)}}), "v_threshold is not positive"),
+    "tuned first membranes": (lambda: tuned({4: {"fire": Tuning(v_init=[1, np.nan])}}), "v_init holds NaN"),
+    "tuned signs": (lambda: tuned({4: {"fire": Tuning(signed=-1)}}), "signed is out of range"),
+    "tuned bias": (lambda: tuned({4: {"conv": Tuning(bias=ONES(3))}}), "the table of T = 4, layer 'conv': bias and weight do not fit: got 3 biases, expected 2"),
+    "tuned bias of rank 2": (lambda: tuned({4: {"linear": Tuning(bias=ONES((3, 1)))}}), "bias has the wrong rank"),
     "layer too large": (lambda: classifier(Conv2d(ONES((2, 1, 1, 1)), padding=(1 << 23)), IF(), AvgPool2d(), *TAIL, shape=(1, 1, 1)), "too large"),
 }  # fmt: skip
 
@@ -169,3 +195,60 @@ def test_shift_is_where_the_paper_puts_it():
     assert bias["bias"][2] == [1, 1]
     assert bias["initial"] == bias["none"]
     assert [p.v_init.tolist()[0] for p in lower(classifier(*layers, shift="initial"), 10).populations] == [1, 2, 0]
+
+
+def test_a_table_stands_in_for_what_it_names():
+    network = tuned({8: {"fire": Tuning(v_threshold=[1, 2]), "linear": Tuning(bias=[1, 2, 3, 4])}, 2: {"fire": Tuning(v_init=-0.0, signed=1), "conv": Tuning(bias=[5, 6])}})
+    few, many = network.at(2), network.at(8)
+    assert (few.by_name["fire"].v_threshold, few.by_name["fire"].v_init, few.by_name["fire"].signed, few.by_name["linear"].bias) == (3, 0, 1, None)
+    assert few.by_name["conv"].bias.tolist() == [5, 6] and not np.signbit(few.by_name["fire"].v_init)
+    assert many.by_name["fire"].v_threshold.tolist() == [1, 2] and (many.by_name["fire"].v_init, many.by_name["fire"].signed) == (0.5, 0)
+    assert many.by_name["linear"].bias.tolist() == [1, 2, 3, 4] and many.by_name["conv"].bias.tolist() == [1, 1]
+    assert network.by_name["fire"].v_threshold == 3 and network.by_name["linear"].bias is None
+    assert few.by_name["conv"].weight is network.by_name["conv"].weight
+    assert not few.tables and few.at(8) is few
+    assert lower(network, 8).populations[0].v_threshold.tolist() == [1, 2]
+    assert lower(network, 2).populations[0].bias.tolist() == [5.75, 6.75]
+
+
+def test_the_nearest_table_is_used():
+    network = tuned({T: {} for T in (64, 4, 16)})
+    assert list(network.tables) == [4, 16, 64]
+    used = {1: 4, 4: 4, 7: 4, 8: 4, 9: 16, 16: 16, 31: 16, 32: 16, 33: 64, 65_536: 64}
+    assert {T: network.table_n_steps(T) for T in used} == used
+    assert tuned({3: {}, 65_535: {}}).table_n_steps(443) == 3 and tuned({3: {}, 65_535: {}}).table_n_steps(444) == 65_535  # 3 * 65535 = 443.4 ** 2
+    plain = tuned({})
+    assert plain.table_n_steps(8) is None and plain.at(8) is plain
+    for n_steps in (0, 65_537, 2.0, True):
+        with pytest.raises(RunError, match="n_steps is out of range"):
+            network.at(n_steps)
+
+
+def test_tables_cost_what_is_in_them():
+    """Whoever writes a thousand tables of one number does not make us copy, or look at, a thousand weights."""
+    network = classifier(Flatten(), Linear(ONES((1000, 192)), name="linear"), IF(ONES(1000)), Linear(ONES((2, 1000))))
+    tracemalloc.start()
+    try:
+        tuned = network.replace(tables={T: {"if1": Tuning(v_init=T)} for T in range(1, 301)})
+        assert tuned.at(7).by_name["if1"].v_init == 7
+        assert tracemalloc.get_traced_memory()[1] < network.by_name["linear"].weight.nbytes
+    finally:
+        tracemalloc.stop()
+
+
+def test_tables_have_one_form():
+    bias = ONES(2)
+    network = tuned({np.int64(8): {"linear": Tuning(), "fire": Tuning(v_init=1), "conv": Tuning(bias=bias)}})
+    bias[:] = 7
+    assert [type(T) for T in network.tables] == [int] and list(network.tables[8]) == ["conv", "fire"]
+    assert network.tables[8]["conv"].bias.tolist() == [1, 1] and network.tables[8]["conv"].bias.dtype == np.float32
+    with pytest.raises(ValueError, match="read-only"):
+        network.tables[8]["conv"].bias[0] = 2
+    with pytest.raises(TypeError):
+        network.tables[4] = {}
+    with pytest.raises(TypeError):
+        del network.tables[8]["conv"]
+    for copied in (copy.deepcopy(network), pickle.loads(pickle.dumps(network)), network.replace(n_steps=5)):
+        assert repr(copied.tables) == repr(network.tables)
+    with pytest.raises(NetworkError, match="names no layer: got 'conv'"):
+        network.replace(layers=[Input((3,)), Linear(ONES((2, 3)), name="linear"), Readout()])

@@ -20,6 +20,7 @@ PACKAGE = Path(evsnn.__file__).parent
 FLOORS = [
     ["errors"],
     ["layers"],
+    ["tuning"],
     ["network"],
     ["hdf5"],
     ["gate"],

@@ -24,7 +24,8 @@ from evsnn.errors import WeightsError
 from evsnn.hdf5 import writer
 from evsnn.layers import IF, KINDS, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Readout
 from evsnn.network import Network, Samples
-from evsnn.schema import FIELDS, STORAGES
+from evsnn.schema import FIELDS, STORAGES, TABLE_FIELDS
+from evsnn.tuning import Tuning
 
 ROOT = pathlib.Path(__file__).parent.parent
 FORMAT = (ROOT / "docs/format.md").read_text("utf-8")
@@ -38,12 +39,14 @@ def content(network):
         labels = network.samples.labels
         found["samples"] = (network.samples.images.shape, network.samples.images.tobytes(), None if labels is None else labels.tolist())
     for layer in network.layers:
-        fields = {}
-        for field in dataclasses.fields(layer):
-            value = getattr(layer, field.name)
-            fields[field.name] = (value.dtype.str, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
-        found[layer.name] = (layer.kind, fields)
+        found[layer.name] = (layer.kind, fields_of(layer))
+    found["tables"] = [(T, [(name, fields_of(tuning)) for name, tuning in table.items()]) for T, table in network.tables.items()]
     return found
+
+
+def fields_of(owner):
+    values = {field.name: getattr(owner, field.name) for field in dataclasses.fields(owner)}
+    return {name: (value.dtype.str, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
 
 def every_kind(seed=0):
@@ -73,6 +76,10 @@ def every_kind(seed=0):
         n_steps=7, shift="initial", input_range=(-1, 2.5), classes=("null", "eins", "zwölf", "", "日本"),
         metadata={"accuracy": 0.1 + 0.2, "seed": 1, "least": -(2**63), "note": "two\n\tlines é", "empty": "", "key of ü": 1e-300},
         samples=Samples(normal(4, 3, 9, 8), np.array([0, 4, 2, 2])),
+        tables={
+            32: {"a": Tuning(v_threshold=rng.uniform(0.5, 2, 8), v_init=normal(8), signed=0.75), "linear1": Tuning(bias=normal(5)), "conv2d1": Tuning(bias=normal(8))},
+            4: {"b": Tuning(v_threshold=0.5), "c": Tuning(v_init=-0.5, signed=0.0)}, 65_536: {}, 1: {"first": Tuning(bias=normal(8))},
+        },
     )  # fmt: skip
 
 
@@ -95,6 +102,30 @@ def test_every_field_is_stored():
     for kind, layer in KINDS.items():
         fields = {field.name for field in dataclasses.fields(layer)} - {"name", "inputs"} - ({"shape"} if kind == "input" else set())
         assert set(FIELDS[kind]) == fields
+    assert {name for fields in TABLE_FIELDS.values() for name in fields} == {field.name for field in dataclasses.fields(Tuning)}
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_tables(tmp_path, storage):
+    """Groups named as T and as the layer's; what a table does not change is not stored; whatever weights are stored as, its numbers are float32."""
+    network = every_kind()
+    again = saved(tmp_path, network, storage=storage)
+    assert content(again)["tables"] == content(network)["tables"] and list(again.tables) == [1, 4, 32, 65_536]
+    assert content(saved(tmp_path, network.replace(tables={})))["tables"] == []
+    first = (tmp_path / "f.h5").read_bytes()
+    weights.save(tmp_path / "f.h5", network.replace(tables={T: dict(reversed([*table.items()])) for T, table in reversed([*network.tables.items()])}))
+    weights.save(tmp_path / "g.h5", network)
+    assert (tmp_path / "f.h5").read_bytes() == (tmp_path / "g.h5").read_bytes() != first
+    names, numbers = [], []
+    with h5py.File(tmp_path / "f.h5") as f:
+        f["tables"].visititems(lambda name, item: (numbers if isinstance(item, h5py.Dataset) else names).append(name))
+        assert f["tables/00032/002_if"].attrs["signed"] == 0.75 and list(f["tables/00004/005_if"].attrs) == []
+        assert all(f["tables"][name].dtype == "<f4" for name in numbers)
+    assert names == ["00001", "00001/001_conv2d", "00004", "00004/005_if", "00004/008_if", "00032", "00032/002_if", "00032/004_conv2d", "00032/012_linear", "65536"]
+    assert numbers == [
+        "00001/001_conv2d/bias", "00004/005_if/v_threshold", "00004/008_if/v_init", "00032/002_if/v_init", "00032/002_if/v_threshold", "00032/004_conv2d/bias", "00032/012_linear/bias",
+    ]  # fmt: skip
+    assert {array.path for array in weights.verify(tmp_path / "f.h5") if "tables" in array.path} == {f"/tables/{name}" for name in numbers}
 
 
 @pytest.mark.parametrize("encoding, shape", [("constant", (4,)), ("poisson", (4,)), ("events", (3, 4))])
