@@ -678,4 +678,8 @@ def test_the_page_names_every_field():
         assert f"`{kind}`" in FORMAT
         for name in fields:
             assert re.search(rf"`{name}`", FORMAT), name
+    (tables,) = re.findall(r"^## Tables\n(.*?)^## ", FORMAT, re.DOTALL | re.MULTILINE)
+    for kind, fields in TABLE_FIELDS.items():
+        for name in (kind, *fields):
+            assert f"`{name}`" in tables, name
     assert f"**{'.'.join(map(str, weights.FORMAT_VERSION))}**" in FORMAT
