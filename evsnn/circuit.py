@@ -1,10 +1,13 @@
 """A network brought down to what is simulated: populations of neurons and the synapses that charge them.
 
-Pools, flattening, concatenation and sums have no neurons; here they disappear. Each `IF` (and an
+Average pools, flattening, concatenation and sums have no neurons; here they disappear. Each `IF` (and an
 integrating `Readout`) becomes one `Population`; the linear expression before it becomes a list of
 `Synapse`, each a convolution of spike sources with effective weights: the ANN's weight times the
 source's spike amplitude, divided by the pooling window's area, formed in float64 and rounded to
 float32 once. A circuit belongs to one number of steps, because the shift V_th/2T does.
+
+A `MaxPool2d` has no neurons either, but counters; it becomes one `MaxPool` for each population that
+it reads, and stands among the populations: it sends spikes as they do.
 
 A synapse that reads signed neurons is followed by its twin, which reads their negative spikes with
 the same weights and amplitudes of the other sign.
@@ -26,7 +29,7 @@ from .errors import NetworkError, RunError
 from .layers import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Layer, Linear, MaxPool2d, Readout, reach
 from .network import Network, check_steps
 
-__all__ = ["INPUT", "Circuit", "Pool", "Population", "Source", "Synapse", "lower"]
+__all__ = ["INPUT", "Circuit", "MaxPool", "Pool", "Population", "Source", "Synapse", "lower"]
 
 INPUT = -1
 """Index of the input where a population's is meant."""
@@ -34,10 +37,13 @@ INPUT = -1
 MAX_PARTS = 1_024
 """Most branches of a sum, or sources of a concatenation, unfolded."""
 
+MAX_POPULATIONS = 4_096
+"""Most populations and max pools."""
+
 
 @dataclass(frozen=True)
 class Pool:
-    """An average-pooling window; its division is in the weights."""
+    """A pooling window: of a max pool, or of an average pool, whose division is in the weights."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -50,7 +56,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Source:
-    """A population (or `INPUT`) as a synapse sees it.
+    """A population (or `INPUT`) as a synapse or a max pool sees it.
 
     Parameters
     ----------
@@ -178,6 +184,11 @@ class Population:
     v_negative: np.ndarray | None = None
 
     @property
+    def fires(self) -> bool:
+        """Whether it sends spikes."""
+        return self.v_threshold is not None
+
+    @property
     def signed(self) -> bool:
         """Whether it may send negative spikes."""
         return self.v_negative is not None
@@ -197,6 +208,46 @@ class Population:
         return sum(fan_out(drive) * drive.shape[0] for drive in self.drives)
 
 
+@dataclass(frozen=True, eq=False)
+class MaxPool:
+    """The spikes of one population, pooled by `MaxPool2d`: a population without neurons.
+
+    Parameters
+    ----------
+    name : str
+    shape, output_shape
+        As a population's.
+    source : Source
+        Without an average pool.
+    window : Pool
+    signed : bool
+        Whether the source is, and then its own spikes are.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    output_shape: tuple[int, ...]
+    source: Source
+    window: Pool
+    signed: bool = False
+
+    fires = True
+    macs = 0
+
+    @property
+    def label(self) -> str:
+        return "maxpool2d {}x{}".format(*self.window.kernel)
+
+    @property
+    def n_neurons(self) -> int:
+        """Outputs; they count as neurons wherever spikes are counted."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    @property
+    def n_inputs(self) -> int:
+        return self.source.shape[0] * self.source.shape[1] * self.source.shape[2]
+
+
 def fan_out(synapse: Synapse) -> int:
     """Targets of one input channel, summed over all positions."""
     return int(synapse.reach(0).sum() * synapse.reach(1).sum()) * (synapse.weight.shape[0] // synapse.groups)
@@ -204,7 +255,7 @@ def fan_out(synapse: Synapse) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
-    """Populations in the order in which a step computes them; the last is read out.
+    """Populations, and max pools among them, in the order in which a step computes them; the last is read out.
 
     `network` is as it is at `n_steps`: the table for them is applied.
     """
@@ -212,7 +263,7 @@ class Circuit:
     network: Network
     n_steps: int
     input_shape: tuple[int, int, int]
-    populations: tuple[Population, ...]
+    populations: tuple[Population | MaxPool, ...]
 
     @property
     def analog(self) -> bool:
@@ -244,7 +295,7 @@ def lower(network: Network, n_steps: int | None = None) -> Circuit:
     network = network.at(n_steps)
     views: dict[str, _View] = {}  # of layers that carry spikes, or the input
     currents: dict[str, tuple[list[Synapse], np.ndarray]] = {}  # of layers that carry a current: synapses and bias
-    populations: list[Population] = []
+    populations: list[Population | MaxPool] = []
 
     def current(name: str) -> tuple[list[Synapse], np.ndarray]:
         """What a layer's output charges a membrane with."""
@@ -269,7 +320,12 @@ def lower(network: Network, n_steps: int | None = None) -> Circuit:
         elif isinstance(layer, AvgPool2d):
             views[layer.name] = _pooled(layer, views[layer.inputs[0]])
         elif isinstance(layer, MaxPool2d):
-            raise NetworkError("max pools are not simulated yet", where=layer._where)
+            pools = list(_max_pools(layer, views[layer.inputs[0]], populations))
+            if len(populations) + len(pools) > MAX_POPULATIONS:
+                raise NetworkError("there are too many max pools, one for each layer concatenated", where=layer._where, expected=f"at most {MAX_POPULATIONS} with all neurons")
+            sources = tuple(Source(len(populations) + i, pool.shape) for i, pool in enumerate(pools))
+            views[layer.name] = _View(sources, views[layer.inputs[0]].amplitudes, layer.output_shape([views[layer.inputs[0]].shape]))
+            populations += pools
         elif isinstance(layer, Flatten):
             views[layer.name] = _flat(views[layer.inputs[0]])
         elif isinstance(layer, Concat):
@@ -277,7 +333,7 @@ def lower(network: Network, n_steps: int | None = None) -> Circuit:
             _bounded(views[layer.name].sources, layer)
         elif isinstance(layer, IF) or network.readout == "membrane":
             population = _population(layer, *current(layer.inputs[0]), network, n_steps, populations)
-            if population.v_threshold is not None:
+            if population.fires:
                 source = Source(len(populations), population.shape)
                 views[layer.name] = _View((source,), (population.v_threshold.astype(np.float64),), population.shape)
             populations.append(population)
@@ -314,6 +370,17 @@ def _composed(layer: AvgPool2d, first: Pool, second: Pool) -> Pool:
     if kernel[0] * kernel[1] > 65_535:
         raise NetworkError("the joint pooling window is too large", where=layer._where, got=kernel, expected="an area <= 65535")
     return Pool(kernel, tuple(a * b for a, b in zip(first.stride, second.stride)), (0, 0, 0, 0))
+
+
+def _max_pools(layer: MaxPool2d, view: _View, before: Sequence[Population | MaxPool]) -> Iterator[MaxPool]:
+    """A max pool for each source of a view; several are numbered: ``pool[0]``, ``pool[1]``."""
+    size = layer.output_shape([view.shape])[1:]
+    for i, source in enumerate(view.sources):
+        if source.pool:
+            raise NetworkError("a max pool cannot read average-pooled spikes", where=layer._where, hint="put an IF between the pools")
+        shape = (source.shape[0], *size)
+        name = layer.name if len(view.sources) == 1 else f"{layer.name}[{i}]"
+        yield MaxPool(name, shape, shape, source, Pool(layer.kernel, layer.stride, layer.padding), source.population != INPUT and before[source.population].signed)
 
 
 def _flat(view: _View) -> _View:
@@ -361,7 +428,7 @@ def _seen(source: Source) -> tuple[int, int]:
     return tuple((n + p.padding[i] + p.padding[2 + i] - p.kernel[i]) // p.stride[i] + 1 for i, n in enumerate(source.shape[1:]))
 
 
-def _both_signs(synapse: Synapse, populations: Sequence[Population]) -> Iterator[Synapse]:
+def _both_signs(synapse: Synapse, populations: Sequence[Population | MaxPool]) -> Iterator[Synapse]:
     """A synapse from spikes and, where a source is signed, its twin from negative ones."""
     yield synapse
     signed = [s.population != INPUT and populations[s.population].signed for s in synapse.sources]
@@ -370,7 +437,7 @@ def _both_signs(synapse: Synapse, populations: Sequence[Population]) -> Iterator
         yield replace(synapse, sources=tuple(replace(s, negative=True) for s in synapse.sources), scale=np.where(channels, -synapse.scale, 0.0))
 
 
-def _population(layer: IF | Readout, branches: list[Synapse], bias: np.ndarray, network: Network, n_steps: int, before: Sequence[Population]) -> Population:
+def _population(layer: IF | Readout, branches: list[Synapse], bias: np.ndarray, network: Network, n_steps: int, before: Sequence[Population | MaxPool]) -> Population:
     """Neurons charged by `branches` and `bias`, with the shift for `n_steps`; `before` are the populations that they read."""
     output_shape = network.shapes[layer.name]
     shape = as_map(output_shape)

@@ -16,7 +16,8 @@ import numpy as np
 
 from .circuit import INPUT
 from .kernels.layout import LEAST_PLANES
-from .plan import Packed, Plan, aligned, pack, words_of
+from .plan import MaxPoolPlan, Packed, Plan, aligned, pack, words_of
+from .pool_stage import MaxPoolKernels, MaxPoolStage
 from .stage import Kernels, Masks, Stage
 
 __all__ = ["Engine", "Workspace", "pack_masks", "unpack_masks"]
@@ -35,15 +36,16 @@ class Engine:
     def __init__(self, plan: Plan, progress: Callable[[int, int], None] | None = None):
         self.plan = plan
         self.times_ms = {"plan": 0.0, "compile": 0.0}
-        self.packed: list[Packed] = []
-        self.kernels: list[Kernels] = []
+        self.packed: list[Packed | None] = []
+        self.kernels: list[Kernels | MaxPoolKernels] = []
         for done, population in enumerate(plan.populations):
             if progress:
                 progress(done, len(plan.populations))
             started = time.perf_counter()
-            self.packed.append(pack(population))
+            pools = isinstance(population, MaxPoolPlan)
+            self.packed.append(None if pools else pack(population))
             packed = time.perf_counter()
-            self.kernels.append(Kernels(population))
+            self.kernels.append(MaxPoolKernels(population, plan.block_steps) if pools else Kernels(population))
             self.times_ms["plan"] += (packed - started) * 1e3
             self.times_ms["compile"] += (time.perf_counter() - packed) * 1e3
 
@@ -69,16 +71,20 @@ class Workspace:
         if not plan.circuit.analog:
             channels, height, width = plan.circuit.input_shape
             self.masks[INPUT, False] = _masks(steps, height, width, words_of(channels))
-        queues = aligned(max(p.queue_bytes(steps) for p in plan.populations))
+        queues = aligned(max(p.queue_bytes(steps) for p in plan.neurons))
         planes = aligned(8 * max(LEAST_PLANES, plan.widest_planes))
-        self.stages: list[Stage] = []
+        self.stages: list[Stage | MaxPoolStage] = []
         for i, p in enumerate(plan.populations):
-            fires = p.population.v_threshold is not None
+            fires = p.population.fires
             for negative in [False] * fires + [True] * p.population.signed:
                 self.masks[i, negative] = _masks(steps, *p.population.shape[1:], p.words)
+            if isinstance(p, MaxPoolPlan):
+                self.stages.append(MaxPoolStage(p, engine.kernels[i], self.masks, i, steps, plan.keep_membranes, pool, threads))
+                continue
             keep = keep_membranes or plan.keep_membranes or not fires
             self.stages.append(Stage(p, engine.packed[i], engine.kernels[i], self.masks, i, queues, planes, keep, plan.keep_membranes, pool, threads))
-        for stage, following in zip(self.stages, self.stages[1:]):
+        neurons = [stage for stage in self.stages if isinstance(stage, Stage)]
+        for stage, following in zip(neurons, neurons[1:]):
             stage.precede(following)
 
     def run(self, sample: np.ndarray, watch: Callable[[int, int], None] | None = None, stop: Event | None = None) -> None:

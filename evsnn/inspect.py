@@ -114,6 +114,7 @@ def _populations(quantized: QuantizedNetwork) -> list[dict]:
     return [
         {"name": p.name, "synapse": p.label, "membrane": width, "largest_weight": [int(largest.min()), int(largest.max())], "membrane_bounds": list(bounds)}
         for p, width, largest, bounds in rows
+        if width is not None
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .layers import IF, AvgPool2d, Conv2d, Layer, Linear, Shape, reach
+from .layers import IF, AvgPool2d, Conv2d, Layer, Linear, MaxPool2d, Shape, reach
 from .network import Network
 
 __all__ = ["LayerFacts", "facts_of"]
@@ -26,7 +26,7 @@ class LayerFacts:
     n_parameters : int
         Weights and biases.
     n_neurons : int
-        That fire.
+        That fire, outputs of max pools included.
     macs : int
         Multiply-adds of the ANN a sample, products with padding left out.
     v_threshold : (float, float), optional
@@ -59,6 +59,8 @@ def _facts(layer: Layer, shapes: list[Shape], shape: Shape) -> LayerFacts:
         macs = layer.weight.size
     elif isinstance(layer, AvgPool2d):
         label = f"avgpool2d {'x'.join(map(str, layer.window(shapes[0])[0]))}"
+    elif isinstance(layer, MaxPool2d):
+        label, n_neurons = _maxpool_label(layer), math.prod(shape)
     elif isinstance(layer, IF):
         label = f"if, signed {layer.signed:g}" if layer.signed else "if"
         n_neurons, v_threshold = math.prod(shape), (float(layer.v_threshold.min()), float(layer.v_threshold.max()))
@@ -72,8 +74,18 @@ def _conv_label(layer: Conv2d, shape: Shape) -> str:
     for what in ("stride", "dilation"):
         value = getattr(layer, what)
         if value != (1, 1):
-            label += f", {what} {value[0] if value[0] == value[1] else 'x'.join(map(str, value))}"
+            label += f", {what} {_pair(value)}"
     return label
+
+
+def _maxpool_label(layer: MaxPool2d) -> str:
+    label = f"maxpool2d {layer.kernel[0]}x{layer.kernel[1]}"
+    return label if layer.stride == layer.kernel else f"{label}, stride {_pair(layer.stride)}"
+
+
+def _pair(value: tuple[int, int]) -> str:
+    """``2``, or ``2x1``."""
+    return str(value[0]) if value[0] == value[1] else f"{value[0]}x{value[1]}"
 
 
 def _conv_macs(layer: Conv2d, shape: Shape) -> int:

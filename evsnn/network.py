@@ -6,7 +6,7 @@ so that everything below works on networks that are right.
 
 Between two `IF` layers stands a linear expression: `Conv2d` and `Linear` (one on each path at most),
 `AvgPool2d`, `Flatten`, `Concat` and `Add`. An `IF` charges its membranes with that expression and
-sends spikes of amplitude ``v_threshold``.
+sends spikes of amplitude ``v_threshold``. A `MaxPool2d` reads spikes, and sends some of them on.
 """
 
 from __future__ import annotations

@@ -8,17 +8,18 @@ follow is made here, from shapes that the network has checked.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from .circuit import Circuit, Population, Synapse
+from .circuit import INPUT, Circuit, MaxPool, Population, Synapse
 from .errors import RunError
-from .kernels.layout import COPY_BYTES, PARAMETER_ROWS, UNROLL, scratch_bytes
+from .kernels.layout import COPY_BYTES, COUNTS_PER_MASK, PARAMETER_ROWS, UNROLL, scratch_bytes
 from .reference import leak_shift
 
-__all__ = ["BLOCK_STEPS", "GatherPlan", "Packed", "Plan", "PopulationPlan", "TapPlan", "aligned", "pack", "plan", "words_of"]
+__all__ = ["BLOCK_STEPS", "GatherPlan", "MaxPoolPlan", "Packed", "Plan", "PopulationPlan", "TapPlan", "aligned", "pack", "plan", "words_of"]
 
 BLOCK_STEPS = 64
 """Most steps that are run layer by layer at once."""
@@ -189,6 +190,59 @@ class PopulationPlan:
         """Bytes of one plane of its masks."""
         return n_steps * self.positions * self.words * 8
 
+    def workspace_bytes(self, n_steps: int, keep: bool) -> int:
+        """Bytes of its masks, currents, membranes and scratch memory; `keep`: blocks follow each other."""
+        fires, signed = self.population.fires, self.population.signed
+        total = self.mask_bytes(n_steps) * (fires + signed) + self.scratch_bytes
+        total += self.padded * self.element_bytes * (bool(self.population.drives) + (keep or not fires) + (keep and signed))
+        return total + sum(int(np.prod(drive.shape)) for drive in self.population.drives) * self.element_bytes
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPoolPlan:
+    """How one max pool is computed.
+
+    Parameters
+    ----------
+    population : MaxPool
+    words : int
+        uint64 words of a position's spike mask: the source's.
+    """
+
+    population: MaxPool
+    words: int
+
+    @property
+    def n_tiles(self) -> int:
+        """Words that hold channels."""
+        return words_of(self.population.shape[0])
+
+    @cached_property
+    def positions(self) -> int:
+        return self.population.shape[1] * self.population.shape[2]
+
+    @property
+    def in_positions(self) -> int:
+        return self.population.source.shape[1] * self.population.source.shape[2]
+
+    def counter(self, n_steps: int) -> str:
+        """The narrowest integer that holds counts relative to a window's largest in a block of steps."""
+        reach = n_steps * (3 if self.population.signed else 1)
+        return next(name for name in ("int8", "int16", "int32") if reach <= np.iinfo(name).max)
+
+    def scratch_bytes(self, n_steps: int) -> int:
+        """Bytes of a vector of counters a step."""
+        return n_steps * 64 * np.dtype(self.counter(n_steps)).itemsize
+
+    def mask_bytes(self, n_steps: int) -> int:
+        """Bytes of one plane of its masks."""
+        return n_steps * self.positions * self.words * 8
+
+    def workspace_bytes(self, n_steps: int, keep: bool) -> int:
+        """Bytes of its masks, scratch memory and counts; `keep`: blocks follow each other."""
+        counts = (self.positions + self.in_positions) * self.words * COUNTS_PER_MASK * 8 if keep else 0
+        return self.mask_bytes(n_steps) * (1 + self.population.signed) + self.scratch_bytes(n_steps) + counts
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -197,24 +251,29 @@ class Plan:
     Parameters
     ----------
     circuit : Circuit
-    populations : tuple of PopulationPlan
+    populations : tuple of PopulationPlan or MaxPoolPlan
     block_steps : int
-        Steps that are run layer by layer at once; membranes are kept from block to block.
+        Steps that are run layer by layer at once; membranes and counts are kept from block to block.
     """
 
     circuit: Circuit
-    populations: tuple[PopulationPlan, ...]
+    populations: tuple[PopulationPlan | MaxPoolPlan, ...]
     block_steps: int
+
+    @cached_property
+    def neurons(self) -> tuple[PopulationPlan, ...]:
+        """Without the max pools."""
+        return tuple(p for p in self.populations if isinstance(p, PopulationPlan))
 
     @property
     def n_bytes(self) -> int:
         """Bytes of packed weights and parameters, shared by all threads."""
-        return sum(p.weight_bytes for p in self.populations)
+        return sum(p.weight_bytes for p in self.neurons)
 
     @property
     def workspace_bytes(self) -> int:
         """Bytes of one thread's masks, queues, currents and membranes, in the worst case."""
-        return workspace_bytes(self.circuit, self.populations, self.block_steps, self.keep_membranes)
+        return _workspace_bytes(self.circuit, self.populations, self.block_steps, self.keep_membranes)
 
     @property
     def keep_membranes(self) -> bool:
@@ -224,17 +283,13 @@ class Plan:
     @cached_property
     def widest_planes(self) -> int:
         """Bit planes that count the spikes in any pooling window."""
-        return max((s.max_count for p in self.circuit.populations for s in p.synapses), default=1).bit_length()
+        return max((s.max_count for p in self.neurons for s in p.population.synapses), default=1).bit_length()
 
 
-def workspace_bytes(circuit: Circuit, populations: tuple[PopulationPlan, ...], block_steps: int, keep: bool) -> int:
+def _workspace_bytes(circuit: Circuit, populations: Sequence[PopulationPlan | MaxPoolPlan], block_steps: int, keep: bool) -> int:
     total = 0 if circuit.analog else block_steps * circuit.input_shape[1] * circuit.input_shape[2] * words_of(circuit.input_shape[0]) * 8
-    for p in populations:
-        fires, signed = p.population.v_threshold is not None, p.population.signed
-        total += p.mask_bytes(block_steps) * (fires + signed)
-        total += p.padded * p.element_bytes * (bool(p.population.drives) + (keep or not fires) + (keep and signed)) + p.scratch_bytes
-        total += sum(int(np.prod(drive.shape)) for drive in p.population.drives) * p.element_bytes
-    return total + max(p.queue_bytes(block_steps) for p in populations)
+    total += sum(p.workspace_bytes(block_steps, keep) for p in populations)
+    return total + max(p.queue_bytes(block_steps) for p in populations if isinstance(p, PopulationPlan))
 
 
 def plan(circuit: Circuit, membranes: tuple[str, ...] | None = None, block_steps: int | None = None) -> Plan:
@@ -243,18 +298,22 @@ def plan(circuit: Circuit, membranes: tuple[str, ...] | None = None, block_steps
     Parameters
     ----------
     circuit : Circuit
-    membranes : tuple of {"int16", "int32"}, optional
-        One a population, for circuits of integers. None: float32.
+    membranes : tuple of {"int16", "int32", None}, optional
+        One a population, None for max pools, for circuits of integers. None: float32.
     block_steps : int, optional
         None: as many as fit the workspace goal of 128 MB, at most 64.
     """
     kinds = membranes or ("float32",) * len(circuit.populations)
-    populations = tuple(_population(p, kind) for p, kind in zip(circuit.populations, kinds))
+    words = {INPUT: words_of(circuit.input_shape[0])}
+    populations: list[PopulationPlan | MaxPoolPlan] = []
+    for i, (p, kind) in enumerate(zip(circuit.populations, kinds)):
+        populations.append(MaxPoolPlan(p, words[p.source.population]) if isinstance(p, MaxPool) else _population(p, kind))
+        words[i] = populations[-1].words
     if block_steps is None:
         block_steps = min(BLOCK_STEPS, circuit.n_steps)
-        while block_steps > 1 and workspace_bytes(circuit, populations, block_steps, True) > _WORKSPACE_GOAL:
+        while block_steps > 1 and _workspace_bytes(circuit, populations, block_steps, True) > _WORKSPACE_GOAL:
             block_steps = (block_steps + 1) // 2
-    return Plan(circuit, populations, min(block_steps, circuit.n_steps))
+    return Plan(circuit, tuple(populations), min(block_steps, circuit.n_steps))
 
 
 def _population(population: Population, membrane: str) -> PopulationPlan:

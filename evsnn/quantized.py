@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .circuit import Circuit, Population, Synapse, lower
+from .circuit import Circuit, MaxPool, Population, Synapse, lower
 from .errors import RunError
 from .network import Network
 from .reference import leak_shift
@@ -49,8 +49,8 @@ class QuantizedNetwork:
         What it was made from, with all its tables.
     circuit : Circuit
         Its populations in integers.
-    widths : tuple of {"int16", "int32"}
-        Membrane of each population.
+    widths : tuple of {"int16", "int32", None}
+        Membrane of each population; here and below None for a max pool, which has spikes and nothing else.
     units : tuple of (channels,) float64
         What 1 means in each channel of each population, in the ANN's units.
     largest : tuple of (channels,) int64
@@ -65,10 +65,10 @@ class QuantizedNetwork:
 
     network: Network
     circuit: Circuit
-    widths: tuple[str, ...]
-    units: tuple[np.ndarray, ...]
-    largest: tuple[np.ndarray, ...]
-    bounds: tuple[tuple[int, int], ...]
+    widths: tuple[str | None, ...]
+    units: tuple[np.ndarray | None, ...]
+    largest: tuple[np.ndarray | None, ...]
+    bounds: tuple[tuple[int, int] | None, ...]
     input_scale: float
     input_low: int
     input_high: int
@@ -109,7 +109,10 @@ def quantize(network: Network, n_steps: int | None = None, *, input_range: tuple
         raise RunError("unknown membrane", got=repr(membrane), expected="auto, int16 or int32")
     circuit = lower(network, n_steps)
     scale, low, high = _input_grid(circuit, input_range)
-    fitted = [_fit(p, circuit, (scale, low, high), membrane, last=i == len(circuit.populations) - 1) for i, p in enumerate(circuit.populations)]
+    fitted = [
+        (p, None, None, None, None) if isinstance(p, MaxPool) else _fit(p, circuit, (scale, low, high), membrane, last=i == len(circuit.populations) - 1)
+        for i, p in enumerate(circuit.populations)
+    ]  # fmt: skip
     populations, widths, units, largest, bounds = zip(*fitted)
     return QuantizedNetwork(network, replace(circuit, populations=populations), widths, units, largest, bounds, scale, low, high)
 

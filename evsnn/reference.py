@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .circuit import INPUT, Circuit, Population, Source, Synapse
+from .circuit import INPUT, Circuit, MaxPool, Pool, Population, Source, Synapse
 
 __all__ = ["Trace", "run"]
 
@@ -25,14 +25,14 @@ class Trace:
     ----------
     spikes : (n_samples, n_steps, channels, height, width) bool
         int8 of -1, 0 and 1 where neurons are signed.
-    v_mem : (n_samples, channels, height, width) float32 or int64
-        After the last step.
+    v_mem : (n_samples, channels, height, width) float32 or int64, optional
+        After the last step. None: a max pool, which has no membranes.
     n_events, sops : int
         As in `evsnn.result.LayerResult`.
     """
 
     spikes: np.ndarray
-    v_mem: np.ndarray
+    v_mem: np.ndarray | None
     n_events: int
     sops: int
 
@@ -55,14 +55,23 @@ def run(circuit: Circuit, inputs: np.ndarray) -> list[Trace]:
     n_samples = inputs.shape[0]
     dtype = np.float32 if circuit.populations[-1].bias.dtype == np.float32 else np.int64
     inputs = inputs.astype(dtype) if circuit.analog else inputs
-    drives = [_drive(p, inputs, dtype) for p in circuit.populations]
-    membranes = [np.broadcast_to(_per_channel(p.v_init, dtype), (n_samples, *p.shape)).copy() for p in circuit.populations]
+    neurons = {i: p for i, p in enumerate(circuit.populations) if isinstance(p, Population)}
+    drives = {i: _drive(p, inputs, dtype) for i, p in neurons.items()}
+    membranes = {i: np.broadcast_to(_per_channel(p.v_init, dtype), (n_samples, *p.shape)).copy() for i, p in neurons.items()}
     spikes = [np.zeros((n_samples, circuit.n_steps, *p.shape), np.int8 if p.signed else bool) for p in circuit.populations]
-    counts = {i: np.zeros((n_samples, *p.shape), np.int64) for i, p in enumerate(circuit.populations) if p.signed}
+    counts = {i: np.zeros((n_samples, *p.shape), np.int64) for i, p in neurons.items() if p.signed}
+    received = {i: np.zeros((n_samples, *p.source.shape), np.int64) for i, p in enumerate(circuit.populations) if isinstance(p, MaxPool)}
     events = np.zeros((len(circuit.populations), 2), np.int64)
     for t in range(circuit.n_steps):
         now = {INPUT: None if circuit.analog else inputs[:, t]}
-        for i, (population, v) in enumerate(zip(circuit.populations, membranes)):
+        for i, population in enumerate(circuit.populations):
+            if isinstance(population, MaxPool):
+                before = _windows(received[i], population.window).max(axis=(-2, -1))
+                received[i] += now[population.source.population]
+                now[i] = spikes[i][:, t] = _windows(received[i], population.window).max(axis=(-2, -1)) - before
+                events[i, 0] += np.count_nonzero(now[population.source.population])
+                continue
+            v = membranes[i]
             if population.leak != 1:
                 v[...] = _leaked(v, population.leak)
             for synapse in population.synapses:
@@ -72,7 +81,7 @@ def run(circuit: Circuit, inputs: np.ndarray) -> list[Trace]:
                 n = (seen != 0).sum(axis=(0, 1))
                 events[i] += n.sum(), (n * np.outer(synapse.reach(0), synapse.reach(1))).sum() * (population.shape[0] // synapse.groups)
             v += drives[i]
-            if population.v_threshold is not None:
+            if population.fires:
                 threshold = _per_channel(population.v_threshold, dtype)
                 fired = v >= threshold
                 if population.signed:
@@ -80,7 +89,7 @@ def run(circuit: Circuit, inputs: np.ndarray) -> list[Trace]:
                     counts[i] += fired
                 v -= threshold * fired
                 now[i] = spikes[i][:, t] = fired
-    return [Trace(s, v, int(n), int(sops)) for s, v, (n, sops) in zip(spikes, membranes, events)]
+    return [Trace(s, membranes.get(i), int(n), int(sops)) for i, (s, (n, sops)) in enumerate(zip(spikes, events))]
 
 
 def _per_channel(values: np.ndarray, dtype) -> np.ndarray:
@@ -102,11 +111,14 @@ def leak_shift(leak: float) -> int:
 def _seen(source: Source, spikes: np.ndarray) -> np.ndarray:
     """Spikes of a source's sign, or their counts in each pooling window, as int64 (n, channels, y, x)."""
     spikes = (spikes < 0 if source.negative else spikes > 0).astype(np.int64)
-    if source.pool is None:
-        return spikes
-    (ky, kx), (sy, sx), (top, left, bottom, right) = source.pool.kernel, source.pool.stride, source.pool.padding
-    padded = np.pad(spikes, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    return np.lib.stride_tricks.sliding_window_view(padded, (ky, kx), axis=(2, 3))[:, :, ::sy, ::sx].sum(axis=(-2, -1))
+    return spikes if source.pool is None else _windows(spikes, source.pool).sum(axis=(-2, -1))
+
+
+def _windows(values: np.ndarray, pool: Pool) -> np.ndarray:
+    """Every pooling window of (n, channels, y, x), padded with zeros, as (n, channels, out y, out x, window y, window x)."""
+    top, left, bottom, right = pool.padding
+    padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    return np.lib.stride_tricks.sliding_window_view(padded, pool.kernel, axis=(2, 3))[:, :, :: pool.stride[0], :: pool.stride[1]]
 
 
 def _products(synapse: Synapse, shape: tuple[int, int, int]) -> Iterator[tuple]:
@@ -160,11 +172,9 @@ def pooled_input(source: Source, inputs: np.ndarray) -> np.ndarray:
     """The analog input as a source shows it: window sums, (y, x) ascending; the division is in the weights."""
     if source.pool is None:
         return inputs
-    (ky, kx), (sy, sx), (top, left, bottom, right) = source.pool.kernel, source.pool.stride, source.pool.padding
-    padded = np.pad(inputs, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (ky, kx), axis=(2, 3))[:, :, ::sy, ::sx]
+    windows = _windows(inputs, source.pool)
     total = np.zeros(windows.shape[:4], inputs.dtype)
-    for y in range(ky):
-        for x in range(kx):
+    for y in range(source.pool.kernel[0]):
+        for x in range(source.pool.kernel[1]):
             total += windows[..., y, x]
     return total

@@ -11,22 +11,23 @@ __all__ = ["LayerResult", "Result"]
 
 @dataclass(frozen=True, eq=False)
 class LayerResult:
-    """One population of neurons (an `IF` layer, or the readout), summed over a run.
+    """One population (an `IF` layer, a max pool, or the readout), summed over a run.
 
     Parameters
     ----------
     name : str
-        The `IF` or `Readout` layer's name.
+        The layer's name; a max pool of several concatenated layers has a row for each: ``pool[0]``, ``pool[1]``.
     synapse : str
-        What charges it, in a few words: ``"conv2d 3x3"``, ``"conv2d 3x3 + identity"``, ``"linear"``.
+        What charges it, in a few words: ``"conv2d 3x3"``, ``"conv2d 3x3 + identity"``, ``"linear"``,
+        ``"maxpool2d 3x3"``.
     shape : tuple of int
         Without the batch: ``(channels, height, width)`` or ``(features,)``.
     n_spikes : int
         Spikes emitted, negative ones too, over all samples and steps; 0 for a readout that never fires.
     n_events : int
-        Events that reached it (a pooled position counts once), over all samples and steps.
+        Events that reached it (an average-pooled position counts once), over all samples and steps.
     sops : int
-        Synaptic operations: weight additions done, borders exact, over all samples and steps.
+        Synaptic operations: weight additions done, borders exact, over all samples and steps; 0 for a max pool.
     macs : int
         Multiply-adds of the current that the analog input brings, computed once a sample, over all samples.
     time_ms : float
@@ -36,7 +37,7 @@ class LayerResult:
     spike_counts : (n_samples, *shape) int32, optional
         Spikes of each neuron, less its negative ones; only when asked for.
     v_mem : (n_samples, *shape), optional
-        Membranes after the last step, float32 or integer; only when asked for.
+        Membranes after the last step, float32 or integer; only when asked for, and never of a max pool.
     spikes : (n_samples, n_steps, *shape) bool, optional
         The spike trains, int8 of -1, 0 and 1 where neurons are signed; only when asked for.
     """
@@ -56,6 +57,7 @@ class LayerResult:
 
     @property
     def n_neurons(self) -> int:
+        """Neurons, or outputs of a max pool."""
         return int(np.prod(self.shape, dtype=np.int64))
 
 
@@ -75,7 +77,7 @@ class Result:
     latency_ms : (n_samples,) float64
         Wall time from a sample's arrival to its outputs.
     layers : tuple of LayerResult
-        In order: each `IF`, and last the readout if it integrates. Their sums are the run's totals.
+        In order: each `IF` and max pool, and last the readout if it integrates. Their sums are the run's totals.
     labels : (n_samples,) int64, optional
     """
 

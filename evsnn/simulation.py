@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import reference
-from .circuit import Circuit, Population, lower
+from .circuit import Circuit, MaxPool, Population, lower
 from .encoding import check_images, encode
 from .errors import InputError, RunError
 from .network import Network
@@ -123,6 +123,7 @@ class Simulator:
     def memory_bytes(self) -> dict[str, int]:
         if self.backend == "reference":
             n_bytes = sum(p.n_neurons * (self.n_steps + 16 + 8 * p.signed) for p in self.circuit.populations)
+            n_bytes += sum(8 * p.n_inputs for p in self.circuit.populations if isinstance(p, MaxPool))
             return {"reference": n_bytes * self.threads}
         return {"weights": self.plan.n_bytes, "workspaces": self.plan.workspace_bytes * self.threads}
 
@@ -184,7 +185,7 @@ class Simulator:
             elapsed = time.perf_counter() - started
             for j, trace in enumerate(traces):
                 tally.add_spikes(j, i, 0, trace.spikes[0])
-                tally.add(j, i, np.count_nonzero(trace.spikes), trace.n_events, trace.sops, elapsed / len(traces), trace.v_mem[0])
+                tally.add(j, i, np.count_nonzero(trace.spikes), trace.n_events, trace.sops, elapsed / len(traces), None if trace.v_mem is None else trace.v_mem[0])
             tally.latency_ms[i] = elapsed * 1e3
             if progress:
                 progress(i + 1, len(images))
@@ -243,7 +244,7 @@ class _Tally:
 
     def __init__(self, simulator: Simulator, n_samples: int, record: frozenset[str]):
         self.simulator, self.record = simulator, record
-        self.populations: tuple[Population, ...] = simulator.circuit.populations
+        self.populations: tuple[Population | MaxPool, ...] = simulator.circuit.populations
         n = len(self.populations)
         self.counts = np.zeros((n_samples, n, 3), np.int64)
         self.seconds = np.zeros((n_samples, n))
@@ -251,26 +252,27 @@ class _Tally:
         self.outputs = np.zeros((n_samples, simulator.network.n_classes))
         integers = simulator.quantized is not None
         self.spike_counts = self._arrays("spike_counts", n_samples, (), [np.int32] * n)
-        self.v_mem = self._arrays("v_mem", n_samples, (), [np.int64 if integers else np.float32] * n)
+        self.v_mem = self._arrays("v_mem", n_samples, (), [None if isinstance(p, MaxPool) else np.int64 if integers else np.float32 for p in self.populations])
         self.spikes = self._arrays("spikes", n_samples, (simulator.n_steps,), [np.int8 if p.signed else bool for p in self.populations])
         last = self.populations[-1]
-        self.fires = last.v_threshold is not None
+        self.fires = last.fires
         if self.fires:
             self.amplitude = simulator.circuit.network.by_name[last.name].v_threshold.astype(np.float64)
             self.unit = np.float64(1)
         else:
             self.unit = simulator.quantized.units[-1] if integers else np.float64(1)
 
-    def _arrays(self, what: str, n_samples: int, steps: tuple[int, ...], dtypes: list) -> list[np.ndarray] | None:
+    def _arrays(self, what: str, n_samples: int, steps: tuple[int, ...], dtypes: list) -> list[np.ndarray | None] | None:
+        """An array a population of the given types, where they are asked for; none where a type is None."""
         if what not in self.record:
             return None
-        return [np.zeros((n_samples, *steps, *p.shape), dtype) for p, dtype in zip(self.populations, dtypes)]
+        return [None if dtype is None else np.zeros((n_samples, *steps, *p.shape), dtype) for p, dtype in zip(self.populations, dtypes)]
 
     def add(self, j: int, i: int, n_spikes: int, n_events: int, sops: int, seconds: float, v_mem: np.ndarray | None) -> None:
         """Sample i's numbers of population j."""
         self.counts[i, j] = n_spikes, n_events, sops
         self.seconds[i, j] = seconds
-        if self.v_mem is not None:
+        if self.v_mem is not None and self.v_mem[j] is not None:
             self.v_mem[j][i] = v_mem
         if j == len(self.populations) - 1 and self.fires:
             self.outputs[i] *= self.amplitude / self.simulator.n_steps
@@ -299,14 +301,14 @@ class _Tally:
         return look
 
     def layers(self) -> tuple[LayerResult, ...]:
-        def shaped(arrays: list[np.ndarray] | None, j: int, lead: int) -> np.ndarray | None:
-            return None if arrays is None else arrays[j].reshape(*arrays[j].shape[:lead], *self.populations[j].output_shape)
+        def shaped(arrays: list[np.ndarray | None] | None, j: int, lead: int) -> np.ndarray | None:
+            return None if arrays is None or arrays[j] is None else arrays[j].reshape(*arrays[j].shape[:lead], *self.populations[j].output_shape)
 
         n_samples = len(self.counts)
         totals, seconds = self.counts.sum(axis=0), self.seconds.sum(axis=0)
         return tuple(
             LayerResult(
-                p.name, p.label, p.output_shape, int(n_spikes), int(n_events), int(sops), p.macs * n_samples, float(seconds[j]) * 1e3, p.v_threshold is not None,
+                p.name, p.label, p.output_shape, int(n_spikes), int(n_events), int(sops), p.macs * n_samples, float(seconds[j]) * 1e3, p.fires,
                 shaped(self.spike_counts, j, 1), shaped(self.v_mem, j, 1), shaped(self.spikes, j, 2),
             )
             for j, (p, (n_spikes, n_events, sops)) in enumerate(zip(self.populations, totals))

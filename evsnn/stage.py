@@ -17,16 +17,16 @@ from .circuit import Source, Synapse
 from .kernels import current, fire, integrate, queue, vector
 from .kernels.jit import specialise
 from .kernels.layout import COPY_BYTES
-from .plan import GatherPlan, Packed, PopulationPlan, TapPlan, aligned
+from .plan import GatherPlan, MaxPoolPlan, Packed, PopulationPlan, TapPlan, aligned
 from .reference import pooled_input
 
-__all__ = ["Kernels", "Stage"]
+__all__ = ["Job", "Kernels", "Masks", "Shared", "Stage"]
 
 _SPLIT_WORK = 8_192  # tiles x positions x steps below which a layer is not worth splitting
 _STREAMED_BYTES = 1 << 18  # packed weights above which a layer's tiles are fetched ahead
 _POSITIONS = queue.bit_positions()
 
-Slots = dict[int, "int | np.ndarray | _Job"]
+Slots = dict[int, "int | np.ndarray | Job"]
 
 Masks = dict[tuple[int, bool], np.ndarray]
 """(n_steps, height, width, words) uint64 by `Source.plane`; of negative spikes only where a population is signed."""
@@ -38,7 +38,7 @@ class Kernels:
     def __init__(self, p: PopulationPlan):
         events = vector.Events(p.id_bits, ("float32" if p.membrane == "float32" else "integer") if p.graded else "")
         fmt, direct = (vector.Vectors(p.membrane, partial, p.weight_type, p.lanes, p.population.signed) for partial in (p.partial, p.membrane))
-        self.fires_only = bool(p.population.drives) and not p.population.synapses and p.population.v_threshold is not None
+        self.fires_only = bool(p.population.drives) and not p.population.synapses and p.population.fires
         if self.fires_only:
             self.integrate = specialise(fire.fire, direct, n_arguments=5)
         else:
@@ -49,7 +49,7 @@ class Kernels:
         self.count_events = specialise(queue.count_events, n_arguments=2)
 
 
-class _Job:
+class Job:
     """Records of int64 slots, named by the byte offsets that kernels define.
 
     Parameters
@@ -63,15 +63,15 @@ class _Job:
         self._words = record_bytes // 8
         self._slots = np.zeros(max(1, len(records)) * self._words, np.int64)
         self.address = self._slots.ctypes.data
-        self._held: list[np.ndarray | _Job] = []
+        self._held: list[np.ndarray | Job] = []
         for i, slots in enumerate(records):
             self.set(slots, i)
 
     def set(self, slots: Slots, record: int = 0) -> None:
         for offset, value in slots.items():
-            if isinstance(value, (np.ndarray, _Job)):
+            if isinstance(value, (np.ndarray, Job)):
                 self._held.append(value)
-                value = value.address if isinstance(value, _Job) else value.ctypes.data
+                value = value.address if isinstance(value, Job) else value.ctypes.data
             self._slots[record * self._words + offset // 8] = value
 
     def put(self, offset: int, value: int, record: int = 0) -> None:
@@ -79,8 +79,17 @@ class _Job:
         self._slots[record * self._words + offset // 8] = value
 
 
-class Stage:
-    """One population in one workspace.
+class Shared:
+    """A stage as the threads see that share its work.
+
+    Parameters
+    ----------
+    p : PopulationPlan or MaxPoolPlan
+    scratch_bytes : int
+        Memory that each thread has to itself.
+    pool : ThreadPoolExecutor, optional
+    threads : int
+        Of the pool.
 
     Attributes
     ----------
@@ -90,9 +99,46 @@ class Stage:
         Spent on the sample so far.
     """
 
+    def __init__(self, p: PopulationPlan | MaxPoolPlan, scratch_bytes: int, pool: ThreadPoolExecutor | None, threads: int):
+        self.plan, self.steps = p, 0
+        self.pool, self.threads = pool if p.n_tiles * p.positions >= threads else None, threads
+        self.scratch = [aligned(scratch_bytes) for _ in range(threads if self.pool else 1)]
+        self.scratch_addresses = [(scratch.ctypes.data,) for scratch in self.scratch]
+        self.n_spikes = self.n_events = self.sops = 0
+        self.seconds = 0.0
+
+    def _split(self, kernel: Callable, job: int, height: int, scratch: bool) -> None:
+        """Call a kernel for all tiles and `height` rows, on several threads where that pays."""
+        tiles = self.plan.n_tiles
+        own = self.scratch_addresses if scratch else [()] * self.threads
+        if self.pool is None or tiles * self.plan.positions * max(1, self.steps) < _SPLIT_WORK:
+            kernel(job, 0, tiles, 0, height, *own[0])
+            return
+        over_tiles = tiles >= self.threads
+        edges = [(tiles if over_tiles else height) * i // self.threads for i in range(self.threads + 1)]
+        calls = [(job, a, b, 0, height) if over_tiles else (job, 0, tiles, a, b) for a, b in zip(edges, edges[1:])]
+        futures: list[Future] = []
+        try:
+            for call, mine in zip(calls[1:], own[1:]):
+                futures.append(self.pool.submit(self._call, kernel, *call, *mine))
+            kernel(*calls[0], *own[0])
+        finally:  # on Ctrl-C too: no thread may be in a kernel when its arrays go
+            wait(futures)
+        for future in futures:
+            future.result()
+
+    def _call(self, kernel: Callable, *arguments: int) -> None:
+        """A kernel on another thread; as a method it keeps the arrays alive that addresses point to."""
+        kernel(*arguments)
+
+
+class Stage(Shared):
+    """One population of neurons in one workspace."""
+
     def __init__(self, p: PopulationPlan, packed: Packed, kernels: Kernels, masks: Masks, own: int, queues: np.ndarray, planes: np.ndarray,
                  keep: bool, blocks: bool, pool: ThreadPoolExecutor | None, threads: int):  # fmt: skip
-        self.plan, self.packed, self.kernels = p, packed, kernels
+        super().__init__(p, p.scratch_bytes, pool, threads)
+        self.packed, self.kernels = packed, kernels
         self.masks, self.negatives = masks.get((own, False)), masks.get((own, True))
         element = np.dtype(p.membrane)
         shape = (*p.population.shape[1:], p.n_tiles * p.lanes)
@@ -100,15 +146,10 @@ class Stage:
         self.counts = aligned(p.padded * element.itemsize).view(element).reshape(shape) if blocks and p.population.signed else None
         self.drive = aligned(p.padded * element.itemsize).view(element).reshape(shape) if p.population.drives else None
         self.values = [np.zeros((*d.shape[1:], d.shape[0]), element) for d in p.population.drives]
-        self.pool, self.threads = pool if p.n_tiles * p.positions >= threads else None, threads
-        self.scratch = [aligned(p.scratch_bytes) for _ in range(threads if self.pool else 1)]
-        self.scratch_addresses = [(scratch.ctypes.data,) for scratch in self.scratch]
         self.masks_addresses = [plane.ctypes.data for plane in (self.masks, self.negatives) if plane is not None]
         self.total = np.zeros(2, np.int64)
-        self.steps = self.lines_ahead = 0
+        self.lines_ahead = 0
         self.streamed = self.fetch_first = packed.weights.nbytes > _STREAMED_BYTES
-        self.n_spikes = self.n_events = self.sops = 0
-        self.seconds = 0.0
         self.queues: list[_Queue] = []
         for gather in p.gathers:
             self.queues.append(_Queue(gather, p, masks, queues, self.queues[-1].end if self.queues else 0, planes, self.total))
@@ -130,7 +171,7 @@ class Stage:
             for d, values in zip(self.plan.population.drives, self.values):
                 seen = [pooled_input(source, sample[None])[0] for source in d.sources]
                 values[...] = (np.concatenate(seen) if len(seen) > 1 else seen[0]).transpose(1, 2, 0)
-            self._split(self.kernels.current, self.current_job.address, scratch=False)
+            self._split(self.kernels.current, self.current_job.address, self.plan.population.shape[1], scratch=False)
         self.seconds = time.perf_counter() - started
 
     def run(self, n_steps: int, resume: bool) -> None:
@@ -152,12 +193,12 @@ class Stage:
         self.job.put(integrate.LINES_AHEAD, self.lines_ahead if fetch else 0)
         self.job.put(integrate.FETCH_FIRST, fetch and self.fetch_first)
         self.job.put(integrate.RESUME, resume)
-        self._split(self.kernels.integrate, self.job.address, scratch=not self.kernels.fires_only)
+        self._split(self.kernels.integrate, self.job.address, self.plan.population.shape[1], scratch=not self.kernels.fires_only)
         for address in self.masks_addresses:
             self.n_spikes += self.kernels.count_spikes(address, n_steps * self.plan.positions * self.plan.words)
         self.seconds += time.perf_counter() - started
 
-    def _count_sources(self, job: _Job, sources: _Job, n_sources: int, synapse: Synapse) -> int:
+    def _count_sources(self, job: Job, sources: Job, n_sources: int, synapse: Synapse) -> int:
         """Count the events of a synapse from its sources' masks."""
         n_reached = 0
         for i in range(n_sources):
@@ -190,31 +231,7 @@ class Stage:
         for t in self.taps:
             t.job.put(queue.N_STEPS, n_steps)
 
-    def _split(self, kernel: Callable, job: int, scratch: bool) -> None:
-        """Call a kernel for all tiles and rows, on several threads where that pays."""
-        tiles, height = self.plan.n_tiles, self.plan.population.shape[1]
-        own = self.scratch_addresses if scratch else [()] * self.threads
-        if self.pool is None or tiles * self.plan.positions * max(1, self.steps) < _SPLIT_WORK:
-            kernel(job, 0, tiles, 0, height, *own[0])
-            return
-        over_tiles = tiles >= self.threads
-        edges = [(tiles if over_tiles else height) * i // self.threads for i in range(self.threads + 1)]
-        calls = [(job, a, b, 0, height) if over_tiles else (job, 0, tiles, a, b) for a, b in zip(edges, edges[1:])]
-        futures: list[Future] = []
-        try:
-            for call, mine in zip(calls[1:], own[1:]):
-                futures.append(self.pool.submit(self._call, kernel, *call, *mine))
-            kernel(*calls[0], *own[0])
-        finally:  # on Ctrl-C too: no thread may be in a kernel when its arrays go
-            wait(futures)
-        for future in futures:
-            future.result()
-
-    def _call(self, kernel: Callable, *arguments: int) -> None:
-        """A kernel on another thread; as a method it keeps the arrays alive that addresses point to."""
-        kernel(*arguments)
-
-    def _synapses(self) -> _Job:
+    def _synapses(self) -> Job:
         k, row, records = integrate, 0, []
         for q in self.queues:
             g, (_, height, width) = q.gather, q.gather.synapse.shape
@@ -223,28 +240,28 @@ class Stage:
                 k.S_ROWS: g.row_table, k.S_DILATION: g.synapse.dilation[0], k.S_KERNEL_ROW: g.synapse.kernel[1] * g.part_channels, k.S_FIRST_ROW: row,
             })  # fmt: skip
             row += g.rows
-        return _Job(k.SYNAPSE_BYTES, *records)
+        return Job(k.SYNAPSE_BYTES, *records)
 
-    def _job(self) -> _Job:
+    def _job(self) -> Job:
         p, k = self.plan, integrate
-        taps = _Job(k.TAP_BYTES, *(t.slots(weights) for t, weights in zip(self.taps, self.packed.taps)))
+        taps = Job(k.TAP_BYTES, *(t.slots(weights) for t, weights in zip(self.taps, self.packed.taps)))
         optional = {k.DRIVE: self.drive, k.MEMBRANES: self.membranes, k.SPIKES: self.masks, k.NEGATIVES: self.negatives, k.COUNTS: self.counts}
-        return _Job(k.JOB_BYTES, {
+        return Job(k.JOB_BYTES, {
             k.HEIGHT: p.population.shape[1], k.WIDTH: p.population.shape[2], k.N_TILES: p.n_tiles, k.WEIGHTS: self.packed.weights,
             k.TILE_BYTES: self.packed.weights.strides[0], k.TILE_ROWS: p.tile_rows, k.PARAMETERS: self.packed.parameters, k.WORD_BYTES: 8 * p.words,
             k.LEAKY: p.population.leak < 1, k.BUDGET: p.budget, k.SYNAPSES: self.synapses, k.N_SYNAPSES: len(self.queues),
             k.TAPS: taps, k.N_TAPS: len(self.taps),
         } | {slot: array for slot, array in optional.items() if array is not None})  # fmt: skip
 
-    def _current_job(self) -> _Job:
+    def _current_job(self) -> Job:
         p, k = self.plan, current
-        branches = _Job(k.BRANCH_BYTES, *({
+        branches = Job(k.BRANCH_BYTES, *({
             k.B_VALUES: values, k.B_HEIGHT: d.shape[1], k.B_WIDTH: d.shape[2], k.B_CHANNELS: d.shape[0],
             k.B_WEIGHTS: weights, k.B_TILE_BYTES: weights.strides[0], k.B_KERNEL_HEIGHT: d.kernel[0], k.B_KERNEL_WIDTH: d.kernel[1],
             k.B_STRIDE_Y: d.stride[0], k.B_STRIDE_X: d.stride[1], k.B_PAD_TOP: d.padding[0], k.B_PAD_LEFT: d.padding[1],
             k.B_DILATION_Y: d.dilation[0], k.B_DILATION_X: d.dilation[1],
         } for d, values, weights in zip(p.population.drives, self.values, self.packed.drives)))  # fmt: skip
-        return _Job(k.JOB_BYTES, {
+        return Job(k.JOB_BYTES, {
             k.HEIGHT: p.population.shape[1], k.WIDTH: p.population.shape[2], k.N_TILES: p.n_tiles, k.BIAS: self.packed.parameters,
             k.BIAS_STRIDE: self.packed.parameters.strides[0], k.OUT: self.drive, k.BRANCHES: branches, k.N_BRANCHES: len(self.values),
         })  # fmt: skip
@@ -264,8 +281,8 @@ class _Queue:
         self.end = start + pointer_bytes + -(-(gather.n_events(steps, p.graded) * p.event_bytes + COPY_BYTES) // 8) * 8
         offsets = np.cumsum([0, *(source.shape[0] for source in synapse.sources)])
         sources = [_source(s, masks[s.plane], int(offset)) for s, offset in zip(synapse.sources, offsets) if s.plane in masks]
-        self.sources, self.n_sources = _Job(k.SOURCE_BYTES, *sources), len(sources)
-        self.job = _Job(k.JOB_BYTES, {
+        self.sources, self.n_sources = Job(k.SOURCE_BYTES, *sources), len(sources)
+        self.job = Job(k.JOB_BYTES, {
             k.HEIGHT: synapse.shape[1], k.WIDTH: synapse.shape[2], k.EVENTS: self.events, k.POINTERS: self.pointers, k.COLUMNS: gather.columns, k.PARTS: gather.parts,
             k.N_PARTS: len(gather.parts), k.PART_CHANNELS: gather.part_channels, k.SOURCES: self.sources, k.N_SOURCES: len(sources),
             k.PLANES: planes, k.N_PLANES: synapse.max_count.bit_length(), k.POSITIONS: _POSITIONS,
@@ -280,9 +297,9 @@ class _Tap:
         self.synapse = tap.synapse
         source = tap.synapse.sources[0]
         self.masks = masks[source.plane]
-        self.source = _Job(queue.SOURCE_BYTES, _source(source, self.masks, 0))
+        self.source = Job(queue.SOURCE_BYTES, _source(source, self.masks, 0))
         s, k = self.synapse, queue
-        self.job = _Job(k.JOB_BYTES, {k.HEIGHT: s.shape[1], k.WIDTH: s.shape[2], k.REACH_Y: s.reach(0), k.REACH_X: s.reach(1), k.TOTAL: total})
+        self.job = Job(k.JOB_BYTES, {k.HEIGHT: s.shape[1], k.WIDTH: s.shape[2], k.REACH_Y: s.reach(0), k.REACH_X: s.reach(1), k.TOTAL: total})
 
     def slots(self, weights: np.ndarray) -> Slots:
         s, k = self.synapse, integrate

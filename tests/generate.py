@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Network, Readout
+from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, MaxPool2d, Network, Readout
 
 CHANNELS = (1, 2, 3, 5, 16, 17, 33, 64, 65, 130)
 
@@ -77,7 +77,7 @@ class Builder:
     def grow(self):
         """One more layer, or a few."""
         source = self.one_of(self.spiking)
-        what = self.one_of(("weighted", "depthwise", "pool", "concat", "add", "flatten"))
+        what = self.one_of(("weighted", "depthwise", "pool", "maxpool", "concat", "add", "flatten"))
         maps = [s for s in self.spiking if len(s[1]) == 3]
         if what == "depthwise" and len(source[1]) == 3:
             channels = source[1][0]
@@ -89,6 +89,10 @@ class Builder:
             layer = AvgPool2d(kernel, (self.one_of((1, 2, 3)), self.one_of((1, 2))), padding) if self.draw(st.booleans()) else AvgPool2d()
             if not _pooled(self.layers, source[0]):
                 self.spiking.append(self.add(layer, self.shape(layer, source), source))
+        elif what == "maxpool" and len(source[1]) == 3 and not _pooled(self.layers, source[0]):
+            kernel = tuple(self.one_of(range(1, 1 + min(4, n))) for n in source[1][1:])
+            layer = MaxPool2d(kernel, (self.one_of((1, 2, 3)), self.one_of((1, 2))), tuple(self.one_of(range(k)) for k in kernel * 2))
+            self.spiking.append(self.add(layer, self.shape(layer, source), source))
         elif what == "concat":
             other = self.one_of([s for s in self.spiking if s[1][1:] == source[1][1:] and len(s[1]) == len(source[1])])
             shape = (source[1][0] + other[1][0], *source[1][1:])
@@ -133,7 +137,7 @@ def _behind(layers, name: str) -> list:
     chain, todo = [], [name]
     while todo:
         layer = by_name[todo.pop(0)]
-        if layer.kind in ("flatten", "concat", "avgpool2d"):
+        if layer.kind in ("flatten", "concat", "avgpool2d", "maxpool2d"):
             chain.append(layer)
             todo.extend(layer.inputs)
     return chain

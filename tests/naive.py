@@ -20,17 +20,23 @@ class Naive:
         self.layers = network.by_name
         self.analog = network.input.encoding == "constant"
         self.image = image
-        self.spikes = {layer.name: np.zeros(network.shapes[layer.name], int) for layer in network.layers if layer.kind == "if"}
+        self.spikes = {layer.name: np.zeros(network.shapes[layer.name], int) for layer in network.layers if layer.kind in ("if", "maxpool2d")}
+        self.received = {}  # by max pools
         self.counts = {name: np.zeros_like(spikes) for name, spikes in self.spikes.items()}
 
     def run(self):
-        """(spike trains by IF name, the membranes of all neurons by name)."""
+        """(spike trains by name, the membranes of all neurons by name)."""
         neurons = [layer for layer in self.network.layers if layer.kind == "if" or (layer.kind == "readout" and self.network.readout == "membrane")]
         v = {layer.name: self.first_membranes(layer) for layer in neurons}
         trains = {name: [] for name in self.spikes}
         for t in range(self.n_steps):
             self.now = t
-            for layer in neurons:
+            for layer in self.network.layers:
+                if layer.kind == "maxpool2d":
+                    self.pool(layer)
+                    trains[layer.name].append(self.spikes[layer.name])
+                if layer not in neurons:
+                    continue
                 for at in np.ndindex(v[layer.name].shape):
                     v[layer.name][at] = self.charged(layer, at, v[layer.name][at])
                 if layer.kind == "if":
@@ -47,6 +53,24 @@ class Naive:
                     self.spikes[layer.name] = spikes
                     trains[layer.name].append(spikes)
         return {name: np.array(train) for name, train in trains.items()}, v
+
+    def pool(self, layer):
+        """Count what every input of every window has sent; send what makes the output's count the largest."""
+        received = self.received.setdefault(layer.name, np.zeros(self.network.shapes[layer.inputs[0]], int))
+        for at in np.ndindex(received.shape):
+            positive, negative = self.seen(layer.inputs[0], at)[0]
+            received[at] += positive - negative
+        spikes = np.zeros(self.network.shapes[layer.name], int)
+        for c, y, x in np.ndindex(spikes.shape):
+            window = []
+            for ky in range(layer.kernel[0]):
+                for kx in range(layer.kernel[1]):
+                    at = c, y * layer.stride[0] - layer.padding[0] + ky, x * layer.stride[1] - layer.padding[1] + kx
+                    if 0 <= at[1] < received.shape[1] and 0 <= at[2] < received.shape[2]:
+                        window.append(received[at])
+            spikes[c, y, x] = max(window) - self.counts[layer.name][c, y, x]
+        self.counts[layer.name] += spikes
+        self.spikes[layer.name] = spikes
 
     def threshold(self, layer, channel):
         return layer.v_threshold[channel] if layer.v_threshold.ndim else F32(layer.v_threshold)
@@ -116,7 +140,7 @@ class Naive:
     def plain(self, name):
         """Whether a layer shows one population as it is."""
         layer = self.layers[name]
-        if layer.kind == "flatten" or (layer.kind == "concat" and len(layer.inputs) == 1):
+        if layer.kind in ("flatten", "maxpool2d") or (layer.kind == "concat" and len(layer.inputs) == 1):
             return self.plain(layer.inputs[0])
         return layer.kind in ("if", "input")
 
@@ -171,7 +195,7 @@ class Naive:
     def sources(self, name):
         """Channels of each population that a map shows."""
         layer = self.layers[name]
-        if layer.kind in ("concat", "avgpool2d"):
+        if layer.kind in ("concat", "avgpool2d", "maxpool2d"):
             return [c for source in layer.inputs for c in self.sources(source)]
         return [self.network.shapes[name][0]]
 
@@ -184,6 +208,8 @@ class Naive:
             return (self.image[at], 1.0) if self.analog else (np.array([int(self.image[(self.now, *at)]), 0]), 1.0)
         source = layer.inputs[0]
         shape = self.network.shapes[source]
+        if layer.kind == "maxpool2d":
+            return np.array([self.spikes[name][at] > 0, self.spikes[name][at] < 0], int), self.seen(source, (at[0], 0, 0))[1]
         if layer.kind == "flatten":
             return self.seen(source, np.unravel_index(at[0], shape) if len(shape) == 3 else at)
         if layer.kind == "concat":

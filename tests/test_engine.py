@@ -26,9 +26,11 @@ def assert_same(a, b):
     assert [layer.name for layer in a.layers] == [layer.name for layer in b.layers]
     for one, other in zip(a.layers, b.layers):
         assert np.array_equal(one.spikes, other.spikes), one.name
-        assert np.array_equal(one.v_mem, other.v_mem), one.name
-        assert one.v_mem.dtype == other.v_mem.dtype
-        assert not np.signbit(one.v_mem[one.v_mem == 0]).any(), "a membrane is -0.0"
+        assert (one.v_mem is None) == (other.v_mem is None) == one.synapse.startswith("maxpool2d"), one.name
+        if one.v_mem is not None:
+            assert np.array_equal(one.v_mem, other.v_mem), one.name
+            assert one.v_mem.dtype == other.v_mem.dtype
+            assert not np.signbit(one.v_mem[one.v_mem == 0]).any(), "a membrane is -0.0"
         assert np.array_equal(one.spike_counts, other.spike_counts), one.name
         assert (one.n_spikes, one.n_events, one.sops, one.macs) == (other.n_spikes, other.n_events, other.sops, other.macs), one.name
     assert np.array_equal(a.outputs, b.outputs)
@@ -50,10 +52,15 @@ def test_reference_equals_naive(case):
     if network.input.encoding == "poisson":
         image = encode(network, image, network.n_steps, 0, 0).reshape(network.n_steps, *network.input_shape)
     trains, membranes = Naive(network, image, network.n_steps).run()
+    rows = {}
     for layer in result.layers:
-        assert np.array_equal(layer.v_mem[0], membranes[layer.name]), layer.name
+        if layer.v_mem is not None:
+            assert np.array_equal(layer.v_mem[0], membranes[layer.name]), layer.name
         if layer.fires:
-            assert np.array_equal(layer.spikes[0], trains[layer.name]), layer.name
+            rows.setdefault(layer.name.split("[")[0], []).append(layer.spikes[0])  # a max pool of several sources has several rows
+    assert rows.keys() == trains.keys()
+    for name, spikes in rows.items():
+        assert np.array_equal(np.concatenate(spikes, axis=1), trains[name]), name
 
 
 @given(networks())

@@ -31,7 +31,7 @@ FLOORS = [
     ["quantized"],
     ["kernels"],
     ["plan"],
-    ["stage"],
+    ["stage", "pool_stage"],
     ["engine"],
     ["result"],
     ["simulation"],

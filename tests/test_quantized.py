@@ -69,7 +69,11 @@ def test_membranes_stay_within_their_proof(case):
     inputs = quantized.encode(inputs) if quantized.circuit.analog else inputs
     for steps_seen in {1, quantized.n_steps}:
         traces = reference.run(_first_steps(quantized.circuit, steps_seen), inputs[:, :steps_seen] if not quantized.circuit.analog else inputs)
-        for trace, (low, high), width in zip(traces, quantized.bounds, quantized.widths):
+        for trace, bounds, width in zip(traces, quantized.bounds, quantized.widths):
+            if trace.v_mem is None:
+                assert bounds is None and width is None
+                continue
+            low, high = bounds
             assert low <= trace.v_mem.min() and trace.v_mem.max() <= high
             limit = 1 << (15 if width == "int16" else 31)
             assert -limit <= low and high < limit

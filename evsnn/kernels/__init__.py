@@ -6,6 +6,7 @@
 ``queue``      spike masks -> event queues, and counts of both
 ``current``    the analog input's current, once a sample
 ``fire``       a constant current alone -> membranes -> spike masks
+``maxpool``    spike masks -> spike masks of windows' largest counts
 ``integrate``  event queues and masks -> membranes -> spike masks: the loop where the time goes
 
 Kernels allocate nothing, raise nothing and check nothing: every address and index they see was

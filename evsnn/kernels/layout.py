@@ -15,6 +15,9 @@ LEAST_PLANES = 4
 PARAMETER_ROWS = 5
 """Vectors of parameters of a tile: bias, threshold, v_init, leak, v_negative."""
 
+COUNTS_PER_MASK = 16
+"""Bytes of a max pool's lasting counts, 16 bits each, for each byte of masks."""
+
 RUN_BYTES = 8 * 5
 """A run or tap of one output position, in scratch memory."""
 

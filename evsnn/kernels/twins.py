@@ -102,6 +102,19 @@ def add(fmt: Vectors, v: Array, u: Array) -> Array:
     return v + u
 
 
+def maximum(fmt: Vectors, v: Array, u: Array) -> Array:
+    return np.maximum(v, u)
+
+
+def behind(fmt: Vectors, counts_address: int, largest_address: int, limit: int) -> Array:
+    gap = _at(largest_address, np.uint16, fmt.lanes) - _at(counts_address, np.uint16, fmt.lanes)
+    return (-np.minimum(gap, limit).astype(np.int64)).astype(fmt.membrane)
+
+
+def add_counts(fmt: Vectors, address: int, v: Array) -> None:
+    _at(address, np.uint16, fmt.lanes)[:] += v.astype(np.uint16)
+
+
 def begin(fmt: Vectors, v: Array) -> Array:
     return v if fmt.direct else np.zeros(fmt.lanes, fmt.partial)
 

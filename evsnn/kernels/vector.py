@@ -13,6 +13,7 @@ float32    (membrane)  float32   16-64   sums go straight onto the membrane, in 
 int16      (membrane)  int8      32-128  likewise; sums may wrap, the compared value is proven not to
 int32      int16       int8      32-128  sums of a bounded number of events, then widened
 int32      (membrane)  int8      16-64   the input's current, where products are wide
+int8       (membrane)  int8      64      counters of max pools, which know membranes only
 =========  ==========  ========  ======  ==========================================================
 """
 
@@ -30,8 +31,9 @@ from .layout import COPY_BYTES
 from .memory import pointer
 
 __all__ = [
-    "Events", "Vectors", "add", "add_event", "add_masked", "add_product", "begin", "below", "copy_events", "event_bytes", "graded", "leak", "lift",
-    "load", "mask", "membrane_bytes", "merge", "mask_bytes", "pad_events", "put_event", "put_ids", "reset", "row_bytes", "signed", "store", "store_mask", "tally", "zero",
+    "Events", "Vectors", "add", "add_counts", "add_event", "add_masked", "add_product", "begin", "behind", "below", "copy_events", "event_bytes", "graded",
+    "leak", "lift", "load", "mask", "mask_bytes", "maximum", "membrane_bytes", "merge", "pad_events", "put_event", "put_ids", "reset", "row_bytes", "signed",
+    "store", "store_mask", "tally", "zero",
 ]  # fmt: skip
 
 _ELEMENTS = {"float32": ir.FloatType(), "int8": ir.IntType(8), "int16": ir.IntType(16), "int32": ir.IntType(32), "bool": ir.IntType(1)}
@@ -237,6 +239,56 @@ def add(context, fmt, v, u):
         return _sum(builder, v, args[1], args[2])
 
     return v(fmt, v, u), generate
+
+
+@intrinsic
+def maximum(context, fmt, v, u):
+    """The larger of two integers, lane by lane."""
+
+    def generate(context, builder, signature, args):
+        return builder.select(builder.icmp_signed(">", args[1], args[2]), args[1], args[2])
+
+    return v(fmt, v, u), generate
+
+
+def _counts(fmt: _VectorsType) -> _Vector:
+    return _Vector("int16", fmt.selects.lanes)
+
+
+@intrinsic
+def behind(context, fmt, counts_address, largest_address, limit):
+    """How far counts of 16 bits, modulo 2^16, lie behind the largest, at most `limit`: as integers <= 0."""
+    result, counts = _membrane(fmt), _counts(fmt)
+
+    def generate(context, builder, signature, args):
+        gap = builder.sub(_load(builder, args[2], counts), _load(builder, args[1], counts))
+        most = _splat(builder, builder.trunc(args[3], counts.llvm.element), counts)
+        gap = builder.select(builder.icmp_unsigned("<", gap, most), gap, most)
+        if result.element == "int32":
+            gap = builder.zext(gap, result.llvm)
+        elif result.element == "int8":
+            gap = builder.trunc(gap, result.llvm)
+        return builder.neg(gap)
+
+    return result(fmt, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def add_counts(context, fmt, address, v):
+    """Add integers to counts of 16 bits at `address`, modulo 2^16."""
+    counts = _counts(fmt)
+
+    def generate(context, builder, signature, args):
+        more = args[2]
+        if v.element == "int32":
+            more = builder.trunc(more, counts.llvm)
+        elif v.element == "int8":
+            more = builder.sext(more, counts.llvm)
+        total = builder.add(_load(builder, args[1], counts), more)
+        builder.store(total, pointer(builder, args[1], counts.llvm), align=_BYTES[counts.element])
+        return context.get_dummy_value()
+
+    return types.void(fmt, types.int64, v), generate
 
 
 @intrinsic
@@ -482,10 +534,12 @@ def put_event(context, events, address, number, count):
 if config.DISABLE_JIT:
     from .twins import (
         add,
+        add_counts,
         add_event,
         add_masked,
         add_product,
         begin,
+        behind,
         below,
         copy_events,
         event_bytes,
@@ -495,6 +549,7 @@ if config.DISABLE_JIT:
         load,
         mask,
         mask_bytes,
+        maximum,
         membrane_bytes,
         merge,
         pad_events,

@@ -1,0 +1,90 @@
+"""One max pool in one workspace: where its counts lie, the kernels' job that says so, its counts of spikes."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from .kernels import maxpool, queue, vector
+from .kernels.jit import specialise
+from .kernels.layout import COUNTS_PER_MASK
+from .plan import MaxPoolPlan, aligned
+from .stage import Job, Masks, Shared
+
+__all__ = ["MaxPoolKernels", "MaxPoolStage"]
+
+
+class MaxPoolKernels:
+    """The compiled kernels of one max pool."""
+
+    def __init__(self, p: MaxPoolPlan, block_steps: int):
+        element = p.counter(block_steps)
+        counters = vector.Vectors(element, element, "int8", 64, p.population.signed)
+        self.maxpool = specialise(maxpool.maxpool, counters, n_arguments=6)
+        self.count = specialise(maxpool.count, counters, n_arguments=5)
+        self.count_spikes = specialise(queue.count_spikes, n_arguments=2)
+
+
+class MaxPoolStage(Shared):
+    """One max pool in one workspace.
+
+    Parameters
+    ----------
+    p : MaxPoolPlan
+    kernels : MaxPoolKernels
+    masks : Masks
+    own : int
+        Its index among the populations.
+    block_steps : int
+    blocks : bool
+        Whether blocks follow each other.
+    pool, threads
+        As for `Shared`.
+    """
+
+    v_mem = None
+
+    def __init__(self, p: MaxPoolPlan, kernels: MaxPoolKernels, masks: Masks, own: int, block_steps: int, blocks: bool, pool: ThreadPoolExecutor | None, threads: int):
+        super().__init__(p, p.scratch_bytes(block_steps), pool, threads)
+        self.kernels = kernels
+        source, window = p.population.source, p.population.window
+        signs = (False, True) if p.population.signed else (False,)
+        inputs, outputs = [masks[source.population, sign] for sign in signs], [masks[own, sign] for sign in signs]
+        self.in_addresses, self.out_addresses = ([plane.ctypes.data for plane in planes] for planes in (inputs, outputs))
+        self.counts, self.largest = (
+            aligned(positions * p.words * COUNTS_PER_MASK * 8).view(np.uint16) if blocks else None for positions in (p.in_positions, p.positions)
+        )  # fmt: skip
+        k = maxpool
+        ones = np.repeat(np.array([1, -1], p.counter(block_steps)), 64)
+        lasting = {k.COUNTS: self.counts, k.LARGEST: self.largest} if blocks else {}
+        self.job = Job(k.JOB_BYTES, {
+            k.HEIGHT: p.population.shape[1], k.WIDTH: p.population.shape[2], k.WORD_BYTES: 8 * p.words, k.IN_HEIGHT: source.shape[1], k.IN_WIDTH: source.shape[2],
+            k.KERNEL_Y: window.kernel[0], k.KERNEL_X: window.kernel[1], k.STRIDE_Y: window.stride[0], k.STRIDE_X: window.stride[1],
+            k.PAD_TOP: window.padding[0], k.PAD_LEFT: window.padding[1], k.ONES: ones,
+            k.MASKS: inputs[0], k.NEGATIVES: inputs[-1], k.OUT: outputs[0], k.OUT_NEGATIVES: outputs[-1],
+        } | lasting)  # fmt: skip
+
+    def start(self, sample: np.ndarray | None) -> None:
+        """Begin a sample: nothing was counted."""
+        started = time.perf_counter()
+        self.n_spikes = self.n_events = 0
+        if self.counts is not None:
+            self.counts[...] = 0
+            self.largest[...] = 0
+        self.seconds = time.perf_counter() - started
+
+    def run(self, n_steps: int, resume: bool) -> None:
+        """A block of steps."""
+        started = time.perf_counter()
+        self.steps = n_steps
+        self.job.put(maxpool.N_STEPS, n_steps)
+        self._split(self.kernels.maxpool, self.job.address, self.plan.population.shape[1], scratch=True)
+        if self.counts is not None:
+            self._split(self.kernels.count, self.job.address, self.plan.population.source.shape[1], scratch=False)
+        for address in self.in_addresses:
+            self.n_events += self.kernels.count_spikes(address, n_steps * self.plan.in_positions * self.plan.words)
+        for address in self.out_addresses:
+            self.n_spikes += self.kernels.count_spikes(address, n_steps * self.plan.positions * self.plan.words)
+        self.seconds += time.perf_counter() - started
