@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from numba import config
 
 import evsnn
-from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Network, Readout
+from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, MaxPool2d, Network, Readout
 from evsnn.plan import plan
 from evsnn.simulation import RECORDS, Simulator
 
@@ -36,7 +36,7 @@ def assert_same_in_python(network, images, arithmetic, block_steps=None):
 
 
 def every_path(signed):
-    """Convolutions (plain, grouped, dilated, strided, depthwise), pools (2x2, others), a shortcut, a concatenation, leak, signed neurons."""
+    """Convolutions (plain, grouped, dilated, strided, depthwise), pools (2x2, others), a shortcut, a concatenation, leak, signed neurons, max pools."""
     rng = np.random.default_rng(0)
 
     def normal(*shape):
@@ -45,7 +45,7 @@ def every_path(signed):
     return Network([
         Input((2, 5, 4)), Conv2d(normal(6, 2, 3, 3), rng.normal(size=6), padding=1), IF(0.5, leak=0.5, signed=signed, v_init=signed * 9, name="a"),
         Conv2d(normal(6, 1, 3, 3), padding=1, groups=6, name="b"), Conv2d(normal(6, 3, 3, 3), padding=(1, 2), dilation=(1, 2), groups=2, inputs="a", name="c"),
-        Add(inputs=("b", "c", "a")), IF(0.6, leak=0.5, signed=signed, v_init=signed * 9, name="d"), AvgPool2d(2, name="p"), AvgPool2d(3, 1, 1, inputs="a", name="q"), AvgPool2d((5, 4), inputs="d", name="r"), Concat(inputs=("a", "q")), Conv2d(normal(5, 12, 2, 2), stride=2), IF(0.4), Flatten(name="s"), Flatten(inputs="p", name="t"),
+        Add(inputs=("b", "c", "a")), IF(0.6, leak=0.5, signed=signed, v_init=signed * 9, name="d"), AvgPool2d(2, name="p"), AvgPool2d(3, 1, 1, inputs="a", name="q"), AvgPool2d((5, 4), inputs="d", name="r"), MaxPool2d(3, 1, 1, inputs="a", name="m"), Concat(inputs=("m", "q")), Conv2d(normal(5, 12, 2, 2), stride=2), IF(0.4), Flatten(name="s"), Flatten(inputs="p", name="t"),
         Flatten(inputs="r", name="u"), Concat(inputs=("s", "t", "u")), Linear(normal(33, 20 + 24 + 6)), IF(0.3), Linear(normal(3, 33)), Readout(),
     ], n_steps=4, input_range=(0, 1))  # fmt: skip
 

@@ -22,7 +22,7 @@ from evsnn import storage as stored
 from evsnn import weights
 from evsnn.errors import WeightsError
 from evsnn.hdf5 import writer
-from evsnn.layers import IF, KINDS, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Readout
+from evsnn.layers import IF, KINDS, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, MaxPool2d, Readout
 from evsnn.network import Network, Samples
 from evsnn.schema import FIELDS, STORAGES, TABLE_FIELDS
 from evsnn.tuning import Tuning
@@ -64,10 +64,11 @@ def every_kind(seed=0):
             AvgPool2d((2, 3), stride=(1, 2), padding=(1, 1, 0, 2)),
             Conv2d(weight=normal(8, 1, 3, 3), groups=8, padding=1),
             IF(v_threshold=0.75, v_init=0.25, name="b"),
+            MaxPool2d((3, 2), stride=(1, 2), padding=(1, 0, 1, 1), name="m"),
             Conv2d(weight=normal(8, 8, 1, 1), bias=normal(8), name="shortcut"),
-            Add(inputs=("shortcut", "b")),
+            Add(inputs=("shortcut", "m")),
             IF(name="c"),
-            Concat(inputs=("b", "c")),
+            Concat(inputs=("m", "c")),
             AvgPool2d(),
             Flatten(),
             Linear(weight=normal(5, 16), bias=normal(5)),
@@ -121,9 +122,9 @@ def test_tables(tmp_path, storage):
         f["tables"].visititems(lambda name, item: (numbers if isinstance(item, h5py.Dataset) else names).append(name))
         assert f["tables/00032/002_if"].attrs["signed"] == 0.75 and list(f["tables/00004/005_if"].attrs) == []
         assert all(f["tables"][name].dtype == "<f4" for name in numbers)
-    assert names == ["00001", "00001/001_conv2d", "00004", "00004/005_if", "00004/008_if", "00032", "00032/002_if", "00032/004_conv2d", "00032/012_linear", "65536"]
+    assert names == ["00001", "00001/001_conv2d", "00004", "00004/005_if", "00004/009_if", "00032", "00032/002_if", "00032/004_conv2d", "00032/013_linear", "65536"]
     assert numbers == [
-        "00001/001_conv2d/bias", "00004/005_if/v_threshold", "00004/008_if/v_init", "00032/002_if/v_init", "00032/002_if/v_threshold", "00032/004_conv2d/bias", "00032/012_linear/bias",
+        "00001/001_conv2d/bias", "00004/005_if/v_threshold", "00004/009_if/v_init", "00032/002_if/v_init", "00032/002_if/v_threshold", "00032/004_conv2d/bias", "00032/013_linear/bias",
     ]  # fmt: skip
     assert {array.path for array in weights.verify(tmp_path / "f.h5") if "tables" in array.path} == {f"/tables/{name}" for name in numbers}
 
