@@ -164,6 +164,16 @@ def _sum(builder, vector: _Vector, a, b):
     return builder.fadd(a, b) if vector.element == "float32" else builder.add(a, b)
 
 
+def _lanes(builder, word, lanes: int):
+    """The bits of a mask as a vector of them: of each byte eight copies, and one bit of each. A mere bitcast becomes scalar code on ARM."""
+    n_bytes, copies = ir.VectorType(ir.IntType(8), lanes // 8), ir.VectorType(ir.IntType(8), lanes)
+    parts = builder.bitcast(word, n_bytes)
+    index = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [lane // 8 for lane in range(lanes)])
+    spread = builder.shuffle_vector(parts, ir.Constant(n_bytes, ir.Undefined), index)
+    bit = ir.Constant(copies, [1 << lane % 8 for lane in range(lanes)])
+    return builder.icmp_unsigned("!=", builder.and_(spread, bit), ir.Constant(copies, None))
+
+
 def _splat(builder, scalar, vector: _Vector):
     lanes = ir.VectorType(ir.IntType(32), vector.lanes)
     one = builder.insert_element(ir.Constant(vector.llvm, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
@@ -369,8 +379,7 @@ def add_masked(context, fmt, v, mask_address, weight_address):
 
     def generate(context, builder, signature, args):
         word = builder.load(pointer(builder, args[2], bits), align=1)
-        lanes = builder.bitcast(word, ir.VectorType(ir.IntType(1), v.lanes))
-        return builder.select(lanes, _sum(builder, v, args[1], _load(builder, args[3], v)), args[1])
+        return builder.select(_lanes(builder, word, v.lanes), _sum(builder, v, args[1], _load(builder, args[3], v)), args[1])
 
     return v(fmt, v, types.int64, types.int64), generate
 
