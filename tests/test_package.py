@@ -39,6 +39,7 @@ FLOORS = [
     ["memory", "startup", "table", "arrayfile"],
     ["inputs", "report"],
     ["plot"],
+    ["conversion"],
     ["run", "inspect"],
     ["__main__"],
 ]
@@ -104,12 +105,16 @@ def imported_by(code: str) -> set[str]:
     return {name.split(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
 
 
-HEAVY = {"numba", "scipy", "llvmlite", "matplotlib", "rich"}
+HEAVY = {"numba", "scipy", "llvmlite", "matplotlib", "rich", "onnx"}
 
 
 def test_importing_is_light():
     assert not imported_by("import evsnn") & (HEAVY | {"numpy", "h5py"})
     assert not imported_by("import evsnn; evsnn.Network, evsnn.load, evsnn.quantize, evsnn.simulate") & HEAVY
+
+
+def test_importing_the_conversion_is_light():
+    assert not imported_by("import evsnn.conversion.onnx_import, evsnn.conversion.evaluate") & HEAVY
 
 
 @pytest.mark.parametrize("command", ["run", "inspect"])

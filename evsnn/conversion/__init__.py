@@ -1,7 +1,14 @@
 """From a trained ReLU network to a spiking one.
 
 ``onnx_import``   model.onnx -> `Graph`
+``model_file``    the file, its tensors and attributes, checked
+``upgrade``       older forms of operators into the newest
+``folding``       operators on constants
+``rules``         what an operator may do in a network that is converted, and its one form
+``refusals``      what to do about operators that are not converted
 ``operators``     what each ONNX operator computes, in NumPy
+``dense``         convolution as matrix products
+``windows``       where windows of convolutions and pools lie
 ``evaluate``      the source ANN's forward pass over a `Graph`
 ``lowering``      `Graph` -> `Ann`: everything linear folded into evsnn's layers
 ``ann``           `Ann`, and its forward pass

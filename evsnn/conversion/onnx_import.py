@@ -1,0 +1,320 @@
+"""``model.onnx`` -> `Graph`.
+
+The file's nodes are walked once, in order. What does not depend on the network's input is computed at
+once (`folding`), older forms of operators become the newest (`upgrade`), each remaining operator has
+to pass its rule (`rules`), and is then run on one sample of zeros, which gives the shapes.
+
+Constants that depend on the batch's size (a Reshape to ``[x.shape[0], -1]``) are computed for two
+sizes. A rule then sees whether the batch stays what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import ModelError
+from .folding import fold
+from .graph import Graph, Node
+from .model_file import ModelFile, attributes_of, open_model, tensor
+from .operators import OPERATORS
+from .refusals import refusal
+from .rules import RULES, Call, Tensor
+from .upgrade import upgrade
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["MAX_SAMPLE_BYTES", "MAX_WEIGHT_BYTES", "import_onnx"]
+
+MAX_WEIGHT_BYTES = 4 << 30
+"""Of all constants together."""
+MAX_SAMPLE_BYTES = 256 << 20
+"""Of one tensor of one sample."""
+_BATCHES = (1_000_003, 999_983)  # primes: no other size is theirs by chance
+_FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}  # onnx.TensorProto.DataType
+_MISUSED = (ValueError, TypeError, IndexError, KeyError, AttributeError, ZeroDivisionError, OverflowError, MemoryError)
+
+
+def import_onnx(source: str | PurePath | bytes | onnx.ModelProto, *, output: str | None = None) -> Graph:
+    """Read a network from an ONNX model.
+
+    Parameters
+    ----------
+    source : path, bytes or onnx.ModelProto
+        Files are not trusted. Data outside the file is read from the model's own folder only, and only if a path is given.
+    output : str, optional
+        The tensor to end at, where the model has several outputs or the last operators are not wanted.
+
+    Returns
+    -------
+    Graph
+        Every operator in its newest form and as `evsnn.conversion.rules` leaves it.
+
+    Raises
+    ------
+    ModelError
+        If it is no ONNX model, is damaged, or holds what cannot be converted.
+    MissingExtraError
+        Without the onnx package.
+    """
+    file = open_model(source)
+    with np.errstate(all="ignore"):
+        return _Import(file, output).graph()
+
+
+class _Import:
+    """One walk over a file's nodes."""
+
+    def __init__(self, file: ModelFile, output: str | None):
+        self.file, self.notes = file, []
+        self.constants: dict[str, tuple[np.ndarray, ...]] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.renamed: dict[str, str] = {}
+        self.nodes: list[Node] = []
+        self.n_bytes = 0
+        makers = self._makers()
+        self.output = self._choose_output(output, makers)
+        wanted = self._wanted(makers)
+        self._read_initializers(wanted)
+        self.input, self.batches = self._read_input()
+        self._walk(wanted)
+
+    def graph(self) -> Graph:
+        """What was read."""
+        output = self._name(self.output)
+        if output not in self.shapes or not self.nodes:
+            raise ModelError("its output does not depend on its input", where=self.file.name, got=repr(self.output)[:80])
+        needed, nodes = {output}, []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.outputs):
+                needed.update(node.inputs)
+                nodes.append(node)
+        constants = {name: values[0] for name, values in self.constants.items() if name in needed}
+        shapes = {name: shape for name, shape in self.shapes.items() if name in needed}
+        return Graph(self.file.name, self.file.opset, self.input, output, tuple(nodes[::-1]), constants, shapes, tuple(self.notes))
+
+    def _error(self, what: str, **details) -> ModelError:
+        return ModelError(what, where=self.file.name, **details)
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+    def _name(self, name: str) -> str:
+        """A tensor's name once operators that change nothing are gone."""
+        return self.renamed.get(name, name)
+
+    def _makers(self) -> dict[str, tuple[int, onnx.NodeProto]]:
+        """The node that makes each tensor, and its place."""
+        graph = self.file.graph
+        if graph.sparse_initializer:
+            raise self._error("holds sparse weights, which are not read", got=repr(graph.sparse_initializer[0].values.name)[:80], hint="export dense weights")
+        makers: dict = {}
+        taken = {t.name for t in graph.initializer} | {v.name for v in graph.input}
+        for i, node in enumerate(graph.node):
+            for name in filter(None, node.output):
+                if name in makers or name in taken:
+                    raise self._error("is damaged: a tensor is made twice", got=repr(name)[:80])
+                makers[name] = i, node
+        return makers
+
+    def _choose_output(self, output: str | None, makers: dict) -> str:
+        if output is not None:
+            if output not in makers:
+                raise self._error("has no such tensor", got=repr(output)[:80], expected=f"one of {self._listed(v.name for v in self.file.graph.output)}")
+            return output
+        outputs = [v.name for v in self.file.graph.output]
+        scores = [v.name for v in self.file.graph.output if v.type.WhichOneof("value") == "tensor_type" and v.type.tensor_type.elem_type in _FLOATS]
+        if len(scores) != 1:
+            few = "export one output of float scores" + ("; from scikit-learn, with options={'zipmap': False}" if not scores else ", or name one: output=...")
+            raise self._error("has several outputs" if len(outputs) > 1 else "has no output of floats", got=self._listed(outputs), expected="one", hint=few)
+        if len(outputs) > 1:
+            self._note(f"left out the outputs that are no scores: {self._listed(o for o in outputs if o not in scores)}")
+        if scores[0] not in makers:
+            raise self._error("its output is made by no node", got=repr(scores[0])[:80])
+        return scores[0]
+
+    @staticmethod
+    def _listed(names: Iterable[str]) -> str:
+        names = list(names)
+        return ", ".join(repr(name)[:60] for name in names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+    def _wanted(self, makers: dict) -> list[onnx.NodeProto]:
+        """The nodes that lead to the output, in the file's order."""
+        wanted, waiting = {}, [self.output]
+        while waiting:
+            place, node = makers.get(waiting.pop(), (None, None))
+            if node is not None and place not in wanted:
+                wanted[place] = node
+                waiting.extend(node.input)
+        return [wanted[place] for place in sorted(wanted)]
+
+    def _read_initializers(self, wanted: list[onnx.NodeProto]) -> None:
+        """The stored tensors that wanted nodes read."""
+        read = {name for node in wanted for name in node.input}
+        for proto in self.file.graph.initializer:
+            if proto.name in self.constants:
+                raise self._error("is damaged: two tensors have one name", got=repr(proto.name)[:80])
+            if proto.name in read:
+                self._keep(proto.name, (tensor(proto, self.file.folder, self.file.name),), proto.data_type)
+
+    def _keep(self, name: str, values: tuple[np.ndarray, ...], data_type: int = 1) -> None:
+        """Store a constant: one array, or one for each batch size."""
+        if len(values) > 1 and all(np.array_equal(value, values[0]) for value in values):
+            values = values[:1]
+        self.n_bytes += sum(value.nbytes for value in values)
+        if self.n_bytes > MAX_WEIGHT_BYTES:
+            raise self._error("has too many weights", expected=f"at most {MAX_WEIGHT_BYTES >> 30} GiB")
+        if data_type != 1 and data_type in _FLOATS:
+            self._note(f"weights of {_FLOATS[data_type]} are read as float32")
+        self.constants[name] = values
+
+    def _read_input(self) -> tuple[str, tuple[int, ...]]:
+        """The network's input, and the batch sizes to try."""
+        stored = {proto.name for proto in self.file.graph.initializer}
+        inputs = [value for value in self.file.graph.input if value.name not in stored]
+        if len(inputs) != 1:
+            hint = "export a model with one input; make the others constants" if inputs else "the model must depend on an input"
+            raise self._error("needs one input", got=f"{len(inputs)}: {self._listed(v.name for v in inputs)}" if inputs else "none", hint=hint)
+        (value,) = inputs
+        where = f"{self.file.name}: input {value.name!r:.60}"
+        kind = value.type.WhichOneof("value")
+        data_type = value.type.tensor_type.elem_type
+        if kind != "tensor_type" or data_type not in _FLOATS:
+            got = kind if kind != "tensor_type" else f"data type {data_type}"
+            raise ModelError("must be a tensor of floats", where=where, got=got, expected="float32", hint="export the float model, with the input's scaling outside")
+        if data_type != 1:
+            self._note(f"the input of {_FLOATS[data_type]} is read as float32")
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) < 2:
+            raise ModelError("has no axes but the batch's", where=where, got=f"{len(dims)} axes", expected="(N, ...): the batch, then one sample's axes")
+        sizes = [dim.dim_value if dim.WhichOneof("value") == "dim_value" else None for dim in dims]
+        for dim, size in zip(dims[1:], sizes[1:]):
+            if size is None or size < 1:
+                got = f"axis {len(sizes) - sizes[::-1].index(size) - 1} {dim.dim_param or 'of no size'!r:.40}"
+                raise ModelError("has a dynamic axis beside the batch's", where=where, got=got, hint="export with that size fixed")
+        self._shape(value.name, tuple(sizes[1:]), where)
+        fixed = sizes[0] is not None and sizes[0] > 0
+        if fixed:
+            self._note(f"the file fixes the batch to {sizes[0]}; the network takes any")
+        return value.name, (sizes[0],) if fixed else _BATCHES
+
+    def _shape(self, name: str, shape: tuple[int, ...], where: str) -> None:
+        n_bytes = 4
+        for size in shape:
+            n_bytes *= size
+        if n_bytes > MAX_SAMPLE_BYTES or n_bytes < 4:
+            raise ModelError("a sample is too large" if n_bytes else "is empty", where=where, got=f"shape {shape}", expected=f"1 number to {MAX_SAMPLE_BYTES >> 20} MiB")
+        self.shapes[name] = shape
+
+    def _walk(self, wanted: list[onnx.NodeProto]) -> None:
+        names: set[str] = set()
+        for i, proto in enumerate(wanted):
+            name = proto.name or f"{proto.op_type}_{i}"
+            while name in names:
+                name = f"{name}_{i}"
+            names.add(name)
+            where = f"{self.file.name}:/{name.lstrip('/')[:80]} ({proto.op_type[:40]})"
+            try:
+                self._take(name, proto, where)
+            except ModelError as error:
+                if error.where is not None:
+                    raise
+                raise ModelError(error.what, where=where, got=error.got, expected=error.expected, hint=error.hint) from error
+            except _MISUSED as error:
+                got = f"{type(error).__name__}: {error}"[:120]
+                raise ModelError("cannot be computed", where=where, got=got, hint="is the model valid? onnx.checker.check_model tells") from error
+
+    def _take(self, name: str, proto: onnx.NodeProto, where: str) -> None:
+        """One node: a constant, nothing at all, or an operator of the graph."""
+        op = proto.op_type
+        if proto.domain not in ("", "ai.onnx") or not (op in RULES or op in _PASSED or op in ("Constant", "Shape", "Size") or self._constant_inputs(proto)):
+            raise refusal(op, proto.domain)
+        attributes = attributes_of(proto, self.file.folder, where)
+        if op == "Constant":
+            return self._keep(proto.output[0], (_constant(attributes),))
+        inputs = [self._name(n) for n in proto.input]
+        for n in filter(None, inputs):
+            if n not in self.constants and n not in self.shapes:
+                what = "reads a tensor that is no operator's first output, or that no earlier operator makes"
+                raise ModelError(what, got=repr(n)[:80], hint="masks, indices and statistics are not converted")
+        shape = self.shapes.get(inputs[0]) if inputs else None
+        attributes, moved = upgrade(op, attributes, self.file.opset, None if shape is None else 1 + len(shape), None if shape is None else (0, *shape))
+        for position, value in moved.items():
+            inputs += [""] * (position + 1 - len(inputs))
+            inputs[position] = f"{name}/{position}"
+            self._keep(inputs[position], (value,))
+        if op in ("Shape", "Size") and shape is not None:
+            return self._keep(proto.output[0], tuple(fold(op, [np.broadcast_to(np.float32(0), (n, *shape))], attributes) for n in self.batches))
+        if all(n in self.constants for n in filter(None, inputs)):
+            return self._fold(proto, op, inputs, attributes)
+        if op in _PASSED:
+            return self._pass(proto, op, inputs, attributes)
+        return self._operator(name, proto, inputs, attributes, where)
+
+    def _constant_inputs(self, proto: onnx.NodeProto) -> bool:
+        return all(self._name(n) in self.constants for n in filter(None, proto.input))
+
+    def _fold(self, proto: onnx.NodeProto, op: str, inputs: list[str], attributes: dict) -> None:
+        """Compute a constant, for each batch size if it depends on that."""
+        operands = [self.constants.get(n) for n in inputs]
+        n = max((len(values) for values in operands if values), default=1)
+        if op == "Dropout":
+            op, operands, attributes = "Identity", operands[:1], {}
+        self._keep(proto.output[0], tuple(fold(op, [values and values[i % len(values)] for values in operands], attributes) for i in range(n)))
+
+    def _pass(self, proto: onnx.NodeProto, op: str, inputs: list[str], attributes: dict) -> None:
+        """An operator that changes nothing: its output is its input by another name."""
+        if inputs[0] not in self.shapes:
+            raise ModelError("its first input must depend on the network's input")
+        if op == "Cast" and attributes.get("to") not in _FLOATS:
+            raise ModelError("casts to a type that is no float", got=f"type {attributes.get('to')}", hint="quantised models are not read: export the float model")
+        if op == "Dropout" and len(inputs) > 2 and inputs[2] and any(v.any() for v in self.constants.get(inputs[2], (np.True_,))):
+            raise ModelError("is a dropout in training mode", hint="call model.eval() before the export")
+        self.renamed[proto.output[0]] = inputs[0]
+
+    def _operator(self, name: str, proto: onnx.NodeProto, inputs: list[str], attributes: dict, where: str) -> None:
+        """An operator that depends on the network's input: its rule, then its shape."""
+        op = proto.op_type
+        inputs = inputs + [""] * (_LEAST_INPUTS.get(op, 1) - len(inputs))
+        tensors = [Tensor(self.shapes.get(n), self.constants.get(n, ())) if n else None for n in inputs]
+        for n in filter(None, inputs):
+            for value in self.constants.get(n, ()):
+                wrong = np.isnan(value) if op in ("Clip", "Min", "Max") else ~np.isfinite(value)
+                if wrong.any():
+                    raise ModelError("its weights hold NaN or infinity", got=f"{int(wrong.sum())} in {n!r:.60}", expected="finite float32 values", hint="train or export again")
+        call = Call(op, attributes, tensors, self.batches, {})
+        RULES[op](call)
+        inputs += [""] * (len(call.tensors) - len(inputs))
+        for position, value in call.replaced.items():
+            inputs[position] = "" if value is None else f"{name}/{op} {position}"
+            if value is not None:
+                self._keep(inputs[position], (value,))
+        while not inputs[-1]:
+            inputs.pop()
+        operands = [self.constants[n][0] if n in self.constants else np.zeros((1, *self.shapes[n]), np.float32) if n else None for n in inputs]
+        result = OPERATORS[op](*operands, **call.attributes)
+        if result.dtype != np.float32 or result.ndim < 1 or result.shape[0] != 1:
+            raise ModelError("mixes the samples of a batch or types", got=f"{result.dtype} {result.shape}")
+        self._shape(proto.output[0], result.shape[1:], where)
+        self.nodes.append(Node(name, op, tuple(inputs), tuple(proto.output[:1]), call.attributes))
+
+
+_PASSED = ("Cast", "CastLike", "Dropout", "Identity")
+_LEAST_INPUTS = {"Conv": 2, "Gemm": 2, "MatMul": 2, "BatchNormalization": 5, "PRelu": 2, "Reshape": 2, "Unsqueeze": 2, "Pad": 2}
+
+
+def _constant(attributes: dict) -> np.ndarray:
+    """The value of a Constant node."""
+    if len(attributes) != 1:
+        raise ModelError("has not one value", got=sorted(attributes))
+    ((name, value),) = attributes.items()
+    if name == "value":
+        return value
+    if name in ("value_float", "value_floats", "value_int", "value_ints"):
+        return np.array(value, np.float32 if "float" in name else np.int64)
+    raise ModelError("holds a constant that is no tensor of numbers", got=name[:40])
