@@ -27,6 +27,7 @@ MAX_MODEL_BYTES = (1 << 31) - 1
 """Protobuf's own limit. Larger models keep their tensors in files beside."""
 MAX_NODES = 100_000
 _OPSETS = (7, 28)
+_IR_VERSIONS = (3, 14)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +85,9 @@ def open_model(source) -> ModelFile:
             raise ModelError("is not an ONNX model, or is damaged", where=name, hint="export it again") from error
     if not model.ir_version or not model.graph.node:
         raise ModelError("is not an ONNX model, or holds no network", where=name, expected="a graph with nodes", hint="export it again")
+    if not _IR_VERSIONS[0] <= model.ir_version <= _IR_VERSIONS[1]:
+        expected = f"{_IR_VERSIONS[0]} to {_IR_VERSIONS[1]}"
+        raise ModelError("is of an ONNX version that is not read", where=name, got=f"IR version {model.ir_version}", expected=expected, hint="export it with opset 17")
     opset = _opset(model, name)
     n_nodes = _expanded(model, name)
     if n_nodes > MAX_NODES:

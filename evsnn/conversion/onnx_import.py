@@ -22,18 +22,16 @@ from .graph import Graph, Node
 from .model_file import ModelFile, attributes_of, open_model, tensor
 from .operators import OPERATORS
 from .refusals import refusal
-from .rules import RULES, Call, Tensor
+from .rules import RULES, Call, Tensor, check_size
 from .upgrade import upgrade
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["MAX_SAMPLE_BYTES", "MAX_WEIGHT_BYTES", "import_onnx"]
+__all__ = ["MAX_WEIGHT_BYTES", "import_onnx"]
 
 MAX_WEIGHT_BYTES = 4 << 30
 """Of all constants together."""
-MAX_SAMPLE_BYTES = 256 << 20
-"""Of one tensor of one sample."""
 _BATCHES = (1_000_003, 999_983)  # primes: no other size is theirs by chance
 _FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}  # onnx.TensorProto.DataType
 _MISUSED = (ValueError, TypeError, IndexError, KeyError, AttributeError, ZeroDivisionError, OverflowError, MemoryError)
@@ -79,14 +77,17 @@ class _Import:
         makers = self._makers()
         self.output = self._choose_output(output, makers)
         wanted = self._wanted(makers)
-        self._read_initializers(wanted)
-        self.input, self.batches = self._read_input()
+        read = {name for node in wanted for name in node.input}
+        self._read_initializers(read)
+        self.input, self.batches = self._read_input(read)
         self._walk(wanted)
 
     def graph(self) -> Graph:
         """What was read."""
         output = self._name(self.output)
-        if output not in self.shapes or not self.nodes:
+        if output == self.input:
+            raise ModelError("holds no operator that does anything", where=self.file.name)
+        if output not in self.shapes:
             raise ModelError("its output does not depend on its input", where=self.file.name, got=repr(self.output)[:80])
         needed, nodes = {output}, []
         for node in reversed(self.nodes):
@@ -153,9 +154,8 @@ class _Import:
                 waiting.extend(node.input)
         return [wanted[place] for place in sorted(wanted)]
 
-    def _read_initializers(self, wanted: list[onnx.NodeProto]) -> None:
-        """The stored tensors that wanted nodes read."""
-        read = {name for node in wanted for name in node.input}
+    def _read_initializers(self, read: set[str]) -> None:
+        """The stored tensors among those `read`."""
         for proto in self.file.graph.initializer:
             if proto.name in self.constants:
                 raise self._error("is damaged: two tensors have one name", got=repr(proto.name)[:80])
@@ -173,10 +173,10 @@ class _Import:
             self._note(f"weights of {_FLOATS[data_type]} are read as float32")
         self.constants[name] = values
 
-    def _read_input(self) -> tuple[str, tuple[int, ...]]:
-        """The network's input, and the batch sizes to try."""
+    def _read_input(self, read: set[str]) -> tuple[str, tuple[int, ...]]:
+        """The network's input, which is the only one among the tensors `read`, and the batch sizes to try."""
         stored = {proto.name for proto in self.file.graph.initializer}
-        inputs = [value for value in self.file.graph.input if value.name not in stored]
+        inputs = [value for value in self.file.graph.input if value.name not in stored and value.name in read]
         if len(inputs) != 1:
             hint = "export a model with one input; make the others constants" if inputs else "the model must depend on an input"
             raise self._error("needs one input", got=f"{len(inputs)}: {self._listed(v.name for v in inputs)}" if inputs else "none", hint=hint)
@@ -197,19 +197,12 @@ class _Import:
             if size is None or size < 1:
                 got = f"axis {len(sizes) - sizes[::-1].index(size) - 1} {dim.dim_param or 'of no size'!r:.40}"
                 raise ModelError("has a dynamic axis beside the batch's", where=where, got=got, hint="export with that size fixed")
-        self._shape(value.name, tuple(sizes[1:]), where)
+        check_size(sizes[1:])
+        self.shapes[value.name] = tuple(sizes[1:])
         fixed = sizes[0] is not None and sizes[0] > 0
         if fixed:
             self._note(f"the file fixes the batch to {sizes[0]}; the network takes any")
         return value.name, (sizes[0],) if fixed else _BATCHES
-
-    def _shape(self, name: str, shape: tuple[int, ...], where: str) -> None:
-        n_bytes = 4
-        for size in shape:
-            n_bytes *= size
-        if n_bytes > MAX_SAMPLE_BYTES or n_bytes < 4:
-            raise ModelError("a sample is too large" if n_bytes else "is empty", where=where, got=f"shape {shape}", expected=f"1 number to {MAX_SAMPLE_BYTES >> 20} MiB")
-        self.shapes[name] = shape
 
     def _walk(self, wanted: list[onnx.NodeProto]) -> None:
         names: set[str] = set()
@@ -254,7 +247,7 @@ class _Import:
             return self._fold(proto, op, inputs, attributes)
         if op in _PASSED:
             return self._pass(proto, op, inputs, attributes)
-        return self._operator(name, proto, inputs, attributes, where)
+        return self._operator(name, proto, inputs, attributes)
 
     def _constant_inputs(self, proto: onnx.NodeProto) -> bool:
         return all(self._name(n) in self.constants for n in filter(None, proto.input))
@@ -269,6 +262,9 @@ class _Import:
 
     def _pass(self, proto: onnx.NodeProto, op: str, inputs: list[str], attributes: dict) -> None:
         """An operator that changes nothing: its output is its input by another name."""
+        if op == "CastLike" and inputs[0] in self.constants:  # like the network's tensors, which are float32
+            self._keep(proto.output[0], tuple(fold("Cast", [value], {"to": 1}) for value in self.constants[inputs[0]]))
+            return
         if inputs[0] not in self.shapes:
             raise ModelError("its first input must depend on the network's input")
         if op == "Cast" and attributes.get("to") not in _FLOATS:
@@ -277,7 +273,7 @@ class _Import:
             raise ModelError("is a dropout in training mode", hint="call model.eval() before the export")
         self.renamed[proto.output[0]] = inputs[0]
 
-    def _operator(self, name: str, proto: onnx.NodeProto, inputs: list[str], attributes: dict, where: str) -> None:
+    def _operator(self, name: str, proto: onnx.NodeProto, inputs: list[str], attributes: dict) -> None:
         """An operator that depends on the network's input: its rule, then its shape."""
         op = proto.op_type
         inputs = inputs + [""] * (_LEAST_INPUTS.get(op, 1) - len(inputs))
@@ -300,7 +296,8 @@ class _Import:
         result = OPERATORS[op](*operands, **call.attributes)
         if result.dtype != np.float32 or result.ndim < 1 or result.shape[0] != 1:
             raise ModelError("mixes the samples of a batch or types", got=f"{result.dtype} {result.shape}")
-        self._shape(proto.output[0], result.shape[1:], where)
+        check_size(result.shape[1:])
+        self.shapes[proto.output[0]] = result.shape[1:]
         self.nodes.append(Node(name, op, tuple(inputs), tuple(proto.output[:1]), call.attributes))
 
 

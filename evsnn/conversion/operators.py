@@ -38,6 +38,8 @@ def _gemm(a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0):
 
 
 def _batch_normalization(x, scale, bias, mean, variance, *, epsilon=1e-5, momentum=0.9, training_mode=0, spatial=1):
+    if training_mode or not spatial:
+        raise ModelError("only inference is computed, a channel at a time", got=f"training_mode = {training_mode}, spatial = {spatial}")
     k = scale / np.sqrt(variance.astype(np.float64) + epsilon)
     return (x - per_channel(mean, x.ndim)) * per_channel(k.astype(np.float32), x.ndim) + per_channel(bias, x.ndim)
 

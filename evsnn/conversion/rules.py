@@ -12,7 +12,8 @@ that those who come after need to know one form only:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,25 @@ import numpy as np
 from ..errors import ModelError
 from .windows import windows
 
-__all__ = ["RULES", "Call", "Tensor"]
+__all__ = ["MAX_SAMPLE_BYTES", "RULES", "Call", "Tensor", "check_size"]
+
+MAX_SAMPLE_BYTES = 256 << 20
+"""Of one tensor of one sample, with the padding around it."""
+_MAX_MACS = 1 << 38
+"""Multiplications of one operator on one sample."""
+
+
+def check_size(shape: Sequence[int]) -> None:
+    """Refuse a tensor that is too large, before anybody makes it.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Without the batch axis.
+    """
+    n_bytes = 4 * math.prod(map(int, shape))
+    if not 0 < n_bytes <= MAX_SAMPLE_BYTES:
+        raise ModelError("one sample's tensor is too large" if n_bytes else "a tensor is empty", got=f"shape {tuple(shape)}", expected=f"at most {MAX_SAMPLE_BYTES >> 20} MiB")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +127,7 @@ def _broadcast(call: Call) -> None:
             got = [f"{('N', *t.shape)}" if t.shape is not None else f"a constant {t.values[0].shape}" for t in call.tensors]
             expected = "tensors of as many axes, and constants that are the same for each sample"
             raise ModelError("mixes the samples of a batch", got=" and ".join(got).replace("'", ""), expected=expected)
+    check_size(np.broadcast_shapes(*(t.shape if t.shape is not None else t.values[0].shape for t in call.tensors)))
 
 
 def _one_tensor(call: Call) -> None:
@@ -128,7 +148,11 @@ def _conv(call: Call) -> None:
     if len(call.shape) != 3:
         hint = "export the model with images (N, channels, height, width); a 1-D signal may be an image of height 1"
         raise ModelError("only 2-D convolutions are converted", got=f"an input of {call.rank} axes", expected="4", hint=hint)
-    _explicit(call, call.constant(1).shape[2:])
+    weight = call.constant(1)
+    at = _explicit(call, weight.shape[2:])
+    check_size((len(weight), *at.shape))
+    if weight.size * math.prod(at.shape) > _MAX_MACS:
+        raise ModelError("takes too many operations", got=f"weights {weight.shape} at {at.shape} places", expected=f"at most {_MAX_MACS} products")
 
 
 def _explicit(call: Call, kernel: tuple[int, ...]):
@@ -136,6 +160,8 @@ def _explicit(call: Call, kernel: tuple[int, ...]):
     names = ("strides", "pads", "dilations", "auto_pad", "ceil_mode")
     at = windows(call.shape[1:], kernel, **{name: call.attributes[name] for name in names if name in call.attributes})
     call.attributes.pop("auto_pad", None)
+    top, left, bottom, right = at.pads
+    check_size((call.shape[0], call.shape[1] + top + bottom + at.overhang[0], call.shape[2] + left + right + at.overhang[1]))
     call.attributes |= {"kernel_shape": at.kernel, "strides": at.stride, "pads": at.pads, "dilations": at.dilation}
     return at
 
@@ -160,6 +186,7 @@ def _gemm(call: Call) -> None:
     c = call.constant(2)
     if c is not None and (c.ndim > 2 or (c.ndim == 2 and c.shape[0] != 1)):
         raise ModelError("adds different numbers to the samples of a batch", got=f"C of shape {c.shape}", expected="(1, n_out) or (n_out,)")
+    check_size(call.constant(1).shape)
 
 
 def _matmul(call: Call) -> None:
@@ -168,6 +195,7 @@ def _matmul(call: Call) -> None:
     _first_only(call)
     if call.constant(1).ndim != 2 or call.rank < 2:
         raise ModelError("its weights must be a matrix", got=f"shape {call.constant(1).shape}", expected="(n_in, n_out)")
+    check_size((*call.shape[:-1], call.constant(1).shape[1]))
 
 
 def _batch_norm(call: Call) -> None:
@@ -194,6 +222,8 @@ def _clip(call: Call) -> None:
 def _p_relu(call: Call) -> None:
     _first_only(call)
     _broadcast(call)
+    if np.broadcast_shapes((1, *call.shape), call.constant(1).shape) != (1, *call.shape):
+        raise ModelError("its slopes do not fit its input", got=f"slopes {call.constant(1).shape}", expected=f"those of {call.shape}")
 
 
 def _reduce(call: Call) -> None:
@@ -210,7 +240,8 @@ def _reduce(call: Call) -> None:
 def _concat(call: Call) -> None:
     if any(t.shape is None for t in call.tensors):
         raise ModelError("joins a constant to a tensor", hint="this is not converted: let all its inputs depend on the network's input")
-    call.attributes["axis"] = call.axis(call.attributes.get("axis", 1))
+    call.attributes["axis"] = axis = call.axis(call.attributes["axis"])
+    check_size([sum(t.shape[i] for t in call.tensors) if i == axis - 1 else size for i, size in enumerate(call.shape)])
 
 
 def _flatten(call: Call) -> None:
@@ -290,6 +321,7 @@ def _pad(call: Call) -> None:
     around[:, list(axes)] = pads.reshape(2, -1)
     if around[:, 0].any():
         raise ModelError("pads the batch", got=f"pads {pads.tolist()}")
+    check_size([size + max(0, before) + max(0, after) for size, (before, after) in zip(call.shape, around.T[1:].tolist())])
     call.replaced[1] = around.ravel()
     if len(call.tensors) > 3:
         call.replaced[3] = None

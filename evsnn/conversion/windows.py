@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from ..errors import ModelError
 
-__all__ = ["AUTO_PADS", "Windows", "windows"]
+__all__ = ["AUTO_PADS", "MAX_PLACES", "Windows", "windows"]
 
+MAX_PLACES = 1 << 20
+"""Of a kernel."""
 AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 
 
@@ -50,6 +52,8 @@ def windows(size: Sequence[int], kernel: Sequence[int], *, strides=None, pads=No
         If an attribute is no number of places, or no window fits.
     """
     kernel, strides, dilations = (_integers(name, value, 2, 1) for name, value in (("kernel_shape", kernel), ("strides", strides or (1, 1)), ("dilations", dilations or (1, 1))))
+    if kernel[0] * kernel[1] > MAX_PLACES:
+        raise ModelError("the kernel is too large", got=kernel, expected=f"at most {MAX_PLACES} places")
     pads = _integers("pads", pads or (0, 0, 0, 0), 4, 0)
     if auto_pad not in AUTO_PADS:
         raise ModelError("auto_pad is unknown", got=repr(auto_pad)[:40], expected=" or ".join(AUTO_PADS))
