@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, ModelError
 from .graph import Graph
 from .operators import OPERATORS
 
 __all__ = ["MAX_BYTES", "batches", "evaluate", "sample_bytes"]
 
 MAX_BYTES = 256 << 20
-"""Memory for a batch's tensors, beside the weights and what is returned."""
+"""Memory for a batch's tensors, beside the weights, `dense.SCRATCH_BYTES` and what is returned."""
 
 
 def evaluate(graph: Graph, images: np.ndarray, *, outputs: Sequence[str] | None = None, batch: int | None = None, max_bytes: int = MAX_BYTES) -> np.ndarray | dict[str, np.ndarray]:
@@ -38,10 +38,13 @@ def evaluate(graph: Graph, images: np.ndarray, *, outputs: Sequence[str] | None 
     ------
     InputError
         If the images do not fit the network.
+    ModelError
+        If it has no such tensor.
     """
     names = [graph.output] if outputs is None else list(outputs)
+    runs = batches(graph, images, names, batch=batch, max_bytes=max_bytes)
     results = {name: np.empty((len(images), *graph.shapes[name]), np.float32) for name in names}
-    for start, tensors in batches(graph, images, names, batch=batch, max_bytes=max_bytes):
+    for start, tensors in runs:
         for name, values in tensors.items():
             results[name][start : start + len(values)] = values
     return results[graph.output] if outputs is None else results
@@ -63,7 +66,13 @@ def batches(
     shape = graph.shapes[graph.input]
     if images.shape[1:] != shape or images.dtype.kind not in "fiub":
         raise InputError("do not fit the network", where="images", got=f"{images.dtype} {images.shape}", expected=f"numbers of shape (n, {', '.join(map(str, shape))})")
-    batch = batch or max(1, max_bytes // sample_bytes(graph, outputs))
+    for name in outputs:
+        if name not in graph.shapes:
+            raise ModelError("has no such tensor", where=graph.name, got=repr(name)[:80])
+    return _run(graph, images, outputs, batch or max(1, max_bytes // sample_bytes(graph, outputs)))
+
+
+def _run(graph: Graph, images: np.ndarray, outputs: Sequence[str], batch: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     last = _last_reads(graph, outputs)
     for start in range(0, len(images), batch):
         tensors = {graph.input: np.asarray(images[start : start + batch], np.float32)}
@@ -77,7 +86,11 @@ def batches(
 
 
 def sample_bytes(graph: Graph, outputs: Sequence[str] = ()) -> int:
-    """Memory that one image takes where the network is widest: tensors still needed, an operator's result, and as much again for its work."""
+    """Memory that one image takes where the network is widest.
+
+    That is: tensors still needed, an operator's result, as much again for its work, and the outputs of
+    the batch before, which the caller still holds.
+    """
     last = _last_reads(graph, outputs)
     size = {name: 4 * math.prod(shape) for name, shape in graph.shapes.items()}
     alive, most = size[graph.input], 0
@@ -87,7 +100,7 @@ def sample_bytes(graph: Graph, outputs: Sequence[str] = ()) -> int:
         alive += result
         most = max(most, alive + max(result, reads))
         alive -= sum(size[n] for n in {*node.inputs, *node.outputs} if n in size and last.get(n, i) <= i)
-    return most
+    return most + sum(size[name] for name in outputs)
 
 
 def _last_reads(graph: Graph, outputs: Sequence[str]) -> dict[str, int]:

@@ -6,15 +6,17 @@ declares against what it stores, and that data outside the file stay inside the 
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from ..console import printable
 from ..errors import MissingExtraError, ModelError
 from .folding import plain
 
@@ -37,7 +39,7 @@ class ModelFile:
     Parameters
     ----------
     name : str
-        The file's stem, or the graph's name.
+        The file's stem, or the graph's name; printable.
     folder : str or None
         Where the model's file is; data outside the file must be inside it.
     opset : int
@@ -76,8 +78,9 @@ def open_model(source) -> ModelFile:
             data = bytes(source)
         else:
             path = os.fspath(source)
-            name, folder = os.path.splitext(os.path.basename(path))[0], os.path.dirname(os.path.abspath(path))
             data = _contents(path)
+            folder, file_name = os.path.split(os.path.abspath(os.fsdecode(path)))
+            name = printable(os.path.splitext(file_name)[0])
         model = onnx.ModelProto()
         try:
             model.ParseFromString(data)
@@ -99,22 +102,32 @@ def open_model(source) -> ModelFile:
             model = onnx.inliner.inline_local_functions(model)
         except Exception as error:  # onnx's C++ raises what it likes
             raise ModelError("its local functions cannot be inlined", where=name, got=_brief(error)) from error
-    return ModelFile(name if folder else model.graph.name or name, folder, opset, model.graph)
+    if not all(isinstance(text, str) for text in _texts(model.graph)):
+        raise ModelError("is damaged: a name in it is no text", where=name, hint="export it again")
+    return ModelFile(name if folder else printable(model.graph.name[:80]) or name, folder, opset, model.graph)
 
 
 def _contents(path: str | bytes) -> bytes:
     """An ordinary file's bytes."""
-    where = os.fsdecode(path)
+    where = printable(os.fsdecode(path))
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        file = _open_regular(path)
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         raise ModelError("cannot be opened", where=where, got=getattr(error, "strerror", None) or error) from error
-    with open(descriptor, "rb") as file:
-        info = os.fstat(descriptor)
-        if not stat.S_ISREG(info.st_mode) or not 0 < info.st_size <= MAX_MODEL_BYTES:
-            got = f"{info.st_size} bytes" if stat.S_ISREG(info.st_mode) else "no ordinary file"
-            raise ModelError("is not an ONNX model", where=where, got=got, expected=f"a file of 1 to {MAX_MODEL_BYTES} bytes")
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if not 0 < size <= MAX_MODEL_BYTES:
+            raise ModelError("is not an ONNX model", where=where, got=f"{size} bytes", expected=f"1 to {MAX_MODEL_BYTES}")
         return file.read()
+
+
+def _open_regular(path: str | bytes) -> BinaryIO:
+    """An ordinary file, never a directory, a device or a pipe, which could block for ever."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not an ordinary file")
+    return open(descriptor, "rb")
 
 
 def _opset(model: onnx.ModelProto, name: str) -> int:
@@ -145,6 +158,20 @@ def _expanded(model: onnx.ModelProto, name: str) -> int:
         return min(total, MAX_NODES + 1)
 
     return size(model.graph.node, 0)
+
+
+def _texts(graph: onnx.GraphProto) -> Iterator[str]:
+    """Every text of a graph that is read; protobuf gives bytes for what is not UTF-8."""
+    yield graph.name
+    for value in (*graph.input, *graph.output):
+        yield value.name
+        yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+    for stored in graph.initializer:
+        yield stored.name
+        yield from (text for entry in stored.external_data for text in (entry.key, entry.value))
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (text for attribute in node.attribute for text in (attribute.name, attribute.ref_attr_name, attribute.t.name))
 
 
 def attributes_of(node: onnx.NodeProto, folder: str | None, where: str) -> dict:
@@ -226,14 +253,13 @@ def _external(proto: onnx.TensorProto, folder: str | None, n_bytes: int, where: 
     if not inside or os.path.commonpath([folder, path]) != folder:
         raise ModelError("lies outside the model's folder", where=where, got=repr(location)[:80], hint="put the model and its data into one folder")
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        file = _open_regular(path)
     except OSError as error:
         raise ModelError("its file cannot be opened", where=where, got=f"{location!r:.80}: {error.strerror}", hint="keep the data file beside the model") from error
-    with open(descriptor, "rb") as file:
-        info = os.fstat(descriptor)
-        offset = int(numbers[0])
-        if not stat.S_ISREG(info.st_mode) or offset + n_bytes > info.st_size:
-            raise ModelError("its file is too short", where=where, got=f"{info.st_size} bytes", expected=f"at least {offset + n_bytes}")
+    with file:
+        offset, size = int(numbers[0]), os.fstat(file.fileno()).st_size
+        if offset + n_bytes > size:
+            raise ModelError("its file is too short", where=where, got=f"{size} bytes", expected=f"at least {offset + n_bytes}")
         file.seek(offset)
         return file.read(n_bytes)
 

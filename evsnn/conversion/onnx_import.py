@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..console import printable
 from ..errors import ModelError
-from .folding import fold
+from .folding import FOLDERS, fold
 from .graph import Graph, Node
 from .model_file import ModelFile, attributes_of, open_model, tensor
 from .operators import OPERATORS
@@ -152,7 +153,15 @@ class _Import:
             if node is not None and place not in wanted:
                 wanted[place] = node
                 waiting.extend(node.input)
-        return [wanted[place] for place in sorted(wanted)]
+        nodes = [wanted[place] for place in sorted(wanted)]
+        for node in nodes:
+            if node.domain not in ("", "ai.onnx") or node.op_type not in _KNOWN:
+                raise _located(refusal(node.op_type, node.domain), self._where(node.name, node))
+        return nodes
+
+    def _where(self, name: str, node: onnx.NodeProto) -> str:
+        """A node's place, for messages."""
+        return printable(f"{self.file.name}:/{name.lstrip('/')[:80]} ({node.op_type[:40]})")
 
     def _read_initializers(self, read: set[str]) -> None:
         """The stored tensors among those `read`."""
@@ -195,7 +204,7 @@ class _Import:
         sizes = [dim.dim_value if dim.WhichOneof("value") == "dim_value" else None for dim in dims]
         for dim, size in zip(dims[1:], sizes[1:]):
             if size is None or size < 1:
-                got = f"axis {len(sizes) - sizes[::-1].index(size) - 1} {dim.dim_param or 'of no size'!r:.40}"
+                got = f"axis {len(sizes) - sizes[::-1].index(size) - 1} {repr(dim.dim_param)[:40] if dim.dim_param else 'of no size'}"
                 raise ModelError("has a dynamic axis beside the batch's", where=where, got=got, hint="export with that size fixed")
         check_size(sizes[1:])
         self.shapes[value.name] = tuple(sizes[1:])
@@ -207,17 +216,15 @@ class _Import:
     def _walk(self, wanted: list[onnx.NodeProto]) -> None:
         names: set[str] = set()
         for i, proto in enumerate(wanted):
-            name = proto.name or f"{proto.op_type}_{i}"
+            name = printable(proto.name) or f"{proto.op_type}_{i}"
             while name in names:
                 name = f"{name}_{i}"
             names.add(name)
-            where = f"{self.file.name}:/{name.lstrip('/')[:80]} ({proto.op_type[:40]})"
+            where = self._where(name, proto)
             try:
                 self._take(name, proto, where)
             except ModelError as error:
-                if error.where is not None:
-                    raise
-                raise ModelError(error.what, where=where, got=error.got, expected=error.expected, hint=error.hint) from error
+                raise (_located(error, where) if error.where is None else error) from error.__cause__
             except _MISUSED as error:
                 got = f"{type(error).__name__}: {error}"[:120]
                 raise ModelError("cannot be computed", where=where, got=got, hint="is the model valid? onnx.checker.check_model tells") from error
@@ -225,8 +232,6 @@ class _Import:
     def _take(self, name: str, proto: onnx.NodeProto, where: str) -> None:
         """One node: a constant, nothing at all, or an operator of the graph."""
         op = proto.op_type
-        if proto.domain not in ("", "ai.onnx") or not (op in RULES or op in _PASSED or op in ("Constant", "Shape", "Size") or self._constant_inputs(proto)):
-            raise refusal(op, proto.domain)
         attributes = attributes_of(proto, self.file.folder, where)
         if op == "Constant":
             return self._keep(proto.output[0], (_constant(attributes),))
@@ -247,10 +252,9 @@ class _Import:
             return self._fold(proto, op, inputs, attributes)
         if op in _PASSED:
             return self._pass(proto, op, inputs, attributes)
+        if op not in RULES:
+            raise refusal(op, "")
         return self._operator(name, proto, inputs, attributes)
-
-    def _constant_inputs(self, proto: onnx.NodeProto) -> bool:
-        return all(self._name(n) in self.constants for n in filter(None, proto.input))
 
     def _fold(self, proto: onnx.NodeProto, op: str, inputs: list[str], attributes: dict) -> None:
         """Compute a constant, for each batch size if it depends on that."""
@@ -302,7 +306,12 @@ class _Import:
 
 
 _PASSED = ("Cast", "CastLike", "Dropout", "Identity")
+_KNOWN = {"Constant", *_PASSED, *FOLDERS, *RULES}
 _LEAST_INPUTS = {"Conv": 2, "Gemm": 2, "MatMul": 2, "BatchNormalization": 5, "PRelu": 2, "Reshape": 2, "Unsqueeze": 2, "Pad": 2}
+
+
+def _located(error: ModelError, where: str) -> ModelError:
+    return ModelError(error.what, where=where, got=error.got, expected=error.expected, hint=error.hint)
 
 
 def _constant(attributes: dict) -> np.ndarray:

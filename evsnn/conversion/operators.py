@@ -55,11 +55,11 @@ def _clip(x, low=None, high=None):
 
 
 def _leaky_relu(x, *, alpha=0.01):
-    return np.where(x < 0, x * np.float32(alpha), x)
+    return _p_relu(x, np.float32(alpha))
 
 
 def _p_relu(x, slope):
-    return np.where(x < 0, x * slope, x)
+    return np.multiply(x, slope, where=x < 0, out=x.copy(order="K"))
 
 
 def _average_pool(x, *, kernel_shape, auto_pad="NOTSET", ceil_mode=0, count_include_pad=0, dilations=None, pads=None, strides=None):

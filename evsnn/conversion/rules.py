@@ -162,7 +162,8 @@ def _explicit(call: Call, kernel: tuple[int, ...]):
     call.attributes.pop("auto_pad", None)
     top, left, bottom, right = at.pads
     check_size((call.shape[0], call.shape[1] + top + bottom + at.overhang[0], call.shape[2] + left + right + at.overhang[1]))
-    call.attributes |= {"kernel_shape": at.kernel, "strides": at.stride, "pads": at.pads, "dilations": at.dilation}
+    call.attributes.setdefault("kernel_shape", at.kernel)
+    call.attributes |= {"strides": at.stride, "pads": at.pads, "dilations": at.dilation}
     return at
 
 
