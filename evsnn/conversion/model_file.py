@@ -266,4 +266,4 @@ def _external(proto: onnx.TensorProto, folder: str | None, n_bytes: int, where: 
 
 def _brief(error: Exception) -> str:
     """The first line of somebody else's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+    return printable((str(error).splitlines() or [type(error).__name__])[0][:120])

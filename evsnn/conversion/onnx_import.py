@@ -206,7 +206,10 @@ class _Import:
             if size is None or size < 1:
                 got = f"axis {len(sizes) - sizes[::-1].index(size) - 1} {repr(dim.dim_param)[:40] if dim.dim_param else 'of no size'}"
                 raise ModelError("has a dynamic axis beside the batch's", where=where, got=got, hint="export with that size fixed")
-        check_size(sizes[1:])
+        try:
+            check_size(sizes[1:])
+        except ModelError as error:
+            raise _located(error, where) from None
         self.shapes[value.name] = tuple(sizes[1:])
         fixed = sizes[0] is not None and sizes[0] > 0
         if fixed:
@@ -226,7 +229,7 @@ class _Import:
             except ModelError as error:
                 raise (_located(error, where) if error.where is None else error) from error.__cause__
             except _MISUSED as error:
-                got = f"{type(error).__name__}: {error}"[:120]
+                got = printable(f"{type(error).__name__}: {error}"[:120])
                 raise ModelError("cannot be computed", where=where, got=got, hint="is the model valid? onnx.checker.check_model tells") from error
 
     def _take(self, name: str, proto: onnx.NodeProto, where: str) -> None:
@@ -323,4 +326,4 @@ def _constant(attributes: dict) -> np.ndarray:
         return value
     if name in ("value_float", "value_floats", "value_int", "value_ints"):
         return np.array(value, np.float32 if "float" in name else np.int64)
-    raise ModelError("holds a constant that is no tensor of numbers", got=name[:40])
+    raise ModelError("holds a constant that is no tensor of numbers", got=repr(name)[:40])
