@@ -43,6 +43,10 @@ class EvsnnError(Exception):
             message += f". {hint[0].upper()}{hint[1:]}"
         super().__init__(message)
 
+    def at(self, where: str) -> EvsnnError:
+        """The same error with its place, for those who raised it without knowing that."""
+        return type(self)(self.what, where=where, got=self.got, expected=self.expected, hint=self.hint)
+
 
 class NetworkError(EvsnnError, ValueError):
     """A network that cannot be: a shape, a value or a connection."""

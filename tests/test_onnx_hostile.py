@@ -215,7 +215,7 @@ def test_inputs():
     add = [node("Add", "x z")]
     refused(model(add, (4,), inputs=[value("x", ["N", 4]), value("z", ["N", 4])]), "needs one input: got 2: 'x', 'z'")
     refused(model([node("Relu", "w")], (4,), W, inputs=[]), "needs one input: got none")
-    for dims, match in ((["N", "C"], "dynamic axis beside the batch's: got axis 1 'C'"), (["N", 3, None], "axis 2 of no size"), (["N"], "no axes but the batch's"), ([], "no axes"), (["N", 0], "dynamic")):
+    for dims, match in ((["N", "C"], "dynamic axis beside the batch's: got axis 1 named 'C'"), (["N", 3, None], "got axis 2. Export"), (["N"], "no axes but the batch's"), ([], "no axes"), (["N", 0], "dynamic")):
         refused(model([node("Relu", "x")], (4,), inputs=[value("x", dims)]), match)
     refused(model([node("Relu", "x")], (4,), inputs=[value("x", ["N", 1 << 20, 1 << 20])]), "too large")
     refused(model([node("Relu", "x")], (4,), inputs=[value("x", ["N", 4], TensorProto.INT64)]), "must be a tensor of floats")
@@ -342,7 +342,7 @@ def test_graphs_that_cannot_be():
     refused(model([node("Relu", "nothing")], (4,)), "needs one input|no earlier operator makes")
     refused(model([node("Add", "x later"), node("Relu", "x", "later")], (4,)), "no earlier operator makes: got 'later'")
     refused(model([node("Relu", "x"), node("Relu", "x")], (4,)), "made twice: got 'y'")
-    refused(model([node("Relu", "y", "x")], (4,)), "made twice")
+    refused(model([node("Relu", "x", "x")], (4,), out="x"), "made twice")
     refused(model([node("MaxPool", "x", "p i", kernel_shape=[2, 2]), node("Add", "p i")], (1, 4, 4)), "no operator's first output")
     proto = good()
     proto.graph.initializer.append(numpy_helper.from_array(W["w"], "w"))

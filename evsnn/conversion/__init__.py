@@ -2,6 +2,7 @@
 
 ``onnx_import``   model.onnx -> `Graph`
 ``model_file``    the file, its tensors and attributes, checked
+``boundary``      where the network in the file begins and ends
 ``upgrade``       older forms of operators into the newest
 ``folding``       operators on constants
 ``rules``         what an operator may do in a network that is converted, and its one form

@@ -13,19 +13,13 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ..errors import ModelError
+from .model_file import FLOATS, plain
 from .operators import OPERATORS
 
-__all__ = ["FOLDERS", "MAX_CONSTANT_BYTES", "fold", "plain"]
+__all__ = ["FOLDERS", "MAX_CONSTANT_BYTES", "fold"]
 
 MAX_CONSTANT_BYTES = 1 << 30
-_FLOATS, _INTEGERS, _BOOL = (1, 10, 11, 16), (2, 3, 4, 5, 6, 7, 12, 13), 9  # onnx.TensorProto.DataType
-
-
-def plain(values: np.ndarray) -> np.ndarray:
-    """`values` as float32, int64 or bool."""
-    if values.dtype.kind in "iu":
-        return values.astype(np.int64, copy=False)
-    return values if values.dtype.kind == "b" else values.astype(np.float32, copy=False)
+_INTEGERS, _BOOL = (2, 3, 4, 5, 6, 7, 12, 13), 9  # onnx.TensorProto.DataType
 
 
 def fold(op: str, values: list[np.ndarray | None], attributes: Mapping) -> np.ndarray:
@@ -102,7 +96,7 @@ def _slice(x, starts, ends, axes=None, steps=None):
 
 
 def _cast(x, *, to, saturate=1, round_mode="up"):
-    if to in _FLOATS:
+    if to in FLOATS:
         return x.astype(np.float32)
     if to == _BOOL:
         return x.astype(bool)

@@ -18,16 +18,17 @@ import numpy as np
 
 from ..console import printable
 from ..errors import MissingExtraError, ModelError
-from .folding import plain
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["MAX_MODEL_BYTES", "MAX_NODES", "ModelFile", "attributes_of", "open_model", "tensor"]
+__all__ = ["FLOATS", "MAX_MODEL_BYTES", "MAX_NODES", "ModelFile", "attributes_of", "open_model", "plain", "tensor"]
 
 MAX_MODEL_BYTES = (1 << 31) - 1
 """Protobuf's own limit. Larger models keep their tensors in files beside."""
 MAX_NODES = 100_000
+FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
+"""Of onnx.TensorProto.DataType: the types that are read as float32."""
 _OPSETS = (7, 28)
 _IR_VERSIONS = (3, 14)
 
@@ -237,6 +238,13 @@ def tensor(proto: onnx.TensorProto, folder: str | None, where: str) -> np.ndarra
         raise ModelError("is damaged", where=where, got=_brief(error)) from error
     with np.errstate(over="ignore"):
         return plain(values)
+
+
+def plain(values: np.ndarray) -> np.ndarray:
+    """`values` as float32, int64 or bool."""
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64, copy=False)
+    return values if values.dtype.kind == "b" else values.astype(np.float32, copy=False)
 
 
 def _external(proto: onnx.TensorProto, folder: str | None, n_bytes: int, where: str) -> bytes:

@@ -10,7 +10,7 @@ sizes. A rule then sees whether the batch stays what it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Set
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,10 @@ import numpy as np
 
 from ..console import printable
 from ..errors import ModelError
+from .boundary import find_input, find_output, nodes_to
 from .folding import FOLDERS, fold
 from .graph import Graph, Node
-from .model_file import ModelFile, attributes_of, open_model, tensor
+from .model_file import FLOATS, ModelFile, attributes_of, open_model, tensor
 from .operators import OPERATORS
 from .refusals import refusal
 from .rules import RULES, Call, Tensor, check_size
@@ -33,8 +34,6 @@ __all__ = ["MAX_WEIGHT_BYTES", "import_onnx"]
 
 MAX_WEIGHT_BYTES = 4 << 30
 """Of all constants together."""
-_BATCHES = (1_000_003, 999_983)  # primes: no other size is theirs by chance
-_FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}  # onnx.TensorProto.DataType
 _MISUSED = (ValueError, TypeError, IndexError, KeyError, AttributeError, ZeroDivisionError, OverflowError, MemoryError)
 
 
@@ -69,19 +68,23 @@ class _Import:
     """One walk over a file's nodes."""
 
     def __init__(self, file: ModelFile, output: str | None):
-        self.file, self.notes = file, []
+        self.file = file
+        self.notes: list[str] = []
         self.constants: dict[str, tuple[np.ndarray, ...]] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.renamed: dict[str, str] = {}
         self.nodes: list[Node] = []
         self.n_bytes = 0
-        makers = self._makers()
-        self.output = self._choose_output(output, makers)
-        wanted = self._wanted(makers)
-        read = {name for node in wanted for name in node.input}
+        self.output = find_output(file, output, self.notes)
+        nodes = nodes_to(file, self.output)
+        for node in nodes:
+            if node.domain not in ("", "ai.onnx") or node.op_type not in _KNOWN:
+                raise refusal(node.op_type, node.domain).at(self._where(node.name, node))
+        read = {name for node in nodes for name in node.input}
         self._read_initializers(read)
-        self.input, self.batches = self._read_input(read)
-        self._walk(wanted)
+        self.input, shape, self.batches = find_input(file, read, self.notes)
+        self.shapes[self.input] = shape
+        self._walk(nodes)
 
     def graph(self) -> Graph:
         """What was read."""
@@ -110,61 +113,14 @@ class _Import:
         """A tensor's name once operators that change nothing are gone."""
         return self.renamed.get(name, name)
 
-    def _makers(self) -> dict[str, tuple[int, onnx.NodeProto]]:
-        """The node that makes each tensor, and its place."""
-        graph = self.file.graph
-        if graph.sparse_initializer:
-            raise self._error("holds sparse weights, which are not read", got=repr(graph.sparse_initializer[0].values.name)[:80], hint="export dense weights")
-        makers: dict = {}
-        taken = {t.name for t in graph.initializer} | {v.name for v in graph.input}
-        for i, node in enumerate(graph.node):
-            for name in filter(None, node.output):
-                if name in makers or name in taken:
-                    raise self._error("is damaged: a tensor is made twice", got=repr(name)[:80])
-                makers[name] = i, node
-        return makers
-
-    def _choose_output(self, output: str | None, makers: dict) -> str:
-        if output is not None:
-            if output not in makers:
-                raise self._error("has no such tensor", got=repr(output)[:80], expected=f"one of {self._listed(v.name for v in self.file.graph.output)}")
-            return output
-        outputs = [v.name for v in self.file.graph.output]
-        scores = [v.name for v in self.file.graph.output if v.type.WhichOneof("value") == "tensor_type" and v.type.tensor_type.elem_type in _FLOATS]
-        if len(scores) != 1:
-            few = "export one output of float scores" + ("; from scikit-learn, with options={'zipmap': False}" if not scores else ", or name one: output=...")
-            raise self._error("has several outputs" if len(outputs) > 1 else "has no output of floats", got=self._listed(outputs), expected="one", hint=few)
-        if len(outputs) > 1:
-            self._note(f"left out the outputs that are no scores: {self._listed(o for o in outputs if o not in scores)}")
-        if scores[0] not in makers:
-            raise self._error("its output is made by no node", got=repr(scores[0])[:80])
-        return scores[0]
-
-    @staticmethod
-    def _listed(names: Iterable[str]) -> str:
-        names = list(names)
-        return ", ".join(repr(name)[:60] for name in names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-
-    def _wanted(self, makers: dict) -> list[onnx.NodeProto]:
-        """The nodes that lead to the output, in the file's order."""
-        wanted, waiting = {}, [self.output]
-        while waiting:
-            place, node = makers.get(waiting.pop(), (None, None))
-            if node is not None and place not in wanted:
-                wanted[place] = node
-                waiting.extend(node.input)
-        nodes = [wanted[place] for place in sorted(wanted)]
-        for node in nodes:
-            if node.domain not in ("", "ai.onnx") or node.op_type not in _KNOWN:
-                raise _located(refusal(node.op_type, node.domain), self._where(node.name, node))
-        return nodes
-
     def _where(self, name: str, node: onnx.NodeProto) -> str:
         """A node's place, for messages."""
         return printable(f"{self.file.name}:/{name.lstrip('/')[:80]} ({node.op_type[:40]})")
 
-    def _read_initializers(self, read: set[str]) -> None:
-        """The stored tensors among those `read`."""
+    def _read_initializers(self, read: Set[str]) -> None:
+        """The stored tensors among those that are `read`."""
+        if self.file.graph.sparse_initializer:
+            raise self._error("holds sparse weights, which are not read", got=repr(self.file.graph.sparse_initializer[0].values.name)[:80], hint="export dense weights")
         for proto in self.file.graph.initializer:
             if proto.name in self.constants:
                 raise self._error("is damaged: two tensors have one name", got=repr(proto.name)[:80])
@@ -178,47 +134,13 @@ class _Import:
         self.n_bytes += sum(value.nbytes for value in values)
         if self.n_bytes > MAX_WEIGHT_BYTES:
             raise self._error("has too many weights", expected=f"at most {MAX_WEIGHT_BYTES >> 30} GiB")
-        if data_type != 1 and data_type in _FLOATS:
-            self._note(f"weights of {_FLOATS[data_type]} are read as float32")
+        if data_type != 1 and data_type in FLOATS:
+            self._note(f"weights of {FLOATS[data_type]} are read as float32")
         self.constants[name] = values
 
-    def _read_input(self, read: set[str]) -> tuple[str, tuple[int, ...]]:
-        """The network's input, which is the only one among the tensors `read`, and the batch sizes to try."""
-        stored = {proto.name for proto in self.file.graph.initializer}
-        inputs = [value for value in self.file.graph.input if value.name not in stored and value.name in read]
-        if len(inputs) != 1:
-            hint = "export a model with one input; make the others constants" if inputs else "the model must depend on an input"
-            raise self._error("needs one input", got=f"{len(inputs)}: {self._listed(v.name for v in inputs)}" if inputs else "none", hint=hint)
-        (value,) = inputs
-        where = f"{self.file.name}: input {value.name!r:.60}"
-        kind = value.type.WhichOneof("value")
-        data_type = value.type.tensor_type.elem_type
-        if kind != "tensor_type" or data_type not in _FLOATS:
-            got = kind if kind != "tensor_type" else f"data type {data_type}"
-            raise ModelError("must be a tensor of floats", where=where, got=got, expected="float32", hint="export the float model, with the input's scaling outside")
-        if data_type != 1:
-            self._note(f"the input of {_FLOATS[data_type]} is read as float32")
-        dims = value.type.tensor_type.shape.dim
-        if len(dims) < 2:
-            raise ModelError("has no axes but the batch's", where=where, got=f"{len(dims)} axes", expected="(N, ...): the batch, then one sample's axes")
-        sizes = [dim.dim_value if dim.WhichOneof("value") == "dim_value" else None for dim in dims]
-        for dim, size in zip(dims[1:], sizes[1:]):
-            if size is None or size < 1:
-                got = f"axis {len(sizes) - sizes[::-1].index(size) - 1} {repr(dim.dim_param)[:40] if dim.dim_param else 'of no size'}"
-                raise ModelError("has a dynamic axis beside the batch's", where=where, got=got, hint="export with that size fixed")
-        try:
-            check_size(sizes[1:])
-        except ModelError as error:
-            raise _located(error, where) from None
-        self.shapes[value.name] = tuple(sizes[1:])
-        fixed = sizes[0] is not None and sizes[0] > 0
-        if fixed:
-            self._note(f"the file fixes the batch to {sizes[0]}; the network takes any")
-        return value.name, (sizes[0],) if fixed else _BATCHES
-
-    def _walk(self, wanted: list[onnx.NodeProto]) -> None:
+    def _walk(self, nodes: list[onnx.NodeProto]) -> None:
         names: set[str] = set()
-        for i, proto in enumerate(wanted):
+        for i, proto in enumerate(nodes):
             name = printable(proto.name) or f"{proto.op_type}_{i}"
             while name in names:
                 name = f"{name}_{i}"
@@ -227,7 +149,7 @@ class _Import:
             try:
                 self._take(name, proto, where)
             except ModelError as error:
-                raise (_located(error, where) if error.where is None else error) from error.__cause__
+                raise (error.at(where) if error.where is None else error) from error.__cause__
             except _MISUSED as error:
                 got = printable(f"{type(error).__name__}: {error}"[:120])
                 raise ModelError("cannot be computed", where=where, got=got, hint="is the model valid? onnx.checker.check_model tells") from error
@@ -274,7 +196,7 @@ class _Import:
             return
         if inputs[0] not in self.shapes:
             raise ModelError("its first input must depend on the network's input")
-        if op == "Cast" and attributes.get("to") not in _FLOATS:
+        if op == "Cast" and attributes.get("to") not in FLOATS:
             raise ModelError("casts to a type that is no float", got=f"type {attributes.get('to')}", hint="quantised models are not read: export the float model")
         if op == "Dropout" and len(inputs) > 2 and inputs[2] and any(v.any() for v in self.constants.get(inputs[2], (np.True_,))):
             raise ModelError("is a dropout in training mode", hint="call model.eval() before the export")
@@ -311,10 +233,6 @@ class _Import:
 _PASSED = ("Cast", "CastLike", "Dropout", "Identity")
 _KNOWN = {"Constant", *_PASSED, *FOLDERS, *RULES}
 _LEAST_INPUTS = {"Conv": 2, "Gemm": 2, "MatMul": 2, "BatchNormalization": 5, "PRelu": 2, "Reshape": 2, "Unsqueeze": 2, "Pad": 2}
-
-
-def _located(error: ModelError, where: str) -> ModelError:
-    return ModelError(error.what, where=where, got=error.got, expected=error.expected, hint=error.hint)
 
 
 def _constant(attributes: dict) -> np.ndarray:
