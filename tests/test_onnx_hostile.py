@@ -279,6 +279,7 @@ def test_operators_that_are_not_converted():
     for op, hint in (("Sigmoid", "Use Relu"), ("Tanh", "Use Relu"), ("Gelu", "Use Relu"), ("Erf", "Use Relu"), ("LSTM", "Recurrent"), ("Resize", "strided"), ("LayerNormalization", "Attention"), ("Det", "Build that part")):
         error = refused(model([helper.make_node(op, ["x"], ["y"], name="blocks/3/act")], (4,), opset=20), f"net:/blocks/3/act .{op}.: the operator is not converted")
         assert hint in str(error)
+    refused(model([helper.make_node("LSTM", ["x"], ["y"])], (4,)), "net:/LSTM_0 .LSTM.: the operator")
     refused(model([helper.make_node("FusedConv", ["x"], ["y"], domain="com.microsoft")], (4,)), "no operator of the ONNX standard: got 'FusedConv' of domain 'com.microsoft'")
 
 
@@ -302,6 +303,7 @@ def test_what_is_not_linear():
     [
         ("Conv", (2, 5), {}, {"w": np.ones((3, 2, 3), np.float32)}, "only 2-D convolutions"),
         ("Conv", (2, 5, 5), {}, {"w": np.ones((3, 4, 3, 3), np.float32)}, "do not fit: got 2 channels"),
+        ("Conv", (2, 5, 5), {}, {}, "lacks an input: got .*'x'.*, expected at least 2"),
         ("Conv", (2, 5, 5), {"group": 0}, {"w": np.ones((3, 2, 3, 3), np.float32)}, "do not fit"),
         ("Conv", (2, 5, 5), {"group": -1}, {"w": np.ones((3, 2, 3, 3), np.float32)}, "do not fit"),
         ("Conv", (2, 5, 5), {"strides": [0, 1]}, {"w": np.ones((3, 2, 3, 3), np.float32)}, "strides is not usable"),
@@ -317,8 +319,10 @@ def test_what_is_not_linear():
         ("AveragePool", (2, 5, 5), {"kernel_shape": [1 << 20, 1 << 20]}, {}, "kernel is too large"),
         ("AveragePool", (5,), {"kernel_shape": [1]}, {}, "only 2-D pools"),
         ("Gemm", (4,), {"transA": 1}, W, "across the samples"),
-        ("Gemm", (5,), {}, W, "cannot be computed"),
-        ("MatMul", (4,), {}, {"w": np.ones(4, np.float32)}, "must be a matrix"),
+        ("Gemm", (5,), {}, W, r"do not fit its input: got weights \(4, 3\), expected a matrix for 5 inputs"),
+        ("Gemm", (4,), {"transB": 1}, W, "do not fit its input"),
+        ("MatMul", (2, 3), {}, W, "do not fit its input"),
+        ("MatMul", (4,), {}, {"w": np.ones(4, np.float32)}, "do not fit its input"),
         ("BatchNormalization", (4,), {}, dict.fromkeys("abcd", np.ones(3, np.float32)), "do not fit its input"),
         ("PRelu", (4,), {}, {"w": np.ones((5, 4), np.float32)}, "batch|slopes"),
         ("Pad", (4,), {"mode": "reflect"}, {"w": np.array([0, 1, 0, 1])}, "only constant padding"),

@@ -209,6 +209,12 @@ def test_clips_that_limit_nothing_have_no_limits():
     assert [n.inputs for n in graph.nodes] == [("x", "low"), ("a",), ("b",)]
 
 
+def test_new_constants_take_no_names():
+    """An attribute becomes an input, whose name may be taken by a weight."""
+    proto = model([node("Clip", "x", "c", min=0.0, max=1.0), node("Add", "c Clip_0/1", "a"), node("Mul", "a Clip_0/1'")], (4,), {"Clip_0/1": np.float32(7), "Clip_0/1'": np.float32(3)}, opset=9)
+    check(proto, (4,), "Clip Add Mul")
+
+
 @pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
 def test_rounding_up_becomes_padding(op):
     graph = check(model([node(op, "x", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)], (2, 8, 7)), (2, 8, 7), op)

@@ -75,12 +75,13 @@ class _Import:
         self.renamed: dict[str, str] = {}
         self.nodes: list[Node] = []
         self.n_bytes = 0
+        self.taken = {name for node in file.graph.node for name in (*node.input, *node.output)}
         self.output = find_output(file, output, self.notes)
-        nodes = nodes_to(file, self.output)
-        for node in nodes:
+        nodes = _named(nodes_to(file, self.output))
+        for name, node in nodes.items():
             if node.domain not in ("", "ai.onnx") or node.op_type not in _KNOWN:
-                raise refusal(node.op_type, node.domain).at(self._where(node.name, node))
-        read = {name for node in nodes for name in node.input}
+                raise refusal(node.op_type, node.domain).at(self._where(name, node))
+        read = {name for node in nodes.values() for name in node.input}
         self._read_initializers(read)
         self.input, shape, self.batches = find_input(file, read, self.notes)
         self.shapes[self.input] = shape
@@ -138,13 +139,16 @@ class _Import:
             self._note(f"weights of {FLOATS[data_type]} are read as float32")
         self.constants[name] = values
 
-    def _walk(self, nodes: list[onnx.NodeProto]) -> None:
-        names: set[str] = set()
-        for i, proto in enumerate(nodes):
-            name = printable(proto.name) or f"{proto.op_type}_{i}"
-            while name in names:
-                name = f"{name}_{i}"
-            names.add(name)
+    def _add(self, name: str, value: np.ndarray) -> str:
+        """Store a constant that is not in the file, and give the name it gets: like `name`, and nobody else's."""
+        while name in self.taken:
+            name += "'"
+        self.taken.add(name)
+        self._keep(name, (value,))
+        return name
+
+    def _walk(self, nodes: dict[str, onnx.NodeProto]) -> None:
+        for name, proto in nodes.items():
             where = self._where(name, proto)
             try:
                 self._take(name, proto, where)
@@ -169,8 +173,7 @@ class _Import:
         attributes, moved = upgrade(op, attributes, self.file.opset, None if shape is None else 1 + len(shape), None if shape is None else (0, *shape))
         for position, value in moved.items():
             inputs += [""] * (position + 1 - len(inputs))
-            inputs[position] = f"{name}/{position}"
-            self._keep(inputs[position], (value,))
+            inputs[position] = self._add(f"{name}/{position}", value)
         if op in ("Shape", "Size") and shape is not None:
             return self._keep(proto.output[0], tuple(fold(op, [np.broadcast_to(np.float32(0), (n, *shape))], attributes) for n in self.batches))
         if all(n in self.constants for n in filter(None, inputs)):
@@ -205,7 +208,9 @@ class _Import:
     def _operator(self, name: str, proto: onnx.NodeProto, inputs: list[str], attributes: dict) -> None:
         """An operator that depends on the network's input: its rule, then its shape."""
         op = proto.op_type
-        inputs = inputs + [""] * (_LEAST_INPUTS.get(op, 1) - len(inputs))
+        needed = _NEEDED.get(op, 1)
+        if len(inputs) < needed or not all(inputs[:needed]):
+            raise ModelError("lacks an input", got=[repr(n)[:40] for n in inputs], expected=f"at least {needed}")
         tensors = [Tensor(self.shapes.get(n), self.constants.get(n, ())) if n else None for n in inputs]
         for n in filter(None, inputs):
             for value in self.constants.get(n, ()):
@@ -216,9 +221,7 @@ class _Import:
         RULES[op](call)
         inputs += [""] * (len(call.tensors) - len(inputs))
         for position, value in call.replaced.items():
-            inputs[position] = "" if value is None else f"{name}/{op} {position}"
-            if value is not None:
-                self._keep(inputs[position], (value,))
+            inputs[position] = "" if value is None else self._add(f"{name}/{position}", value)
         while not inputs[-1]:
             inputs.pop()
         operands = [self.constants[n][0] if n in self.constants else np.zeros((1, *self.shapes[n]), np.float32) if n else None for n in inputs]
@@ -232,7 +235,18 @@ class _Import:
 
 _PASSED = ("Cast", "CastLike", "Dropout", "Identity")
 _KNOWN = {"Constant", *_PASSED, *FOLDERS, *RULES}
-_LEAST_INPUTS = {"Conv": 2, "Gemm": 2, "MatMul": 2, "BatchNormalization": 5, "PRelu": 2, "Reshape": 2, "Unsqueeze": 2, "Pad": 2}
+_NEEDED = {"Conv": 2, "Gemm": 2, "MatMul": 2, "BatchNormalization": 5, "PRelu": 2, "Reshape": 2, "Unsqueeze": 2, "Pad": 2}
+
+
+def _named(nodes: list[onnx.NodeProto]) -> dict[str, onnx.NodeProto]:
+    """Nodes by their names, which become different from each other and printable."""
+    named: dict = {}
+    for i, node in enumerate(nodes):
+        name = printable(node.name) or f"{node.op_type}_{i}"
+        while name in named:
+            name = f"{name}_{i}"
+        named[name] = node
+    return named
 
 
 def _constant(attributes: dict) -> np.ndarray:

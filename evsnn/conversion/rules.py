@@ -112,7 +112,7 @@ class Call:
 def _first_only(call: Call) -> None:
     """The first input is a tensor, all others are constants."""
     if call.tensors[0] is None or call.tensors[0].shape is None:
-        raise ModelError("its first input must depend on the network's input", hint="such products of a constant with a tensor are not converted")
+        raise ModelError("its first input must depend on the network's input", got="a constant", hint="let tensors come first and weights second")
     for position in range(1, len(call.tensors)):
         call.constant(position)
 
@@ -140,7 +140,7 @@ def _one_tensor(call: Call) -> None:
 def _divide(call: Call) -> None:
     _one_tensor(call)
     if call.tensors[0].shape is None:
-        raise ModelError("divides by a tensor that depends on the network's input", hint="this is not linear, and not converted")
+        raise ModelError("divides by a tensor that depends on the network's input", expected="a constant", hint="use a network that is linear between its ReLUs")
 
 
 def _conv(call: Call) -> None:
@@ -187,16 +187,23 @@ def _gemm(call: Call) -> None:
     c = call.constant(2)
     if c is not None and (c.ndim > 2 or (c.ndim == 2 and c.shape[0] != 1)):
         raise ModelError("adds different numbers to the samples of a batch", got=f"C of shape {c.shape}", expected="(1, n_out) or (n_out,)")
-    check_size(call.constant(1).shape)
+    _matrix(call, bool(call.attributes.get("transB", 0)))
+
+
+def _matrix(call: Call, transposed: bool = False) -> None:
+    """The weights are a matrix that fits the input's last axis."""
+    shape = call.constant(1).shape
+    n_in, n_out = (shape[::-1] if transposed else shape) if len(shape) == 2 else (None, None)
+    if n_in != call.shape[-1]:
+        raise ModelError("its weights do not fit its input", got=f"weights {shape}", expected=f"a matrix for {call.shape[-1]} inputs")
+    check_size((*call.shape[:-1], n_out))
 
 
 def _matmul(call: Call) -> None:
     if all(t.shape is not None for t in call.tensors):
         raise ModelError("multiplies two tensors that both depend on the network's input", hint="attention is not converted: only weights that are constants")
     _first_only(call)
-    if call.constant(1).ndim != 2 or call.rank < 2:
-        raise ModelError("its weights must be a matrix", got=f"shape {call.constant(1).shape}", expected="(n_in, n_out)")
-    check_size((*call.shape[:-1], call.constant(1).shape[1]))
+    _matrix(call)
 
 
 def _batch_norm(call: Call) -> None:
@@ -204,7 +211,7 @@ def _batch_norm(call: Call) -> None:
     if call.attributes.get("training_mode", 0):
         raise ModelError("is a batch norm in training mode", hint="call model.eval() before the export")
     shapes = [call.constant(i).shape for i in range(1, 5)]
-    if call.rank < 2 or any(shape != call.shape[:1] for shape in shapes):
+    if any(shape != call.shape[:1] for shape in shapes):
         raise ModelError("its parameters do not fit its input", got=shapes, expected=f"{call.shape[:1]} each")
     call.attributes.pop("training_mode", None)
     call.attributes.pop("momentum", None)
@@ -240,7 +247,7 @@ def _reduce(call: Call) -> None:
 
 def _concat(call: Call) -> None:
     if any(t.shape is None for t in call.tensors):
-        raise ModelError("joins a constant to a tensor", hint="this is not converted: let all its inputs depend on the network's input")
+        raise ModelError("joins a constant to a tensor", expected="inputs that all depend on the network's input")
     call.attributes["axis"] = axis = call.axis(call.attributes["axis"])
     check_size([sum(t.shape[i] for t in call.tensors) if i == axis - 1 else size for i, size in enumerate(call.shape)])
 
