@@ -294,6 +294,9 @@ def test_what_is_not_linear():
     refused(model([node("Relu", "x", "r"), node("Max", "r x")], (4,)), "not linear")
     refused(model([node("Div", "w x")], (4,), {"w": np.ones(4, np.float32)}), "divides by a tensor")
     refused(model([node("Relu", "x", "r"), node("MatMul", "r x")], (4, 4)), "Attention is not converted")
+    refused(model([node("Relu", "x", "r"), node("Concat", "r w", axis=1)], (4,), {"w": np.ones((1, 4), np.float32)}), "joins a constant")
+    refused(model([node("Softmax", "x", axis=1)], (4, 4), opset=11), "several axes at once")
+    refused(model([node("BatchNormalization", "x a b c d", spatial=0)], (4,), dict.fromkeys("abcd", np.ones(4, np.float32)), opset=8), "batch norm per element")
     refused(model([node("MatMul", "w x")], (4, 4), {"w": np.ones((1, 4, 4), np.float32)}), "first input must depend")
     refused(model([node("Conv", "w x")], (2, 3, 3), {"w": np.ones((1, 2, 5, 5), np.float32)}), "first input must depend")
 
@@ -329,6 +332,11 @@ def test_what_is_not_linear():
         ("Pad", (4,), {}, {"w": np.array([0, 1 << 40, 0, 0])}, "too large"),
         ("Clip", (4,), {}, {"w": np.ones(4, np.float32)}, "single numbers"),
         ("GlobalAveragePool", (4,), {}, {}, "over space"),
+        ("ReduceMean", (4,), {"keepdims": 1, "noop_with_empty_axes": 0}, {"w": np.array([2])}, "axis that is not there|cannot be computed"),
+        ("Flatten", (4,), {"axis": 5}, {}, "axis that is not there"),
+        ("Transpose", (4,), {"perm": [0, 0]}, {}, "no permutation"),
+        ("Pad", (4,), {}, {"w": np.array([0, 1])}, "do not fit its axes"),
+        ("BatchNormalization", (4,), {}, dict.fromkeys("ab", np.ones(4, np.float32)), "lacks an input"),
         ("Cast", (4,), {"to": TensorProto.INT8}, {}, "casts to a type that is no float"),
     ],
 )

@@ -114,7 +114,7 @@ def _div(a, b):
 
 
 def _pow(x, exponent):
-    return np.power(x, exponent.astype(np.float32) if x.dtype.kind == "f" else exponent)
+    return np.power(x, exponent).astype(x.dtype)
 
 
 def _reduce(reduce: Callable) -> Callable:
