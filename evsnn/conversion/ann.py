@@ -6,14 +6,19 @@ nothing yet; balancing sets them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..layers import IF, Add, AvgPool2d, Concat, Conv2d, Input, Layer, Linear, MaxPool2d, Readout
 from ..network import Network
+from .dense import conv2d
+from .operators import OPERATORS
 
-__all__ = ["Ann"]
+__all__ = ["Ann", "forward"]
+
+Observer = Callable[[str, np.ndarray, np.ndarray], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +36,89 @@ class Ann:
         where a batch norm stood before the ReLU. For thresholds without data.
     notes : tuple of str
         What importing and folding did, for people.
+    input_shape : tuple of int
+        The source model's own input, without the batch; (): the network's.
+    input_layout : tuple of int
+        Axes of `input_shape` in the order the network reads them, (2, 0, 1) for channels last; (): as they are.
+    output : str
+        The graph's tensor that the readout equals; not the graph's output where a Softmax was left out.
     """
 
     network: Network
     clips: Mapping[str, np.ndarray] = field(default_factory=dict)
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    input_shape: tuple[int, ...] = ()
+    input_layout: tuple[int, ...] = ()
+    output: str = ""
+
+    def arranged(self, images: np.ndarray) -> np.ndarray:
+        """Samples (n, *input_shape) of the source model as the network reads them, (n, *network.input_shape)."""
+        if self.input_layout:
+            images = images.transpose(0, *(1 + axis for axis in self.input_layout))
+        return images.reshape(len(images), *self.network.input_shape)
+
+
+def forward(ann: Ann, images: np.ndarray, batch: int = 64, observe: Observer | None = None) -> np.ndarray:
+    """The ANN's scores.
+
+    Parameters
+    ----------
+    ann : Ann
+    images : (n, *network.input_shape)
+        See `Ann.arranged`.
+    batch : int
+        Samples at a time; activations of that many are held, each until its last reader is done.
+    observe : callable, optional
+        ``observe(name, current, activation)`` for each `IF` and batch: float32 arrays (batch, *shape)
+        before and after the ReLU, read-only by agreement; for the readout, its scores twice.
+
+    Returns
+    -------
+    (n, n_classes) float32
+    """
+    scores = np.empty((len(images), ann.network.n_classes), np.float32)
+    for start in range(0, len(images), batch):
+        scores[start : start + batch] = _batch(ann, np.asarray(images[start : start + batch], np.float32), observe)
+    return scores
+
+
+def _batch(ann: Ann, images: np.ndarray, observe: Observer | None) -> np.ndarray:
+    layers = ann.network.layers
+    last = {name: i for i, layer in enumerate(layers) for name in layer.inputs}
+    values = {}
+    for i, layer in enumerate(layers):
+        inputs = [values[name] for name in layer.inputs]
+        value = images if isinstance(layer, Input) else _computed(layer, inputs, ann.clips.get(layer.name))
+        if observe is not None and isinstance(layer, (IF, Readout)):
+            observe(layer.name, inputs[0], value)
+        values[layer.name] = value
+        for name in layer.inputs:
+            if last[name] == i:
+                values.pop(name, None)
+    return value
+
+
+def _computed(layer: Layer, inputs: list[np.ndarray], clip: np.ndarray | None) -> np.ndarray:
+    """What a layer of the ANN makes of its inputs, (batch, ...) each."""
+    x = inputs[0]
+    if isinstance(layer, Conv2d):
+        return conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+    if isinstance(layer, Linear):
+        return x @ layer.weight.T if layer.bias is None else x @ layer.weight.T + layer.bias
+    if isinstance(layer, IF):
+        limit = None if clip is None else np.asarray(clip, np.float32).reshape(-1, *(1,) * (x.ndim - 2))
+        return np.clip(x, np.float32(0), limit)
+    if isinstance(layer, AvgPool2d):
+        kernel, stride, padding = layer.window(x.shape[1:])
+        return OPERATORS["AveragePool"](x, kernel_shape=kernel, strides=stride, pads=padding, count_include_pad=1)
+    if isinstance(layer, MaxPool2d):
+        return OPERATORS["MaxPool"](x, kernel_shape=layer.kernel, strides=layer.stride, pads=layer.padding)
+    if isinstance(layer, Concat):
+        return np.concatenate(inputs, axis=1)
+    if isinstance(layer, Add):
+        total = x.copy() if len(inputs) > 1 else x
+        for other in inputs[1:]:
+            total += other
+        return total
+    return x.reshape(len(x), -1)  # Flatten, Readout
