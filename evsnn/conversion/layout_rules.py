@@ -73,6 +73,7 @@ def _axes(node: Node, rank: int) -> tuple[int, ...]:
 
 def _reshape(state: State, node: Node) -> Value:
     value, shape = state.value(node), state.shape(node)
+    value.unpadded()
     if math.prod(shape) != math.prod(value.shape):
         raise refusal(node, "it mixes the batch with other axes", got=f"{value.shape} to {shape} a sample")
     return value.reshaped(shape)

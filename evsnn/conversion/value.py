@@ -62,7 +62,7 @@ class Value:
         return replace(self, parts=tuple(parts))
 
     def reshaped(self, shape: tuple[int, ...]) -> Value:
-        self.unpadded()
+        """In another shape of as many elements; there is no padding."""
         return replace(self, shape=shape, index=None if self.index is None else self.index.reshape(shape))
 
     def transposed(self, axes: tuple[int, ...]) -> Value:
