@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
 
 pytest.importorskip("onnx")
@@ -11,6 +12,10 @@ pytest.importorskip("onnxruntime")
 
 import onnx
 from test_lowering import kinds, lowered
+
+from evsnn.conversion.ann import forward
+from evsnn.conversion.lowering import lower_graph
+from evsnn.conversion.onnx_import import import_onnx
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's exporters announce their successors
 
@@ -143,3 +148,14 @@ def test_torch_models(torch, name, dynamo):
     ((model, shape),) = [(model, shape) for n, model, shape in networks(torch.nn) if n == name]
     ann = lowered(exported(torch, model, shape, dynamo), n=2)
     assert sum(kinds(ann).count(kind) for kind in ("conv2d", "linear")) >= 3
+
+
+def test_sklearn_models():
+    neural = pytest.importorskip("sklearn.neural_network")
+    to_onnx = pytest.importorskip("skl2onnx").to_onnx
+    x = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    labels = np.digitize(x[:, 0] * 2 + x[:, 1] ** 2, [0, 1])
+    model = neural.MLPClassifier((12, 8), max_iter=50, random_state=0).fit(x, labels)
+    ann = lower_graph(import_onnx(to_onnx(model, x[:1], options={"zipmap": False}, target_opset=17)))
+    assert kinds(ann).count("if") == 2
+    np.testing.assert_array_equal(forward(ann, x).argmax(1), model.predict(x))
