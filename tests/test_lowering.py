@@ -445,7 +445,8 @@ REFUSED = {
     "mean over channels": (lambda m: m.op("ReduceMean", m.op("Relu", m.conv("x", 3, 5)), axes=[1]), "mean over channels"),
     "transposed map": (lambda m: m.conv(m.op("Transpose", m.op("Relu", m.conv("x", 3, 5)), perm=[0, 1, 3, 2]), 5, 4), "not in (channel, y, x) order"),
     "map of another shape": (lambda m: m.conv(m.op("Reshape", m.op("Relu", m.conv("x", 3, 5)), np.array([0, 20, 2, 2])), 20, 4, 1), "not in (channel, y, x) order"),
-    "softmax in the middle": (lambda m: m.op("Softmax", m.conv("x", 3, 5), axis=1), "'/softmax1' (Softmax)"),
+    "softmax over space": (lambda m: m.op("Softmax", m.conv("x", 3, 4, 6), axis=3), "does not run over all scores"),
+    "softmax in the middle": (lambda m: m.op("Softmax", m.conv("x", 3, 4, 6), axis=1), "'/softmax1' (Softmax): it stands before"),
 }  # fmt: skip
 
 

@@ -43,7 +43,8 @@ class Assembly:
         self.clips: dict[str, np.ndarray] = {}
         self.moments: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.notes: dict[str, None] = {}  # ordered, each once
-        self._made: dict[tuple, object] = {}
+        self._taken: set[str] = set()
+        self._made: dict[tuple, Signal | str] = {}
         self._split: dict[int, tuple[Expression, Expression]] = {}  # keyed by id; the first of the pair keeps it valid
         shape = input_shape if len(input_shape) == 3 else (input_shape[0], 1, 1)
         self.input = Signal(self._add(Input(input_shape, name="input")), shape, vector=len(input_shape) == 1, spiking=False)
@@ -274,14 +275,14 @@ class Assembly:
 
     def _add(self, layer: Layer) -> str:
         self.layers.append(layer)
+        self._taken.add(layer.name)
         return layer.name
 
     def _name(self, name: str) -> str:
         """A name that layers may have, like `name`, not yet taken."""
         base = re.sub(r"[^!-~]+", "_", name)[:112] or "layer"
-        taken = {layer.name for layer in self.layers}
         unique, count = base, 1
-        while unique in taken:
+        while unique in self._taken:
             count += 1
             unique = f"{base}.{count}"
         return unique

@@ -37,9 +37,7 @@ def _batch_norm(state: State, node: Node) -> Value:
     out = []
     for part, scale, shift, centre, spread in zip(value.parts, *constants):
         part = _affine(state, node, part, scale, shift)
-        inner = part.inner if isinstance(part, Pending) else part
-        inner = replace(inner, moments=(centre, spread))
-        out.append(replace(part, inner=inner) if isinstance(part, Pending) else inner)
+        out.append(replace(part, moments=(centre, spread)) if isinstance(part, Expression) else part)  # a pool stands between a Pending's ReLU and this norm
     return value.with_parts(out)
 
 

@@ -117,6 +117,9 @@ def _pad(state: State, node: Node) -> Value:
 
 def _scores(state: State, node: Node) -> Value:
     """Left out at the end: the largest score stays the largest."""
+    shape = state.shape(node)
+    if shape[int(node.attributes.get("axis", -1)) % (len(shape) + 1) - 1] != math.prod(shape):
+        raise refusal(node, "it does not run over all scores", got=f"axis {node.attributes.get('axis', -1)} of {('N', *shape)}", expected="the axis of the classes")
     name = node.outputs[0]
     while name != state.graph.output:
         followers = [n for n in state.graph.nodes if name in n.inputs]

@@ -49,8 +49,13 @@ def lower_graph(graph: Graph, *, max_pool: str = "spiking") -> Ann:
     """
     if max_pool not in MAX_POOLS:
         raise ModelError("unknown treatment of max pools", got=repr(max_pool), expected=" or ".join(MAX_POOLS))
+    with np.errstate(all="ignore"):  # what is not finite, a layer refuses
+        return _lower(graph, max_pool == "average")
+
+
+def _lower(graph: Graph, average: bool) -> Ann:
     shape, positions = layout_rules.input_layout(graph)
-    state = State(graph, shape, average=max_pool == "average")
+    state = State(graph, shape, average)
     own = graph.shapes[graph.input]
     index = np.empty(positions.size, np.int64)
     index[positions.ravel()] = np.arange(positions.size)
@@ -65,7 +70,10 @@ def lower_graph(graph: Graph, *, max_pool: str = "spiking") -> Ann:
     where = f"output {graph.output!r}"[:140]
     if output.index is not None or any(output.padding):
         raise ModelError("the scores are moved after they are computed", where=where, hint="leave out the Transpose or Pad at the end")
-    network = state.assembly.finish(state.whole(output, where))
+    try:
+        network = state.assembly.finish(state.whole(output, graph.output))
+    except NetworkError as error:
+        raise ModelError(error.what, where=error.where, got=error.got, expected=error.expected, hint=error.hint) from error
     return Ann(
         network,
         clips={name: clip for name, clip in state.assembly.clips.items() if name in network.by_name},
@@ -89,7 +97,7 @@ def _lowered(state: State, node: Node) -> Value:
         if not any(value.padding) and value.shape != expected:
             raise refusal(node, "its output is not of the shape that the file says", got=value.shape, expected=expected)
     except LayoutError as error:
-        raise refusal(node, str(error), hint="see the notes on layouts in docs, or reorder the model") from error
+        raise refusal(node, str(error), hint="keep maps as (N, channels, height, width) between layers") from error
     except (NetworkError, ModelError) as error:
         if isinstance(error, ModelError) and error.where:
             raise
