@@ -393,7 +393,7 @@ def test_the_border_of_a_constant_is_exact_in_spikes():
     np.testing.assert_array_equal(border[1].spikes[0, :, 0], np.broadcast_to(1 - inside, (4, 8, 5)))
 
 
-@pytest.mark.parametrize(("arithmetic", "n_steps", "error"), [("float32", 1024, 0.01), ("int8", 128, 0.1)])
+@pytest.mark.parametrize(("arithmetic", "n_steps", "error"), [("float32", 128, 0.01), ("int8", 64, 0.1)])
 def test_spikes_come_to_the_same_scores(arithmetic, n_steps, error):
     """A LeakyRelu, a norm before a padded convolution, a sum without a ReLU, scores of spikes."""
     m = OnnxModel((3, 6, 6))
@@ -407,6 +407,24 @@ def test_spikes_come_to_the_same_scores(arithmetic, n_steps, error):
     network, scores = spiking(ann, images)
     outputs = simulate(network.replace(input_range=(-5, 5)), images, n_steps=n_steps, arithmetic=arithmetic).outputs
     assert np.abs(outputs - scores).max() < error * np.abs(scores).max()
+
+
+def test_what_is_observed():
+    m = OnnxModel((3, 6, 6))
+    x = m.op("Relu", m.conv("x", 3, 4))
+    x = m.op("Clip", m.op("Add", m.conv(x, 4, 4, 1), x), np.float32(0), np.float32(0.4))
+    ann = lowered(m.model(m.head(x, 64)))
+    images = np.random.default_rng(3).normal(size=(5, 3, 6, 6)).astype(np.float32)
+    seen = []
+    scores = forward(ann, images, batch=2, observe=lambda *what: seen.append(what))
+    assert [name for name, _, _ in seen] == ["/relu1", "/clip4", "readout"] * 3
+    for name, current, activation in seen:
+        limit = {"/relu1": np.inf, "/clip4": np.float32(0.4)}.get(name)
+        np.testing.assert_array_equal(activation, current if limit is None else np.clip(current, 0, limit))
+    np.testing.assert_array_equal(np.concatenate([activation for name, _, activation in seen if name == "readout"]), scores)
+    first, second = seen[0][2], seen[1][1]
+    want = np.einsum("oc,ncyx->noyx", ann.network.layers[3].weight[:, :, 0, 0], first) + ann.network.layers[3].bias[:, None, None] + first
+    np.testing.assert_allclose(second, want, rtol=1e-4, atol=1e-5)
 
 
 # What is refused

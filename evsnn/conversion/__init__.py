@@ -11,6 +11,9 @@
 ``dense``         convolution as matrix products
 ``windows``       where windows of convolutions and pools lie
 ``evaluate``      the source ANN's forward pass over a `Graph`
-``lowering``      `Graph` -> `Ann`: everything linear folded into evsnn's layers
+``lowering``      `Graph` -> `Ann`: everything linear folded into evsnn's layers, by the rules of
+                  ``weighted_rules``, ``elementwise_rules``, ``pooling_rules`` and ``layout_rules``
+``value``         a tensor while it is lowered: ``expression`` (sums of convolutions, each a ``kernel``)
+                  and where its elements lie; ``state`` holds them, ``assembly`` the layers made so far
 ``ann``           `Ann`, and its forward pass
 """
