@@ -213,6 +213,45 @@ def test_global_max_pool_and_norm_before_a_max_pool():
     lowered(m.model(m.head(x, 6)))
 
 
+def test_max_pools_in_a_row():
+    m = OnnxModel((3, 14, 14))
+    x = m.op("MaxPool", m.conv("x", 3, 4), kernel_shape=[1, 1])
+    x = m.op("MaxPool", m.op("MaxPool", x, kernel_shape=[2, 2]), kernel_shape=[2, 1], strides=[2, 1])
+    x = m.op("AveragePool", m.op("Min", m.op("Relu", x), np.float32(0.9)), kernel_shape=[2, 2])
+    x = m.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    ann = lowered(m.model(m.head(x, 40)))
+    assert kinds(ann)[1:9] == ["conv2d", "if", "maxpool2d", "maxpool2d", "if", "avgpool2d", "if", "maxpool2d"]
+
+
+def test_an_upper_limit_around_a_max_pool():
+    m = OnnxModel((3, 8, 8))
+    x = m.op("Min", m.op("MaxPool", m.op("Min", m.conv("x", 3, 4), np.float32(0.8)), kernel_shape=[2, 2]), np.float32(0.5))
+    ann = lowered(m.model(m.head(m.op("Max", x, np.float32(0)), 100)))
+    assert list(ann.clips.values()) == [0.5]
+
+
+@pytest.mark.parametrize("behind", ["conv", "LeakyRelu", "negative", "depth"])
+def test_linear_max_pools_become_averages(behind):
+    m = OnnxModel((3, 8, 8))
+    x = m.op("MaxPool", m.conv("x", 3, 4), kernel_shape=[2, 2], strides=[2, 2])
+    y = m.op("AveragePool", m.op("Relu", m.conv("x", 3, 4)) if behind == "depth" else m.conv("x", 3, 4), kernel_shape=[2, 2], strides=[2, 2])
+    if behind == "conv":
+        x, y = m.conv(x, 4, 4, 1), m.conv(y, 4, 4, 1)
+    elif behind == "LeakyRelu":
+        x, y = (m.op("LeakyRelu", name) for name in (x, y))
+    elif behind == "negative":
+        x, y = (m.op("Mul", name, np.float32(-2)) for name in (x, y))
+    else:
+        x, y = m.op("GlobalMaxPool", m.op("Relu", x)), m.op("GlobalAveragePool", y)
+    n = 4 if behind == "depth" else 36
+    one, other = (import_onnx(m.model(m.head(name, n))) for name in (x, y))
+    constants = dict(zip(other.constants, one.constants.values()))  # the same weights under the other's names
+    assert [v.shape for v in constants.values()] == [v.shape for v in other.constants.values()]
+    images = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    got = forward(lower_graph(one, max_pool="average"), images)
+    assert close(got, evaluate(dataclasses.replace(other, constants=constants), images))
+
+
 def test_max_pool_as_average_pool():
     m = OnnxModel((3, 8, 8))
     x = m.op("Relu", m.op("MaxPool", m.conv("x", 3, 5, pads=[1, 1, 1, 1]), kernel_shape=[2, 2], strides=[2, 2]))
@@ -327,6 +366,24 @@ def test_concatenation_of_everything():
     lowered(m.model(m.gemm(w, 56 + 14, 10)))
 
 
+def test_sums_of_concatenations():
+    m = OnnxModel((3, 6, 6))
+    a, b = m.op("Relu", m.conv("x", 3, 4)), m.op("LeakyRelu", m.conv("x", 3, 2))
+    x = m.op("Add", m.op("Concat", a, b, axis=1), m.conv("x", 3, 6))
+    y = m.op("Add", m.op("Concat", b, a, axis=1), m.op("Concat", b, a, axis=1))
+    x = m.op("Relu", m.op("Sum", x, y, m.op("Min", m.op("Relu", m.conv("x", 3, 6)), np.float32(0.5))))
+    x = m.op("Clip", x, np.float32(-1), np.float32(2))
+    lowered(m.model(m.head(x, 96)))
+
+
+def test_neurons_for_both_signs_are_shared():
+    m = OnnxModel((3, 6, 6))
+    x = m.conv("x", 3, 4, pads=[1, 1, 1, 1])
+    a, b = (m.op("Relu", m.conv(x, 4, 5, pads=[1, 1, 1, 1])) for _ in range(2))
+    ann = lowered(m.model(m.head(m.op("Add", m.op("Add", a, b), m.conv(x, 4, 5, 1)), 180)))
+    assert kinds(ann).count("if") == 3
+
+
 def test_scores_of_spikes_and_of_several_branches():
     m = OnnxModel((3, 6, 6))
     a = m.op("GlobalAveragePool", m.op("Relu", m.conv("x", 3, 4)))
@@ -352,11 +409,60 @@ def test_channels_last_input_and_flatten():
     assert ann.input_layout == (2, 0, 1) and ann.input_shape == (6, 7, 3) and ann.network.input_shape == (3, 6, 7)
 
 
+def test_means_of_flattened_and_of_channels_last_maps():
+    m = OnnxModel((3, 6, 6))
+    x = m.op("Relu", m.conv("x", 3, 5))
+    a = m.op("ReduceMean", m.op("Reshape", x, np.array([0, 5, -1])), axes=[2], keepdims=0)
+    b = m.op("ReduceMean", m.op("Transpose", x, perm=[0, 2, 3, 1]), axes=[1, 2], keepdims=0)
+    lowered(m.model(m.op("Gemm", m.op("Concat", a, b, axis=1), m.floats(10, 4))))
+
+
+def test_an_input_read_twice():
+    m = OnnxModel((5, 6, 3))
+    a = m.op("Relu", m.gemm(m.op("Flatten", "x"), 90, 8))
+    b = m.op("Relu", m.conv(m.op("Transpose", "x", perm=[0, 3, 1, 2]), 3, 2))
+    y = m.op("Concat", a, m.op("Flatten", b), axis=1)
+    assert lowered(m.model(m.gemm(y, 8 + 24, 4))).input_layout == (2, 0, 1)
+
+
 def test_a_vector_read_as_an_image():
     m = OnnxModel((48,))
     x = m.op("Reshape", "x", np.array([-1, 3, 4, 4]))
     ann = lowered(m.model(m.head(m.op("Relu", m.conv(x, 3, 5)), 20)))
     assert ann.network.input_shape == (3, 4, 4) and ann.input_shape == (48,) and ann.input_layout == ()
+
+
+@pytest.mark.parametrize("leading", [(), (1,)])
+def test_constants_of_features_behind_a_flatten(leading):
+    m = OnnxModel((3, 6, 6))
+    x = m.op("Reshape", m.op("Relu", m.conv("x", 3, 5)), np.array([0, *leading, 80]))
+    x = m.op("Mul", m.op("Add", x, m.floats(80)), m.floats(1, 80))
+    if not leading:
+        x = m.norm(x, 80)
+    x = m.op("MatMul", x, m.floats(80, 10))
+    ann = lowered(m.model(x))
+    assert kinds(ann) == ["input", "conv2d", "if", "flatten", "linear", "readout"]
+
+
+def keras_block(m, x, n_in, n_out, pads):
+    """Channels last: transposed for the convolution and back, bias and norm behind it, norm after the ReLU."""
+    x = m.op("Pad", x, np.array([0, pads, pads, 0, 0, pads + 1, pads, 0]))
+    x = m.op("Transpose", x, perm=[0, 3, 1, 2])
+    x = m.op("Transpose", m.conv(x, n_in, n_out, bias=False), perm=[0, 2, 3, 1])
+    x = m.op("Relu", m.op("Add", x, m.floats(n_out)))
+    return m.op("Add", m.op("Mul", x, m.floats(n_out)), m.floats(1, 1, 1, n_out))
+
+
+def test_a_channels_last_network():
+    m = OnnxModel((8, 9, 3), opset=18)
+    x = keras_block(m, "x", 3, 6, 0)
+    x = keras_block(m, x, 6, 4, 1)
+    a = m.op("Transpose", m.op("AveragePool", m.op("Transpose", x, perm=[0, 3, 1, 2]), kernel_shape=[2, 2], strides=[2, 2]), perm=[0, 2, 3, 1])
+    b = m.op("ReduceMean", a, np.array([1, 2]), keepdims=0)
+    c = m.op("Reshape", a, np.array([-1, int(np.prod(import_onnx(m.model(a)).shapes[a]))]))
+    y = m.op("Concat", b, c, axis=-1)
+    ann = lowered(m.model(m.gemm(y, import_onnx(m.model(y)).shapes[y][0], 10)))
+    assert ann.input_layout == (2, 0, 1)
 
 
 # The spiking twin
@@ -463,6 +569,17 @@ REFUSED = {
     "mean over channels": (lambda m: m.op("ReduceMean", m.op("Relu", m.conv("x", 3, 5)), axes=[1]), "mean over channels"),
     "transposed map": (lambda m: m.conv(m.op("Transpose", m.op("Relu", m.conv("x", 3, 5)), perm=[0, 1, 3, 2]), 5, 4), "not in (channel, y, x) order"),
     "map of another shape": (lambda m: m.conv(m.op("Reshape", m.op("Relu", m.conv("x", 3, 5)), np.array([0, 20, 2, 2])), 20, 4, 1), "not in (channel, y, x) order"),
+    "mean over height alone, channels last": (
+        lambda m: m.op("ReduceMean", m.op("Transpose", m.op("Relu", m.conv("x", 3, 5)), perm=[0, 2, 3, 1]), axes=[1]), "the mean over one axis"),
+    "products with each position": (lambda m: m.op("MatMul", m.op("Relu", m.conv("x", 3, 5)), m.floats(4, 7)), "more than one vector"),
+    "division by zero": (lambda m: m.op("Div", m.conv("x", 3, 5), np.zeros(1, np.float32)), "divides by the input, or by zero"),
+    "sum of two layouts": (lambda m: m.op("Add", m.op("Transpose", "x", perm=[0, 1, 3, 2]), "x"), "differ in shape or layout"),
+    "sum that broadcasts": (lambda m: m.op("Add", m.op("GlobalAveragePool", "x"), "x"), "differ in shape or layout"),
+    "constant that broadcasts": (lambda m: m.op("Add", m.op("GlobalAveragePool", m.op("Relu", m.conv("x", 3, 5))), m.floats(1, 5, 2, 2)), "does not fit the tensor"),
+    "a vector as a map": (
+        lambda m: m.op("Relu", m.conv(m.op("Reshape", m.op("Relu", m.head("x", 108, 8)), np.array([0, 8, 1, 1])), 8, 4, pads=[2, 2, 2, 2])), "a vector becomes a map"),
+    "average of an average that reaches the kernel": (lambda m: m.op("AveragePool", m.op("Pad", "x", np.array([0, 0, 3, 3, 0, 0, 3, 3])), kernel_shape=[2, 2]), "padding reaches the kernel"),
+    "cut maps": (lambda m: m.conv(m.op("Pad", "x", np.array([0, 0, -1, 0, 0, 0, 0, 0])), 3, 4), "negative padding"),
     "softmax over space": (lambda m: m.op("Softmax", m.conv("x", 3, 4, 6), axis=3), "does not run over all scores"),
     "softmax in the middle": (lambda m: m.op("Softmax", m.conv("x", 3, 4, 6), axis=1), "'/softmax1' (Softmax): it stands before"),
 }  # fmt: skip
@@ -501,3 +618,19 @@ def test_graphs_that_did_not_come_from_a_file_are_checked(op, changes, message):
     nodes = [dataclasses.replace(node, inputs=tuple(name if i == "c0" else i for i in node.inputs)) for node in nodes]
     with pytest.raises(ModelError, match=message):
         lower_graph(dataclasses.replace(graph, nodes=tuple(nodes)))
+
+
+def test_a_permuted_vector_is_refused():
+    m = OnnxModel((48,))
+    x = m.op("Transpose", m.op("Reshape", "x", np.array([-1, 4, 4, 3])), perm=[0, 3, 1, 2])
+    with pytest.raises(ModelError, match="permuted vector"):
+        lower_graph(import_onnx(m.model(m.head(m.conv(x, 3, 5), 20))))
+
+
+def test_weights_that_overflow_are_refused():
+    m = OnnxModel((3, 6, 6))
+    x = m.conv("x", 3, 4)
+    for _ in range(2):
+        x = m.op("Mul", x, np.float32(1e30))
+    with pytest.raises(ModelError, match=r"/relu\d.*NaN or infinity"):
+        lower_graph(import_onnx(m.model(m.head(m.op("Relu", x), 64))))

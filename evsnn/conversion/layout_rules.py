@@ -47,8 +47,6 @@ def input_layout(graph: Graph) -> tuple[tuple[int, ...], np.ndarray]:
             return source.shape, source
         elif source.ndim == 3 and node.op not in ("Gemm", "MatMul"):
             return source.shape, source
-        else:
-            break
     return (own, start) if len(own) == 3 else ((start.size,), start.ravel())
 
 
