@@ -7,6 +7,8 @@ something else.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..errors import ModelError, NetworkError
@@ -94,7 +96,8 @@ def _lowered(state: State, node: Node) -> Value:
     try:
         value = _RULES[node.op](state, node)
         expected = state.graph.shapes[node.outputs[0]]
-        if not any(value.padding) and value.shape != expected:
+        elements = sum(math.prod(part.shape) for part in value.parts)
+        if math.prod(value.shape) != elements or not (value.shape == expected or any(value.padding)):
             raise refusal(node, "its output is not of the shape that the file says", got=value.shape, expected=expected)
     except LayoutError as error:
         raise refusal(node, str(error), hint="keep maps as (N, channels, height, width) between layers") from error
