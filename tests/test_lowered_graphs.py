@@ -58,7 +58,7 @@ class Grower:
         elif what == "average" and inside:
             self.add(m.op("AveragePool", x, kernel_shape=kernel, count_include_pad=1, **window), x, fired=fired)
         elif what == "max" and inside and fired:
-            covered = all(k >= s for k, s in zip(kernel, window["strides"]))  # else onnxruntime's shapes differ from ONNX's
+            covered = not any(window["pads"]) and all(k >= s for k, s in zip(kernel, window["strides"]))  # else onnxruntime's shapes differ from ONNX's
             self.add(m.op("MaxPool", x, kernel_shape=kernel, ceil_mode=self.one_of((0, 1)) if covered else 0, **window), x, fired=True)
         elif what == "max_relu" and inside:
             pooled = m.op("MaxPool", x, kernel_shape=kernel, **window)
