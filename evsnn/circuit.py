@@ -170,6 +170,8 @@ class Population:
         Share of the membrane kept from step to step.
     v_negative : (channels,), optional
         At most 0; below it, neurons whose net count is positive send a negative spike. None: none do.
+    delay : int
+        Input steps that charge it before it first may fire, n_steps at most.
     """
 
     name: str
@@ -182,6 +184,7 @@ class Population:
     v_init: np.ndarray
     leak: float = 1.0
     v_negative: np.ndarray | None = None
+    delay: int = 0
 
     @property
     def fires(self) -> bool:
@@ -255,7 +258,7 @@ def fan_out(synapse: Synapse) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
-    """Populations, and max pools among them, in the order in which a step computes them; the last is read out.
+    """Populations, and max pools among them, each behind those that it reads; the last is read out.
 
     `network` is as it is at `n_steps`: the table for them is applied.
     """
@@ -269,6 +272,11 @@ class Circuit:
     def analog(self) -> bool:
         """Whether the input is a constant current."""
         return self.network.input.encoding == "constant"
+
+    @property
+    def delayed(self) -> bool:
+        """Whether a population's output step needs later steps of its input: then no step can be computed of all populations in turn."""
+        return any(isinstance(p, Population) and p.delay for p in self.populations)
 
 
 @dataclass(frozen=True)
@@ -445,12 +453,12 @@ def _population(layer: IF | Readout, branches: list[Synapse], bias: np.ndarray, 
     drives = tuple(b for b in branches if analog and b.sources[0].population == INPUT)
     spiking = [s for b in branches if b not in drives for s in _both_signs(b, before)]
     synapses = (*(b for b in spiking if not b.channelwise), *(b for b in spiking if b.channelwise))
-    v_threshold, v_negative, v_init, leak = None, None, np.zeros(shape[0]), 1.0
+    v_threshold, v_negative, v_init, leak, delay = None, None, np.zeros(shape[0]), 1.0, 0
     bias = np.array(bias, np.float64)
     if isinstance(layer, IF):
         v_threshold = np.broadcast_to(layer.v_threshold, shape[:1]).astype(np.float32)
         v_init = np.broadcast_to(layer.v_init, shape[:1]).astype(np.float64)
-        leak = layer.leak
+        leak, delay = layer.leak, min(layer.delay, n_steps)
         if layer.signed:
             v_negative = np.maximum(-layer.signed * v_threshold.astype(np.float64), np.finfo(np.float32).min).astype(np.float32)
         if layer.shift and network.shift == "bias":
@@ -458,5 +466,5 @@ def _population(layer: IF | Readout, branches: list[Synapse], bias: np.ndarray, 
         elif layer.shift and network.shift == "initial":
             v_init = v_init + v_threshold.astype(np.float64) / 2
     return Population(
-        layer.name, shape, output_shape, synapses, drives, bias.astype(np.float32), v_threshold, v_init.astype(np.float32), leak, v_negative,
+        layer.name, shape, output_shape, synapses, drives, bias.astype(np.float32), v_threshold, v_init.astype(np.float32), leak, v_negative, delay,
     )  # fmt: skip

@@ -19,7 +19,7 @@ class LayerFacts:
     ----------
     name, kind : str
     label : str
-        The kind and what sets it apart: "conv2d 3x3, stride 2", "if, signed 0.25".
+        The kind and what sets it apart: "conv2d 3x3, stride 2", "if, signed 0.25, delay 2".
     inputs : tuple of str
     shape : tuple of int
         Of its output.
@@ -62,7 +62,7 @@ def _facts(layer: Layer, shapes: list[Shape], shape: Shape) -> LayerFacts:
     elif isinstance(layer, MaxPool2d):
         label, n_neurons = _maxpool_label(layer), math.prod(shape)
     elif isinstance(layer, IF):
-        label = f"if, signed {layer.signed:g}" if layer.signed else "if"
+        label = ", ".join(["if", *([f"signed {layer.signed:g}"] if layer.signed else []), *([f"delay {layer.delay}"] if layer.delay else [])])
         n_neurons, v_threshold = math.prod(shape), (float(layer.v_threshold.min()), float(layer.v_threshold.max()))
     return LayerFacts(layer.name, layer.kind, label, layer.inputs, shape, n_parameters, n_neurons, macs, v_threshold)
 

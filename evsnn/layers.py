@@ -376,6 +376,10 @@ class IF(Layer):
         theta of signed correction spikes; 0: none. With n the neuron's spikes so far, negative ones
         taken off, a neuron that did not fire and has v < -theta v_threshold and n > 0 sends a spike of
         amplitude -v_threshold, and v += v_threshold.
+    delay : int in [0, 65536]
+        d of delayed firing: input of steps 1..d charges the membrane only, output step t is what the neuron
+        fires after input step t + d, and once the T input steps are over the last d output steps follow
+        without input. A delay beyond T is T.
     """
 
     v_threshold: np.ndarray = field(default=1.0, repr=False)
@@ -383,6 +387,7 @@ class IF(Layer):
     leak: float = 1.0
     shift: bool = True
     signed: float = 0.0
+    delay: int = 0
 
     kind = "if"
 
@@ -402,7 +407,10 @@ class IF(Layer):
             signed = -1.0
         if not 0 <= signed <= 65_536:
             raise NetworkError("signed is out of range", where=self._where, got=self.signed, expected="0 (no negative spikes) to 65536")
-        self._set(v_threshold=threshold, v_init=_array(self.v_init, self._where, "v_init", (0, 1)), leak=leak, shift=bool(self.shift), signed=signed)
+        (delay,) = _integers((self.delay,), 1, self._where, "delay", 0)
+        if delay > 65_536:
+            raise NetworkError("delay is out of range", where=self._where, got=delay, expected="0 (no delay) to 65536")
+        self._set(v_threshold=threshold, v_init=_array(self.v_init, self._where, "v_init", (0, 1)), leak=leak, shift=bool(self.shift), signed=signed, delay=delay)
 
     def output_shape(self, shapes):
         for what in ("v_threshold", "v_init"):

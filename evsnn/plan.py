@@ -301,7 +301,13 @@ def plan(circuit: Circuit, membranes: tuple[str, ...] | None = None, block_steps
     membranes : tuple of {"int16", "int32", None}, optional
         One a population, None for max pools, for circuits of integers. None: float32.
     block_steps : int, optional
-        None: as many as fit the workspace goal of 128 MB, at most 64.
+        None: as many as fit the workspace goal of 128 MB, at most 64. Where neurons fire with a delay, all
+        of them: a layer's first output step then needs later steps of its input.
+
+    Raises
+    ------
+    RunError
+        If a delay meets smaller blocks, or so many steps that a queue could pass 2^31 events.
     """
     kinds = membranes or ("float32",) * len(circuit.populations)
     words = {INPUT: words_of(circuit.input_shape[0])}
@@ -309,11 +315,25 @@ def plan(circuit: Circuit, membranes: tuple[str, ...] | None = None, block_steps
     for i, (p, kind) in enumerate(zip(circuit.populations, kinds)):
         populations.append(MaxPoolPlan(p, words[p.source.population]) if isinstance(p, MaxPool) else _population(p, kind))
         words[i] = populations[-1].words
-    if block_steps is None:
+    if circuit.delayed:
+        _check_one_block(circuit, populations, block_steps)
+        block_steps = circuit.n_steps
+    elif block_steps is None:
         block_steps = min(BLOCK_STEPS, circuit.n_steps)
         while block_steps > 1 and _workspace_bytes(circuit, populations, block_steps, True) > _WORKSPACE_GOAL:
             block_steps = (block_steps + 1) // 2
     return Plan(circuit, tuple(populations), min(block_steps, circuit.n_steps))
+
+
+def _check_one_block(circuit: Circuit, populations: Sequence[PopulationPlan | MaxPoolPlan], block_steps: int | None) -> None:
+    """Refuse what one block of all steps cannot be."""
+    if block_steps is not None and block_steps < circuit.n_steps:
+        raise RunError("delayed firing needs all steps in one block", got=f"blocks of {block_steps} steps", expected=f"{circuit.n_steps}")
+    for p in populations:
+        n_events = max((g.n_events(circuit.n_steps, p.graded) for g in p.gathers), default=0) if isinstance(p, PopulationPlan) else 0
+        if n_events >= 1 << 31:
+            expected = "fewer than 2^31 in all steps, where a layer fires with a delay"
+            raise RunError("too many events for one block", where=f"layer {p.population.name!r}", got=f"up to {n_events}", expected=expected, hint="use fewer steps, or no delays")
 
 
 def _population(population: Population, membrane: str) -> PopulationPlan:

@@ -222,7 +222,8 @@ def membrane_bounds(p: Population, n_steps: int, input_range: tuple[int, int]) -
 
     An event of a signed source adds ``w`` or ``-w``: its two synapses together gain and lose ``|w|``.
     A neuron's own negative spike needs no term: it lifts the membrane to less than the threshold, and
-    the spike that went before may have left as much, with more steps to come.
+    the spike that went before may have left as much, with more steps to come. With a delay d the first
+    d steps charge without a reset and the last d reset without a charge.
 
     Parameters
     ----------
@@ -250,12 +251,13 @@ def membrane_bounds(p: Population, n_steps: int, input_range: tuple[int, int]) -
     low = high = p.v_init.astype(np.int64)
     lowest, highest = low, high
     shift = leak_shift(p.leak) if p.leak < 1 else None
-    for _ in range(n_steps):
-        if shift is not None:
-            low, high = low - (low >> shift), high - (high >> shift)
-        low, high = low + loss + p.bias, high + gain + p.bias
-        lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
-        if p.v_threshold is not None:
+    for u in range(n_steps + p.delay):
+        if u < n_steps:
+            if shift is not None:
+                low, high = low - (low >> shift), high - (high >> shift)
+            low, high = low + loss + p.bias, high + gain + p.bias
+            lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
+        if u >= p.delay and p.v_threshold is not None:
             th = p.v_threshold
             low = np.where(low >= th, low - th, np.where(high >= th, np.minimum(low, 0), low))
             high = np.maximum(high - th, np.minimum(high, th - 1))

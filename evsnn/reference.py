@@ -1,4 +1,4 @@
-"""The slow, obvious simulator: the specification of DESIGN §3 in NumPy, step by step, layer by layer.
+"""The slow, obvious simulator: the specification of DESIGN §3 in NumPy, layer by layer, step by step.
 
 Every spike and every membrane of the event-driven engine equals this one's, bit for bit. It runs
 where numba does not, and tests compare with it. One text serves float32 and integers: float32 sums
@@ -58,38 +58,59 @@ def run(circuit: Circuit, inputs: np.ndarray) -> list[Trace]:
     neurons = {i: p for i, p in enumerate(circuit.populations) if isinstance(p, Population)}
     drives = {i: _drive(p, inputs, dtype) for i, p in neurons.items()}
     membranes = {i: np.broadcast_to(_per_channel(p.v_init, dtype), (n_samples, *p.shape)).copy() for i, p in neurons.items()}
-    spikes = [np.zeros((n_samples, circuit.n_steps, *p.shape), np.int8 if p.signed else bool) for p in circuit.populations]
-    counts = {i: np.zeros((n_samples, *p.shape), np.int64) for i, p in neurons.items() if p.signed}
-    received = {i: np.zeros((n_samples, *p.source.shape), np.int64) for i, p in enumerate(circuit.populations) if isinstance(p, MaxPool)}
+    spikes = {i: np.zeros((n_samples, circuit.n_steps, *p.shape), np.int8 if p.signed else bool) for i, p in enumerate(circuit.populations)}
+    trains = spikes | {INPUT: inputs}
     events = np.zeros((len(circuit.populations), 2), np.int64)
-    for t in range(circuit.n_steps):
-        now = {INPUT: None if circuit.analog else inputs[:, t]}
-        for i, population in enumerate(circuit.populations):
-            if isinstance(population, MaxPool):
-                before = _windows(received[i], population.window).max(axis=(-2, -1))
-                received[i] += now[population.source.population]
-                now[i] = spikes[i][:, t] = _windows(received[i], population.window).max(axis=(-2, -1)) - before
-                events[i, 0] += np.count_nonzero(now[population.source.population])
-                continue
-            v = membranes[i]
-            if population.leak != 1:
-                v[...] = _leaked(v, population.leak)
-            for synapse in population.synapses:
-                seen = np.concatenate([_seen(source, now[source.population]) for source in synapse.sources], axis=1)
-                for target, ky, kx, channels, at in _products(synapse, population.shape):
-                    _add_products(v[target], seen, channels, at, synapse.effective(target[1])[:, :, ky, kx].astype(dtype))
-                n = (seen != 0).sum(axis=(0, 1))
-                events[i] += n.sum(), (n * np.outer(synapse.reach(0), synapse.reach(1))).sum() * (population.shape[0] // synapse.groups)
-            v += drives[i]
-            if population.fires:
-                threshold = _per_channel(population.v_threshold, dtype)
-                fired = v >= threshold
-                if population.signed:
-                    fired = fired.astype(np.int8) - ((v < _per_channel(population.v_negative, dtype)) & (counts[i] > 0))
-                    counts[i] += fired
-                v -= threshold * fired
-                now[i] = spikes[i][:, t] = fired
-    return [Trace(s, membranes.get(i), int(n), int(sops)) for i, (s, (n, sops)) in enumerate(zip(spikes, events))]
+    for i, population in enumerate(circuit.populations):
+        if isinstance(population, MaxPool):
+            events[i, 0] = np.count_nonzero(trains[population.source.population])
+            _pool(population, trains[population.source.population], spikes[i])
+            continue
+        v, n = membranes[i], np.zeros((n_samples, *population.shape), np.int64)
+        for u in range(circuit.n_steps + population.delay):
+            if u < circuit.n_steps:
+                events[i] += _charge(population, v, {source.population: trains[source.population][:, u] for s in population.synapses for source in s.sources})
+                v += drives[i]
+            if u >= population.delay and population.fires:
+                spikes[i][:, u - population.delay] = _fire(population, v, n)
+    return [Trace(spikes[i], membranes.get(i), int(n), int(sops)) for i, (n, sops) in enumerate(events)]
+
+
+def _charge(population: Population, v: np.ndarray, spikes: dict[int, np.ndarray]) -> tuple[int, int]:
+    """Leak, and add a step's `spikes` (n, channels, y, x), by population, to the membranes; the events and the additions."""
+    if population.leak != 1:
+        v[...] = _leaked(v, population.leak)
+    n_events = sops = 0
+    for synapse in population.synapses:
+        seen = np.concatenate([_seen(source, spikes[source.population]) for source in synapse.sources], axis=1)
+        for target, ky, kx, channels, at in _products(synapse, population.shape):
+            _add_products(v[target], seen, channels, at, synapse.effective(target[1])[:, :, ky, kx].astype(v.dtype))
+        n = (seen != 0).sum(axis=(0, 1))
+        n_events += n.sum()
+        sops += (n * np.outer(synapse.reach(0), synapse.reach(1))).sum() * (population.shape[0] // synapse.groups)
+    return n_events, sops
+
+
+def _fire(population: Population, v: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Compare and reset; the step's spikes, which the net counts `n` take in."""
+    threshold = _per_channel(population.v_threshold, v.dtype)
+    fired = v >= threshold
+    if population.signed:
+        fired = fired.astype(np.int8) - ((v < _per_channel(population.v_negative, v.dtype)) & (n > 0))
+        n += fired
+    v -= threshold * fired
+    return fired
+
+
+def _pool(pool: MaxPool, train: np.ndarray, spikes: np.ndarray) -> None:
+    """All steps of a max pool, from its source's spikes (n, n_steps, channels, y, x) into its own."""
+    received = np.zeros((train.shape[0], *pool.source.shape), np.int64)
+    largest = np.zeros((train.shape[0], *pool.shape), np.int64)
+    for t in range(train.shape[1]):
+        before = largest
+        received += train[:, t]
+        largest = _windows(received, pool.window).max(axis=(-2, -1))
+        spikes[:, t] = largest - before
 
 
 def _per_channel(values: np.ndarray, dtype) -> np.ndarray:

@@ -33,7 +33,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "flatten": {},
     "add": {},
     "concat": {},
-    "if": {"v_threshold": "array", "v_init": "array", "leak": "real", "shift": "flag", "signed": "real"},
+    "if": {"v_threshold": "array", "v_init": "array", "leak": "real", "shift": "flag", "signed": "real", "delay": "integer"},
     "readout": {},
 }
 REQUIRED = ("weight", "v_threshold")

@@ -37,14 +37,14 @@ class Kernels:
 
     def __init__(self, p: PopulationPlan):
         events = vector.Events(p.id_bits, ("float32" if p.membrane == "float32" else "integer") if p.graded else "")
-        fmt, direct = (vector.Vectors(p.membrane, partial, p.weight_type, p.lanes, p.population.signed) for partial in (p.partial, p.membrane))
-        self.fires_only = bool(p.population.drives) and not p.population.synapses and p.population.fires
+        fmt, direct = (vector.Vectors(p.membrane, partial, p.weight_type, p.lanes, p.population.signed, p.population.delay > 0) for partial in (p.partial, p.membrane))
+        self.fires_only = bool(p.population.drives) and not p.population.synapses and p.population.fires and not p.population.delay
         if self.fires_only:
             self.integrate = specialise(fire.fire, direct, n_arguments=5)
         else:
             self.integrate = specialise(integrate.integrate, fmt, events, n_arguments=6)
         self.build = [specialise(queue.build_simple if g.simple else queue.build, events, n_arguments=1) for g in p.gathers]
-        self.current = specialise(current.current, replace(direct, signed=False), n_arguments=5) if p.population.drives else None
+        self.current = specialise(current.current, replace(direct, signed=False, delayed=False), n_arguments=5) if p.population.drives else None
         self.count_spikes = specialise(queue.count_spikes, n_arguments=2)
         self.count_events = specialise(queue.count_events, n_arguments=2)
 
@@ -249,7 +249,7 @@ class Stage(Shared):
         return Job(k.JOB_BYTES, {
             k.HEIGHT: p.population.shape[1], k.WIDTH: p.population.shape[2], k.N_TILES: p.n_tiles, k.WEIGHTS: self.packed.weights,
             k.TILE_BYTES: self.packed.weights.strides[0], k.TILE_ROWS: p.tile_rows, k.PARAMETERS: self.packed.parameters, k.WORD_BYTES: 8 * p.words,
-            k.LEAKY: p.population.leak < 1, k.BUDGET: p.budget, k.SYNAPSES: self.synapses, k.N_SYNAPSES: len(self.queues),
+            k.LEAKY: p.population.leak < 1, k.DELAY: p.population.delay, k.BUDGET: p.budget, k.SYNAPSES: self.synapses, k.N_SYNAPSES: len(self.queues),
             k.TAPS: taps, k.N_TAPS: len(self.taps),
         } | {slot: array for slot, array in optional.items() if array is not None})  # fmt: skip
 

@@ -17,7 +17,7 @@ from .layers import IF, Layer, Shape, checked_bias
 
 __all__ = ["TUNABLE", "ReadOnly", "Tuning", "tuned_layer"]
 
-TUNABLE: Mapping[str, tuple[str, ...]] = {"conv2d": ("bias",), "linear": ("bias",), "if": ("v_threshold", "v_init", "signed")}
+TUNABLE: Mapping[str, tuple[str, ...]] = {"conv2d": ("bias",), "linear": ("bias",), "if": ("v_threshold", "v_init", "signed", "delay")}
 """Fields of a `Tuning` that each kind of layer takes."""
 
 
@@ -53,6 +53,7 @@ class Tuning:
     bias : (n_out,) float32, optional
         Of a `Conv2d` or `Linear`.
     signed : float, optional
+    delay : int, optional
         Of an `IF`.
     """
 
@@ -60,6 +61,7 @@ class Tuning:
     v_init: np.ndarray | None = None
     bias: np.ndarray | None = None
     signed: float | None = None
+    delay: int | None = None
 
     @property
     def given(self) -> dict[str, object]:

@@ -13,8 +13,8 @@ CHANNELS = (1, 2, 3, 5, 16, 17, 33, 64, 65, 130)
 class Builder:
     """Layers in the making; `draw` makes every choice, so that hypothesis can shrink them."""
 
-    def __init__(self, draw, encoding: str, small: bool):
-        self.draw, self.small = draw, small
+    def __init__(self, draw, encoding: str, small: bool, delays: bool):
+        self.draw, self.small, self.delays = draw, small, delays and draw(st.booleans())
         self.rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
         self.layers = []
         self.spiking = []  # names and shapes of layers that carry spikes
@@ -70,7 +70,8 @@ class Builder:
         signed = self.one_of((0.0, 0.0, 0.1, 0.25, 1.5))
         v_init = self.rng.uniform(-0.5, 2.5 if signed else 0.5, channels) if signed or self.draw(st.booleans()) else 0.0  # high ones fire early and have to correct
         leak = self.one_of((1.0, 1.0, 1.0, 0.5, 0.875))
-        layer = IF(threshold, v_init, leak, shift=self.draw(st.booleans()), signed=signed)
+        delay = self.one_of((0, 1, 3, 100)) if self.delays else 0
+        layer = IF(threshold, v_init, leak, shift=self.draw(st.booleans()), signed=signed, delay=delay)
         self.spiking.append(self.add(layer, source[1], source))
         return self.spiking[-1]
 
@@ -152,10 +153,10 @@ def _pooled(layers, name: str) -> bool:
 
 
 @st.composite
-def networks(draw, encodings=("constant", "constant", "constant", "poisson", "events"), small=False, max_layers=5):
-    """A random network and images for it."""
+def networks(draw, encodings=("constant", "constant", "constant", "poisson", "events"), small=False, max_layers=5, delays=True):
+    """A random network and images for it; without `delays`, one that may be run in blocks of steps."""
     encoding = draw(st.sampled_from(encodings))
-    builder = Builder(draw, encoding, small)
+    builder = Builder(draw, encoding, small, delays)
     builder.fire(builder.weighted(builder.input))
     for _ in range(draw(st.integers(0, max_layers))):
         builder.grow()

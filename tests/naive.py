@@ -20,57 +20,63 @@ class Naive:
         self.layers = network.by_name
         self.analog = network.input.encoding == "constant"
         self.image = image
-        self.spikes = {layer.name: np.zeros(network.shapes[layer.name], int) for layer in network.layers if layer.kind in ("if", "maxpool2d")}
-        self.received = {}  # by max pools
-        self.counts = {name: np.zeros_like(spikes) for name, spikes in self.spikes.items()}
+        self.trains = {}  # by name of the layer, one array a step
 
     def run(self):
         """(spike trains by name, the membranes of all neurons by name)."""
-        neurons = [layer for layer in self.network.layers if layer.kind == "if" or (layer.kind == "readout" and self.network.readout == "membrane")]
-        v = {layer.name: self.first_membranes(layer) for layer in neurons}
-        trains = {name: [] for name in self.spikes}
-        for t in range(self.n_steps):
-            self.now = t
-            for layer in self.network.layers:
-                if layer.kind == "maxpool2d":
-                    self.pool(layer)
-                    trains[layer.name].append(self.spikes[layer.name])
-                if layer not in neurons:
-                    continue
-                for at in np.ndindex(v[layer.name].shape):
-                    v[layer.name][at] = self.charged(layer, at, v[layer.name][at])
-                if layer.kind == "if":
-                    spikes = np.zeros(v[layer.name].shape, int)
-                    for at in np.ndindex(spikes.shape):
-                        threshold = self.threshold(layer, at[0])
-                        if v[layer.name][at] >= threshold:
-                            spikes[at] = 1
-                            v[layer.name][at] -= threshold
-                        elif layer.signed and self.counts[layer.name][at] > 0 and v[layer.name][at] < F32(-layer.signed * float(threshold)):
-                            spikes[at] = -1
-                            v[layer.name][at] += threshold
-                    self.counts[layer.name] += spikes
-                    self.spikes[layer.name] = spikes
-                    trains[layer.name].append(spikes)
-        return {name: np.array(train) for name, train in trains.items()}, v
+        membranes = {}
+        for layer in self.network.layers:
+            if layer.kind == "maxpool2d":
+                self.pool(layer)
+            elif layer.kind == "if" or (layer.kind == "readout" and self.network.readout == "membrane"):
+                membranes[layer.name] = self.neurons(layer)
+        return {name: np.array(train) for name, train in self.trains.items()}, membranes
+
+    def neurons(self, layer):
+        """All steps of a layer of neurons, in its own time; its membranes at the end."""
+        v = self.first_membranes(layer)
+        delay = min(layer.delay, self.n_steps) if layer.kind == "if" else 0
+        counts = np.zeros(v.shape, int)
+        for now in range(self.n_steps + delay):
+            if now < self.n_steps:
+                self.now = now
+                for at in np.ndindex(v.shape):
+                    v[at] = self.charged(layer, at, v[at])
+            if layer.kind == "readout" or now < delay:
+                continue
+            spikes = np.zeros(v.shape, int)
+            for at in np.ndindex(v.shape):
+                threshold = self.threshold(layer, at[0])
+                if v[at] >= threshold:
+                    spikes[at] = 1
+                    v[at] -= threshold
+                elif layer.signed and counts[at] > 0 and v[at] < F32(-layer.signed * float(threshold)):
+                    spikes[at] = -1
+                    v[at] += threshold
+            counts += spikes
+            self.trains.setdefault(layer.name, []).append(spikes)
+        return v
 
     def pool(self, layer):
-        """Count what every input of every window has sent; send what makes the output's count the largest."""
-        received = self.received.setdefault(layer.name, np.zeros(self.network.shapes[layer.inputs[0]], int))
-        for at in np.ndindex(received.shape):
-            positive, negative = self.seen(layer.inputs[0], at)[0]
-            received[at] += positive - negative
-        spikes = np.zeros(self.network.shapes[layer.name], int)
-        for c, y, x in np.ndindex(spikes.shape):
-            window = []
-            for ky in range(layer.kernel[0]):
-                for kx in range(layer.kernel[1]):
-                    at = c, y * layer.stride[0] - layer.padding[0] + ky, x * layer.stride[1] - layer.padding[1] + kx
-                    if 0 <= at[1] < received.shape[1] and 0 <= at[2] < received.shape[2]:
-                        window.append(received[at])
-            spikes[c, y, x] = max(window) - self.counts[layer.name][c, y, x]
-        self.counts[layer.name] += spikes
-        self.spikes[layer.name] = spikes
+        """At each step, count what every input of every window has sent; send what makes the output's count the largest."""
+        received = np.zeros(self.network.shapes[layer.inputs[0]], int)
+        counts = np.zeros(self.network.shapes[layer.name], int)
+        for now in range(self.n_steps):
+            self.now = now
+            for at in np.ndindex(received.shape):
+                positive, negative = self.seen(layer.inputs[0], at)[0]
+                received[at] += positive - negative
+            spikes = np.zeros(counts.shape, int)
+            for c, y, x in np.ndindex(spikes.shape):
+                window = []
+                for ky in range(layer.kernel[0]):
+                    for kx in range(layer.kernel[1]):
+                        at = c, y * layer.stride[0] - layer.padding[0] + ky, x * layer.stride[1] - layer.padding[1] + kx
+                        if 0 <= at[1] < received.shape[1] and 0 <= at[2] < received.shape[2]:
+                            window.append(received[at])
+                spikes[c, y, x] = max(window) - counts[c, y, x]
+            counts += spikes
+            self.trains.setdefault(layer.name, []).append(spikes)
 
     def threshold(self, layer, channel):
         return layer.v_threshold[channel] if layer.v_threshold.ndim else F32(layer.v_threshold)
@@ -199,17 +205,21 @@ class Naive:
             return [c for source in layer.inputs for c in self.sources(source)]
         return [self.network.shapes[name][0]]
 
+    def signs(self, name, at):
+        spike = self.trains[name][self.now][at]
+        return np.array([spike > 0, spike < 0], int)
+
     def seen(self, name, at):
         """(counts of spikes and of negative spikes, amplitude) of one element of a layer; of the analog input (value, 1)."""
         layer = self.layers[name]
         if layer.kind == "if":
-            return np.array([self.spikes[name][at] > 0, self.spikes[name][at] < 0], int), float(self.threshold(layer, at[0]))
+            return self.signs(name, at), float(self.threshold(layer, at[0]))
         if layer.kind == "input":
             return (self.image[at], 1.0) if self.analog else (np.array([int(self.image[(self.now, *at)]), 0]), 1.0)
         source = layer.inputs[0]
         shape = self.network.shapes[source]
         if layer.kind == "maxpool2d":
-            return np.array([self.spikes[name][at] > 0, self.spikes[name][at] < 0], int), self.seen(source, (at[0], 0, 0))[1]
+            return self.signs(name, at), self.seen(source, (at[0], 0, 0))[1]
         if layer.kind == "flatten":
             return self.seen(source, np.unravel_index(at[0], shape) if len(shape) == 3 else at)
         if layer.kind == "concat":

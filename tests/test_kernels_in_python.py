@@ -35,26 +35,26 @@ def assert_same_in_python(network, images, arithmetic, block_steps=None):
         assert (one.n_events, one.sops) == (other.n_events, other.sops)
 
 
-def every_path(signed):
-    """Convolutions (plain, grouped, dilated, strided, depthwise), pools (2x2, others), a shortcut, a concatenation, leak, signed neurons, max pools."""
+def every_path(signed, delay):
+    """Convolutions (plain, grouped, dilated, strided, depthwise), pools (2x2, others), a shortcut, a concatenation, leak, signed neurons, max pools, delays."""
     rng = np.random.default_rng(0)
 
     def normal(*shape):
         return rng.normal(size=shape) * 2 / np.sqrt(np.prod(shape[1:]))
 
     return Network([
-        Input((2, 5, 4)), Conv2d(normal(6, 2, 3, 3), rng.normal(size=6), padding=1), IF(0.5, leak=0.5, signed=signed, v_init=signed * 9, name="a"),
+        Input((2, 5, 4)), Conv2d(normal(6, 2, 3, 3), rng.normal(size=6), padding=1), IF(0.5, leak=0.5, signed=signed, v_init=signed * 9, delay=delay, name="a"),
         Conv2d(normal(6, 1, 3, 3), padding=1, groups=6, name="b"), Conv2d(normal(6, 3, 3, 3), padding=(1, 2), dilation=(1, 2), groups=2, inputs="a", name="c"),
-        Add(inputs=("b", "c", "a")), IF(0.6, leak=0.5, signed=signed, v_init=signed * 9, name="d"), AvgPool2d(2, name="p"), AvgPool2d(3, 1, 1, inputs="a", name="q"), AvgPool2d((5, 4), inputs="d", name="r"), MaxPool2d(3, 1, 1, inputs="a", name="m"), Concat(inputs=("m", "q")), Conv2d(normal(5, 12, 2, 2), stride=2), IF(0.4), Flatten(name="s"), Flatten(inputs="p", name="t"),
+        Add(inputs=("b", "c", "a")), IF(0.6, leak=0.5, signed=signed, v_init=signed * 9, delay=2 * delay, name="d"), AvgPool2d(2, name="p"), AvgPool2d(3, 1, 1, inputs="a", name="q"), AvgPool2d((5, 4), inputs="d", name="r"), MaxPool2d(3, 1, 1, inputs="a", name="m"), Concat(inputs=("m", "q")), Conv2d(normal(5, 12, 2, 2), stride=2), IF(0.4), Flatten(name="s"), Flatten(inputs="p", name="t"),
         Flatten(inputs="r", name="u"), Concat(inputs=("s", "t", "u")), Linear(normal(33, 20 + 24 + 6)), IF(0.3), Linear(normal(3, 33)), Readout(),
     ], n_steps=4, input_range=(0, 1))  # fmt: skip
 
 
 @python_only
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
-@pytest.mark.parametrize("block_steps, signed", [(None, 0.0), (3, 0.0), (3, 0.1)])
-def test_every_path(arithmetic, block_steps, signed):
-    network = every_path(signed)
+@pytest.mark.parametrize("block_steps, signed, delay", [(None, 0.0, 0), (3, 0.0, 0), (3, 0.1, 0), (None, 0.1, 1)])
+def test_every_path(arithmetic, block_steps, signed, delay):
+    network = every_path(signed, delay)
     assert_same_in_python(network, np.random.default_rng(1).random((2, 2, 5, 4), dtype=np.float32), arithmetic, block_steps)
 
 
@@ -83,4 +83,4 @@ def test_with_the_compiler_off():
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__, "-k", "every_path"]
     done = subprocess.run(command, env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 passed" in done.stdout
+    assert "8 passed" in done.stdout

@@ -67,7 +67,7 @@ def test_membranes_stay_within_their_proof(case):
     ends = [np.zeros_like(images[:1]), np.ones_like(images[:1]), images[:1]]
     inputs = np.concatenate(ends).reshape(3, *((quantized.n_steps,) if not quantized.circuit.analog else ()), *quantized.circuit.input_shape)
     inputs = quantized.encode(inputs) if quantized.circuit.analog else inputs
-    for steps_seen in {1, quantized.n_steps}:
+    for steps_seen in {quantized.n_steps} if quantized.circuit.delayed else {1, quantized.n_steps}:  # half a delayed run has other phases
         traces = reference.run(_first_steps(quantized.circuit, steps_seen), inputs[:, :steps_seen] if not quantized.circuit.analog else inputs)
         for trace, bounds, width in zip(traces, quantized.bounds, quantized.widths):
             if trace.v_mem is None:

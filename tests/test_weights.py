@@ -60,7 +60,7 @@ def every_kind(seed=0):
         [
             Input(shape=(3, 9, 8)),
             Conv2d(weight=normal(8, 3, 3, 2), bias=normal(8), stride=(2, 1), padding=(1, 0, 2, 1), dilation=(1, 2), name="first"),
-            IF(v_threshold=rng.uniform(0.5, 2, 8), v_init=normal(8), leak=0.9, shift=False, signed=0.25, name="a"),
+            IF(v_threshold=rng.uniform(0.5, 2, 8), v_init=normal(8), leak=0.9, shift=False, signed=0.25, delay=3, name="a"),
             AvgPool2d((2, 3), stride=(1, 2), padding=(1, 1, 0, 2)),
             Conv2d(weight=normal(8, 1, 3, 3), groups=8, padding=1),
             IF(v_threshold=0.75, v_init=0.25, name="b"),
@@ -78,7 +78,7 @@ def every_kind(seed=0):
         metadata={"accuracy": 0.1 + 0.2, "seed": 1, "least": -(2**63), "note": "two\n\tlines é", "empty": "", "key of ü": 1e-300},
         samples=Samples(normal(4, 3, 9, 8), np.array([0, 4, 2, 2])),
         tables={
-            32: {"a": Tuning(v_threshold=rng.uniform(0.5, 2, 8), v_init=normal(8), signed=0.75), "linear1": Tuning(bias=normal(5)), "conv2d1": Tuning(bias=normal(8))},
+            32: {"a": Tuning(v_threshold=rng.uniform(0.5, 2, 8), v_init=normal(8), signed=0.75, delay=0), "linear1": Tuning(bias=normal(5)), "conv2d1": Tuning(bias=normal(8))},
             4: {"b": Tuning(v_threshold=0.5), "c": Tuning(v_init=-0.5, signed=0.0)}, 65_536: {}, 1: {"first": Tuning(bias=normal(8))},
         },
     )  # fmt: skip

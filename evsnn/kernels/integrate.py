@@ -36,11 +36,12 @@ __all__ = ["integrate"]
     SPIKES, WORD_BYTES,      # output masks or 0; bytes of a position's masks
     NEGATIVES,               # masks of negative spikes, of signed neurons
     LEAKY,
+    DELAY,                   # steps of input before the first that may fire, of delayed neurons
     BUDGET,                  # events that a partial sum can take without leaving its range
     SYNAPSES, N_SYNAPSES,
     TAPS, N_TAPS,
-) = range(0, 8 * 25, 8)  # fmt: skip
-JOB_BYTES = 8 * 25
+) = range(0, 8 * 26, 8)  # fmt: skip
+JOB_BYTES = 8 * 26
 
 # A synapse: events gathered through a kernel.
 (
@@ -144,6 +145,19 @@ def list_taps(job, tile, y, x, membrane_bytes, mask_bytes, at):
     return n
 
 
+@inner
+def fire_step(fmt, v, n, threshold, bound, out, plane_bytes):
+    """Compare, write a step's masks to `out`, reset; the membranes and net counts after it."""
+    fired = vector.mask(fmt, v, threshold)
+    vector.store_mask(fmt, out, fired)
+    if vector.signed(fmt):
+        below = vector.below(fmt, v, vector.load(fmt, bound), n)
+        vector.store_mask(fmt, out + plane_bytes, below)
+        n = vector.tally(fmt, n, fired, below)
+        v = vector.lift(fmt, v, threshold, below)
+    return vector.reset(fmt, v, threshold, fired), n
+
+
 @kernel
 def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
     """Run a block of steps for the tiles and rows of one population.
@@ -163,6 +177,7 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
     n_tiles, word_bytes, spikes = load_i64(job + N_TILES), load_i64(job + WORD_BYTES), load_i64(job + SPIKES)
     drive, membranes, resume = load_i64(job + DRIVE), load_i64(job + MEMBRANES), load_i64(job + RESUME)
     counts, plane_bytes = load_i64(job + COUNTS), load_i64(job + NEGATIVES) - spikes
+    delay = load_i64(job + DELAY) if vector.delayed(fmt) else 0
     leaky, budget = load_i64(job + LEAKY), load_i64(job + BUDGET) * vector.event_bytes(events)
     tile_bytes, zero_row, lines_ahead = load_i64(job + TILE_BYTES), load_i64(job + TILE_ROWS), load_i64(job + LINES_AHEAD)
     vector_bytes, mask_bytes, event_bytes = vector.membrane_bytes(fmt), vector.mask_bytes(fmt), vector.event_bytes(events)
@@ -215,15 +230,11 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
                         v = vector.add_masked(fmt, v, load_i64(tap + R_FIRST) + t * load_i64(tap + R_STEP), load_i64(tap + R_WEIGHTS))
                         tap += RUN_BYTES
                     v = vector.add(fmt, v, bias)
-                    if spikes:
-                        fired = vector.mask(fmt, v, threshold)
-                        vector.store_mask(fmt, out + t * height * width * word_bytes, fired)
-                        if vector.signed(fmt):
-                            below = vector.below(fmt, v, vector.load(fmt, parameters + 4 * vector_bytes), n)
-                            vector.store_mask(fmt, out + plane_bytes + t * height * width * word_bytes, below)
-                            n = vector.tally(fmt, n, fired, below)
-                            v = vector.lift(fmt, v, threshold, below)
-                        v = vector.reset(fmt, v, threshold, fired)
+                    if spikes and (not vector.delayed(fmt) or t >= delay):
+                        v, n = fire_step(fmt, v, n, threshold, parameters + 4 * vector_bytes, out + (t - delay) * height * width * word_bytes, plane_bytes)
+                if vector.delayed(fmt):  # the input is over
+                    for t in range(n_steps - delay, n_steps):
+                        v, n = fire_step(fmt, v, n, threshold, parameters + 4 * vector_bytes, out + t * height * width * word_bytes, plane_bytes)
                 if membranes:
                     vector.store(fmt, membranes + here, v)
                 if counts and vector.signed(fmt):

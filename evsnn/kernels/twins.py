@@ -78,6 +78,10 @@ def signed(fmt: Vectors) -> int:
     return int(fmt.signed)
 
 
+def delayed(fmt: Vectors) -> int:
+    return int(fmt.delayed)
+
+
 def event_bytes(events: Events) -> int:
     return events.bytes
 

@@ -31,8 +31,8 @@ from .layout import COPY_BYTES
 from .memory import pointer
 
 __all__ = [
-    "Events", "Vectors", "add", "add_counts", "add_event", "add_masked", "add_product", "begin", "behind", "below", "copy_events", "event_bytes", "graded",
-    "leak", "lift", "load", "mask", "mask_bytes", "maximum", "membrane_bytes", "merge", "pad_events", "put_event", "put_ids", "reset", "row_bytes", "signed",
+    "Events", "Vectors", "add", "add_counts", "add_event", "add_masked", "add_product", "begin", "behind", "below", "copy_events", "delayed", "event_bytes",
+    "graded", "leak", "lift", "load", "mask", "mask_bytes", "maximum", "membrane_bytes", "merge", "pad_events", "put_event", "put_ids", "reset", "row_bytes", "signed",
     "store", "store_mask", "tally", "zero",
 ]  # fmt: skip
 
@@ -53,6 +53,8 @@ class Vectors:
         Output channels in a tile.
     signed : bool
         Whether neurons send negative spikes, too.
+    delayed : bool
+        Whether neurons first fire some steps after their first input.
     """
 
     membrane: str
@@ -60,6 +62,7 @@ class Vectors:
     weight: str
     lanes: int
     signed: bool = False
+    delayed: bool = False
 
     @property
     def direct(self) -> bool:
@@ -204,6 +207,7 @@ membrane_bytes = _constant(lambda fmt: fmt.membrane_bytes)
 row_bytes = _constant(lambda fmt: fmt.row_bytes)
 mask_bytes = _constant(lambda fmt: fmt.lanes // 8)
 signed = _constant(lambda fmt: fmt.signed)
+delayed = _constant(lambda fmt: fmt.delayed)
 event_bytes = _constant(lambda fmt: fmt.bytes)
 graded = _constant(lambda fmt: fmt.graded)
 
@@ -551,6 +555,7 @@ if config.DISABLE_JIT:
         behind,
         below,
         copy_events,
+        delayed,
         event_bytes,
         graded,
         leak,
