@@ -81,7 +81,9 @@ def test_a_delay_of_all_steps_is_the_quantised_activation(n_steps, shift):
 @pytest.mark.parametrize("n_steps", [1, 4, 16])
 def test_a_delay_of_all_steps_in_integers(n_steps):
     rng = np.random.default_rng(1)
-    network = Network([Input((30,), "events"), Linear(rng.normal(size=(20, 30)), rng.normal(size=20)), IF(rng.uniform(1, 4, 20), delay=n_steps), Linear(np.eye(20)), Readout()], n_steps=n_steps)
+    network = Network(
+        [Input((30,), "events"), Linear(rng.normal(size=(20, 30)), rng.normal(size=20)), IF(rng.uniform(1, 4, 20), delay=n_steps), Linear(np.eye(20)), Readout()], n_steps=n_steps
+    )
     images = rng.random((6, n_steps, 30)) < rng.random((6, 1, 1))
     counts = run_both(network, images, arithmetic="int8").layers[0].spike_counts
     p = quantize(network).circuit.populations[0]
@@ -186,8 +188,8 @@ def test_queues_that_would_pass_their_pointers_are_refused():
 def test_bounds_hold_for_every_input(delay, second, leak, theta):
     """All spike trains of two inputs over five steps, at each charge and each reset: what a proof by interval must cover."""
     network = Network([
-        Input((2,), "events"), Linear([[1.0, -1.0], [-1.0, 0.3]], [0.1, -0.9]), IF([1.0, 0.7], v_init=[0.5, 3.5], leak=leak, signed=theta, delay=delay),
-        Linear([[1.0, 0.9], [-0.4, -1.0]]), second, Linear([[1.0, -1.0]]), Readout(),
+        Input((2,), "events"), Linear([[1.0, -1.0], [-1.0, 0.3], [0.5, 0.4]], [0.1, -0.9, 0.2]), IF([1.0, 0.7, 1.0], v_init=[0.5, 3.5, 0.9], leak=leak, signed=theta, delay=delay),
+        Linear([[1.0, 0.9, 0.2], [-0.4, -1.0, -0.3]]), second, Linear([[1.0, -1.0]]), Readout(),
     ], n_steps=5, shift="none")  # fmt: skip
     spikes = np.array(list(itertools.product([0, 1], repeat=10))).reshape(-1, 5, 2)
     for population in quantize(network).circuit.populations:
@@ -247,7 +249,9 @@ def test_tables_have_delays(arithmetic):
     images = np.random.default_rng(0).random((4, 6, 2)) < 0.6
     for n_steps, delay in ((4, 1), (6, 1), (30, 0)):
         assert tuned.at(n_steps).by_name["n"].delay == lower(tuned, n_steps).populations[0].delay == delay
-    assert_same(evsnn.simulate(tuned, images, arithmetic=arithmetic, record=RECORDS), evsnn.simulate(one_neuron(1), images, arithmetic=arithmetic, record=RECORDS, backend="reference"))
+    assert_same(
+        evsnn.simulate(tuned, images, arithmetic=arithmetic, record=RECORDS), evsnn.simulate(one_neuron(1), images, arithmetic=arithmetic, record=RECORDS, backend="reference")
+    )
 
 
 def test_delays_are_kept_in_files(tmp_path):
