@@ -34,6 +34,8 @@ class Ann:
     moments : mapping of str to (mean, deviation)
         Each (channels,): mean and standard deviation of the current at an `IF` over the training data,
         where a batch norm stood before the ReLU. For thresholds without data.
+    fixed : frozenset of str
+        Names of `IF` layers that fire by the clock, at every step or never, with a threshold of 1: balancing leaves them.
     notes : tuple of str
         What importing and folding did, for people.
     input_shape : tuple of int
@@ -47,6 +49,7 @@ class Ann:
     network: Network
     clips: Mapping[str, np.ndarray] = field(default_factory=dict)
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    fixed: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     input_shape: tuple[int, ...] = ()
     input_layout: tuple[int, ...] = ()

@@ -42,6 +42,7 @@ class Assembly:
         self.layers: list[Layer] = []
         self.clips: dict[str, np.ndarray] = {}
         self.moments: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self.fixed: set[str] = set()  # neurons that fire by the clock
         self.notes: dict[str, None] = {}  # ordered, each once
         self._taken: set[str] = set()
         self._made: dict[tuple, Signal | str] = {}
@@ -234,7 +235,9 @@ class Assembly:
             zero = replace(like, weight=np.zeros((1, like.n_in, *like.size)), gain=None, groups=1, product=False)
             ones = self._fire(Expression((replace(term, kernel=zero, name=f"{name}.zero"),), np.ones(1), name), f"{name}.ones", limit)
             outside = Kernel(-np.ones((1, 1, 1, 1)), padding=padding)
-            self._made[key] = self._fire(Expression((Term(ones.signal, outside, f"{name}.outside"),), np.ones(1), name), name, limit).signal
+            ring = self._fire(Expression((Term(ones.signal, outside, f"{name}.outside"),), np.ones(1), name), name, limit)
+            self.fixed |= {ones.signal.layer, ring.signal.layer}
+            self._made[key] = ring.signal
         return self._made[key]
 
     # Layers

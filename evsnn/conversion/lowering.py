@@ -80,6 +80,7 @@ def _lower(graph: Graph, average: bool) -> Ann:
         network,
         clips={name: clip for name, clip in state.assembly.clips.items() if name in network.by_name},
         moments={name: moments for name, moments in state.assembly.moments.items() if name in network.by_name},
+        fixed=frozenset(state.assembly.fixed & set(network.by_name)),
         notes=(*graph.notes, *state.assembly.notes),
         input_shape=own, input_layout=layout, output=state.output,
     )  # fmt: skip

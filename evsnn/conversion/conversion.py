@@ -1,0 +1,209 @@
+"""The whole way: a model file and samples in, a spiking `Network` out, and everything that was learnt on the way.
+
+The calibration inputs are divided: the last quarter, at most `HELD_OUT`, is held out for choosing and
+reporting; thresholds come from the rest, bias corrections from its first `CORRECTED`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InputError, ModelError
+from ..network import Network
+from .ann import Ann, forward
+from .balance import Balanced, assemble, balance, with_readout, without_data
+from .calibration import CalibrationSet, open_calibration
+from .evaluate import evaluate, sample_bytes
+from .graph import Graph
+from .lowering import lower_graph
+from .onnx_import import import_onnx
+from .options import Options, Recipe
+from .selection import Choice, choose
+from .statistics import Activations, measure
+
+__all__ = ["Conversion", "Progress", "convert", "convert_model"]
+
+HELD_OUT = 256
+CORRECTED = 256
+CORRECTED_STEPS = 1024
+"""Samples times steps that a correction sees at most, but not fewer than 32 samples."""
+COMPARED = 64
+"""Calibration inputs on which the ANN of the file is compared with the source's."""
+TOLERANCE = 1e-3
+"""Largest difference allowed between them, as a share of the largest score."""
+BATCH_BYTES = 256 << 20
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is, and of how much (0: unknown)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """A converted model, and how it came about.
+
+    Parameters
+    ----------
+    network : Network
+    ann : Ann
+        The ANN in the same layers.
+    choices : mapping of int to Choice
+        What was chosen for each T.
+    mismatch : float
+        Largest difference of the ANN's scores from the source model's, as a share of its largest score.
+    activations : mapping of str to Activations
+        By `IF` layer, and of the readout; what thresholds were made from.
+    held_out : (n, *input_shape) float32
+        Inputs that took part in choosing only, as the network reads them; n = 0 in data-free mode.
+    held_out_labels : (n,) int64, optional
+    held_out_scores : (n, classes) float32
+        The ANN's.
+    notes : tuple of str
+        What importing and folding did.
+    warnings : tuple of str
+        What the user should look at.
+    """
+
+    network: Network
+    ann: Ann
+    choices: Mapping[int, Choice]
+    mismatch: float
+    activations: Mapping[str, Activations]
+    held_out: np.ndarray
+    held_out_labels: np.ndarray | None
+    held_out_scores: np.ndarray
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def convert(model, calibration=None, *, progress: Progress | None = None, **options) -> Network:
+    """Convert a trained ReLU network into a spiking one.
+
+    Parameters
+    ----------
+    model : path, bytes or onnx.ModelProto
+        An ONNX file with one input and one output.
+    calibration : path, array, (images, labels) or CalibrationSet, optional
+        A few hundred inputs as the model reads them, (n, *input_shape); as a path: .npz, .npy or .h5 with ``images`` (and
+        ``labels``). None: thresholds from limits of the ReLUs (Clip) or from batch norms.
+    progress : callable (what, done, total), optional
+    **options
+        Fields of `Options`: n_steps, threshold, granularity, shift, readout, correction, signed, delay, max_pool.
+
+    Returns
+    -------
+    Network
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be read or converted, or its conversion would not compute the same.
+    InputError
+        If the calibration inputs do not fit.
+    MissingExtraError
+        If the package onnx is not installed.
+    """
+    try:
+        chosen = Options(**options)
+    except TypeError:
+        known = Options.__dataclass_fields__
+        raise ModelError("unknown option", got=", ".join(sorted(set(options) - set(known))), expected=", ".join(known)) from None
+    return convert_model(model, calibration, chosen, progress).network
+
+
+def convert_model(model, calibration=None, options: Options = Options(), progress: Progress | None = None) -> Conversion:  # noqa: B008 - frozen
+    """As `convert`, with all that was learnt on the way."""
+    tell = progress or (lambda what, done, total: None)
+    tell("reading the model", 0, 1)
+    graph = import_onnx(model)
+    ann = lower_graph(graph, max_pool=options.max_pool)
+    tell("reading the model", 1, 1)
+    samples = calibration if calibration is None or isinstance(calibration, CalibrationSet) else open_calibration(calibration)
+    if samples is not None and tuple(samples.shape) != tuple(ann.input_shape):
+        raise InputError("the calibration inputs do not fit the model", where=samples.source, got=f"shape (n, {', '.join(map(str, samples.shape))})",
+                         expected=f"(n, {', '.join(map(str, ann.input_shape))})", hint="they are stored as the model reads them, in its scale")  # fmt: skip
+    n = 0 if samples is None else samples.n
+    n_held_out = min(HELD_OUT, n // 4)
+    n_used = n - n_held_out
+
+    def inputs(first: int, last: int) -> np.ndarray:
+        return ann.arranged(samples.read(first, last))
+
+    mismatch = _compare(graph, ann, None if samples is None else samples.read(0, min(n, COMPARED)), exact=options.max_pool == "spiking")
+    warnings: list[str] = []
+    if samples is None:
+        activations = without_data(ann)
+        corrected, held_out = None, np.zeros((0, *ann.network.input_shape), np.float32)
+    else:
+        if n < 16:
+            warnings.append(f"there are only {n} calibration inputs: give a few hundred")
+        batch = int(np.clip(BATCH_BYTES // max(1, sample_bytes(graph, [graph.output])), 1, 64))
+
+        def batches() -> Iterator[np.ndarray]:
+            for first in range(0, n_used, batch):
+                yield inputs(first, min(first + batch, n_used))
+
+        activations = measure(ann, batches, lambda done, total: tell("measuring activations", done, total or 2 * -(-n_used // batch)))
+        corrected, held_out = inputs(0, min(n_used, CORRECTED)), inputs(n_used, n)
+        warnings += _silent(activations, ann)
+    scores = forward(ann, held_out) if len(held_out) else np.zeros((0, ann.network.n_classes), np.float32)
+    network = with_readout(ann, options.readout)
+    if n:
+        network = network.replace(input_range=_input_range(samples, ann))
+    choices, balanced = {}, []
+    for n_steps in options.n_steps:
+
+        def make(recipe: Recipe, n_steps: int = n_steps) -> tuple[Balanced, Network]:
+            some = None if corrected is None else corrected[: max(32, CORRECTED_STEPS // n_steps)]
+            made = balance(ann, network, activations, recipe, n_steps, some, lambda done, total: tell(f"T = {n_steps}: {recipe}", done, total))
+            return made, assemble(network, recipe.shift, [made])
+
+        choices[n_steps], made = choose(options.recipes(n_steps), n_steps, make, held_out, scores)
+        balanced.append(made)
+    result = assemble(network, balanced[0].recipe.shift, balanced)
+    labels = None if samples is None or samples.labels is None else np.asarray(samples.labels[n_used:], np.int64)
+    return Conversion(result, ann, choices, mismatch, activations, held_out, labels, scores, ann.notes, tuple(warnings))
+
+
+def _compare(graph: Graph, ann: Ann, samples: np.ndarray | None, exact: bool) -> float:
+    """The mismatch of the ANN and the source model.
+
+    Raises
+    ------
+    ModelError
+        If it is more than rounding.
+    """
+    if samples is None:
+        samples = np.random.default_rng(0).standard_normal((8, *ann.input_shape), np.float32)
+    source = evaluate(graph, samples, outputs=[ann.output])[ann.output].reshape(len(samples), -1)
+    ours = forward(ann, ann.arranged(samples))
+    largest = float(np.abs(source).max())
+    if not np.isfinite(source).all():
+        raise InputError("the model's outputs are not finite on the calibration inputs", got="NaN or infinity", hint="check the inputs' scale")
+    mismatch = float(np.abs(source - ours).max()) / (largest or 1.0)
+    if exact and not mismatch <= TOLERANCE:
+        raise ModelError("the converted ANN does not compute what the model does", got=f"scores that differ by {mismatch:.2g} of the largest", expected=f"at most {TOLERANCE:g}",
+                         hint="this is a defect of the conversion: please report it with the model")  # fmt: skip
+    return mismatch
+
+
+def _input_range(samples: CalibrationSet, ann: Ann) -> tuple[float, float]:
+    """Smallest and largest calibration input."""
+    low, high = np.inf, -np.inf
+    for first in range(0, samples.n, 256):
+        part = samples.read(first, min(first + 256, samples.n))
+        low, high = min(low, float(part.min())), max(high, float(part.max()))
+    return (low, high) if low < high else (min(low, 0.0), max(high, 0.0) or 1.0)
+
+
+def _silent(activations: Mapping[str, Activations], ann: Ann) -> list[str]:
+    """Warnings of layers that do little or nothing."""
+    found = []
+    for name, a in activations.items():
+        share = float(a.dead.mean())
+        if name != ann.network.layers[-1].name and share > 0.5:
+            what = "no activation on any calibration input" if share == 1 else f"{share:.0%} of its channels are never active"
+            found.append(f"layer {name!r}: {what}")
+    return found

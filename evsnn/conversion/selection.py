@@ -1,0 +1,132 @@
+"""Choosing a recipe by held-out calibration inputs, which neither thresholds nor corrections have seen.
+
+Recipes are tried from the plainest to the most elaborate, each run by evsnn's own engine. What is
+compared is how far the network's class probabilities are from the ANN's (Kullback-Leibler divergence
+of the softmax of the scores), a finer measure than counting changed predictions. Of those that are nearly
+as near as the nearest the one with the fewest synaptic operations is taken; trying ends early when
+nothing is left to gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..network import Network
+from ..simulation import Simulator
+from .balance import Balanced
+from .correction import Correction
+from .options import Recipe
+
+__all__ = ["Candidate", "Choice", "choose", "divergence"]
+
+LOSSLESS = 0.002
+"""Mean divergence in nats below which no further recipe is tried."""
+NEARLY = 1.15
+"""A cheaper recipe is taken if its divergence is at most this many times the least."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe that was tried.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    agreement : float
+        Share of held-out inputs with the ANN's prediction.
+    divergence : float
+        Mean divergence of the class probabilities from the ANN's, in nats.
+    sops_per_sample, mean_rate : float
+        As in `evsnn.Result`.
+    """
+
+    recipe: Recipe
+    agreement: float
+    divergence: float
+    sops_per_sample: float
+    mean_rate: float
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What was taken for one T.
+
+    Parameters
+    ----------
+    n_steps : int
+    recipe : Recipe
+    reason : str
+        For people.
+    candidates : tuple of Candidate
+        In the order in which they were tried; none where nothing was held out.
+    corrections : mapping of str to Correction
+    """
+
+    n_steps: int
+    recipe: Recipe
+    reason: str
+    candidates: tuple[Candidate, ...] = ()
+    corrections: Mapping[str, Correction] = field(default_factory=dict)
+
+
+def divergence(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """KL(softmax(reference) || softmax(scores)) of every sample, in nats: (n, classes) each -> (n,)."""
+
+    def log_softmax(x: np.ndarray) -> np.ndarray:
+        x = x.astype(np.float64) - x.max(axis=1, keepdims=True)
+        return x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+
+    wanted = log_softmax(reference)
+    return (np.exp(wanted) * (wanted - log_softmax(scores))).sum(axis=1)
+
+
+def choose(recipes: tuple[Recipe, ...], n_steps: int, make: Callable[[Recipe], tuple[Balanced, Network]], held_out: np.ndarray, scores: np.ndarray,
+           progress: Callable[[int, int], None] | None = None) -> tuple[Choice, Balanced]:  # fmt: skip
+    """Try recipes for one T, and take one.
+
+    Parameters
+    ----------
+    recipes : tuple of Recipe
+        The plainest first.
+    n_steps : int
+    make : callable
+        Balances by a recipe; gives the table and a network that runs.
+    held_out : (n, *input_shape) float32
+        None of it (n = 0): the first recipe is taken unseen.
+    scores : (n, classes)
+        The ANN's on them.
+    progress : callable (done, total), optional
+    """
+    if not len(held_out):
+        balanced, _ = make(recipes[0])
+        return Choice(n_steps, recipes[0], "nothing was held out to try it on", (), balanced.corrections), balanced
+    tried: list[Candidate] = []
+    made: list[Balanced] = []
+    ended = ""
+    for i, recipe in enumerate(recipes):
+        balanced, network = make(recipe)
+        result = Simulator(network, n_steps).run(held_out)
+        agreement = float((result.predictions == scores.argmax(axis=1)).mean())
+        tried.append(Candidate(recipe, agreement, float(divergence(result.outputs, scores).mean()), result.sops_per_sample, result.mean_rate))
+        made.append(balanced)
+        if progress:
+            progress(i + 1, len(recipes))
+        if tried[-1].divergence <= LOSSLESS and i + 1 < len(recipes):
+            ended = "; nothing is left to gain by more elaborate ones"
+            break
+    least = min(c.divergence for c in tried)
+    near = [i for i, c in enumerate(tried) if c.divergence <= max(NEARLY * least, LOSSLESS)]
+    taken = min(near, key=lambda i: tried[i].sops_per_sample)
+    return Choice(n_steps, tried[taken].recipe, _reason(tried, taken) + ended, tuple(tried), made[taken].corrections), made[taken]
+
+
+def _reason(tried: list[Candidate], taken: int) -> str:
+    mine = tried[taken]
+    said = f"divergence {mine.divergence:.3g} from the ANN, {mine.agreement:.1%} of its predictions, on held-out inputs"
+    if len(tried) == 1:
+        return said
+    least = min(c.divergence for c in tried)
+    return f"{'the least' if mine.divergence == least else f'within {NEARLY - 1:.0%} of the least, and cheapest'} of {len(tried)} recipes tried: {said}"
