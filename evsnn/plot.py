@@ -6,20 +6,35 @@ import io
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from .console import printable
 from .errors import RunError
 from .report import Report, as_count, as_shape
 
-__all__ = ["save"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-_MAX_BARS = 64
-_BAR, _LINE = "#3b6ea8", "#c05a2e"
+__all__ = ["BAR", "LINE", "MAX_BARS", "draw_bars", "draw_curves", "save", "short", "write"]
+
+MAX_BARS = 64
+BAR, LINE = "#3b6ea8", "#c05a2e"
 
 
 def save(path: str, report: Report) -> None:
     """Draw `report` to `path` (.png, .svg or .pdf), all or nothing.
+
+    Raises
+    ------
+    RunError
+        If the file cannot be written.
+    """
+    write(path, lambda: _figure(report))
+
+
+def write(path: str, draw: Callable[[], Figure]) -> None:
+    """Write the figure that `draw` makes to `path` (.png, .svg or .pdf), all or nothing.
 
     Raises
     ------
@@ -33,7 +48,7 @@ def save(path: str, report: Report) -> None:
     suffix = os.path.splitext(path)[1][1:].lower()
     metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[suffix]
     with matplotlib.rc_context({"svg.hashsalt": "evsnn"}):  # else its names are random
-        _figure(report).savefig(picture, format=suffix, metadata=metadata)
+        draw().savefig(picture, format=suffix, metadata=metadata)
     try:
         descriptor, sibling = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(path)), suffix=f".{suffix}")
         try:
@@ -48,13 +63,13 @@ def save(path: str, report: Report) -> None:
         raise RunError("the picture cannot be written", where=path, got=error.strerror, hint="name a file in a folder that can be written to") from error
 
 
-def _figure(report: Report):
+def _figure(report: Report) -> Figure:
     """Bars a layer; below them, with several T, curves over T."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     result, sweep = report.main.result, len(report.runs) > 1
-    busiest = sorted(result.layers, key=lambda layer: -layer.sops)[:_MAX_BARS]
+    busiest = sorted(result.layers, key=lambda layer: -layer.sops)[:MAX_BARS]
     layers = [layer for layer in result.layers if layer in busiest]
     bars_inches = 1.4 + 0.26 * len(layers)
     figure = Figure(figsize=(11, bars_inches + (3.4 if sweep else 0)), dpi=120, layout="constrained")
@@ -64,27 +79,27 @@ def _figure(report: Report):
     figure.suptitle(printable(title), parse_math=False)
     axes = figure.subplots(2 if sweep else 1, 2, squeeze=False, height_ratios=[bars_inches, 3.4] if sweep else None)
 
-    names = [f"{_short(layer.name)}  {as_shape(layer.shape)}" for layer in layers]
+    names = [f"{short(layer.name)}  {as_shape(layer.shape)}" for layer in layers]
     rates = [result.rate(layer) if layer.fires else None for layer in layers]
-    _bars(axes[0, 0], names, rates, ".4f", "spikes a neuron and step", f"rate, mean {result.mean_rate:.4f}")
+    draw_bars(axes[0, 0], names, rates, ".4f", "spikes a neuron and step", f"rate, mean {result.mean_rate:.4f}")
     sops = [layer.sops / result.n_samples for layer in layers]
-    _bars(axes[0, 1], [_short(layer.synapse) for layer in layers], sops, ",.0f", "synaptic operations a sample", f"SOPs, {result.sops_per_sample:,.0f} a sample")
+    draw_bars(axes[0, 1], [short(layer.synapse) for layer in layers], sops, ",.0f", "synaptic operations a sample", f"SOPs, {result.sops_per_sample:,.0f} a sample")
     if sweep:
         runs = sorted(report.runs, key=lambda run: run.result.n_steps)
         steps = [run.result.n_steps for run in runs]
         curves = {f"agreement with T = {steps[-1]}": [100 * report.agreement(run) for run in runs]}
         if result.labels is not None:
             curves = {"accuracy": [100 * run.result.accuracy for run in runs]} | curves
-        _curves(axes[1, 0], steps, curves, "% of samples", "what more steps bring")
-        _curves(axes[1, 1], steps, {"SOPs a sample": [run.result.sops_per_sample for run in runs]}, "SOPs a sample", "what they cost")
+        draw_curves(axes[1, 0], steps, curves, "% of samples", "what more steps bring")
+        draw_curves(axes[1, 1], steps, {"SOPs a sample": [run.result.sops_per_sample for run in runs]}, "SOPs a sample", "what they cost")
         axes[1, 1].set_ylim(bottom=0)
     return figure
 
 
-def _bars(axes, names: Sequence[str], values: Sequence[float | None], spec: str, label: str, title: str) -> None:
+def draw_bars(axes, names: Sequence[str], values: Sequence[float | None], spec: str, label: str, title: str) -> None:
     """Horizontal bars, the first layer on top; a dash where there is no value."""
     at = range(len(names))
-    axes.barh(at, [value or 0 for value in values], color=_BAR)
+    axes.barh(at, [value or 0 for value in values], color=BAR)
     axes.set_yticks(at, [printable(name) for name in names], fontsize=8, parse_math=False)
     axes.invert_yaxis()
     longest = max((value or 0 for value in values), default=0)
@@ -96,9 +111,9 @@ def _bars(axes, names: Sequence[str], values: Sequence[float | None], spec: str,
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _curves(axes, steps: Sequence[int], curves: dict[str, Sequence[float]], label: str, title: str) -> None:
+def draw_curves(axes, steps: Sequence[int], curves: dict[str, Sequence[float]], label: str, title: str) -> None:
     """Values against T, on a logarithmic axis whose ticks are the T."""
-    for (name, values), color, style in zip(curves.items(), (_BAR, _LINE), ("o-", "s--")):
+    for (name, values), color, style in zip(curves.items(), (BAR, LINE), ("o-", "s--")):
         axes.plot(steps, values, style, color=color, label=name)
     axes.set_xscale("log", base=2)
     axes.set_xticks(steps, [str(T) for T in steps])
@@ -112,5 +127,6 @@ def _curves(axes, steps: Sequence[int], curves: dict[str, Sequence[float]], labe
         axes.legend(fontsize=8)
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A name that a label has room for."""
     return name if len(name) <= 32 else f"{name[:31]}~"
