@@ -16,4 +16,9 @@
 ``value``         a tensor while it is lowered: ``expression`` (sums of convolutions, each a ``kernel``)
                   and where its elements lie; ``state`` holds them, ``assembly`` the layers made so far
 ``ann``           `Ann`, and its forward pass
+``comparison``    the ANN and its SNN on the same inputs, layer by layer
+``diagnosis``     what is wrong with a layer, in a line
+``sweep``         what more steps bring and cost
+``report``        what a conversion loses, where, why, and what it costs
+``picture``       the report's figure
 """

@@ -1,0 +1,91 @@
+"""A network at several numbers of steps: what more of them bring and cost, and how many are worth it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["SweepPoint", "about_more_steps", "ratio", "standard_error", "worth_it"]
+
+_TOO_MUCH = 0.1  # a loss after which no T is called worth it
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """The network at one number of steps.
+
+    Parameters
+    ----------
+    n_steps : int
+    table_n_steps : int, optional
+        The T whose table of thresholds and biases was used; None where the network has no tables.
+    agreement : float
+        Share of predictions that equal the ANN's.
+    accuracy : float, optional
+        Share of predictions that equal the labels; None without labels.
+    sops_per_sample, sops_per_mac : float
+        Weight additions, and how many of them for each multiply-add of the ANN.
+    mean_rate : float
+        Spikes per neuron and step.
+    """
+
+    n_steps: int
+    table_n_steps: int | None
+    agreement: float
+    accuracy: float | None
+    sops_per_sample: float
+    sops_per_mac: float | None
+    mean_rate: float
+
+    @property
+    def quality(self) -> float:
+        """Accuracy; without labels, agreement."""
+        return self.agreement if self.accuracy is None else self.accuracy
+
+
+def standard_error(right: np.ndarray, other: np.ndarray) -> float:
+    """Standard error of the difference of two accuracies on the same samples, (n,) bool each.
+
+    Half a sample is added to each of the four cells (Agresti & Min 2005, doi:10.1002/sim.1781), so that it
+    is not 0 where both are right or wrong together: few samples never prove that nothing is lost.
+    """
+    n = len(right) + 2
+    one, two = np.count_nonzero(right & ~other) + 0.5, np.count_nonzero(other & ~right) + 0.5
+    return float(np.sqrt(one + two - (one - two) ** 2 / n) / n)
+
+
+def worth_it(points: Sequence[SweepPoint], right: Sequence[np.ndarray], of_ann: float) -> tuple[int | None, str]:
+    """The T that is worth it, if one is, and why; `of_ann` is the ANN's accuracy, 1 where agreement is compared."""
+    at = max(range(len(points)), key=lambda i: (points[i].quality, -i))
+    best, what = points[at], "agreement with the ANN" if points[at].accuracy is None else "accuracy"
+    if of_ann - best.quality > _TOO_MUCH:
+        do = "raise --steps" if at == len(points) - 1 else "more steps do not help: see what is said of the layers"
+        return None, f"no T of the sweep is worth it: even the best, T = {best.n_steps}, loses {100 * (of_ann - best.quality):.1f} points of {what}; {do}"
+    chosen = next(i for i in range(len(points)) if best.quality - points[i].quality <= standard_error(right[at], right[i]) or i == at)
+    worth = points[chosen]
+    if worth is best:
+        line = f"T = {best.n_steps} is worth it: no smaller T comes within one standard error of its {what}, {100 * best.quality:.1f} %"
+    else:
+        error = standard_error(right[at], right[chosen])
+        line = f"T = {worth.n_steps} is worth it: its {what}, {100 * worth.quality:.1f} %, is within one standard error ({100 * error:.1f} points)"
+        line += f" of the best, {100 * best.quality:.1f} % at T = {best.n_steps}"
+        if best.n_steps > worth.n_steps and best.sops_per_sample:
+            line += f", for {100 * worth.sops_per_sample / best.sops_per_sample:.0f} % of its operations"
+    return worth.n_steps, line
+
+
+def about_more_steps(points: Sequence[SweepPoint], right: Sequence[np.ndarray], n_steps: int) -> list[str]:
+    """What is to be known where the largest T is not the best."""
+    at = max(range(len(points)), key=lambda i: points[i].quality)
+    best, last = points[at], points[-1]
+    if best.quality - last.quality <= standard_error(right[at], right[-1]):
+        return []
+    falls = f"it falls to {100 * last.quality:.1f} % at T = {last.n_steps}, whose thresholds are made for T = {last.table_n_steps or n_steps}"
+    return [f"{falls}: convert for the T that you run (--steps {best.n_steps},{last.n_steps})"]
+
+
+def ratio(part: float, whole: float) -> float | None:
+    """None where there is no whole."""
+    return part / whole if whole else None
