@@ -41,7 +41,8 @@ class UnreadArray:
     dtype : numpy.dtype
         Boolean, integer or float, of the machine's byte order.
     blocks : callable
-        ``blocks(n, row_shape)`` yields the first `n` rows of `row_shape`, some at a time.
+        ``blocks(n, row_shape, first=0)`` yields `n` rows of `row_shape` from row `first` on, some at a time.
+        One such walk at a time.
     overhead_bytes : int
         Memory that reading takes beside what is kept, if it is more than a block.
     """
@@ -49,7 +50,7 @@ class UnreadArray:
     where: str
     shape: tuple[int, ...]
     dtype: np.dtype
-    blocks: Callable[[int, tuple[int, ...]], Iterator[np.ndarray]]
+    blocks: Callable[..., Iterator[np.ndarray]]
     overhead_bytes: int = 0
 
 
@@ -86,7 +87,7 @@ class _Narrow(io.BufferedReader):
 
 def read_npy(file: BinaryIO, where: str) -> UnreadArray:
     """The array in an open .npy file."""
-    return _stored(file.read, os.fstat(file.fileno()).st_size, where)
+    return _stored(file, os.fstat(file.fileno()).st_size, where)
 
 
 def read_npz(file: BinaryIO, where: str) -> tuple[Callable[[str], UnreadArray], list[str]]:
@@ -102,10 +103,10 @@ def read_npz(file: BinaryIO, where: str) -> tuple[Callable[[str], UnreadArray], 
             entry = archive.getinfo(f"{name}.npy")
             if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise zipfile.BadZipFile("an encrypted or unusually compressed array")
-            stream = archive.open(entry)
+            member = _Member(archive, entry, inside)
         except _ZIP_ERRORS as error:
             raise InputError("cannot be read", where=inside, got=_reason(error), hint="write it with numpy.savez") from error
-        return _stored(stream.read, entry.file_size, inside)
+        return _stored(member, entry.file_size, inside)
 
     return get, [name.removesuffix(".npy") for name in archive.namelist()]
 
@@ -117,8 +118,35 @@ def _reason(error: Exception) -> str:
     return str(error)[:120] or type(error).__name__
 
 
-def _stored(read: Callable[[int], bytes], size: int, where: str) -> UnreadArray:
-    """The array whose .npy stream of `size` bytes `read` gives."""
+class _Member:
+    """A file in an archive, read from any place: forwards as it comes, backwards from its start again.
+
+    `zipfile`'s own seek would inflate 16 MiB at a time.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, where: str):
+        self._archive, self._entry, self._where = archive, entry, where
+        self._stream, self._at = archive.open(entry), 0
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int) -> None:
+        if offset < self._at:
+            self._stream.close()
+            try:
+                self._stream, self._at = self._archive.open(self._entry), 0
+            except _ZIP_ERRORS as error:
+                raise InputError("cannot be read again", where=self._where, got=_reason(error), hint="leave the file alone while it is used") from error
+        while self._at < offset:
+            _exactly(self.read, min(offset - self._at, BLOCK_BYTES), self._where)
+
+
+def _stored(stream: BinaryIO | _Member, size: int, where: str) -> UnreadArray:
+    """The array in a .npy stream of `size` bytes, of which nothing has been read."""
+    read = stream.read
     start = _exactly(read, 8, where)
     if start[:6] != _MAGIC or start[6] not in (1, 2, 3):
         raise InputError("is not in numpy's .npy format", where=where, hint="write it with numpy.save")
@@ -142,9 +170,10 @@ def _stored(read: Callable[[int], bytes], size: int, where: str) -> UnreadArray:
 
     number = np.dtype(np.uint8) if dtype.kind == "b" else dtype  # a byte of a boolean may be anything
 
-    def blocks(n: int, row_shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    def blocks(n: int, row_shape: tuple[int, ...], first: int = 0) -> Iterator[np.ndarray]:
         row_bytes = math.prod(row_shape) * dtype.itemsize
         at_once = max(1, BLOCK_BYTES // row_bytes)
+        stream.seek(8 + length + n_header + first * row_bytes)
         for start in range(0, n, at_once):
             rows = min(at_once, n - start)
             yield np.frombuffer(_exactly(read, rows * row_bytes, where), number).reshape(rows, *row_shape)

@@ -11,10 +11,9 @@ from .network import Network
 __all__ = ["check_images", "encode", "sample_forms"]
 
 
-def sample_forms(network: Network) -> tuple[tuple[int, ...], ...]:
-    """Shapes in which one image may come: the input's, and for maps of one channel also without the channel, and flat."""
-    shape = network.input_shape
-    if network.input.encoding == "events" or len(shape) != 3 or shape[0] != 1:
+def sample_forms(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Shapes in which one image of `shape` may come: for maps of one channel also without the channel, and flat."""
+    if len(shape) != 3 or shape[0] != 1:
         return (shape,)
     return shape, shape[1:], (shape[1] * shape[2],)
 
@@ -40,7 +39,7 @@ def check_images(network: Network, images: np.ndarray, n_steps: int) -> np.ndarr
     encoding = network.input.encoding
     shape = network.input_shape if encoding != "events" else (n_steps, *network.input_shape)
     if encoding != "events":
-        forms = sample_forms(network)
+        forms = sample_forms(network.input_shape)
         if array.shape in forms:
             array = array.reshape(1, *shape)
         elif array.ndim and array.shape[1:] in forms and array.size:

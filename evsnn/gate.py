@@ -14,11 +14,13 @@ The HDF5 library takes no part in this, and no file but the one named is ever op
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import os
 import re
 import stat
 import zlib
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -89,7 +91,7 @@ class Dataset:
     stored_bytes: int
     _source: Source = field(repr=False)
     _layout: messages.Compact | messages.Contiguous | messages.Chunked = field(repr=False)
-    _chunks: tuple[indexes.Chunk, ...] = field(default=(), repr=False)
+    _chunks: tuple[indexes.Chunk, ...] = field(default=(), repr=False)  # sorted
     _filters: tuple[messages.Filter, ...] = field(default=(), repr=False)
 
     @property
@@ -97,27 +99,48 @@ class Dataset:
         """What it takes in memory, as stored."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def chunk_bytes(self) -> int:
+        """What one chunk takes in memory; 0 without chunks."""
+        return math.prod(self._layout.shape) * self.dtype.itemsize if isinstance(self._layout, messages.Chunked) else 0
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows (entries of the first axis) that are decoded together."""
+        return self._layout.shape[0] if isinstance(self._layout, messages.Chunked) else 1
+
     def read(self) -> np.ndarray:
         """The values, C-ordered and little-endian."""
+        return self._part(self.shape, 0)
+
+    def rows(self, first: int, stop: int) -> np.ndarray:
+        """The values `first` to `stop` along the first axis; nothing else is decoded but what shares their chunks."""
+        return self._part((stop - first, *self.shape[1:]), first)
+
+    def _part(self, shape: tuple[int, ...], first: int) -> np.ndarray:
         with _refusals(self.where):
-            array = np.empty(self.shape, self.dtype)
+            array = np.empty(shape, self.dtype)
             flat = array.reshape(-1).view(np.uint8)
+            start = first * math.prod(shape[1:]) * self.dtype.itemsize
             if isinstance(self._layout, messages.Compact):
-                flat[:] = np.frombuffer(self._layout.data, np.uint8)
+                flat[:] = np.frombuffer(self._layout.data, np.uint8)[start : start + flat.size]
             elif isinstance(self._layout, messages.Contiguous):
-                self._source.read_into(memoryview(flat), self._layout.address)
+                self._source.read_into(memoryview(flat), self._layout.address + start)
             else:
-                self._read_chunks(array)
+                self._read_chunks(array, first)
             return array.astype(self.dtype.newbyteorder("<"), copy=False)
 
-    def _read_chunks(self, array: np.ndarray) -> None:
+    def _read_chunks(self, array: np.ndarray, first: int) -> None:
+        """Fill `array` with the rows from `first` on."""
         shape = self._layout.shape
-        for chunk in self._chunks:
+        reached = bisect_right(self._chunks, first - shape[0], key=lambda chunk: chunk.first[0])
+        for chunk in itertools.takewhile(lambda chunk: chunk.first[0] < first + len(array), self._chunks[reached:]):
             data = bytearray(chunk.n_bytes)
             self._source.read_into(memoryview(data), chunk.address)
             block = np.frombuffer(_decoded(data, self._filters, chunk.mask, math.prod(shape) * array.itemsize), array.dtype).reshape(shape)
-            sizes = [min(c, n - i) for i, c, n in zip(chunk.first, shape, array.shape)]  # at the border a chunk reaches beyond
-            array[tuple(slice(i, i + n) for i, n in zip(chunk.first, sizes))] = block[tuple(slice(0, n) for n in sizes)]
+            starts = (chunk.first[0] - first, *chunk.first[1:])
+            wanted = [(max(i, 0), min(i + c, n)) for i, c, n in zip(starts, shape, array.shape)]  # at the border a chunk reaches beyond
+            array[tuple(slice(i, j) for i, j in wanted)] = block[tuple(slice(i - s, j - s) for s, (i, j) in zip(starts, wanted))]
 
 
 def _decoded(data: bytes, filters: tuple[messages.Filter, ...], mask: int, n_bytes: int) -> bytes:
@@ -291,7 +314,7 @@ class _Walk:
         filters = messages.filters(pipeline) if pipeline else ()
         chunks: tuple[indexes.Chunk, ...] = ()
         if isinstance(layout, messages.Chunked):
-            chunks = self.chunks(layout, shape, dtype, filters)
+            chunks = tuple(sorted(self.chunks(layout, shape, dtype, filters)))
             stored = sum(chunk.n_bytes for chunk in chunks)
         else:
             stored = len(layout.data) if isinstance(layout, messages.Compact) else layout.n_bytes

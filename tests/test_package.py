@@ -37,6 +37,7 @@ FLOORS = [
     ["simulation"],
     ["console"],
     ["memory", "startup", "table", "arrayfile"],
+    ["imagefile"],
     ["inputs", "report"],
     ["plot"],
     ["conversion"],
