@@ -41,7 +41,7 @@ def find_output(file: ModelFile, output: str | None, notes: list[str]) -> str:
     scores = [v.name for v in values if v.type.WhichOneof("value") == "tensor_type" and v.type.tensor_type.elem_type in FLOATS]
     if len(scores) != 1:
         what = "has several outputs" if len(values) > 1 else "has no output of floats"
-        hint = "export one output of float scores" + (", or name one: output=..." if scores else "; from scikit-learn, with options={'zipmap': False}")
+        hint = "export one output of float scores" + (", or name one: --scores NAME, output=NAME" if scores else "; from scikit-learn, with options={'zipmap': False}")
         raise ModelError(what, where=file.name, got=_listed(v.name for v in values) or "none", expected="one", hint=hint)
     if scores[0] not in made:
         raise ModelError("its output is made by no node", where=file.name, got=repr(scores[0])[:80])

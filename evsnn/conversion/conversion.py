@@ -15,7 +15,7 @@ from ..errors import InputError, ModelError
 from ..network import Network
 from .ann import Ann, forward
 from .balance import Balanced, assemble, balance, with_readout, without_data
-from .calibration import CalibrationSet, open_calibration
+from .calibration import CalibrationSet, open_calibration, suspicions
 from .evaluate import evaluate, sample_bytes
 from .graph import Graph
 from .lowering import lower_graph
@@ -78,7 +78,7 @@ class Conversion:
     warnings: tuple[str, ...]
 
 
-def convert(model, calibration=None, *, progress: Progress | None = None, **options) -> Network:
+def convert(model, calibration=None, *, output: str | None = None, progress: Progress | None = None, **options) -> Network:
     """Convert a trained ReLU network into a spiking one.
 
     Parameters
@@ -88,6 +88,8 @@ def convert(model, calibration=None, *, progress: Progress | None = None, **opti
     calibration : path, array, (images, labels) or CalibrationSet, optional
         A few hundred inputs as the model reads them, (n, *input_shape); as a path: .npz, .npy or .h5 with ``images`` (and
         ``labels``). None: thresholds from limits of the ReLUs (Clip) or from batch norms.
+    output : str, optional
+        The tensor of the scores, where the model has several outputs of floats or ends in what is not wanted.
     progress : callable (what, done, total), optional
     **options
         Fields of `Options`: n_steps, threshold, granularity, shift, readout, correction, signed, delay, max_pool.
@@ -110,20 +112,19 @@ def convert(model, calibration=None, *, progress: Progress | None = None, **opti
     except TypeError:
         known = Options.__dataclass_fields__
         raise ModelError("unknown option", got=", ".join(sorted(set(options) - set(known))), expected=", ".join(known)) from None
-    return convert_model(model, calibration, chosen, progress).network
+    return convert_model(model, calibration, chosen, progress, output).network
 
 
-def convert_model(model, calibration=None, options: Options = Options(), progress: Progress | None = None) -> Conversion:  # noqa: B008 - frozen
+def convert_model(model, calibration=None, options: Options = Options(), progress: Progress | None = None, output: str | None = None) -> Conversion:  # noqa: B008 - frozen
     """As `convert`, with all that was learnt on the way."""
     tell = progress or (lambda what, done, total: None)
     tell("reading the model", 0, 1)
-    graph = import_onnx(model)
+    graph = import_onnx(model, output=output)
     ann = lower_graph(graph, max_pool=options.max_pool)
     tell("reading the model", 1, 1)
     samples = calibration if calibration is None or isinstance(calibration, CalibrationSet) else open_calibration(calibration)
-    if samples is not None and tuple(samples.shape) != tuple(ann.input_shape):
-        raise InputError("the calibration inputs do not fit the model", where=samples.source, got=f"shape (n, {', '.join(map(str, samples.shape))})",
-                         expected=f"(n, {', '.join(map(str, ann.input_shape))})", hint="they are stored as the model reads them, in its scale")  # fmt: skip
+    if samples is not None:
+        samples = samples.fitted(ann.input_shape, ann.network.n_classes)
     n = 0 if samples is None else samples.n
     n_held_out = min(HELD_OUT, n // 4)
     n_used = n - n_held_out
@@ -137,8 +138,7 @@ def convert_model(model, calibration=None, options: Options = Options(), progres
         activations = without_data(ann)
         corrected, held_out = None, np.zeros((0, *ann.network.input_shape), np.float32)
     else:
-        if n < 16:
-            warnings.append(f"there are only {n} calibration inputs: give a few hundred")
+        warnings += suspicions(samples)
         batch = int(np.clip(BATCH_BYTES // max(1, sample_bytes(graph, [graph.output])), 1, 64))
 
         def batches() -> Iterator[np.ndarray]:
