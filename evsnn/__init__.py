@@ -1,6 +1,8 @@
 """Spiking networks converted from trained ReLU networks, run event-driven on a CPU.
 
 >>> import evsnn
+>>> net = evsnn.convert("model.onnx", calibration=images, n_steps=32)
+>>> evsnn.save("weights.h5", net)
 >>> net = evsnn.load("weights.h5")
 >>> result = evsnn.simulate(net, images, n_steps=32)
 >>> result.predictions
@@ -15,6 +17,7 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
+    "convert": ("convert",),
     "errors": ("EvsnnError", "InputError", "MissingExtraError", "ModelError", "NetworkError", "RunError", "WeightsError"),
     "layers": ("Add", "AvgPool2d", "Concat", "Conv2d", "Flatten", "IF", "Input", "Layer", "Linear", "MaxPool2d", "Readout"),
     "network": ("Network", "Samples"),
@@ -32,7 +35,8 @@ __all__ = sorted([*_WHERE, "__version__"])
 def __getattr__(name: str):
     if name not in _WHERE:
         raise AttributeError(f"module 'evsnn' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    module = importlib.import_module(f".{_WHERE[name]}", __name__)
+    value = module if name == _WHERE[name] else getattr(module, name)  # a module that is called: docs/decisions/0007
     globals()[name] = value
     return value
 

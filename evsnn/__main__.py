@@ -12,6 +12,7 @@ from . import __version__, console
 __all__ = ["main"]
 
 _COMMANDS: Mapping[str, str] = MappingProxyType({
+    "convert": "make a weights file of a trained ReLU network in ONNX",
     "run": "run a network: accuracy, rates, operations and time",
     "inspect": "what is in a weights file",
 })  # fmt: skip

@@ -15,9 +15,12 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 
-from .errors import EvsnnError, RunError
+from .errors import EvsnnError, MissingExtraError, RunError
 
-__all__ = ["DONE", "BAD_DATA", "BAD_USAGE", "INTERRUPTED", "UNREAD", "Parser", "Progress", "has_extra", "integer", "is_terminal", "printable", "run", "say", "show", "steps"]
+__all__ = [
+    "DONE", "BAD_DATA", "BAD_USAGE", "INTERRUPTED", "UNREAD", "Parser", "Progress", "check_picture", "has_extra", "integer", "is_terminal",
+    "picture", "printable", "run", "say", "show", "steps",
+]  # fmt: skip
 
 DONE, BAD_DATA, BAD_USAGE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 
@@ -61,6 +64,30 @@ def steps(text: str) -> tuple[int, ...]:
     return values
 
 
+def picture(text: str) -> str:
+    """The type of ``--plot F.png``: a name of which matplotlib knows the format."""
+    if os.path.splitext(text)[1].lower() not in (".png", ".svg", ".pdf"):
+        raise argparse.ArgumentTypeError(f"got {text[:80]!r}, expected a name that ends in .png, .svg or .pdf")
+    return text
+
+
+def check_picture(path: str) -> None:
+    """Refuse a picture that could not be drawn or written, before the work that it is to show.
+
+    Raises
+    ------
+    MissingExtraError
+        Without matplotlib.
+    RunError
+        If there can be no such file.
+    """
+    if not has_extra("matplotlib"):
+        raise MissingExtraError("--plot needs matplotlib", hint='install it with: pip install "evsnn[plot]"')
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.access(folder, os.W_OK):
+        raise RunError("the picture cannot be written", where=path, hint="name a file in a folder that can be written to")
+
+
 def has_extra(package: str) -> bool:
     """Whether an optional package is installed; it is not imported."""
     from importlib.util import find_spec
@@ -101,7 +128,7 @@ def show(text: str) -> None:
 class Progress:
     """A bar on stderr, when that is a terminal, rich is installed and the run is not over at once.
 
-    Used as a context; ``progress(done, total)`` may be called as often as one likes.
+    Used as a context; ``progress(done, total)`` may be called as often as one likes; a total of 0 is unknown.
     """
 
     every_s = 0.1
@@ -123,8 +150,8 @@ class Progress:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, console=Console(file=sys.stderr), transient=True, auto_refresh=False)
             self._bar.start()
-            self._task = self._bar.add_task(self.what, total=total)
-        self._bar.update(self._task, completed=done, total=total, refresh=True)
+            self._task = self._bar.add_task(self.what, total=total or None)
+        self._bar.update(self._task, completed=done, total=total or None, refresh=True)
         self._next = time.monotonic() + self.every_s
 
     def __exit__(self, *_) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from . import __version__, console
-from .errors import MissingExtraError, RunError, WeightsError
+from .errors import WeightsError
 
 if TYPE_CHECKING:
     from .inputs import Inputs
@@ -37,7 +36,7 @@ def parser(prog: str) -> console.Parser:
     p.add_argument("--seed", metavar="N", type=console.integer(0, (1 << 32) - 1), default=0, help="of noise and Poisson inputs (default: 0)")
     p.add_argument("--backend", choices=("auto", "numba", "reference"), default="auto", help="the event-driven engine, or the slow NumPy reference")
     p.add_argument("--json", action="store_true", help="print one JSON object")
-    p.add_argument("--plot", metavar="F.png", type=_picture, help="draw rates and operations (.png, .svg or .pdf)")
+    p.add_argument("--plot", metavar="F.png", type=console.picture, help="draw rates and operations (.png, .svg or .pdf)")
     p.add_argument("--version", action="version", version=f"evsnn {__version__}")
     return p
 
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m evsnn.run") -
 def _run(options) -> int:
     started = time.perf_counter()
     if options.plot:
-        _check_plot(options.plot)
+        console.check_picture(options.plot)
     from .inputs import open_inputs
     from .report import Report
     from .weights import load
@@ -126,15 +125,6 @@ def _read(inputs: Inputs, network: Network) -> Samples:
     return samples
 
 
-def _check_plot(path: str) -> None:
-    """Refuse what would fail only after the run."""
-    if not console.has_extra("matplotlib"):
-        raise MissingExtraError("--plot needs matplotlib", hint='install it with: pip install "evsnn[plot]"')
-    folder = os.path.dirname(os.path.abspath(path))
-    if os.path.isdir(path) or not os.access(folder, os.W_OK):
-        raise RunError("the picture cannot be written", where=path, hint="name a file in a folder that can be written to")
-
-
 def _demo() -> Network:
     """The model in the package."""
     from importlib import resources
@@ -146,15 +136,6 @@ def _demo() -> Network:
         raise WeightsError("the packaged demo model is not there", where=str(demo), hint="name a weights file, or reinstall evsnn")
     with resources.as_file(demo) as path:
         return load(path)
-
-
-def _picture(text: str) -> str:
-    """A file name matplotlib can draw to."""
-    import argparse
-
-    if os.path.splitext(text)[1].lower() not in (".png", ".svg", ".pdf"):
-        raise argparse.ArgumentTypeError(f"got {text[:80]!r}, expected a name that ends in .png, .svg or .pdf")
-    return text
 
 
 def _ms_since(start: float) -> float:

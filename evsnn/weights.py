@@ -34,7 +34,7 @@ from .schema import (
 )  # fmt: skip
 from .tuning import Tuning
 
-__all__ = ["StoredArray", "load", "save", "verify"]
+__all__ = ["StoredArray", "as_stored", "load", "save", "verify"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
@@ -163,6 +163,21 @@ def save(path, network: Network, *, storage: str = "float32", compress: bool | N
         if isinstance(error, EvsnnError):
             raise
         raise WeightsError("the file cannot be written", where=where, got=shown(error.strerror or error)) from error
+
+
+def as_stored(network: Network, storage: str) -> Network:
+    """The network that a file of it gives back: `load` after `save`, without the file.
+
+    Raises
+    ------
+    WeightsError
+        If the network holds what the format cannot.
+    """
+    if storage not in STORAGES:
+        raise WeightsError("unknown storage", got=repr(storage), expected=" or ".join(STORAGES))
+    from .storage import image
+
+    return _network(open_stream(image(network, storage, False, "the network"), "the network").tree(), "the network")
 
 
 # Reading

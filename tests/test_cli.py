@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import evsnn
-from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, Samples, Tuning, console, inspect, run
+from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, Samples, Tuning, console, convert, inspect, run
 from evsnn.__main__ import main as evsnn_main
 
 ROOT = Path(evsnn.__file__).parents[1]
@@ -236,7 +236,7 @@ def test_the_console_script_is_the_modules(call, weights):
 
 
 def test_help_says_what_there_is(capsys):
-    for main, words in ((evsnn_main, "commands:"), (run.main, "--arithmetic"), (inspect.main, "--verify")):
+    for main, words in ((evsnn_main, "commands:"), (run.main, "--arithmetic"), (inspect.main, "--verify"), (convert.main, "--calibration")):
         assert main(["--help"]) == 0 and words in capsys.readouterr().out
         assert main(["--version"]) == 0 and capsys.readouterr().out == f"evsnn {evsnn.__version__}\n"
 
@@ -249,7 +249,7 @@ def imported_by(code):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import evsnn.__main__ as m; m.main(['--help']); m.main(['run', '--help']); m.main(['inspect', '--help']); m.main(['run', '--threads', '0'])"
+    code = "import evsnn.__main__ as m; m.main(['--help']); m.main(['run', '--help']); m.main(['inspect', '--help']); m.main(['convert', '--help']); m.main(['run', '--threads', '0'])"
     assert imported_by(code) == set()
 
 

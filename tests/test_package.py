@@ -41,7 +41,7 @@ FLOORS = [
     ["inputs", "report"],
     ["plot"],
     ["conversion"],
-    ["run", "inspect"],
+    ["run", "inspect", "convert"],
     ["__main__"],
 ]
 FLOOR = {module: i for i, floor in enumerate(FLOORS) for module in floor}
@@ -118,7 +118,7 @@ def test_importing_the_conversion_is_light():
     assert not imported_by("import evsnn.conversion.onnx_import, evsnn.conversion.evaluate") & HEAVY
 
 
-@pytest.mark.parametrize("command", ["run", "inspect"])
+@pytest.mark.parametrize("command", ["run", "inspect", "convert"])
 def test_help_is_light(command):
     code = f"import evsnn.{command} as c\ntry:\n    c.main(['--help'])\nexcept SystemExit:\n    pass"
     assert not imported_by(code) & {"numba", "scipy", "llvmlite", "h5py"}

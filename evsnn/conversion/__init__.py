@@ -21,4 +21,7 @@
 ``sweep``         what more steps bring and cost
 ``report``        what a conversion loses, where, why, and what it costs
 ``picture``       the report's figure
+``calibration``   calibration sets, larger than memory
+``validation``    ANN and spiking network on samples that took no part
+``summary``       what the command says, and the file's metadata
 """

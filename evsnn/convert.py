@@ -1,0 +1,198 @@
+"""``python -m evsnn.convert`` makes a weights file of a trained ReLU network; ``evsnn.convert(...)`` makes a `Network`.
+
+Both names are one module, which can be called: ``evsnn.convert(model, calibration, n_steps=32)`` is
+`evsnn.conversion.conversion.convert`. docs/decisions/0007-a-module-that-is-called.md says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from . import __version__, console
+from .errors import EvsnnError, MissingExtraError, WeightsError
+
+if TYPE_CHECKING:
+    from .conversion.ann import Ann
+    from .conversion.calibration import CalibrationSet
+    from .conversion.conversion import Conversion
+    from .conversion.options import Options
+    from .conversion.validation import Validation
+    from .network import Network
+
+__all__ = ["main"]
+
+N_SAMPLES = 16
+
+_EPILOG = """\
+a calibration file is .npz or .h5 with 'images' (and 'labels'), or .npy: a few hundred inputs as the model reads them
+with several T the first is the model's own, and each has its own thresholds and biases in the file
+nothing is written unless everything succeeded, --validate included
+"""
+
+
+class _Callable(ModuleType):
+    """A module that is called as the function of its name."""
+
+    def __call__(self, model, calibration=None, *, progress=None, **options) -> Network:
+        """See `evsnn.conversion.conversion.convert`."""
+        from .conversion.conversion import convert
+
+        return convert(model, calibration, progress=progress, **options)
+
+
+def parser(prog: str) -> console.Parser:
+    """The command line."""
+    p = console.Parser(prog=prog, description="Convert a trained ReLU network (ONNX) into a spiking one.", epilog=_EPILOG)
+    p.add_argument("model", metavar="MODEL.onnx", help="the trained network: one input, one output of scores")
+    p.add_argument("-o", "--output", metavar="WEIGHTS.h5", required=True, help="the file to write")
+    data = p.add_mutually_exclusive_group(required=True)
+    data.add_argument("--calibration", metavar="F", help="inputs from which thresholds are made: .npz, .npy or .h5, in the model's own shape and scale")
+    data.add_argument("--data-free", action="store_true", help="no inputs: thresholds from Clip limits and batch norms")
+    p.add_argument("--scores", metavar="NAME", help="the tensor to read scores from, where the model has several outputs")
+    p.add_argument("--steps", metavar="T[,T2,...]", type=console.steps, default=(32,), help="number of time steps, or several to make the file for (default: 32)")
+    p.add_argument("--threshold", metavar="RULE", default="auto", help="auto, max (the paper's), percentile:p (99.9) or mse (default: auto, which tries some)")
+    p.add_argument("--granularity", choices=("layer", "channel"), help="one threshold a layer or a channel (default: channel with mse, else layer)")
+    p.add_argument("--shift", choices=("bias", "initial", "none"), help="V_th/2T at every step, V_th/2 at the start, or none (default: bias with max and percentile)")
+    p.add_argument("--readout", choices=("membrane", "spikes"), default="membrane", help="default: membrane")
+    p.add_argument("--max-pool", choices=("spiking", "average"), default="spiking", help="max pools as they are, or average pools instead (default: spiking)")
+    p.add_argument("--correction", choices=("on", "off"), help="biases corrected layer by layer (default: on with mse)")
+    p.add_argument("--signed", metavar="THETA", type=float, help="correction spikes below -THETA V_th, 0: none (default: auto tries it, else none)")
+    p.add_argument("--delay", metavar="D", type=console.integer(0, 65_536), help="steps that layers wait before they fire (default: auto tries some, else 0)")
+    p.add_argument("--storage", choices=("float32", "float16", "int8"), default="float32", help="how weights are stored (default: float32)")
+    p.add_argument("--limit", metavar="N", type=console.integer(1, 1 << 24), help="use the first N calibration samples")
+    p.add_argument("--samples", metavar="N", type=console.integer(0, 4096), default=N_SAMPLES, help=f"calibration samples kept in the file (default: {N_SAMPLES})")
+    p.add_argument("--validate", metavar="F", help="samples to measure ANN and spiking network on, best with labels")
+    p.add_argument("--plot", metavar="F.png", type=console.picture, help="draw errors of the layers and what T brings (.png, .svg or .pdf)")
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+    p.add_argument("--version", action="version", version=f"evsnn {__version__}")
+    return p
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m evsnn.convert") -> int:
+    """Run the command and return its exit status."""
+
+    def command(words: Sequence[str]) -> int:
+        p = parser(prog)
+        arguments = p.parse_args(words)
+        if arguments.plot and arguments.data_free:
+            p.error("--plot draws held-out calibration samples, of which --data-free has none")
+        return _convert(arguments, _options(p, arguments))
+
+    return console.run(command, argv)
+
+
+def _options(p: console.Parser, arguments: argparse.Namespace) -> Options:
+    """The conversion's options; what they refuse is a bad command line."""
+    from .conversion.options import Options
+
+    correction = {"on": True, "off": False, None: None}[arguments.correction]
+    try:
+        return Options(
+            n_steps=arguments.steps, threshold=arguments.threshold, granularity=arguments.granularity, shift=arguments.shift, readout=arguments.readout,
+            correction=correction, signed=arguments.signed, delay=arguments.delay, max_pool=arguments.max_pool,
+        )  # fmt: skip
+    except EvsnnError as error:
+        return p.error(str(error))
+
+
+def _convert(arguments: argparse.Namespace, options: Options) -> int:
+    _check_output(arguments)
+    from dataclasses import replace
+
+    from .conversion.calibration import open_calibration
+    from .conversion.conversion import convert_model
+    from .conversion.report import explain
+    from .conversion.summary import Summary
+    from .weights import as_stored, save
+
+    with ExitStack() as files:
+        samples = None if arguments.data_free else files.enter_context(open_calibration(arguments.calibration, limit=arguments.limit))
+        others = files.enter_context(open_calibration(arguments.validate)) if arguments.validate else None
+        with _Stages() as progress:
+            conversion = convert_model(arguments.model, samples, options, progress, arguments.scores)
+            for warning in conversion.warnings:
+                console.say(f"warning: {warning}")
+            stored = as_stored(conversion.network, arguments.storage)
+            ran = replace(conversion, network=stored)  # what is said is about the weights as they are stored
+            explanation = explain(ran, progress=progress) if len(conversion.held_out) or arguments.plot else None
+            validations = _validate(stored, conversion.ann, others, options.n_steps, progress) if others else ()
+        summary = Summary(
+            arguments.model, arguments.output, arguments.calibration, samples.n if samples else 0, arguments.storage, conversion, explanation, validations
+        )  # fmt: skip
+        network = _with_samples(conversion, samples, arguments.samples).replace(metadata=summary.metadata())
+    text = summary.json() if arguments.json else summary.text()
+    if arguments.plot:
+        explanation.plot(arguments.plot)
+        console.say(f"plot: {arguments.plot}")
+    save(arguments.output, network, storage=arguments.storage)
+    console.show(text)
+    return console.DONE
+
+
+def _with_samples(conversion: Conversion, samples: CalibrationSet | None, n: int) -> Network:
+    """The network with the first few of its calibration samples."""
+    from .network import Samples
+
+    n = 0 if samples is None else min(n, samples.n)
+    if not n:
+        return conversion.network
+    fitted = samples.fitted(conversion.ann.input_shape, conversion.ann.network.n_classes)
+    labels = None if fitted.labels is None else fitted.labels[:n]
+    return conversion.network.replace(samples=Samples(conversion.ann.arranged(fitted.read(0, n)), labels))
+
+
+def _validate(network: Network, ann: Ann, samples: CalibrationSet, n_steps: Sequence[int], progress: _Stages) -> tuple[Validation, ...]:
+    """ANN and spiking network on the same samples, for every T."""
+    from .conversion.validation import ann_predictions, validate
+
+    samples = samples.fitted(ann.input_shape, ann.network.n_classes)
+    predictions = ann_predictions(ann, samples, lambda done, total: progress("validating the ANN", done, total))
+    return tuple(validate(network, ann, samples, predictions, T, lambda done, total, T=T: progress(f"T = {T}: validating", done, total)) for T in n_steps)
+
+
+def _check_output(arguments: argparse.Namespace) -> None:
+    """Refuse what would fail only after the conversion."""
+    if not console.has_extra("onnx"):
+        raise MissingExtraError("reading ONNX models needs the onnx package", hint='install it with: pip install "evsnn[onnx]"')
+    if arguments.plot:
+        console.check_picture(arguments.plot)
+    path = arguments.output
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise WeightsError("the file cannot be written", where=path, hint="name a file in a folder that can be written to")
+    for other in filter(None, (arguments.model, arguments.calibration, arguments.validate)):
+        if os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other):
+            raise WeightsError("the file to write is one that is read", where=path, hint="give --output another name")
+
+
+class _Stages:
+    """Progress of one stage after another, each with a bar of its own."""
+
+    def __init__(self):
+        self._what, self._bar = None, None
+
+    def __enter__(self) -> _Stages:
+        return self
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what != self._what:
+            self.__exit__()
+            self._what, self._bar = what, console.Progress(what).__enter__()
+        self._bar(done, total)
+
+    def __exit__(self, *_) -> None:
+        if self._bar is not None:
+            self._bar.__exit__()
+            self._what, self._bar = None, None
+
+
+sys.modules[__name__].__class__ = _Callable
+
+if __name__ == "__main__":
+    sys.exit(main())
