@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
+from threshold_relu import ThresholdReLU, set_limit
 from torch import nn
 from torch.nn import functional
 
@@ -32,18 +34,6 @@ STEPS = (4, 8, 16, 32)
 N_STEPS = 16
 N_SAMPLES = 100
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
-
-
-class ThresholdReLU(nn.Module):
-    """``clip(x, 0, y_th)``, and plain ReLU while `clipping` is off (Deng & Gu 2021, section 3.2)."""
-
-    def __init__(self, y_th: float):
-        super().__init__()
-        self.y_th = y_th
-        self.clipping = True
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.clamp(0, self.y_th) if self.clipping else x.relu()
 
 
 def build(width: int, y_th: float) -> nn.Sequential:
@@ -102,9 +92,7 @@ def train(model: nn.Sequential, images: torch.Tensor, labels: torch.Tensor, args
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs * n_batches)
     for epoch in range(args.epochs):
         started, total, activity = time.perf_counter(), 0.0, 0.0
-        for module in model:
-            if isinstance(module, ThresholdReLU):
-                module.clipping = epoch >= args.relu_epochs
+        set_limit(model, math.inf if epoch < args.relu_epochs else args.y_th)
         order = torch.randperm(len(images), generator=generator)
         for batch in order[: n_batches * args.batch_size].split(args.batch_size):
             logits, activations = forward(model, shifted(images[batch], args.shift, generator))

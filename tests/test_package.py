@@ -180,22 +180,64 @@ def test_networks_page_runs(tmp_path, monkeypatch):
     assert Path("net.h5").exists()
 
 
-def test_readme_commands_run(tmp_path):
-    """Every `python -m evsnn...` line of README, with a weights file and digits at hand."""
+def commands(path: Path):
+    """Every ``python -m evsnn...`` line of a document, as words."""
+    lines = [line for block in blocks(path, "sh") for line in block.splitlines()]
+    return [line.split("#")[0].split("&&")[-1].split() for line in lines if "-m evsnn" in line]
+
+
+@pytest.mark.parametrize("document, least", [("README.md", 7), ("docs/convert.md", 4)])
+def test_commands_of_documents_run(tmp_path, document, least):
+    """With a weights file, a model that has limits, samples and digits at hand."""
+    onnx = pytest.importorskip("onnx")
     if not (PACKAGE / "models" / "mnist.h5").exists():
         pytest.skip("no demo model")
     import numpy as np
+    from onnx_builder import OnnxModel
 
     net = evsnn.load(PACKAGE / "models" / "mnist.h5")
     evsnn.save(tmp_path / "weights.h5", net)
-    np.savez(tmp_path / "digits.npz", images=net.samples.images[:5], labels=net.samples.labels[:5])
-    lines = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
-    commands = [line.split("#")[0].split("&&")[-1].split() for line in lines if "-m evsnn" in line]
-    assert len(commands) >= 6
-    for command in commands:
+    for name, n in (("digits", 5), ("samples", 100), ("test", 20)):
+        np.savez(tmp_path / f"{name}.npz", images=net.samples.images[:n], labels=net.samples.labels[:n])
+    m = OnnxModel((1, 28, 28))
+    x = m.op("Clip", m.conv("x", 1, 4, strides=[2, 2]), np.float32(0), np.float32(6))
+    onnx.save(m.model(m.head(x, 4 * 13 * 13)), tmp_path / "model.onnx")
+    found = commands(ROOT / document)
+    assert len(found) >= least
+    for command in found:
         done = python(*command[1:], cwd=tmp_path)
         assert done.returncode == 0, (command, done.stderr)
         assert done.stdout
+
+
+def test_readme_from_torch_to_spikes(tmp_path):
+    """The model in README, by README alone."""
+    pytest.importorskip("torch")
+    (code,) = [code for code in blocks(ROOT / "README.md", "python") if "torch" in code]
+    done = python("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    after = [command for command in commands(ROOT / "README.md") if "samples.npz" in command] + [["python", "-m", "evsnn.run", "weights.h5"]]
+    assert len(after) == 2
+    for command in after:
+        done = python(*command[1:], cwd=tmp_path)
+        assert done.returncode == 0, (command, done.stderr)
+
+
+def test_convert_page_from_scikit_learn(tmp_path, monkeypatch):
+    """The classifier of docs/convert.md becomes a file that agrees with it."""
+    linear, _ = pytest.importorskip("sklearn.neural_network"), pytest.importorskip("skl2onnx")
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 6))
+    classifier = linear.MLPClassifier((16, 16), max_iter=50, random_state=0)
+    with pytest.warns(match="converged"):
+        classifier.fit(X, X[:, :3].argmax(axis=1))
+    monkeypatch.chdir(tmp_path)
+    (code,) = [code for code in blocks(ROOT / "docs" / "convert.md", "python") if "skl2onnx" in code]
+    exec(compile(code.replace('open("model.onnx", "wb").write(', 'Path("model.onnx").write_bytes('), "docs/convert.md", "exec"), {"classifier": classifier, "X": X, "Path": Path})
+    net = evsnn.convert("model.onnx", calibration=X, n_steps=64)
+    assert (evsnn.simulate(net, X).predictions == classifier.predict(X)).mean() > 0.9
 
 
 def test_ci_runs_the_readme_line():
