@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError, ModelError
+from ..layers import IF
 from ..network import Network
 from .ann import Ann, forward
 from .balance import Balanced, assemble, balance, with_readout, without_data
@@ -152,6 +153,8 @@ def convert_model(model, calibration=None, options: Options = Options(), progres
     network = with_readout(ann, options.readout)
     if n:
         network = network.replace(input_range=_input_range(samples, ann))
+    neurons = {layer.name for layer in ann.network.layers if isinstance(layer, IF)} - ann.fixed
+    normal = samples is not None or neurons <= set(ann.moments)
     choices, balanced = {}, []
     for n_steps in options.n_steps:
 
@@ -160,7 +163,7 @@ def convert_model(model, calibration=None, options: Options = Options(), progres
             made = balance(ann, network, activations, recipe, n_steps, some, lambda done, total: tell(f"T = {n_steps}: {recipe}", done, total))
             return made, assemble(network, recipe.shift, [made])
 
-        choices[n_steps], made = choose(options.recipes(n_steps), n_steps, make, held_out, scores)
+        choices[n_steps], made = choose(options.recipes(n_steps) if n_held_out else (options.unseen(normal),), n_steps, make, held_out, scores)
         balanced.append(made)
     result = assemble(network, balanced[0].recipe.shift, balanced)
     labels = None if samples is None or samples.labels is None else np.asarray(samples.labels[n_used:], np.int64)

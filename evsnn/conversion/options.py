@@ -127,3 +127,14 @@ class Options:
             delay = max(1, n_steps // 4)
             tried += [self.recipe("mse", signed=SIGNED, delay=delay), self.recipe("error:3", signed=SIGNED, delay=delay)]
         return tuple(dict.fromkeys(tried))
+
+    def unseen(self, normal: bool) -> Recipe:
+        """The recipe for a conversion in which nothing can be tried.
+
+        Parameters
+        ----------
+        normal : bool
+            Whether activations are known well enough to fit thresholds to them: measured, or from batch norms.
+            Otherwise only the limits of the ReLUs are, and they are the thresholds.
+        """
+        return self.recipe(("mse" if normal else "max") if self.threshold == AUTO else self.threshold)

@@ -2,7 +2,7 @@
 
 Recipes are tried from the plainest to the most elaborate, each run by evsnn's own engine. What is
 compared is how far the network's class probabilities are from the ANN's (Kullback-Leibler divergence
-of the softmax of the scores), a finer measure than counting changed predictions. Of those that are nearly
+of the softmax of the scores, see `divergence`), a finer measure than counting changed predictions. Of those that are nearly
 as near as the nearest the one with the fewest synaptic operations is taken; trying ends early when
 nothing is left to gain.
 """
@@ -23,7 +23,10 @@ from .options import Recipe
 __all__ = ["Candidate", "Choice", "choose", "divergence"]
 
 LOSSLESS = 0.002
-"""Mean divergence in nats below which no further recipe is tried."""
+"""Mean divergence in nats below which no further recipe is tried, if predictions agree, too."""
+AGREEING = 0.99
+SPREAD = 4.0
+"""Least root mean square of the scores about their mean, as trained classifiers have; flatter ones are stretched to it."""
 NEARLY = 1.15
 """A cheaper recipe is taken if its divergence is at most this many times the least."""
 
@@ -73,10 +76,20 @@ class Choice:
 
 
 def divergence(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """KL(softmax(reference) || softmax(scores)) of every sample, in nats: (n, classes) each -> (n,)."""
+    """KL(softmax(reference) || softmax(scores)) of every sample, in nats: (n, classes) each -> (n,).
+
+    Scores that hardly differ from class to class (of an untrained network, or quantities instead of
+    classes) are stretched to a spread of `SPREAD`, both alike: their softmax would tell nothing. For a single score it is the
+    squared difference as a share of the variance.
+    """
+    scores, reference = scores.astype(np.float64), reference.astype(np.float64)
+    if reference.shape[1] == 1:
+        return np.square(scores - reference)[:, 0] / (reference.var() or 1.0)
+    spread = np.sqrt(np.square(reference - reference.mean(axis=1, keepdims=True)).mean())
+    factor = SPREAD / spread if 0 < spread < SPREAD else 1.0
 
     def log_softmax(x: np.ndarray) -> np.ndarray:
-        x = x.astype(np.float64) - x.max(axis=1, keepdims=True)
+        x = factor * (x - x.max(axis=1, keepdims=True))
         return x - np.log(np.exp(x).sum(axis=1, keepdims=True))
 
     wanted = log_softmax(reference)
@@ -114,7 +127,7 @@ def choose(recipes: tuple[Recipe, ...], n_steps: int, make: Callable[[Recipe], t
         made.append(balanced)
         if progress:
             progress(i + 1, len(recipes))
-        if tried[-1].divergence <= LOSSLESS and i + 1 < len(recipes):
+        if tried[-1].divergence <= LOSSLESS and agreement >= AGREEING and i + 1 < len(recipes):
             ended = "; nothing is left to gain by more elaborate ones"
             break
     least = min(c.divergence for c in tried)
