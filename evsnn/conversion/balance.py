@@ -25,6 +25,9 @@ from .thresholds import thresholds
 
 __all__ = ["Balanced", "assemble", "balance", "with_readout", "without_data"]
 
+LEAST_SAMPLES = 4
+"""Fewer samples than these, where memory allows no more, say too little of a channel's mean: nothing is corrected."""
+
 Table = Mapping[str, Tuning]
 
 
@@ -142,7 +145,10 @@ def _thresholds(ann: Ann, network: Network, activations: Mapping[str, Activation
 
 def _corrections(ann: Ann, network: Network, samples: np.ndarray, progress: Callable[[int, int], None] | None) -> dict[str, Correction]:
     circuit = lower(network)
-    samples = np.ascontiguousarray(samples[: samples_that_fit(circuit, len(samples))], np.float32)
+    n_samples = samples_that_fit(circuit, len(samples))
+    if n_samples < min(LEAST_SAMPLES, len(samples)):
+        return {}
+    samples = np.ascontiguousarray(samples[:n_samples], np.float32)
     parts: dict[str, list[np.ndarray]] = {}
     wanted = {layer.name for layer in network.layers if isinstance(layer, (IF, Readout)) and layer.name not in ann.fixed and _charging(network, layer.name)}
 

@@ -45,9 +45,10 @@ class Correction:
 
 
 def samples_that_fit(circuit: Circuit, n_samples: int, max_bytes: int = MAX_BYTES) -> int:
-    """How many samples `correct` can take at once, 1 to `n_samples`."""
-    largest = max(p.n_neurons for p in circuit.populations)
-    return max(1, min(n_samples, max_bytes // (4 * largest * circuit.n_steps)))
+    """How many samples `correct` can take at once, 0 to `n_samples`: currents are 4 bytes a neuron and step, spikes one."""
+    charged = (p for p in circuit.populations if not isinstance(p, MaxPool))
+    largest = max(p.n_neurons * (5 if p.synapses else 1) for p in charged)
+    return min(n_samples, max_bytes // (largest * circuit.n_steps))
 
 
 def correct(circuit: Circuit, images: np.ndarray, targets: Mapping[str, np.ndarray], progress: Callable[[int, int], None] | None = None) -> dict[str, Correction]:
@@ -176,13 +177,15 @@ def fire(population: Population, currents: np.ndarray, bias: np.ndarray, spikes:
 
 def _pooled(pool: MaxPool, spikes: np.ndarray, n_steps: int) -> np.ndarray:
     """The net spikes of a max pool: the largest count of each window, step by step."""
-    counts = np.cumsum(spikes.reshape(-1, n_steps, *spikes.shape[1:]), axis=1, dtype=np.int32).reshape(spikes.shape)
     (top, left, bottom, right), (ky, kx), (sy, sx) = pool.window.padding, pool.window.kernel, pool.window.stride
-    counts = np.pad(counts, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=np.iinfo(np.int32).min)
-    rows = np.lib.stride_tricks.sliding_window_view(counts, ky, axis=2)[:, :, ::sy].max(axis=-1)
-    largest = np.lib.stride_tricks.sliding_window_view(rows, kx, axis=3)[:, :, :, ::sx].max(axis=-1)
-    largest = largest.reshape(-1, n_steps, *largest.shape[1:])
-    return np.diff(largest, axis=1, prepend=0).astype(np.int8).reshape(-1, *largest.shape[2:])
+    pooled = np.empty((len(spikes), *pool.shape[1:], pool.shape[0]), np.int8).transpose(0, 3, 1, 2)
+    for first in range(0, len(spikes), n_steps):  # sample by sample: counts are wider than spikes
+        counts = np.cumsum(spikes[first : first + n_steps], axis=0, dtype=np.int32)
+        counts = np.pad(counts, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=np.iinfo(np.int32).min)
+        rows = np.lib.stride_tricks.sliding_window_view(counts, ky, axis=2)[:, :, ::sy].max(axis=-1)
+        largest = np.lib.stride_tricks.sliding_window_view(rows, kx, axis=3)[:, :, :, ::sx].max(axis=-1)
+        pooled[first : first + n_steps] = np.diff(largest, axis=0, prepend=0)
+    return pooled
 
 
 def _root(difference: np.ndarray) -> float:
