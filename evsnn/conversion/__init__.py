@@ -16,6 +16,14 @@
 ``value``         a tensor while it is lowered: ``expression`` (sums of convolutions, each a ``kernel``)
                   and where its elements lie; ``state`` holds them, ``assembly`` the layers made so far
 ``ann``           `Ann`, and its forward pass
+``options``       what is asked of a conversion; a `Recipe` for one T
+``statistics``    how large activations are, measured or from batch norms
+``thresholds``    firing thresholds from them, by a rule
+``currents``      what charges a population, densely, for many samples and steps
+``correction``    layer-by-layer bias correction
+``balance``       thresholds and corrections become a `Network`
+``selection``     choosing a recipe by held-out inputs
+``conversion``    the whole way: `convert`, `convert_model`
 ``comparison``    the ANN and its SNN on the same inputs, layer by layer
 ``diagnosis``     what is wrong with a layer, in a line
 ``sweep``         what more steps bring and cost
