@@ -56,7 +56,7 @@ def parser(prog: str) -> console.Parser:
     data.add_argument("--data-free", action="store_true", help="no inputs: thresholds from Clip limits and batch norms")
     p.add_argument("--scores", metavar="NAME", help="the tensor to read scores from, where the model has several outputs")
     p.add_argument("--steps", metavar="T[,T2,...]", type=console.steps, default=(32,), help="number of time steps, or several to make the file for (default: 32)")
-    p.add_argument("--threshold", metavar="RULE", default="auto", help="auto, max (the paper's), percentile:p (99.9) or mse (default: auto, which tries some)")
+    p.add_argument("--threshold", metavar="RULE", default="auto", help="auto, max (the paper's), percentile:p (99.9), mse or error:p (default: auto, which tries some)")
     p.add_argument("--granularity", choices=("layer", "channel"), help="one threshold a layer or a channel (default: channel with mse, else layer)")
     p.add_argument("--shift", choices=("bias", "initial", "none"), help="V_th/2T at every step, V_th/2 at the start, or none (default: bias with max and percentile)")
     p.add_argument("--readout", choices=("membrane", "spikes"), default="membrane", help="default: membrane")
