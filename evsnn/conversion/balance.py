@@ -112,16 +112,23 @@ def balance(ann: Ann, network: Network, activations: Mapping[str, Activations], 
         corrections = _corrections(ann, tuned, samples, progress)
         for name, correction in corrections.items():
             layer = network.by_name[_charging(network, name)]
-            table[layer.name] = Tuning(bias=(0 if layer.bias is None else layer.bias.astype(np.float64)) + correction.bias)
+            table[layer.name] = Tuning(bias=_bias(layer) + correction.bias)
     return Balanced(n_steps, recipe, table, corrections)
 
 
 def assemble(network: Network, shift: str, balanced: list[Balanced]) -> Network:
     """A network with one or several T: the first's parameters in the layers, and a table for each where there are several."""
     first = balanced[0]
-    tables = {b.n_steps: b.table for b in balanced}
     base = network.replace(shift=shift, n_steps=first.n_steps, tables={first.n_steps: first.table}).at(first.n_steps)
-    return base.replace(tables=tables if len(balanced) > 1 else {})
+    if len(balanced) == 1:
+        return base
+    own = {name: Tuning(bias=_bias(network.by_name[name])) for name, tuning in first.table.items() if tuning.bias is not None}
+    return base.replace(tables={b.n_steps: own | b.table for b in balanced})  # where the first's biases are corrected and another's are not
+
+
+def _bias(layer: Conv2d | Linear) -> np.ndarray:
+    """A layer's own bias, (n_out,); zeros where it has none."""
+    return np.zeros(len(layer.weight)) if layer.bias is None else layer.bias.astype(np.float64)
 
 
 def _thresholds(ann: Ann, network: Network, activations: Mapping[str, Activations], recipe: Recipe, n_steps: int) -> dict[str, Tuning]:
