@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import ModelError
+from ..errors import ModelError, NetworkError
 from ..layers import IF
 from ..network import READOUTS, SHIFTS, check_steps
 from .thresholds import GRANULARITIES, parse_rule
@@ -101,7 +101,10 @@ class Options:
             value = getattr(self, name)
             if value not in allowed and not (may_be_open and value is None):
                 raise ModelError(f"unknown {name}", got=repr(value)[:40], expected=" or ".join(allowed))
-        IF(signed=self.signed or 0.0)  # refuses what neurons refuse
+        try:
+            IF(signed=self.signed or 0.0)
+        except NetworkError as error:  # what neurons refuse
+            raise ModelError(error.what, got=error.got, expected=error.expected) from error
         if self.delay is not None and (isinstance(self.delay, bool) or not isinstance(self.delay, int) or not 0 <= self.delay <= max(steps)):
             raise ModelError("delay is out of range", got=self.delay, expected=f"0 to {max(steps)} steps")
 
