@@ -227,6 +227,15 @@ def test_a_constant_offset_is_found_exactly():
     assert found.error_before == pytest.approx(np.sqrt((0.25**2 + 0.125**2) / 3))
 
 
+def test_half_of_the_mean_error_where_the_whole_is_too_much():
+    """Three samples at 0.2 send nothing of four steps' quarters, one is saturated. The mean error is 0.35: it would make 0.5 of 0.2, its half makes 0.25."""
+    network = Network([Input((1,)), Linear([[1.0]]), IF(1.0, name="n"), Linear([[1.0]]), Readout()], n_steps=4, shift="none")
+    images, targets = (np.array(values, np.float32).reshape(4, 1, 1, 1) for values in ([0.2, 0.2, 0.2, 2.0], [0.2, 0.2, 0.2, 1.8]))
+    found = correct(lower(network), images, {"n": targets})["n"]
+    assert found.bias == pytest.approx(0.175)
+    assert (found.error_before, found.error_after) == pytest.approx((np.sqrt((3 * 0.2**2 + 0.8**2) / 4), np.sqrt((3 * 0.05**2 + 0.8**2) / 4)))
+
+
 def test_layers_without_a_target_are_left():
     network = plain()
     targets = activations(network, SAMPLES)
