@@ -103,7 +103,7 @@ def test_the_nearest_is_taken(monkeypatch):
 
 def test_the_cheapest_of_the_nearly_nearest_is_taken(monkeypatch):
     choice = offered(monkeypatch, [-4.1, -4.0, -9.0, -4.05], [20, 30, 1, 10])
-    assert choice.recipe == RECIPES[3] and choice.reason.startswith("within 15% of the least, and cheapest of 4 recipes tried: divergence ")
+    assert choice.recipe == RECIPES[3] and choice.reason.startswith("within 15% of the least of 4 recipes tried, and cheaper: divergence ")
     near, least = choice.candidates[3].divergence, choice.candidates[1].divergence
     assert least < near < 1.15 * least
 
@@ -115,6 +115,12 @@ def test_one_that_is_not_nearly_as_near_is_not_taken(monkeypatch):
 
 def test_of_equals_the_plainest_is_taken(monkeypatch):
     assert offered(monkeypatch, [-4.0, -4.0], [7, 7]).recipe == RECIPES[0]
+
+
+def test_a_more_elaborate_recipe_must_save_operations(monkeypatch):
+    choice = offered(monkeypatch, [-4.05, -4.0, -4.02], [100, 99, 96])
+    assert choice.recipe == RECIPES[0] and choice.reason.startswith("within 15% of the least of 3 recipes tried, and plainer: divergence ")
+    assert offered(monkeypatch, [-4.05, -4.0, -4.02], [100, 99, 94]).recipe == RECIPES[2]
 
 
 def test_trying_ends_when_nothing_is_left_to_gain(monkeypatch):

@@ -2,9 +2,9 @@
 
 Recipes are tried from the plainest to the most elaborate, each run by evsnn's own engine. What is
 compared is how far the network's class probabilities are from the ANN's (Kullback-Leibler divergence
-of the softmax of the scores, see `divergence`), a finer measure than counting changed predictions. Of those that are nearly
-as near as the nearest the one with the fewest synaptic operations is taken; trying ends early when
-nothing is left to gain.
+of the softmax of the scores, see `divergence`), a finer measure than counting changed predictions. Of
+those that are nearly as near as the nearest the plainest is taken, unless a more elaborate one saves
+synaptic operations; trying ends early when nothing is left to gain.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ AGREEING = 0.99
 SPREAD = 4.0
 """Least root mean square of the scores about their mean, as trained classifiers have; flatter ones are stretched to it."""
 NEARLY = 1.15
-"""A cheaper recipe is taken if its divergence is at most this many times the least."""
+"""A plainer or cheaper recipe is taken if its divergence is at most this many times the least."""
+SAVING = 0.05
+"""Share of the synaptic operations that a more elaborate recipe must save to be taken for them."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,10 @@ def choose(recipes: tuple[Recipe, ...], n_steps: int, make: Callable[[Recipe], t
             break
     least = min(c.divergence for c in tried)
     near = [i for i, c in enumerate(tried) if c.divergence <= max(NEARLY * least, LOSSLESS)]
-    taken = min(near, key=lambda i: tried[i].sops_per_sample)
+    taken = near[0]
+    for i in near[1:]:
+        if tried[i].sops_per_sample <= (1 - SAVING) * tried[taken].sops_per_sample:
+            taken = i
     return Choice(n_steps, tried[taken].recipe, _reason(tried, taken) + ended, tuple(tried), made[taken].corrections), made[taken]
 
 
@@ -141,5 +146,7 @@ def _reason(tried: list[Candidate], taken: int) -> str:
     said = f"divergence {mine.divergence:.3g} from the ANN, {mine.agreement:.1%} of its predictions, on held-out inputs"
     if len(tried) == 1:
         return said
-    least = min(c.divergence for c in tried)
-    return f"{'the least' if mine.divergence == least else f'within {NEARLY - 1:.0%} of the least, and cheapest'} of {len(tried)} recipes tried: {said}"
+    if mine.divergence == min(c.divergence for c in tried):
+        return f"the least of {len(tried)} recipes tried: {said}"
+    why = "plainer" if any(c.divergence < mine.divergence for c in tried[taken + 1 :]) else "cheaper"
+    return f"within {NEARLY - 1:.0%} of the least of {len(tried)} recipes tried, and {why}: {said}"
