@@ -167,15 +167,25 @@ class Naive:
         return terms
 
     def linear(self, layer, at):
-        """The terms of each flattened source, in turn."""
-        groups = []
-        for features in self.feature_order(layer.inputs[0]):
+        """The terms of each flattened source, in turn; vectors side by side are one."""
+        groups, order = [], self.feature_order(layer.inputs[0])
+        for features in order if self.flat(layer.inputs[0]) else [sum(order, [])]:
             terms = []
             for feature in features:
                 value, amplitude = self.seen(layer.inputs[0], (feature,))
                 terms.append((value, F32(float(layer.weight[at[0], feature]) * amplitude)))
             groups.append(terms)
         return groups
+
+    def flat(self, name):
+        """Whether a vector has a flattened map of more than one position in it."""
+        layer = self.layers[name]
+        if layer.kind == "concat":
+            return any(self.flat(source) for source in layer.inputs)
+        if layer.kind != "flatten":
+            return False
+        shape = self.network.shapes[layer.inputs[0]]
+        return shape[1:] != (1, 1) if len(shape) == 3 else self.flat(layer.inputs[0])
 
     def feature_order(self, name):
         """Features of a vector in the order of their sum: source after source, each (y, x, channel) ascending."""

@@ -247,3 +247,18 @@ def test_inspect_names_theta():
     from evsnn.inventory import facts_of
 
     assert {facts.label for facts in facts_of(every_path()) if facts.kind == "if"} == {"if", "if, signed 0.1"}
+
+
+def test_vectors_side_by_side_are_one_synapse():
+    """All their positive events come before all their negative ones; one flattened map after another would not."""
+    rng = np.random.default_rng(0)
+    layers = [
+        Input((7,)), Linear(rng.normal(0, 0.6, (5, 7))), IF(0.5, v_init=rng.normal(1.5, 0.6, 5), signed=0.1, name="signed"),
+        Concat(inputs=("signed", "signed")), Linear(rng.normal(0, 0.6, (10, 10))), Readout(),
+    ]  # fmt: skip
+    network = Network(layers, n_steps=6, input_range=(0, 1))
+    images = rng.random((8, 7)).astype(np.float32)
+    result = evsnn.simulate(network, images, record=("v_mem", "spikes"), backend="reference")
+    assert (result.layers[0].spikes < 0).any()
+    for i, image in enumerate(images):
+        assert np.array_equal(result.layers[1].v_mem[i], Naive(network, image, 6).run()[1]["readout1"])
