@@ -169,7 +169,7 @@ class Naive:
     def linear(self, layer, at):
         """The terms of each flattened source, in turn; vectors side by side are one."""
         groups, order = [], self.feature_order(layer.inputs[0])
-        for features in order if self.flat(layer.inputs[0]) else [sum(order, [])]:
+        for features in order if self.flat(layer.inputs[0]) else [[f for group in order for f in group]]:
             terms = []
             for feature in features:
                 value, amplitude = self.seen(layer.inputs[0], (feature,))
