@@ -224,6 +224,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=0.03)
     parser.add_argument("--erase", type=int, default=8)
+    parser.add_argument("--weight-decay", type=float, default=5e-4)
     parser.add_argument("--dropout", type=float, nargs=2, metavar=("CONVOLUTIONS", "DENSE"))
     parser.add_argument("--start", type=Path, help="weights of the same network on another data set")
     parser.add_argument("--no-onnx", action="store_true")
@@ -231,7 +232,7 @@ def main() -> None:
     output: Path = arguments.output
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = load(arguments.data)
-    recipe = Recipe(arguments.epochs, arguments.limit, arguments.seed, arguments.rate, arguments.erase)
+    recipe = Recipe(arguments.epochs, arguments.limit, arguments.seed, arguments.rate, arguments.erase, weight_decay=arguments.weight_decay)
     torch.manual_seed(recipe.seed)
     model = NETWORKS[arguments.network](data.n_classes, **({"dropout": tuple(arguments.dropout)} if arguments.dropout else {}))
     if arguments.start:
@@ -252,7 +253,7 @@ def main() -> None:
     record = {
         "system": system, "network": arguments.network, "data": system.rpartition("_")[2], "activation": activation, "limit": recipe.limit,
         "accuracy": accuracy(model, data.test_images, data.test_labels, device), "n_test": len(data.test_labels), "seed": recipe.seed, "epochs": recipe.epochs,
-        "rate": recipe.rate, "erase": recipe.erase, "dropout": arguments.dropout, "started_from": arguments.start and arguments.start.stem,
+        "rate": recipe.rate, "erase": recipe.erase, "weight_decay": recipe.weight_decay, "dropout": arguments.dropout, "started_from": arguments.start and arguments.start.stem,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU", "minutes": round(seconds / 60, 2), "n_parameters": sum(p.numel() for p in model.parameters()),
     }  # fmt: skip
     torch.save(model.cpu().state_dict(), output.with_suffix(".pt"))
