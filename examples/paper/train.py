@@ -20,7 +20,7 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -165,14 +165,15 @@ class Trainer:
         """Keep what goes on needs; all or nothing."""
         generator = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else torch.get_rng_state()
         part = path.with_suffix(".part")
-        torch.save({"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "epoch": self.epoch, "generator": generator, "recipe": self.recipe.__dict__, "seconds": seconds}, part)
+        kept = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "epoch": self.epoch, "generator": generator, "recipe": asdict(self.recipe), "seconds": seconds}
+        torch.save(kept, part)
         os.replace(part, path)
 
     def resume(self, path: Path) -> float:
         """Go on from what `save` kept, if it is of the same recipe; gives the seconds that were spent."""
         kept = torch.load(path, map_location=self.device)
-        if kept["recipe"] != self.recipe.__dict__:
-            raise SystemExit(f"{path}: got a run of {kept['recipe']}, expected {self.recipe.__dict__}; remove the file to start anew")
+        if kept["recipe"] != asdict(self.recipe):
+            raise SystemExit(f"{path}: got a run of {kept['recipe']}, expected {asdict(self.recipe)}; remove the file to start anew")
         self.model.load_state_dict(kept["model"])
         self.optimiser.load_state_dict(kept["optimiser"])
         self.epoch = kept["epoch"]
@@ -246,7 +247,8 @@ def main() -> None:
         if trainer.epoch % 10 == 0 or trainer.epoch == recipe.epochs:
             seconds = time.perf_counter() - started
             trainer.save(state, seconds)
-            print(f"{output.name}: epoch {trainer.epoch}/{recipe.epochs}, loss {loss:.3f}, {accuracy(trainer.model, data.test_images[:2000], data.test_labels[:2000], device):.2%} of the first test images, {seconds:.0f} s", flush=True)
+            right = accuracy(trainer.model, data.test_images[:2000], data.test_labels[:2000], device)
+            print(f"{output.name}: epoch {trainer.epoch}/{recipe.epochs}, loss {loss:.3f}, {right:.2%} of the first test images, {seconds:.0f} s", flush=True)
     set_limit(model, recipe.limit_at(recipe.epochs))
     rounded(model)
     system, _, activation = output.name.rpartition("_")
