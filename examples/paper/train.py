@@ -165,7 +165,8 @@ class Trainer:
         """Keep what goes on needs; all or nothing."""
         generator = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else torch.get_rng_state()
         part = path.with_suffix(".part")
-        kept = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "epoch": self.epoch, "generator": generator, "recipe": asdict(self.recipe), "seconds": seconds}
+        kept = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "generator": generator}
+        kept |= {"epoch": self.epoch, "recipe": asdict(self.recipe), "seconds": seconds}
         torch.save(kept, part)
         os.replace(part, path)
 
