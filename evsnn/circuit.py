@@ -289,17 +289,30 @@ class _View:
     flat: bool = False  # maps flattened to features, source after source
 
 
-def lower(network: Network, n_steps: int | None = None) -> Circuit:
+def lower(network: Network, n_steps: int | None = None, shift_steps: int | None = None) -> Circuit:
     """The circuit of a network for a number of steps.
+
+    Parameters
+    ----------
+    network : Network
+    n_steps : int, optional
+        T of the run, and of the table that it takes. None: the network's own.
+    shift_steps : int, optional
+        T of the shift V_th/2T. None: `n_steps`.
 
     Raises
     ------
     RunError
-        If `n_steps` is out of range.
+        If `n_steps` or `shift_steps` is out of range, or `shift_steps` is given where the shift has no T.
     NetworkError
         If a layer cannot be folded; the message names it.
     """
     n_steps = check_steps(network.n_steps if n_steps is None else n_steps, RunError)
+    if shift_steps is None:
+        shift_steps = n_steps
+    elif network.shift != "bias":
+        raise RunError("the network's shift has no number of steps", where="shift_steps", got=f"shift {network.shift!r}", expected="shift 'bias'", hint="leave shift_steps out")
+    shift_steps = check_steps(shift_steps, RunError, "shift_steps")
     network = network.at(n_steps)
     views: dict[str, _View] = {}  # of layers that carry spikes, or the input
     currents: dict[str, tuple[list[Synapse], np.ndarray]] = {}  # of layers that carry a current: synapses and bias
@@ -340,7 +353,7 @@ def lower(network: Network, n_steps: int | None = None) -> Circuit:
             views[layer.name] = _joined(views[name] for name in layer.inputs)
             _bounded(views[layer.name].sources, layer)
         elif isinstance(layer, IF) or network.readout == "membrane":
-            population = _population(layer, *current(layer.inputs[0]), network, n_steps, populations)
+            population = _population(layer, *current(layer.inputs[0]), network, n_steps, shift_steps, populations)
             if population.fires:
                 source = Source(len(populations), population.shape)
                 views[layer.name] = _View((source,), (population.v_threshold.astype(np.float64),), population.shape)
@@ -445,8 +458,9 @@ def _both_signs(synapse: Synapse, populations: Sequence[Population | MaxPool]) -
         yield replace(synapse, sources=tuple(replace(s, negative=True) for s in synapse.sources), scale=np.where(channels, -synapse.scale, 0.0))
 
 
-def _population(layer: IF | Readout, branches: list[Synapse], bias: np.ndarray, network: Network, n_steps: int, before: Sequence[Population | MaxPool]) -> Population:
-    """Neurons charged by `branches` and `bias`, with the shift for `n_steps`; `before` are the populations that they read."""
+def _population(layer: IF | Readout, branches: list[Synapse], bias: np.ndarray, network: Network, n_steps: int, shift_steps: int,
+                before: Sequence[Population | MaxPool]) -> Population:  # fmt: skip
+    """Neurons charged by `branches` and `bias`, with the shift for `shift_steps`; `before` are the populations that they read."""
     output_shape = network.shapes[layer.name]
     shape = as_map(output_shape)
     analog = network.input.encoding == "constant"
@@ -462,7 +476,7 @@ def _population(layer: IF | Readout, branches: list[Synapse], bias: np.ndarray, 
         if layer.signed:
             v_negative = np.maximum(-layer.signed * v_threshold.astype(np.float64), np.finfo(np.float32).min).astype(np.float32)
         if layer.shift and network.shift == "bias":
-            bias += v_threshold.astype(np.float64) / (2 * n_steps)
+            bias += v_threshold.astype(np.float64) / (2 * shift_steps)
         elif layer.shift and network.shift == "initial":
             v_init = v_init + v_threshold.astype(np.float64) / 2
     return Population(

@@ -8,7 +8,7 @@ own; a single sample is split over tiles and rows.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
@@ -87,7 +87,8 @@ class Workspace:
         for stage, following in zip(neurons, neurons[1:]):
             stage.precede(following)
 
-    def run(self, sample: np.ndarray, watch: Callable[[int, int], None] | None = None, stop: Event | None = None) -> None:
+    def run(self, sample: np.ndarray, watch: Callable[[int, int], None] | None = None, stop: Event | None = None, read_at: Collection[int] = (),
+            read: Callable[[int, np.ndarray], None] | None = None) -> None:  # fmt: skip
         """Run all steps of one sample.
 
         Parameters
@@ -98,6 +99,10 @@ class Workspace:
             Called after each block, while its masks stand.
         stop : threading.Event, optional
             Set by another thread to end the run early; the results are then worthless.
+        read_at : collection of int
+            Steps after which to read the membranes of a readout that never fires.
+        read : callable (step, (channels, height, width) membranes), optional
+            Called after each of them; the membranes are the workspace's own.
         """
         n_steps, block = self.plan.circuit.n_steps, self.plan.block_steps
         analog = self.plan.circuit.analog
@@ -107,12 +112,24 @@ class Workspace:
             steps = min(block, n_steps - first)
             if not analog:
                 self.masks[INPUT, False][:steps] = pack_masks(sample[first : first + steps])
-            for stage in self.stages:
+            for stage in self.stages[:-1]:
                 if stop and stop.is_set():
                     return
                 stage.run(steps, resume=first > 0)
+            if stop and stop.is_set():
+                return
+            self._run_last(first, steps, read_at, read)
             if watch:
                 watch(first, steps)
+
+    def _run_last(self, first: int, n_steps: int, read_at: Collection[int], read: Callable[[int, np.ndarray], None] | None) -> None:
+        """A block of the last population: in pieces that end where its membranes are read, so that layers before it keep their whole blocks."""
+        stage = self.stages[-1]
+        cuts = [0, *(step - first for step in sorted(read_at) if first < step < first + n_steps), n_steps]
+        for begin, end in zip(cuts, cuts[1:]):
+            stage.run(end - begin, resume=first + begin > 0, first=begin)
+            if read and first + end in read_at:
+                read(first + end, stage.v_mem)
 
     def spikes(self, population: int, n_steps: int) -> np.ndarray:
         """The last block's spikes (n_steps, channels, height, width) bool of a population, int8 where it is signed; none of a readout."""

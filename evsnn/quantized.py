@@ -86,7 +86,8 @@ class QuantizedNetwork:
         return np.clip(scaled, self.input_low, self.input_high).astype(np.int32)
 
 
-def quantize(network: Network, n_steps: int | None = None, *, input_range: tuple[float, float] | None = None, membrane: str = "auto") -> QuantizedNetwork:
+def quantize(network: Network, n_steps: int | None = None, *, shift_steps: int | None = None, input_range: tuple[float, float] | None = None,
+             membrane: str = "auto") -> QuantizedNetwork:  # fmt: skip
     """Bring a network to integers.
 
     Parameters
@@ -94,6 +95,8 @@ def quantize(network: Network, n_steps: int | None = None, *, input_range: tuple
     network : Network
     n_steps : int, optional
         None: the network's own.
+    shift_steps : int, optional
+        T of the shift V_th/2T. None: `n_steps`.
     input_range : (float, float), optional
         Smallest and largest input. None: the network's, else that of its samples.
     membrane : {"auto", "int16", "int32"}
@@ -107,7 +110,7 @@ def quantize(network: Network, n_steps: int | None = None, *, input_range: tuple
     """
     if membrane not in ("auto", "int16", "int32"):
         raise RunError("unknown membrane", got=repr(membrane), expected="auto, int16 or int32")
-    circuit = lower(network, n_steps)
+    circuit = lower(network, n_steps, shift_steps)
     scale, low, high = _input_grid(circuit, input_range)
     fitted = [
         (p, None, None, None, None) if isinstance(p, MaxPool) else _fit(p, circuit, (scale, low, high), membrane, last=i == len(circuit.populations) - 1)

@@ -7,8 +7,8 @@ go onto the membrane one product at a time, in the specified order; integer sums
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -29,15 +29,18 @@ class Trace:
         After the last step. None: a max pool, which has no membranes.
     n_events, sops : int
         As in `evsnn.result.LayerResult`.
+    v_mem_at : dict of int to (n_samples, channels, height, width)
+        Membranes after the steps asked for, of the last population where it never fires.
     """
 
     spikes: np.ndarray
     v_mem: np.ndarray | None
     n_events: int
     sops: int
+    v_mem_at: dict[int, np.ndarray] = field(default_factory=dict)
 
 
-def run(circuit: Circuit, inputs: np.ndarray) -> list[Trace]:
+def run(circuit: Circuit, inputs: np.ndarray, read_at: Collection[int] = ()) -> list[Trace]:
     """Simulate all steps.
 
     Parameters
@@ -46,6 +49,8 @@ def run(circuit: Circuit, inputs: np.ndarray) -> list[Trace]:
         Of floats or of integers.
     inputs : (n, channels, height, width) float32 or integer
         A constant current; for spiking inputs (n, n_steps, channels, height, width) bool.
+    read_at : collection of int
+        Steps after which to keep the membranes of a readout that never fires.
 
     Returns
     -------
@@ -61,6 +66,7 @@ def run(circuit: Circuit, inputs: np.ndarray) -> list[Trace]:
     spikes = {i: np.zeros((n_samples, circuit.n_steps, *p.shape), np.int8 if p.signed else bool) for i, p in enumerate(circuit.populations)}
     trains = spikes | {INPUT: inputs}
     events = np.zeros((len(circuit.populations), 2), np.int64)
+    readout: dict[int, np.ndarray] = {}
     for i, population in enumerate(circuit.populations):
         if isinstance(population, MaxPool):
             events[i, 0] = np.count_nonzero(trains[population.source.population])
@@ -73,7 +79,10 @@ def run(circuit: Circuit, inputs: np.ndarray) -> list[Trace]:
                 v += drives[i]
             if u >= population.delay and population.fires:
                 spikes[i][:, u - population.delay] = _fire(population, v, n)
-    return [Trace(spikes[i], membranes.get(i), int(n), int(sops)) for i, (n, sops) in enumerate(events)]
+            elif not population.fires and u + 1 in read_at:
+                readout[u + 1] = v.copy()
+    last = len(circuit.populations) - 1
+    return [Trace(spikes[i], membranes.get(i), int(n), int(sops), readout if i == last else {}) for i, (n, sops) in enumerate(events)]
 
 
 def _charge(population: Population, v: np.ndarray, spikes: dict[int, np.ndarray]) -> tuple[int, int]:

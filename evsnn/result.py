@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from .errors import RunError
+from .tuning import ReadOnly
 
 __all__ = ["LayerResult", "Result"]
 
@@ -79,6 +83,9 @@ class Result:
     layers : tuple of LayerResult
         In order: each `IF` and max pool, and last the readout if it integrates. Their sums are the run's totals.
     labels : (n_samples,) int64, optional
+    readings : mapping of int to (n_samples, n_classes) float64
+        By step t, ascending: the mean over the first t steps, with the biases and the shift of the whole run;
+        at the steps asked for, and at `n_steps`, where it is `outputs`.
     """
 
     outputs: np.ndarray
@@ -89,6 +96,7 @@ class Result:
     latency_ms: np.ndarray
     layers: tuple[LayerResult, ...] = field(repr=False)
     labels: np.ndarray | None = field(default=None, repr=False)
+    readings: Mapping[int, np.ndarray] = field(default_factory=lambda: ReadOnly({}), repr=False)
 
     @property
     def n_samples(self) -> int:
@@ -103,6 +111,17 @@ class Result:
     def accuracy(self) -> float | None:
         """Share of predictions that equal the labels; None without labels."""
         return None if self.labels is None else float((self.predictions == self.labels).mean())
+
+    def predictions_at(self, n_steps: int) -> np.ndarray:
+        """(n_samples,) int64: `predictions` after the first `n_steps`, one of the steps in `readings`."""
+        if n_steps not in self.readings:
+            raise RunError("the run was not read after this step", got=n_steps, expected=", ".join(map(str, self.readings))[:80], hint="name it in read_at")
+        return self.readings[n_steps].argmax(axis=1)
+
+    def accuracy_at(self, n_steps: int) -> float | None:
+        """`accuracy` after the first `n_steps`, one of the steps in `readings`."""
+        predictions = self.predictions_at(n_steps)
+        return None if self.labels is None else float((predictions == self.labels).mean())
 
     @property
     def sops_per_sample(self) -> float:

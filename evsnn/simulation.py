@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
+from itertools import islice
 from threading import Event, Lock, get_ident
 from typing import TYPE_CHECKING
 
@@ -20,6 +23,7 @@ from .network import Network
 from .plan import Plan, plan
 from .quantized import QuantizedNetwork, quantize
 from .result import LayerResult, Result
+from .tuning import ReadOnly
 
 if TYPE_CHECKING:
     from .engine import Workspace
@@ -34,8 +38,9 @@ MAX_THREADS = 1024
 Progress = Callable[[int, int], None]
 
 
-def simulate(network: Network, images: np.ndarray, *, n_steps: int | None = None, arithmetic: str = "float32", threads: int | None = None,
-             labels: np.ndarray | None = None, seed: int = 0, record: Iterable[str] = (), backend: str = "auto", progress: Progress | None = None) -> Result:  # fmt: skip
+def simulate(network: Network, images: np.ndarray, *, n_steps: int | None = None, read_at: Iterable[int] | None = None, shift_steps: int | None = None,
+             arithmetic: str = "float32", threads: int | None = None, labels: np.ndarray | None = None, seed: int = 0, record: Iterable[str] = (),
+             backend: str = "auto", progress: Progress | None = None) -> Result:  # fmt: skip
     """Run a network on images.
 
     Parameters
@@ -45,6 +50,11 @@ def simulate(network: Network, images: np.ndarray, *, n_steps: int | None = None
         In the network's own scale; for networks of events (n, n_steps, *input_shape) of 0 and 1.
     n_steps : int, optional
         Time steps T. None: the network's own.
+    read_at : iterable of int, optional
+        Steps from 1 to T after which the readout is read, each once, in any order: `Result.readings`. Where a layer
+        fires with a delay, T alone. The shift V_th/2T and the integers of int8 stay those of the whole run.
+    shift_steps : int, optional
+        T of the shift V_th/2T, if not the run's; only for networks whose shift is "bias".
     arithmetic : {"float32", "int8"}
         "int8": weights of 8 bits and exact integer membranes, see `evsnn.quantize`; needs the network's
         `input_range` or samples.
@@ -68,8 +78,8 @@ def simulate(network: Network, images: np.ndarray, *, n_steps: int | None = None
     ------
     RunError, InputError
     """
-    simulator = Simulator(network, n_steps, arithmetic=arithmetic, threads=threads, backend=backend)
-    return simulator.run(images, labels=labels, record=record, seed=seed, progress=progress)
+    simulator = Simulator(network, n_steps, shift_steps=shift_steps, arithmetic=arithmetic, threads=threads, backend=backend)
+    return simulator.run(images, labels=labels, read_at=read_at, record=record, seed=seed, progress=progress)
 
 
 class Simulator:
@@ -81,7 +91,7 @@ class Simulator:
     Parameters
     ----------
     network : Network or QuantizedNetwork
-    n_steps, arithmetic, threads, backend
+    n_steps, shift_steps, arithmetic, threads, backend
         As for `simulate`.
 
     Attributes
@@ -92,7 +102,8 @@ class Simulator:
         Time spent on planning and compiling so far.
     """
 
-    def __init__(self, network: Network | QuantizedNetwork, n_steps: int | None = None, *, arithmetic: str = "float32", threads: int | None = None, backend: str = "auto"):
+    def __init__(self, network: Network | QuantizedNetwork, n_steps: int | None = None, *, shift_steps: int | None = None, arithmetic: str = "float32",
+                 threads: int | None = None, backend: str = "auto"):  # fmt: skip
         started = time.perf_counter()
         if not isinstance(network, (Network, QuantizedNetwork)):
             raise RunError("this is not a network", got=type(network).__name__, expected="a Network", hint="load a file with evsnn.load")
@@ -104,11 +115,13 @@ class Simulator:
         if isinstance(network, QuantizedNetwork):
             if n_steps not in (None, network.n_steps):
                 raise RunError("a quantized network belongs to one number of steps", got=n_steps, expected=network.n_steps)
+            if shift_steps is not None:
+                raise RunError("a quantized network has its shift already", where="shift_steps", got=shift_steps, hint="give it to evsnn.quantize")
             self.quantized, arithmetic, network = network, "int8", network.network
         elif arithmetic == "int8":
-            self.quantized = quantize(network, n_steps)
+            self.quantized = quantize(network, n_steps, shift_steps=shift_steps)
         self.network, self.arithmetic = network, arithmetic
-        self.circuit: Circuit = self.quantized.circuit if self.quantized else lower(network, n_steps)
+        self.circuit: Circuit = self.quantized.circuit if self.quantized else lower(network, n_steps, shift_steps)
         self.n_steps = self.circuit.n_steps
         self.plan: Plan = plan(self.circuit, self.quantized.widths if self.quantized else None)
         self._engine = None
@@ -139,7 +152,8 @@ class Simulator:
             self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="evsnn")
         return dict(self.start_up_ms)
 
-    def run(self, images: np.ndarray, labels: np.ndarray | None = None, *, record: Iterable[str] = (), seed: int = 0, progress: Progress | None = None) -> Result:
+    def run(self, images: np.ndarray, labels: np.ndarray | None = None, *, read_at: Iterable[int] | None = None, record: Iterable[str] = (), seed: int = 0,
+            progress: Progress | None = None) -> Result:  # fmt: skip
         """Run on images; see `simulate`."""
         record = (record,) if isinstance(record, str) else tuple(record) if isinstance(record, (tuple, list, set, frozenset)) else (record,)
         if not all(isinstance(name, str) and name in RECORDS for name in record):
@@ -147,6 +161,7 @@ class Simulator:
         record = frozenset(record)
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise RunError("seed is out of range", got=repr(seed)[:40], expected="an integer >= 0")
+        steps = _read_at(read_at, self.circuit)
         images = check_images(self.network, images, self.n_steps)
         labels = _labels(labels, len(images), self.network.n_classes)
         if self._process != os.getpid():  # a fork has this object's memory, but not its threads
@@ -157,7 +172,7 @@ class Simulator:
             self._runner = get_ident()
             try:
                 self.prepare()
-                tally = _Tally(self, len(images), record)
+                tally = _Tally(self, len(images), record, steps)
                 if self.backend == "reference":
                     self._run_reference(images, seed, tally, progress)
                 else:
@@ -167,10 +182,12 @@ class Simulator:
                 raise
             finally:
                 self._runner = None
-        if not np.isfinite(tally.outputs).all():
+        outputs = tally.readings[self.n_steps]
+        if not np.isfinite(outputs).all():
             raise RunError("outputs are not finite", got="infinity or NaN", hint="weights, thresholds or inputs are too large for float32")
         return Result(
-            tally.outputs, self.n_steps, self.arithmetic, self.backend, self.threads if self.backend == "numba" else 1, tally.latency_ms, tally.layers(), labels,
+            outputs, self.n_steps, self.arithmetic, self.backend, self.threads if self.backend == "numba" else 1, tally.latency_ms, tally.layers(), labels,
+            ReadOnly(tally.readings),
         )  # fmt: skip
 
     def encode(self, image: np.ndarray, seed: int, index: int) -> np.ndarray:
@@ -181,11 +198,13 @@ class Simulator:
     def _run_reference(self, images: np.ndarray, seed: int, tally: _Tally, progress: Progress | None) -> None:
         for i, image in enumerate(images):
             started = time.perf_counter()
-            traces = reference.run(self.circuit, self.encode(image, seed, i)[None])
+            traces = reference.run(self.circuit, self.encode(image, seed, i)[None], tally.readings)
             elapsed = time.perf_counter() - started
             for j, trace in enumerate(traces):
                 tally.add_spikes(j, i, 0, trace.spikes[0])
                 tally.add(j, i, np.count_nonzero(trace.spikes), trace.n_events, trace.sops, elapsed / len(traces), None if trace.v_mem is None else trace.v_mem[0])
+            for step, v_mem in traces[-1].v_mem_at.items():
+                tally.read(i, step, v_mem[0])
             tally.latency_ms[i] = elapsed * 1e3
             if progress:
                 progress(i + 1, len(images))
@@ -233,7 +252,7 @@ class Simulator:
 
     def _run_sample(self, workspace: Workspace, image: np.ndarray, seed: int, i: int, tally: _Tally, stop: Event | None = None) -> None:
         started = time.perf_counter()
-        workspace.run(self.encode(image, seed, i), tally.watch(workspace, i), stop)
+        workspace.run(self.encode(image, seed, i), tally.watch(workspace, i), stop, () if tally.fires else tally.readings, partial(tally.read, i))
         for j, stage in enumerate(workspace.stages):
             tally.add(j, i, stage.n_spikes, stage.n_events, stage.sops, stage.seconds, stage.v_mem)
         tally.latency_ms[i] = (time.perf_counter() - started) * 1e3
@@ -242,14 +261,14 @@ class Simulator:
 class _Tally:
     """Results in the making; each sample writes its own rows, so threads do not meet."""
 
-    def __init__(self, simulator: Simulator, n_samples: int, record: frozenset[str]):
+    def __init__(self, simulator: Simulator, n_samples: int, record: frozenset[str], read_at: tuple[int, ...]):
         self.simulator, self.record = simulator, record
         self.populations: tuple[Population | MaxPool, ...] = simulator.circuit.populations
         n = len(self.populations)
         self.counts = np.zeros((n_samples, n, 3), np.int64)
         self.seconds = np.zeros((n_samples, n))
         self.latency_ms = np.zeros(n_samples)
-        self.outputs = np.zeros((n_samples, simulator.network.n_classes))
+        self.readings = {step: np.zeros((n_samples, simulator.network.n_classes)) for step in read_at}
         integers = simulator.quantized is not None
         self.spike_counts = self._arrays("spike_counts", n_samples, (), [np.int32] * n)
         self.v_mem = self._arrays("v_mem", n_samples, (), [None if isinstance(p, MaxPool) else np.int64 if integers else np.float32 for p in self.populations])
@@ -257,6 +276,7 @@ class _Tally:
         last = self.populations[-1]
         self.fires = last.fires
         if self.fires:
+            self.emitted = np.zeros((n_samples, simulator.network.n_classes))
             self.amplitude = simulator.circuit.network.by_name[last.name].v_threshold.astype(np.float64)
             self.unit = np.float64(1)
         else:
@@ -274,10 +294,6 @@ class _Tally:
         self.seconds[i, j] = seconds
         if self.v_mem is not None and self.v_mem[j] is not None:
             self.v_mem[j][i] = v_mem
-        if j == len(self.populations) - 1 and self.fires:
-            self.outputs[i] *= self.amplitude / self.simulator.n_steps
-        elif j == len(self.populations) - 1:
-            self.outputs[i] = v_mem.ravel() * self.unit / self.simulator.n_steps
 
     def add_spikes(self, j: int, i: int, first: int, spikes: np.ndarray) -> None:
         """Sample i's spikes (n_steps, channels, height, width) of population j from step `first` on."""
@@ -286,7 +302,15 @@ class _Tally:
         if self.spike_counts is not None:
             self.spike_counts[j][i] += spikes.sum(axis=0, dtype=np.int32)
         if j == len(self.populations) - 1 and self.fires:
-            self.outputs[i] += spikes.sum(axis=(0, 2, 3))  # counts; `add` scales them once
+            counts = self.emitted[i] + spikes.sum(axis=(2, 3)).cumsum(axis=0)
+            self.emitted[i] = counts[-1]
+            for step in self.readings:
+                if first < step <= first + len(spikes):
+                    self.readings[step][i] = counts[step - first - 1] * (self.amplitude / step)
+
+    def read(self, i: int, step: int, v_mem: np.ndarray) -> None:
+        """Sample i's membranes (n_classes, 1, 1) of a readout that never fires, after `step`."""
+        self.readings[step][i] = v_mem.ravel() * self.unit / step
 
     def watch(self, workspace: Workspace, i: int) -> Callable[[int, int], None] | None:
         """What `Workspace.run` calls after each block of sample i; None where spikes are not needed."""
@@ -313,6 +337,28 @@ class _Tally:
             )
             for j, (p, (n_spikes, n_events, sops)) in enumerate(zip(self.populations, totals))
         )  # fmt: skip
+
+
+def _read_at(read_at: Iterable[int] | None, circuit: Circuit) -> tuple[int, ...]:
+    """The steps to read after, ascending, the last step always among them."""
+    n_steps = circuit.n_steps
+    if read_at is None:
+        return (n_steps,)
+    expected = f"integers from 1 to {n_steps}, each once"
+    if not isinstance(read_at, Iterable) or isinstance(read_at, (str, bytes)):
+        raise RunError("read_at is not a list of steps", got=repr(read_at)[:80], expected=expected)
+    steps = tuple(islice(read_at, n_steps + 1))  # no more: then one comes twice, or is out of range
+    if not steps:
+        raise RunError("read_at is empty", expected=expected, hint="leave it out to read after the last step alone")
+    for step in steps:
+        if isinstance(step, (bool, np.bool_)) or not isinstance(step, (int, np.integer)) or not 1 <= step <= n_steps:
+            raise RunError("read_at is out of range", got=repr(step)[:80], expected=expected)
+    if len(set(steps)) < len(steps):
+        raise RunError("read_at names a step twice", got=Counter(steps).most_common(1)[0][0], expected=expected)
+    if circuit.delayed and min(steps) < n_steps:
+        hint = "run each number of steps on its own, or use no delays"
+        raise RunError("a network that fires with a delay can be read after its last step alone", got=f"step {min(steps)}", expected=f"step {n_steps}", hint=hint)
+    return tuple(sorted({int(step) for step in steps} | {n_steps}))
 
 
 def _threads(threads: int | None) -> int:

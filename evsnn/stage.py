@@ -148,13 +148,14 @@ class Stage(Shared):
         self.values = [np.zeros((*d.shape[1:], d.shape[0]), element) for d in p.population.drives]
         self.masks_addresses = [plane.ctypes.data for plane in (self.masks, self.negatives) if plane is not None]
         self.total = np.zeros(2, np.int64)
-        self.lines_ahead = 0
+        self.lines_ahead = self.first = 0
         self.streamed = self.fetch_first = packed.weights.nbytes > _STREAMED_BYTES
         self.queues: list[_Queue] = []
         for gather in p.gathers:
             self.queues.append(_Queue(gather, p, masks, queues, self.queues[-1].end if self.queues else 0, planes, self.total))
         self.taps = [_Tap(t, masks, self.total) for t in p.taps]
         self.synapses = self._synapses()
+        self.tap_jobs = Job(integrate.TAP_BYTES, *(t.slots(weights) for t, weights in zip(self.taps, packed.taps)))
         self.job = self._job()
         self.current_job = self._current_job() if p.population.drives else None
 
@@ -174,12 +175,13 @@ class Stage(Shared):
             self._split(self.kernels.current, self.current_job.address, self.plan.population.shape[1], scratch=False)
         self.seconds = time.perf_counter() - started
 
-    def run(self, n_steps: int, resume: bool) -> None:
-        """A block of steps."""
+    def run(self, n_steps: int, resume: bool, first: int = 0) -> None:
+        """A block of steps, or those from `first` on of a block: then of neurons that never fire, whose steps leave no masks."""
         started = time.perf_counter()
         if n_steps != self.steps:
             self._set_steps(n_steps)
-        rows_read = 0
+        if first != self.first:
+            self._set_first(first)
         rows_read = 0
         for q, build in zip(self.queues, self.kernels.build):
             build(q.job.address)
@@ -231,6 +233,17 @@ class Stage(Shared):
         for t in self.taps:
             t.job.put(queue.N_STEPS, n_steps)
 
+    def _set_first(self, first: int) -> None:
+        """Let the sources' masks begin at a step of the block."""
+        self.first = first
+        for q in self.queues:
+            for i, masks in enumerate(q.masks):
+                q.sources.put(queue.Q_MASKS, masks[first:].ctypes.data, i)
+        for i, t in enumerate(self.taps):
+            address = t.masks[first:].ctypes.data
+            t.source.put(queue.Q_MASKS, address)
+            self.tap_jobs.put(integrate.P_MASKS, address, i)
+
     def _synapses(self) -> Job:
         k, row, records = integrate, 0, []
         for q in self.queues:
@@ -244,13 +257,12 @@ class Stage(Shared):
 
     def _job(self) -> Job:
         p, k = self.plan, integrate
-        taps = Job(k.TAP_BYTES, *(t.slots(weights) for t, weights in zip(self.taps, self.packed.taps)))
         optional = {k.DRIVE: self.drive, k.MEMBRANES: self.membranes, k.SPIKES: self.masks, k.NEGATIVES: self.negatives, k.COUNTS: self.counts}
         return Job(k.JOB_BYTES, {
             k.HEIGHT: p.population.shape[1], k.WIDTH: p.population.shape[2], k.N_TILES: p.n_tiles, k.WEIGHTS: self.packed.weights,
             k.TILE_BYTES: self.packed.weights.strides[0], k.TILE_ROWS: p.tile_rows, k.PARAMETERS: self.packed.parameters, k.WORD_BYTES: 8 * p.words,
             k.LEAKY: p.population.leak < 1, k.DELAY: p.population.delay, k.BUDGET: p.budget, k.SYNAPSES: self.synapses, k.N_SYNAPSES: len(self.queues),
-            k.TAPS: taps, k.N_TAPS: len(self.taps),
+            k.TAPS: self.tap_jobs, k.N_TAPS: len(self.taps),
         } | {slot: array for slot, array in optional.items() if array is not None})  # fmt: skip
 
     def _current_job(self) -> Job:
@@ -280,7 +292,9 @@ class _Queue:
         self.events = self.pointers + pointer_bytes
         self.end = start + pointer_bytes + -(-(gather.n_events(steps, p.graded) * p.event_bytes + COPY_BYTES) // 8) * 8
         offsets = np.cumsum([0, *(source.shape[0] for source in synapse.sources)])
-        sources = [_source(s, masks[s.plane], int(offset)) for s, offset in zip(synapse.sources, offsets) if s.plane in masks]
+        present = [(s, int(offset)) for s, offset in zip(synapse.sources, offsets) if s.plane in masks]
+        self.masks = [masks[s.plane] for s, _ in present]
+        sources = [_source(s, masks[s.plane], offset) for s, offset in present]
         self.sources, self.n_sources = Job(k.SOURCE_BYTES, *sources), len(sources)
         self.job = Job(k.JOB_BYTES, {
             k.HEIGHT: synapse.shape[1], k.WIDTH: synapse.shape[2], k.EVENTS: self.events, k.POINTERS: self.pointers, k.COLUMNS: gather.columns, k.PARTS: gather.parts,
