@@ -66,15 +66,15 @@ def test_readings_are_runs_that_end_there(case, arithmetic, data):
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 @pytest.mark.parametrize("readout", ["membrane", "spikes"])
 @pytest.mark.parametrize("shift", ["bias", "initial", "none"])
-@pytest.mark.parametrize("threads, n_samples", [(1, 3), (2, 3), (3, 1)])
+@pytest.mark.parametrize("threads, n_samples", [(1, 1), (2, 3), (3, 1)])
 def test_across_blocks_and_threads(shift, readout, arithmetic, threads, n_samples):
-    """150 steps are three blocks; the first and last steps of a block are read."""
-    network, steps = classifier(shift, readout), (1, 2, 63, 64, 65, 100, 128, 129, 149)
-    result = evsnn.simulate(network, IMAGES[:n_samples], n_steps=150, read_at=steps, arithmetic=arithmetic, threads=threads)
-    assert np.array_equal(result.readings[150], result.outputs)
-    for step in (*steps, 150):
-        assert np.array_equal(result.readings[step], ended_at(network, IMAGES[:n_samples], step, 150, arithmetic, backend="auto")), step
-    assert len({reading.tobytes() for reading in result.readings.values()}) == 10
+    """130 steps are three blocks; the first and last steps of a block are read."""
+    network, steps = classifier(shift, readout), (1, 64, 65, 128)
+    result = evsnn.simulate(network, IMAGES[:n_samples], n_steps=130, read_at=steps, arithmetic=arithmetic, threads=threads)
+    assert np.array_equal(result.readings[130], result.outputs)
+    for step in (*steps, 130):
+        assert np.array_equal(result.readings[step], ended_at(network, IMAGES[:n_samples], step, 130, arithmetic, backend="auto")), step
+    assert len({reading.tobytes() for reading in result.readings.values()}) == 5
 
 
 @pytest.mark.parametrize("shift", ["bias", "initial", "none"])
