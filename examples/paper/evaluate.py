@@ -1,0 +1,388 @@
+"""Convert the paper's systems with evsnn, and run them by its engine on the test images.
+
+usage: python -m examples.paper.evaluate MODELS -o RUNS --cifar10 DATA --cifar100 DATA [--systems S,...] [--methods M,...]
+                                         [--steps 16,32,...,400-600] [--limit-long N] [--threads N]
+
+MODELS holds what train.py wrote, <system>_{regular,threshold}.onnx. Into RUNS go the converted networks (.h5), the
+source ANNs' predictions, and a record (records.py) for each system and method. What is in RUNS already is not done
+again, and a run that was cut short goes on where it was: start the same command once more.
+
+Thresholds come from the first 4,096 training images ("auto": 512, thresholds and choice). Test sets are run whole up
+to T = 32, their first images (--limit-long) for more steps. A network without a shift is the same for every T: it is
+run once to the longest and read on the way. "auto" is made for and run at T = 4, 8, 16 and 32, whatever --steps says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import evsnn
+from evsnn.console import integer, say
+from evsnn.conversion.ann import forward
+from evsnn.conversion.conversion import HELD_OUT, convert_model
+from evsnn.conversion.lowering import lower_graph
+from evsnn.conversion.onnx_import import import_onnx
+from evsnn.conversion.options import AUTO, Options
+from evsnn.inventory import facts_of
+from evsnn.memory import announce
+from evsnn.simulation import Simulator
+from examples.paper.data import Data, load, scaled
+from examples.paper.records import AUTO_STEPS, AVERAGE, AVERAGE_SHIFT_STEPS, METHODS, SYSTEMS, Method, Record, key_of, replace_file, replace_npz
+
+__all__ = ["Run", "main", "runs_of"]
+
+STEPS = (16, 32, 64, 128, 256, 512, AVERAGE)
+WHOLE_SET_UP_TO = 32
+MEASURED = 4096
+"""Training images from which thresholds are made; conversion holds `HELD_OUT` more out."""
+AUTO_MEASURED = 512
+MADE_FOR = 16
+"""T for which other networks are converted: their thresholds belong to none, and the shift is that of the run."""
+READ = tuple(range(400, 601, 10))
+"""Where the engine reads for `AVERAGE`."""
+ANN_BATCH = 64
+SAY_EVERY_S = 10.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the engine, and the rows that come of it.
+
+    Parameters
+    ----------
+    n_steps : int
+    n_samples : int
+        The first so many test images.
+    rows : tuple of int or str
+        Their "T".
+    shift_steps : int, optional
+        The T whose shift is added, if not that of the run.
+    """
+
+    n_steps: int
+    n_samples: int
+    rows: tuple[int | str, ...]
+    shift_steps: int | None = None
+
+    @property
+    def read_at(self) -> tuple[int, ...]:
+        """The steps after which the readout is read."""
+        times = {t for row in self.rows for t in (READ if row == AVERAGE else (row,))}
+        return tuple(sorted(times | {self.n_steps}))
+
+
+def runs_of(method: Method, steps: Sequence[int | str], n_test: int, limit_long: int) -> Iterator[Run]:
+    """The runs that give the rows `steps`, the shortest first."""
+    short = [row for row in steps if row != AVERAGE and row <= WHOLE_SET_UP_TO]
+    long = [row for row in steps if row not in short]
+    for rows, n_samples in ((short, n_test), (long, min(n_test, limit_long))):
+        if method.shift == "none" and rows:
+            yield Run(max(last_step(row) for row in rows), n_samples, tuple(rows))
+        elif method.shift != "none":
+            for row in rows:
+                yield Run(last_step(row), n_samples, (row,), AVERAGE_SHIFT_STEPS if row == AVERAGE else None)
+
+
+def data_of(system: str) -> str:
+    """The data set in a system's name."""
+    return system.rpartition("_")[2]
+
+
+def last_step(row: int | str) -> int:
+    return READ[-1] if row == AVERAGE else row
+
+
+# Source ANNs and the networks made of them
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trained ANN, and what is known of it.
+
+    Parameters
+    ----------
+    name : str
+        ``<system>_<activation>``.
+    model : Path
+    digest : str
+        SHA-256 of the model.
+    predictions : (n_test,) uint8
+    """
+
+    name: str
+    model: Path
+    digest: str
+    predictions: np.ndarray
+
+
+def source_of(name: str, models: Path, runs: Path, data: Data) -> Source:
+    """A source ANN with its predictions of all test images, from RUNS or computed."""
+    model, kept = models / f"{name}.onnx", runs / f"{name}_ann.npz"
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    if kept.exists():
+        with np.load(kept) as file:
+            check_source(kept, model, str(file["source_sha256"]), digest)
+            predictions = file["predictions"]
+    else:
+        predictions = predicted(model, data.test_images, name)
+        replace_npz(kept, {"predictions": predictions, "source_sha256": np.array(digest)})
+    if len(predictions) != len(data.test_labels):
+        sys.exit(f"{kept}: got predictions of {len(predictions)} images, expected {len(data.test_labels)}, the test images of the data; name another folder for the runs")
+    return Source(name, model, digest, predictions)
+
+
+def check_source(made: Path, model: Path, got: str, expected: str) -> None:
+    if got != expected:
+        sys.exit(f"{made}: was made from a model of SHA-256 {got[:12]}..., but {model} has {expected[:12]}...; name another folder for the runs")
+
+
+def predicted(model: Path, images: np.ndarray, name: str) -> np.ndarray:
+    """The ANN's classes, by evsnn's own forward pass: (n,) uint8."""
+    ann, found, news = lower_graph(import_onnx(str(model))), np.empty(len(images), np.uint8), News()
+    for first in range(0, len(images), ANN_BATCH):
+        batch = ann.arranged(scaled(images[first : first + ANN_BATCH]))
+        found[first : first + len(batch)] = forward(ann, batch).argmax(axis=1)
+        news(f"{name}: the ANN's predictions, {first + len(batch)}/{len(images)}")
+    return found
+
+
+def network_of(source: Source, method: Method, runs: Path, data: Data) -> evsnn.Network:
+    """The source as a spiking network, from RUNS or converted; methods that differ in the shift alone share a file."""
+    path = runs / f"{source.name}_{method.threshold.replace(':', '-')}.h5"
+    if path.exists():
+        network = evsnn.load(path)
+        check_source(path, source.model, str(network.metadata.get("source_sha256")), source.digest)
+    else:
+        if method.threshold == AUTO:
+            images, options = data.train_images[:AUTO_MEASURED], Options(n_steps=AUTO_STEPS)
+        else:
+            images, options = data.train_images[: MEASURED + HELD_OUT], Options(n_steps=(MADE_FOR,), threshold=method.threshold, granularity="layer", shift="bias")
+        news = News()
+        conversion = convert_model(str(source.model), scaled(images), options, lambda what, done, total: news(f"{path.name}: {what}, {done}/{total}"))
+        for warning in conversion.warnings:
+            say(f"{path.name}: warning: {warning}")
+        recipes = {f"recipe_T{T}": str(choice.recipe) for T, choice in conversion.choices.items()}
+        network = conversion.network.replace(metadata={"source": source.model.name, "source_sha256": source.digest} | recipes)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        evsnn.save(part, network)
+        os.replace(part, path)
+    return network if method.shift is None else network.replace(shift=method.shift)
+
+
+def describe(system: str, activation: str, source: Source, network: evsnn.Network, runs: Path, data: Data) -> int:
+    """Keep what the tables say of a source ANN; gives its multiply-adds a sample."""
+    facts = facts_of(network)
+    macs = sum(layer.macs for layer in facts)
+    record = {
+        "system": system, "activation": activation, "accuracy": float((source.predictions == data.test_labels).mean()), "n_test": len(data.test_labels), "macs": macs,
+        "n_neurons": sum(layer.n_neurons for layer in facts), "largest_activations": [layer.v_threshold[1] for layer in facts if layer.v_threshold],
+    }  # fmt: skip
+    replace_file(runs / f"{source.name}_ann.json", f"{json.dumps(record, indent=1)}\n".encode())
+    return macs
+
+
+# Running them
+
+
+class News:
+    """Lines on stderr, not more often than every few seconds."""
+
+    def __init__(self) -> None:
+        self.next = time.monotonic() + SAY_EVERY_S
+
+    def __call__(self, line: str) -> None:
+        if time.monotonic() >= self.next:
+            say(line)
+            self.next = time.monotonic() + SAY_EVERY_S
+
+
+class Estimate:
+    """How long what is left may take: by multiply-adds of the ANNs times steps, of which additions are a steady share."""
+
+    def __init__(self, total: float):
+        self.left, self.done, self.seconds, self.news = total, 0.0, 0.0, News()
+
+    def add(self, work: float, seconds: float) -> None:
+        self.left, self.done, self.seconds = self.left - work, self.done + work, self.seconds + seconds
+
+    def __str__(self) -> str:
+        return f"about {self.left * self.seconds / self.done / 60:.1f} min left in all" if self.done else "no estimate yet"
+
+
+def carry_out(run: Run, network: evsnn.Network, images: np.ndarray, part: Path, threads: int | None, tell: Callable[[int, float], None]) -> dict[str, np.ndarray]:
+    """Run the engine, a few images a thread at a time; what is done is kept in `part`.
+
+    Parameters
+    ----------
+    run : Run
+    network : Network
+    images : (n, 32, 32, 3) uint8
+    part : Path
+        The caller removes it, once the rows are written.
+    threads : int, optional
+    tell : callable (images, seconds)
+        Called after each piece.
+
+    Returns
+    -------
+    dict
+        ``t16``, ...: predictions (n,) uint8 after so many steps; ``sops`` and ``rate``, means over the images;
+        ``seconds``.
+    """
+    names = [f"t{t}" for t in run.read_at]
+    kept: dict[str, np.ndarray] = {name: np.zeros(0, np.uint8) for name in names} | {name: np.zeros(()) for name in ("sops", "rate", "seconds")}
+    if part.exists():
+        with np.load(part) as file:
+            kept = dict(file)
+    simulator = Simulator(network, run.n_steps, threads=threads, shift_steps=run.shift_steps)
+    announce(simulator.memory_bytes)
+    at_once = max(64, 8 * simulator.threads)
+    while (done := len(kept[names[0]])) < run.n_samples:
+        started = time.perf_counter()
+        batch = scaled(images[done : min(done + at_once, run.n_samples)])
+        result = simulator.run(batch, read_at=run.read_at)
+        seconds = time.perf_counter() - started
+        old, new = done / (done + len(batch)), len(batch) / (done + len(batch))
+        kept |= {f"t{t}": np.concatenate([kept[f"t{t}"], result.readings[t].argmax(axis=1).astype(np.uint8)]) for t in run.read_at}
+        kept |= {"sops": old * kept["sops"] + new * result.sops_per_sample, "rate": old * kept["rate"] + new * result.mean_rate, "seconds": kept["seconds"] + seconds}
+        replace_npz(part, kept)
+        tell(len(batch), seconds)
+    return kept
+
+
+def rows_from(run: Run, found: dict[str, np.ndarray], labels: np.ndarray, ann: np.ndarray, threads: int) -> Iterator[tuple[dict, dict[str, np.ndarray]]]:
+    """Each row of a run, and its predictions. Operations and rates are known of the whole run alone."""
+    labels, ann = labels[: run.n_samples], ann[: run.n_samples]
+    for T in run.rows:
+        if T == AVERAGE:
+            predictions = np.stack([found[f"t{t}"] for t in READ])
+            arrays = {key_of(T): predictions, "times": np.array(READ)}
+        else:
+            predictions = found[f"t{T}"]
+            arrays = {key_of(T): predictions}
+        row = {
+            "T": T, "n_samples": run.n_samples, "accuracy": float((predictions == labels).mean()), "ann_accuracy": float((ann == labels).mean()),
+            "agreement": float((predictions == ann).mean()), "sops": float(found["sops"]) if run.n_steps == T else None, "rate": float(found["rate"]) if run.n_steps == T else None,
+            "seconds": round(float(found["seconds"]), 1), "threads": threads,
+        }  # fmt: skip
+        yield row, arrays
+
+
+def cpu_name() -> str:
+    """The CPU, as the kernel calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or platform.machine())
+
+
+@dataclass(frozen=True)
+class Task:
+    """One system by one method: its record, and what is still to run."""
+
+    system: str
+    method: str
+    source: Source
+    macs: int
+    record: Record
+    runs: tuple[Run, ...]
+
+    @property
+    def work(self) -> float:
+        return sum(self.macs * run.n_steps * run.n_samples for run in self.runs)
+
+
+def prepare(system: str, method: str, data: Data, arguments: argparse.Namespace) -> Task:
+    """Convert a system, if need be, and see what is still to run."""
+    how, folder = METHODS[method], arguments.output
+    record = Record.open(folder, system, method, "engine", cpu_name())
+    source = source_of(f"{system}_{how.activation}", arguments.models, folder, data)
+    if "ann" in record.predictions and not np.array_equal(record.predictions["ann"], source.predictions):
+        sys.exit(f"{record.path('.npz')}: is of another source ANN than {source.model}; name another folder for the runs")
+    record.predictions["ann"] = source.predictions
+    network = network_of(source, how, folder, data)
+    macs = describe(system, how.activation, source, network, folder, data) if how.threshold == "max" else sum(layer.macs for layer in facts_of(network))
+    wanted = AUTO_STEPS if how.threshold == AUTO else arguments.steps
+    runs = runs_of(how, [T for T in wanted if not record.has(T)], len(data.test_labels), arguments.limit_long)
+    return Task(system, method, source, macs, record, tuple(runs))
+
+
+def perform(task: Task, data: Data, arguments: argparse.Namespace, estimate: Estimate) -> None:
+    """Do what is still to run, and keep each row as soon as it is there."""
+    network = network_of(task.source, METHODS[task.method], arguments.output, data)
+    for run in task.runs:
+        what = f"{task.system} {task.method}, {run.n_steps} steps"
+        part = task.record.path(f"_{run.n_steps}x{run.n_samples}.part.npz")
+        done = 0
+
+        def tell(n: int, seconds: float, run: Run = run, what: str = what) -> None:
+            nonlocal done
+            done += n
+            estimate.add(n * task.macs * run.n_steps, seconds)
+            estimate.news(f"{what}: {done} of {run.n_samples} images, {estimate}")
+
+        found = carry_out(run, network, data.test_images, part, arguments.threads, tell)
+        for row, predictions in rows_from(run, found, data.test_labels, task.source.predictions, arguments.threads or len(os.sched_getaffinity(0))):
+            recipe = {"recipe": network.metadata[f"recipe_T{row['T']}"]} if task.method == "auto" else {}
+            task.record.add(row | recipe, predictions)
+            say(f"{task.system} {task.method}, T = {row['T']}: {row['accuracy']:.2%} of {row['n_samples']} images, the ANN {row['ann_accuracy']:.2%}; {estimate}")
+        part.unlink(missing_ok=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parsed(argv)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    sets = {name: load(getattr(arguments, name)) for name in dict.fromkeys(map(data_of, arguments.systems))}
+    tasks = [prepare(system, method, sets[data_of(system)], arguments) for system in arguments.systems for method in arguments.methods]
+    estimate = Estimate(sum(task.work for task in tasks))
+    for task in tasks:
+        if task.runs:
+            perform(task, sets[data_of(task.system)], arguments, estimate)
+
+
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m examples.paper.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="RUNS")
+    parser.add_argument("--cifar10", type=Path, metavar="DATA", help="an .npz or torchvision's folder, see data.py")
+    parser.add_argument("--cifar100", type=Path, metavar="DATA")
+    parser.add_argument("--systems", help=f"default: of {', '.join(SYSTEMS)} those in MODELS whose data is given")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--steps", default=",".join(map(str, STEPS)))
+    parser.add_argument("--limit-long", type=integer(1, 1 << 24), default=2000, help=f"test images for T > {WHOLE_SET_UP_TO} (default: 2000)")
+    parser.add_argument("--threads", type=integer(1, 1024), help="default: the processors this process may use")
+    arguments = parser.parse_args(argv)
+    given = [system for system in SYSTEMS if getattr(arguments, data_of(system))]
+    arguments.systems = arguments.systems.split(",") if arguments.systems else [system for system in given if any(arguments.models.glob(f"{system}_*.onnx"))]
+    arguments.methods = arguments.methods.split(",")
+    for what, known in (("systems", SYSTEMS), ("methods", METHODS)):
+        unknown = [name for name in getattr(arguments, what) if name not in known]
+        if unknown:
+            parser.error(f"--{what}: got {unknown[0]!r}, expected {', '.join(known)}")
+    missing = [system for system in arguments.systems if system not in given]
+    if missing or not given:
+        parser.error(f"{missing[0]} needs --{data_of(missing[0])}" if missing else "no data is given: --cifar10, --cifar100 or both")
+    for model in dict.fromkeys(arguments.models / f"{system}_{METHODS[method].activation}.onnx" for system in arguments.systems for method in arguments.methods):
+        if not model.exists():
+            parser.error(f"{model}: there is no such file; python -m examples.paper.train writes it")
+    try:
+        arguments.steps = tuple(AVERAGE if T == AVERAGE else integer(1, 65_536)(T) for T in arguments.steps.split(","))
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"--steps: {error}")
+    return arguments
+
+
+if __name__ == "__main__":
+    main()
