@@ -1,11 +1,12 @@
 """Convert the paper's systems with evsnn, and run them by its engine on the test images.
 
 usage: python -m examples.paper.evaluate MODELS -o RUNS --cifar10 DATA --cifar100 DATA [--systems S,...] [--methods M,...]
-                                         [--steps 16,32,...,400-600] [--limit-long N] [--threads N]
+                                         [--steps 16,32,...,400-600] [--limit-long N] [--threads N] [--only-convert]
 
 MODELS holds what train.py wrote, <system>_{regular,threshold}.onnx. Into RUNS go the converted networks (.h5), the
 source ANNs' predictions, and a record (records.py) for each system and method. What is in RUNS already is not done
-again, and a run that was cut short goes on where it was: start the same command once more.
+again, and a run that was cut short goes on where it was: start the same command once more. Several processes may work
+on different --systems in one RUNS.
 
 Thresholds come from the first 4,096 training images ("auto": 512, thresholds and choice). Test sets are run whole up
 to T = 32, their first images (--limit-long) for more steps. A network without a shift is the same for every T: it is
@@ -22,6 +23,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +53,7 @@ MADE_FOR = 16
 """T for which other networks are converted: their thresholds belong to none, and the shift is that of the run."""
 READ = tuple(range(400, 601, 10))
 """Where the engine reads for `AVERAGE`."""
-ANN_BATCH = 64
+ANN_BATCH = 16
 SAY_EVERY_S = 10.0
 
 
@@ -126,7 +128,7 @@ class Source:
     predictions: np.ndarray
 
 
-def source_of(name: str, models: Path, runs: Path, data: Data) -> Source:
+def source_of(name: str, models: Path, runs: Path, data: Data, threads: int | None) -> Source:
     """A source ANN with its predictions of all test images, from RUNS or computed."""
     model, kept = models / f"{name}.onnx", runs / f"{name}_ann.npz"
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
@@ -135,7 +137,7 @@ def source_of(name: str, models: Path, runs: Path, data: Data) -> Source:
             check_source(kept, model, str(file["source_sha256"]), digest)
             predictions = file["predictions"]
     else:
-        predictions = predicted(model, data.test_images, name)
+        predictions = predicted(model, data.test_images, name, threads)
         replace_npz(kept, {"predictions": predictions, "source_sha256": np.array(digest)})
     if len(predictions) != len(data.test_labels):
         sys.exit(f"{kept}: got predictions of {len(predictions)} images, expected {len(data.test_labels)}, the test images of the data; name another folder for the runs")
@@ -147,14 +149,19 @@ def check_source(made: Path, model: Path, got: str, expected: str) -> None:
         sys.exit(f"{made}: was made from a model of SHA-256 {got[:12]}..., but {model} has {expected[:12]}...; name another folder for the runs")
 
 
-def predicted(model: Path, images: np.ndarray, name: str) -> np.ndarray:
+def predicted(model: Path, images: np.ndarray, name: str, threads: int | None) -> np.ndarray:
     """The ANN's classes, by evsnn's own forward pass: (n,) uint8."""
-    ann, found, news = lower_graph(import_onnx(str(model))), np.empty(len(images), np.uint8), News()
-    for first in range(0, len(images), ANN_BATCH):
-        batch = ann.arranged(scaled(images[first : first + ANN_BATCH]))
-        found[first : first + len(batch)] = forward(ann, batch).argmax(axis=1)
-        news(f"{name}: the ANN's predictions, {first + len(batch)}/{len(images)}")
-    return found
+    ann, news = lower_graph(import_onnx(str(model))), News()
+
+    def classes(first: int) -> np.ndarray:
+        return forward(ann, ann.arranged(scaled(images[first : first + ANN_BATCH]))).argmax(axis=1).astype(np.uint8)
+
+    found: list[np.ndarray] = []
+    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+        for part in pool.map(classes, range(0, len(images), ANN_BATCH)):
+            found.append(part)
+            news(f"{name}: the ANN's predictions, {len(found) * ANN_BATCH}/{len(images)}")
+    return np.concatenate(found)
 
 
 def network_of(source: Source, method: Method, runs: Path, data: Data) -> evsnn.Network:
@@ -308,7 +315,7 @@ def prepare(system: str, method: str, data: Data, arguments: argparse.Namespace)
     """Convert a system, if need be, and see what is still to run."""
     how, folder = METHODS[method], arguments.output
     record = Record.open(folder, system, method, "engine", cpu_name())
-    source = source_of(f"{system}_{how.activation}", arguments.models, folder, data)
+    source = source_of(f"{system}_{how.activation}", arguments.models, folder, data, arguments.threads)
     if "ann" in record.predictions and not np.array_equal(record.predictions["ann"], source.predictions):
         sys.exit(f"{record.path('.npz')}: is of another source ANN than {source.model}; name another folder for the runs")
     record.predictions["ann"] = source.predictions
@@ -348,7 +355,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     tasks = [prepare(system, method, sets[data_of(system)], arguments) for system in arguments.systems for method in arguments.methods]
     estimate = Estimate(sum(task.work for task in tasks))
     for task in tasks:
-        if task.runs:
+        if task.runs and not arguments.only_convert:
             perform(task, sets[data_of(task.system)], arguments, estimate)
 
 
@@ -363,6 +370,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", default=",".join(map(str, STEPS)))
     parser.add_argument("--limit-long", type=integer(1, 1 << 24), default=2000, help=f"test images for T > {WHOLE_SET_UP_TO} (default: 2000)")
     parser.add_argument("--threads", type=integer(1, 1024), help="default: the processors this process may use")
+    parser.add_argument("--only-convert", action="store_true", help="run nothing: networks and the ANNs' predictions only")
     arguments = parser.parse_args(argv)
     given = [system for system in SYSTEMS if getattr(arguments, data_of(system))]
     arguments.systems = arguments.systems.split(",") if arguments.systems else [system for system in given if any(arguments.models.glob(f"{system}_*.onnx"))]
