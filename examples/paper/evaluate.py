@@ -8,7 +8,7 @@ source ANNs' predictions, and a record (records.py) for each system and method. 
 again, and a run that was cut short goes on where it was: start the same command once more. Several processes may work
 on different --systems in one RUNS.
 
-Thresholds come from the first 4,096 training images ("auto": 512, thresholds and choice). Test sets are run whole up
+Thresholds come from 4,096 training images, drawn with a fixed seed ("auto": 512, for thresholds and choice). Test sets are run whole up
 to T = 32, their first images (--limit-long) for more steps. A network without a shift is the same for every T: it is
 run once to the longest and read on the way. "auto" is made for and run at T = 4, 8, 16 and 32, whatever --steps says.
 """
@@ -172,11 +172,12 @@ def network_of(source: Source, method: Method, runs: Path, data: Data) -> evsnn.
         check_source(path, source.model, str(network.metadata.get("source_sha256")), source.digest)
     else:
         if method.threshold == AUTO:
-            images, options = data.train_images[:AUTO_MEASURED], Options(n_steps=AUTO_STEPS)
+            n, options = AUTO_MEASURED, Options(n_steps=AUTO_STEPS)
         else:
-            images, options = data.train_images[: MEASURED + HELD_OUT], Options(n_steps=(MADE_FOR,), threshold=method.threshold, granularity="layer", shift="bias")
+            n, options = MEASURED + HELD_OUT, Options(n_steps=(MADE_FOR,), threshold=method.threshold, granularity="layer", shift="bias")
+        drawn = np.random.default_rng(0).permutation(len(data.train_images))[:n]  # a file may be sorted by class
         news = News()
-        conversion = convert_model(str(source.model), scaled(images), options, lambda what, done, total: news(f"{path.name}: {what}, {done}/{total}"))
+        conversion = convert_model(str(source.model), scaled(data.train_images[drawn]), options, lambda what, done, total: news(f"{path.name}: {what}, {done}/{total}"))
         for warning in conversion.warnings:
             say(f"{path.name}: warning: {warning}")
         recipes = {f"recipe_T{T}": str(choice.recipe) for T, choice in conversion.choices.items()}
@@ -353,6 +354,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     sets = {name: load(getattr(arguments, name)) for name in dict.fromkeys(map(data_of, arguments.systems))}
     tasks = [prepare(system, method, sets[data_of(system)], arguments) for system in arguments.systems for method in arguments.methods]
+    for name, data in sets.items():
+        n_seen = len(np.unique(data.test_labels[: arguments.limit_long]))
+        if n_seen < data.n_classes:
+            say(f"{name}: warning: the first {arguments.limit_long} test images show {n_seen} of {data.n_classes} classes; a file in another order would tell more of T > {WHOLE_SET_UP_TO}")
     estimate = Estimate(sum(task.work for task in tasks))
     for task in tasks:
         if task.runs and not arguments.only_convert:
