@@ -357,7 +357,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, data in sets.items():
         n_seen = len(np.unique(data.test_labels[: arguments.limit_long]))
         if n_seen < data.n_classes:
-            say(f"{name}: warning: the first {arguments.limit_long} test images show {n_seen} of {data.n_classes} classes; a file in another order would tell more of T > {WHOLE_SET_UP_TO}")
+            what = f"the first {arguments.limit_long} test images show {n_seen} of {data.n_classes} classes"
+            say(f"{name}: warning: {what}; a file in another order would tell more of T > {WHOLE_SET_UP_TO}")
     estimate = Estimate(sum(task.work for task in tasks))
     for task in tasks:
         if task.runs and not arguments.only_convert:
