@@ -119,12 +119,12 @@ def test_auto_runs_at_its_own_steps_and_says_what_was_chosen(measured):
 
 
 def test_the_average_is_one_run_with_the_shift_of_800_steps(inputs, measured, tmp_path):
-    run(inputs[0], tmp_path, "--methods", "TS", "--steps", AVERAGE)
+    run(inputs[0], tmp_path, "--methods", "TS", "--steps", AVERAGE, "--limit-long", "4")
     (row,) = json.loads((tmp_path / f"{SYSTEM}_TS_engine.json").read_text())["rows"]
     found = np.load(tmp_path / f"{SYSTEM}_TS_engine.npz")
     assert found["times"].tolist() == list(range(400, 601, 10))
     network = evsnn.load(measured / f"{SYSTEM}_threshold_max.h5")
-    images, labels = scaled(inputs[1]["test_images"][:LONG]), inputs[1]["test_labels"][:LONG]
+    images, labels = scaled(inputs[1]["test_images"][:4]), inputs[1]["test_labels"][:4]
     for i, t in enumerate((400, 600)):
         result = evsnn.simulate(network, images, n_steps=t, shift_steps=800)
         assert np.array_equal(found["T400-600"][-i], result.predictions)
@@ -141,7 +141,10 @@ def test_what_is_there_is_not_run_again(inputs, measured, tmp_path, monkeypatch)
     assert (tmp_path / f"{stem}.json").read_bytes() == (measured / f"{stem}.json").read_bytes()
 
 
-def test_a_run_cut_short_goes_on_where_it_was(inputs, measured, tmp_path, monkeypatch):
+@pytest.fixture
+def stopped(monkeypatch):
+    """An engine whose second run is interrupted; it counts its runs."""
+
     class Stopped(evaluate.Simulator):
         runs = 0
 
@@ -152,18 +155,38 @@ def test_a_run_cut_short_goes_on_where_it_was(inputs, measured, tmp_path, monkey
             return super().run(*arguments, **options)
 
     monkeypatch.setattr(evaluate, "Simulator", Stopped)
+    return Stopped
+
+
+def same_but_for_time(row, other):
+    exact = set(row) - {"seconds", "sops", "rate"}
+    assert {k: row[k] for k in exact} == {k: other[k] for k in exact}
+    for mean in ("sops", "rate"):
+        assert row[mean] is other[mean] is None or row[mean] == pytest.approx(other[mean])
+
+
+def test_a_run_cut_short_goes_on_where_it_was(inputs, measured, tmp_path, stopped):
     with pytest.raises(KeyboardInterrupt):
         run(inputs[0], tmp_path, "--methods", "TS", "--steps", "8")
     assert not (tmp_path / f"{SYSTEM}_TS_engine.json").exists()
     assert len(list(tmp_path.glob("*.part.npz"))) == 1
     run(inputs[0], tmp_path, "--methods", "TS", "--steps", "8")
-    assert Stopped.runs == 3
+    assert stopped.runs == 3  # 64 images, nothing, 6 images
     assert not list(tmp_path.glob("*.part*"))
     resumed, straight = (Record.open(folder, SYSTEM, "TS", "engine", "here") for folder in (tmp_path, measured))
     assert np.array_equal(resumed.predictions["T8"], straight.predictions["T8"])
-    (row,), other = resumed.rows, straight.rows[0]
-    assert {k: v for k, v in row.items() if k not in ("seconds", "sops", "rate")} == {k: v for k, v in other.items() if k not in ("seconds", "sops", "rate")}
-    assert (row["sops"], row["rate"]) == pytest.approx((other["sops"], other["rate"]))
+    same_but_for_time(resumed.rows[0], straight.rows[0])
+
+
+def test_a_run_cut_short_starts_anew_where_it_is_to_be_read_at_other_steps(inputs, measured, tmp_path, stopped):
+    with pytest.raises(KeyboardInterrupt):
+        run(inputs[0], tmp_path, "--methods", "T", "--steps", "16")
+    run(inputs[0], tmp_path, "--methods", "T", "--steps", "8,16")
+    assert stopped.runs == 4
+    resumed, straight = (Record.open(folder, SYSTEM, "T", "engine", "here") for folder in (tmp_path, measured))
+    for row, other in zip(resumed.rows, straight.rows):
+        same_but_for_time(row, other)
+        assert np.array_equal(resumed.predictions[f"T{row['T']}"], straight.predictions[f"T{row['T']}"])
 
 
 def test_another_model_is_not_taken_for_the_one_that_was_run(inputs, measured, tmp_path):

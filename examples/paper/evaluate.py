@@ -8,22 +8,20 @@ source ANNs' predictions, and a record (records.py) for each system and method. 
 again, and a run that was cut short goes on where it was: start the same command once more. Several processes may work
 on different --systems in one RUNS.
 
-Thresholds come from 4,096 training images, drawn with a fixed seed ("auto": 512, for thresholds and choice). Test sets are run whole up
-to T = 32, their first images (--limit-long) for more steps. A network without a shift is the same for every T: it is
-run once to the longest and read on the way. "auto" is made for and run at T = 4, 8, 16 and 32, whatever --steps says.
+Thresholds come from 4,096 training images, drawn with a fixed seed ("auto": 512, for thresholds and choice). Test sets
+are run whole up to T = 32, their first images (--limit-long) for more steps. A network without a shift is the same for
+every T: it is run once to the longest and read on the way. "auto" is made for and run at T = 4, 8, 16 and 32, whatever
+--steps says.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,30 +29,21 @@ import numpy as np
 
 import evsnn
 from evsnn.console import integer, say
-from evsnn.conversion.ann import forward
-from evsnn.conversion.conversion import HELD_OUT, convert_model
-from evsnn.conversion.lowering import lower_graph
-from evsnn.conversion.onnx_import import import_onnx
-from evsnn.conversion.options import AUTO, Options
+from evsnn.conversion.options import AUTO
 from evsnn.inventory import facts_of
 from evsnn.memory import announce
 from evsnn.simulation import Simulator
 from examples.paper.data import Data, load, scaled
-from examples.paper.records import AUTO_STEPS, AVERAGE, AVERAGE_SHIFT_STEPS, METHODS, SYSTEMS, Method, Record, key_of, replace_file, replace_npz
+from examples.paper.progress import Estimate
+from examples.paper.records import AUTO_STEPS, AVERAGE, AVERAGE_SHIFT_STEPS, METHODS, SYSTEMS, Method, Record, key_of, replace_npz
+from examples.paper.sources import Source, describe, network_of, source_of
 
 __all__ = ["Run", "main", "runs_of"]
 
 STEPS = (16, 32, 64, 128, 256, 512, AVERAGE)
 WHOLE_SET_UP_TO = 32
-MEASURED = 4096
-"""Training images from which thresholds are made; conversion holds `HELD_OUT` more out."""
-AUTO_MEASURED = 512
-MADE_FOR = 16
-"""T for which other networks are converted: their thresholds belong to none, and the shift is that of the run."""
 READ = tuple(range(400, 601, 10))
 """Where the engine reads for `AVERAGE`."""
-ANN_BATCH = 16
-SAY_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -105,129 +94,6 @@ def last_step(row: int | str) -> int:
     return READ[-1] if row == AVERAGE else row
 
 
-# Source ANNs and the networks made of them
-
-
-@dataclass(frozen=True)
-class Source:
-    """A trained ANN, and what is known of it.
-
-    Parameters
-    ----------
-    name : str
-        ``<system>_<activation>``.
-    model : Path
-    digest : str
-        SHA-256 of the model.
-    predictions : (n_test,) uint8
-    """
-
-    name: str
-    model: Path
-    digest: str
-    predictions: np.ndarray
-
-
-def source_of(name: str, models: Path, runs: Path, data: Data, threads: int | None) -> Source:
-    """A source ANN with its predictions of all test images, from RUNS or computed."""
-    model, kept = models / f"{name}.onnx", runs / f"{name}_ann.npz"
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    if kept.exists():
-        with np.load(kept) as file:
-            check_source(kept, model, str(file["source_sha256"]), digest)
-            predictions = file["predictions"]
-    else:
-        predictions = predicted(model, data.test_images, name, threads)
-        replace_npz(kept, {"predictions": predictions, "source_sha256": np.array(digest)})
-    if len(predictions) != len(data.test_labels):
-        sys.exit(f"{kept}: got predictions of {len(predictions)} images, expected {len(data.test_labels)}, the test images of the data; name another folder for the runs")
-    return Source(name, model, digest, predictions)
-
-
-def check_source(made: Path, model: Path, got: str, expected: str) -> None:
-    if got != expected:
-        sys.exit(f"{made}: was made from a model of SHA-256 {got[:12]}..., but {model} has {expected[:12]}...; name another folder for the runs")
-
-
-def predicted(model: Path, images: np.ndarray, name: str, threads: int | None) -> np.ndarray:
-    """The ANN's classes, by evsnn's own forward pass: (n,) uint8."""
-    ann, news = lower_graph(import_onnx(str(model))), News()
-
-    def classes(first: int) -> np.ndarray:
-        return forward(ann, ann.arranged(scaled(images[first : first + ANN_BATCH]))).argmax(axis=1).astype(np.uint8)
-
-    found: list[np.ndarray] = []
-    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
-        for part in pool.map(classes, range(0, len(images), ANN_BATCH)):
-            found.append(part)
-            news(f"{name}: the ANN's predictions, {len(found) * ANN_BATCH}/{len(images)}")
-    return np.concatenate(found)
-
-
-def network_of(source: Source, method: Method, runs: Path, data: Data) -> evsnn.Network:
-    """The source as a spiking network, from RUNS or converted; methods that differ in the shift alone share a file."""
-    path = runs / f"{source.name}_{method.threshold.replace(':', '-')}.h5"
-    if path.exists():
-        network = evsnn.load(path)
-        check_source(path, source.model, str(network.metadata.get("source_sha256")), source.digest)
-    else:
-        if method.threshold == AUTO:
-            n, options = AUTO_MEASURED, Options(n_steps=AUTO_STEPS)
-        else:
-            n, options = MEASURED + HELD_OUT, Options(n_steps=(MADE_FOR,), threshold=method.threshold, granularity="layer", shift="bias")
-        drawn = np.random.default_rng(0).permutation(len(data.train_images))[:n]  # a file may be sorted by class
-        news = News()
-        conversion = convert_model(str(source.model), scaled(data.train_images[drawn]), options, lambda what, done, total: news(f"{path.name}: {what}, {done}/{total}"))
-        for warning in conversion.warnings:
-            say(f"{path.name}: warning: {warning}")
-        recipes = {f"recipe_T{T}": str(choice.recipe) for T, choice in conversion.choices.items()}
-        network = conversion.network.replace(metadata={"source": source.model.name, "source_sha256": source.digest} | recipes)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        evsnn.save(part, network)
-        os.replace(part, path)
-    return network if method.shift is None else network.replace(shift=method.shift)
-
-
-def describe(system: str, activation: str, source: Source, network: evsnn.Network, runs: Path, data: Data) -> int:
-    """Keep what the tables say of a source ANN; gives its multiply-adds a sample."""
-    facts = facts_of(network)
-    macs = sum(layer.macs for layer in facts)
-    record = {
-        "system": system, "activation": activation, "accuracy": float((source.predictions == data.test_labels).mean()), "n_test": len(data.test_labels), "macs": macs,
-        "n_neurons": sum(layer.n_neurons for layer in facts), "largest_activations": [layer.v_threshold[1] for layer in facts if layer.v_threshold],
-    }  # fmt: skip
-    replace_file(runs / f"{source.name}_ann.json", f"{json.dumps(record, indent=1)}\n".encode())
-    return macs
-
-
-# Running them
-
-
-class News:
-    """Lines on stderr, not more often than every few seconds."""
-
-    def __init__(self) -> None:
-        self.next = time.monotonic() + SAY_EVERY_S
-
-    def __call__(self, line: str) -> None:
-        if time.monotonic() >= self.next:
-            say(line)
-            self.next = time.monotonic() + SAY_EVERY_S
-
-
-class Estimate:
-    """How long what is left may take: by multiply-adds of the ANNs times steps, of which additions are a steady share."""
-
-    def __init__(self, total: float):
-        self.left, self.done, self.seconds, self.news = total, 0.0, 0.0, News()
-
-    def add(self, work: float, seconds: float) -> None:
-        self.left, self.done, self.seconds = self.left - work, self.done + work, self.seconds + seconds
-
-    def __str__(self) -> str:
-        return f"about {self.left * self.seconds / self.done / 60:.1f} min left in all" if self.done else "no estimate yet"
-
-
 def carry_out(run: Run, network: evsnn.Network, images: np.ndarray, part: Path, threads: int | None, tell: Callable[[int, float], None]) -> dict[str, np.ndarray]:
     """Run the engine, a few images a thread at a time; what is done is kept in `part`.
 
@@ -252,7 +118,7 @@ def carry_out(run: Run, network: evsnn.Network, images: np.ndarray, part: Path, 
     kept: dict[str, np.ndarray] = {name: np.zeros(0, np.uint8) for name in names} | {name: np.zeros(()) for name in ("sops", "rate", "seconds")}
     if part.exists():
         with np.load(part) as file:
-            kept = dict(file)
+            kept = dict(file) if set(names) <= set(file) else kept  # else it was to be read at other steps
     simulator = Simulator(network, run.n_steps, threads=threads, shift_steps=run.shift_steps)
     announce(simulator.memory_bytes)
     at_once = max(64, 8 * simulator.threads)

@@ -24,7 +24,7 @@ ACTIVATIONS = ("regular", "threshold")
 MAKERS = ("engine", "dense")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class System:
     """One system, as measured.
 

@@ -1,0 +1,36 @@
+"""What a long evaluation says on the way."""
+
+from __future__ import annotations
+
+import time
+
+from evsnn.console import say
+
+__all__ = ["Estimate", "News"]
+
+SAY_EVERY_S = 10.0
+
+
+class News:
+    """Lines on stderr, not more often than every few seconds."""
+
+    def __init__(self) -> None:
+        self.next = time.monotonic() + SAY_EVERY_S
+
+    def __call__(self, line: str) -> None:
+        if time.monotonic() >= self.next:
+            say(line)
+            self.next = time.monotonic() + SAY_EVERY_S
+
+
+class Estimate:
+    """How long what is left may take: by multiply-adds of the ANNs times steps, of which additions are a steady share."""
+
+    def __init__(self, total: float):
+        self.left, self.done, self.seconds, self.news = total, 0.0, 0.0, News()
+
+    def add(self, work: float, seconds: float) -> None:
+        self.left, self.done, self.seconds = self.left - work, self.done + work, self.seconds + seconds
+
+    def __str__(self) -> str:
+        return f"about {self.left * self.seconds / self.done / 60:.1f} min left in all" if self.done else "no estimate yet"
