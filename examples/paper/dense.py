@@ -6,13 +6,12 @@ All layers in order within a step, as the paper has it. From evsnn come only the
 `examples.paper.evaluate` left in RUNS; weights come from MODELS/*.pt. Products are TF32 where that is exact
 (weights have float16's mantissa, spikes and 2x2 means of them are multiples of 1/4) and float32 for the input; sums
 are float32, in the order the GPU likes. RUNS/SYSTEM_METHOD_dense.json gets the accuracies, the .npz beside it each
-prediction.
+prediction; rows that are there are not simulated again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ import evsnn
 from evsnn.layers import IF
 from examples.paper.data import load, scaled
 from examples.paper.networks import NETWORKS, Residual
+from examples.paper.records import AVERAGE, AVERAGE_SHIFT_STEPS, METHODS, Record, key_of
 from examples.threshold_relu import ThresholdReLU
 
 try:
@@ -36,9 +36,7 @@ except ImportError:  # without a GPU
 
 __all__ = ["Spiking", "simulate"]
 
-SOURCE = {"S": "regular", "RMP": "regular", "percentile": "regular", "T": "threshold", "TS": "threshold"}
-SHIFTED = ("S", "TS")
-MEAN_OVER, MEAN_SHIFT = range(400, 601), 800  # the paper's average, A.2: shift V_th/1600
+MEAN_OVER = range(400, 601)
 
 if triton is not None:
 
@@ -207,9 +205,9 @@ def runs(shifted: bool, steps: list[int | str]) -> list[tuple[int, int | None, d
 
     A shift belongs to one T. Without a shift all T are read from one run.
     """
-    readings = {t: list(MEAN_OVER) if t == "400-600" else [t] for t in steps}
+    readings = {T: list(MEAN_OVER) if T == AVERAGE else [T] for T in steps}
     if shifted:
-        return [(read[-1], MEAN_SHIFT if name == "400-600" else name, {name: read}) for name, read in readings.items()]
+        return [(read[-1], AVERAGE_SHIFT_STEPS if T == AVERAGE else T, {T: read}) for T, read in readings.items()]
     return [(max(read[-1] for read in readings.values()), None, readings)]
 
 
@@ -221,11 +219,11 @@ def thresholds_of(path: Path) -> list[float]:
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="MODELS/SYSTEM")
+    parser.add_argument("source", type=Path, help="MODELS/SYSTEM, the common start of the names of its .pt files")
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, help="RUNS")
     parser.add_argument("--methods", default="S,T,TS,RMP,percentile")
-    parser.add_argument("--steps", default="16,32,64,128,256,512,400-600")
+    parser.add_argument("--steps", default=f"16,32,64,128,256,512,{AVERAGE}")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--batch", type=int, default=1000)
     arguments = parser.parse_args()
@@ -236,30 +234,31 @@ def main() -> None:
     images, labels = torch.from_numpy(scaled(data.test_images[: arguments.limit])).to(device), data.test_labels[: arguments.limit]
     steps = [int(t) if t.isdigit() else t for t in arguments.steps.split(",")]
     for method in arguments.methods.split(","):
+        how = METHODS[method]
+        record = Record.open(arguments.output, system, method, "dense", torch.cuda.get_device_name() if device.type == "cuda" else "CPU")
+        steps_left = [T for T in steps if not record.has(T)]
+        if not steps_left:
+            continue
         model = NETWORKS[system.partition("_")[0]](data.n_classes)
-        model.load_state_dict(torch.load(arguments.source.with_name(f"{system}_{SOURCE[method]}.pt"), map_location="cpu"))
+        model.load_state_dict(torch.load(arguments.source.with_name(f"{system}_{how.activation}.pt"), map_location="cpu"))
         model.to(device, memory_format=torch.channels_last).eval()
         with exact_products():
-            ann = torch.cat([model(part).argmax(1) for part in images.split(arguments.batch)]).cpu().numpy()
-        network = Spiking(model, iter(thresholds_of(arguments.output / f"{system}_{SOURCE[method]}_{'percentile-99.9' if method == 'percentile' else 'max'}.h5")))
-        predictions: dict[str, np.ndarray] = {"ann": ann.astype(np.uint8), "times": np.array(MEAN_OVER)}
-        rows = []
-        for n_steps, shift_steps, readings in runs(method in SHIFTED, steps):
+            ann = torch.cat([model(part).argmax(1) for part in images.split(arguments.batch)]).cpu().numpy().astype(np.uint8)
+        record.predictions["ann"] = ann
+        network = Spiking(model, iter(thresholds_of(arguments.output / how.network(system))))
+        for n_steps, shift_steps, readings in runs(how.shift == "bias", steps_left):
             started = time.perf_counter()
             times = sorted({t for read in readings.values() for t in read})
             at = dict(zip(times, simulate(network, images, n_steps, shift_steps, times, arguments.batch)))
             seconds = time.perf_counter() - started
-            for name, read in readings.items():
+            for T, read in readings.items():
                 found = np.stack([at[t] for t in read])
-                predictions[f"T{name}"] = found if len(read) > 1 else found[0]
-                rows.append({
-                    "T": name, "n_samples": len(labels), "accuracy": float((found == labels).mean()), "ann_accuracy": float((ann == labels).mean()),
+                row = {
+                    "T": T, "n_samples": len(labels), "accuracy": float((found == labels).mean()), "ann_accuracy": float((ann == labels).mean()),
                     "agreement": float((found == ann).mean()), "seconds": round(seconds, 2),
-                })  # fmt: skip
-                print(f"{system} {method} T={name}: {rows[-1]['accuracy']:.2%}, ANN {rows[-1]['ann_accuracy']:.2%}, {seconds:.1f} s", flush=True)
-        record = {"system": system, "method": method, "by": "dense", "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU", "rows": rows}
-        np.savez(arguments.output / f"{system}_{method}_dense.npz", **predictions)
-        (arguments.output / f"{system}_{method}_dense.json").write_text(json.dumps(record, indent=1) + "\n")
+                }  # fmt: skip
+                record.add(row, {key_of(T): found, "times": np.array(read)} if T == AVERAGE else {key_of(T): found[0]})
+                print(f"{system} {method} T={T}: {row['accuracy']:.2%}, ANN {row['ann_accuracy']:.2%}, {seconds:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -186,7 +186,7 @@ def prepare(system: str, method: str, data: Data, arguments: argparse.Namespace)
     if "ann" in record.predictions and not np.array_equal(record.predictions["ann"], source.predictions):
         sys.exit(f"{record.path('.npz')}: is of another source ANN than {source.model}; name another folder for the runs")
     record.predictions["ann"] = source.predictions
-    network = network_of(source, how, folder, data)
+    network = network_of(system, source, how, folder, data)
     macs = describe(system, how.activation, source, network, folder, data) if how.threshold == "max" else sum(layer.macs for layer in facts_of(network))
     wanted = AUTO_STEPS if how.threshold == AUTO else arguments.steps
     runs = runs_of(how, [T for T in wanted if not record.has(T)], len(data.test_labels), arguments.limit_long)
@@ -195,7 +195,7 @@ def prepare(system: str, method: str, data: Data, arguments: argparse.Namespace)
 
 def perform(task: Task, data: Data, arguments: argparse.Namespace, estimate: Estimate) -> None:
     """Do what is still to run, and keep each row as soon as it is there."""
-    network = network_of(task.source, METHODS[task.method], arguments.output, data)
+    network = network_of(task.system, task.source, METHODS[task.method], arguments.output, data)
     for run in task.runs:
         what = f"{task.system} {task.method}, {run.n_steps} steps"
         part = task.record.path(f"_{run.n_steps}x{run.n_samples}.part.npz")

@@ -44,6 +44,10 @@ class Method:
     threshold: str
     shift: str | None
 
+    def network(self, system: str) -> str:
+        """The name of the converted network's file; methods that differ in the shift alone share one."""
+        return f"{system}_{self.activation}_{self.threshold.replace(':', '-')}.h5"
+
 
 METHODS: Mapping[str, Method] = {
     "S": Method("regular", "max", "bias"),

@@ -90,9 +90,9 @@ def predicted(model: Path, images: np.ndarray, name: str, threads: int | None) -
     return np.concatenate(found)
 
 
-def network_of(source: Source, method: Method, runs: Path, data: Data) -> evsnn.Network:
-    """The source as a spiking network, from RUNS or converted; methods that differ in the shift alone share a file."""
-    path = runs / f"{source.name}_{method.threshold.replace(':', '-')}.h5"
+def network_of(system: str, source: Source, method: Method, runs: Path, data: Data) -> evsnn.Network:
+    """The source as a spiking network, from RUNS or converted."""
+    path = runs / method.network(system)
     if path.exists():
         network = evsnn.load(path)
         check_source(path, source.model, str(network.metadata.get("source_sha256")), source.digest)
