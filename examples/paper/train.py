@@ -78,6 +78,8 @@ class Trainer:
     """
 
     def __init__(self, model: nn.Module, data: Data, recipe: Recipe, device: torch.device):
+        if len(data.train_labels) < recipe.batch:
+            raise SystemExit(f"got {len(data.train_labels)} training images, expected at least a batch of {recipe.batch}")
         self.model, self.recipe, self.device = model.to(device, memory_format=torch.channels_last), recipe, device
         pad = ((0, 0), (4, 4), (4, 4), (0, 0))
         self.padded = torch.from_numpy(np.pad(data.train_images, pad)).to(device)

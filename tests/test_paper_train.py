@@ -1,0 +1,102 @@
+"""Training of examples/paper: a run that was cut short goes on to the same bits, and what is written fits together."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from examples.paper import train  # noqa: E402
+from examples.paper.data import Data, scaled  # noqa: E402
+from examples.threshold_relu import ThresholdReLU  # noqa: E402
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (160, 32, 32, 3), dtype=np.uint8)
+    return Data(images[:144], np.arange(144) % 10, images[144:], np.arange(16) % 10)
+
+
+def tiny(n_classes: int = 10, dropout: tuple[float, float] = (0.1, 0.4)) -> torch.nn.Module:
+    pool = torch.nn.AvgPool2d(16)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), ThresholdReLU(), torch.nn.Dropout(dropout[0]), pool, torch.nn.Flatten(), torch.nn.Linear(4, n_classes))
+
+
+def trainer(data: Data, recipe: train.Recipe) -> train.Trainer:
+    torch.manual_seed(recipe.seed)
+    return train.Trainer(tiny(), data, recipe, torch.device("cpu"))
+
+
+def weights(model: torch.nn.Module) -> np.ndarray:
+    return np.concatenate([p.detach().numpy().ravel() for p in model.parameters()])
+
+
+def test_a_run_goes_on_to_the_same_bits(data, tmp_path):
+    recipe = train.Recipe(epochs=4, limit=1.0, batch=16)
+    straight = trainer(data, recipe)
+    for _ in range(4):
+        straight.run_epoch()
+    cut = trainer(data, recipe)
+    for _ in range(2):
+        cut.run_epoch()
+    cut.save(tmp_path / "x.state", 5.0)
+    torch.manual_seed(99)
+    resumed = train.Trainer(tiny(), data, recipe, torch.device("cpu"))
+    assert resumed.resume(tmp_path / "x.state") == 5.0
+    before = weights(resumed.model)
+    while resumed.epoch < 4:
+        resumed.run_epoch()
+    assert np.array_equal(weights(resumed.model), weights(straight.model))
+    assert not np.array_equal(weights(resumed.model), before)
+
+
+def test_a_run_of_another_recipe_is_refused(data, tmp_path):
+    trainer(data, train.Recipe(epochs=4)).save(tmp_path / "x.state", 0.0)
+    with pytest.raises(SystemExit, match="remove the file"):
+        trainer(data, train.Recipe(epochs=5)).resume(tmp_path / "x.state")
+
+
+def test_fewer_pictures_than_a_batch_are_refused(data):
+    with pytest.raises(SystemExit, match="144 training images"):
+        trainer(data, train.Recipe(epochs=1, batch=145))
+
+
+def test_limit_and_rate_follow_the_recipe():
+    recipe = train.Recipe(epochs=30, limit=2.0, rate=0.5, rise=0.1)
+    assert [recipe.limit_at(epoch) for epoch in (0, 1, 2, 29)] == [math.inf, math.inf, 2.0, 2.0]
+    assert train.Recipe(epochs=30).limit_at(29) == math.inf
+    rates = [recipe.rate_at(step, 100) for step in range(100)]
+    assert rates[9] == 0.5 == max(rates) and rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True) and 0 < rates[99] < 1e-3
+
+
+def test_pictures_are_shifted_mirrored_and_erased(data):
+    subject = trainer(data, train.Recipe(epochs=1, batch=64, erase=8))
+    subject.picked.copy_(torch.arange(64))
+    pictures = subject.batch().numpy()
+    padded = np.pad(scaled(data.train_images), ((0, 0), (0, 0), (4, 4), (4, 4)), constant_values=np.nan)
+    assert pictures.shape == (64, 3, 32, 32)
+    for picture, source in zip(pictures, padded):
+        erased = (picture == 0).all(axis=0)
+        assert 0 < erased.sum() <= 64
+        crops = [crop for dy in range(9) for dx in range(9) for crop in (source[:, dy : dy + 32, dx : dx + 32], source[:, dy : dy + 32, dx : dx + 32][..., ::-1])]
+        assert any(np.allclose(np.where(erased | np.isnan(crop), 0, picture - np.nan_to_num(crop)), 0, atol=1e-4) for crop in crops)
+
+
+def test_what_is_written_fits_together(data, tmp_path, monkeypatch):
+    np.savez(tmp_path / "data.npz", train_images=data.train_images, train_labels=data.train_labels, test_images=data.test_images, test_labels=data.test_labels)
+    monkeypatch.setitem(train.NETWORKS, "vgg16", tiny)
+    output = tmp_path / "vgg16_cifar10_threshold"
+    monkeypatch.setattr("sys.argv", ["train", "vgg16", str(tmp_path / "data.npz"), "-o", str(output), "--limit", "1", "--epochs", "2", "--no-onnx"])
+    train.main()
+    record = json.loads(output.with_suffix(".json").read_text())
+    assert record["system"] == "vgg16_cifar10" and record["activation"] == "threshold" and record["epochs"] == 2 and record["n_test"] == 16
+    model = tiny()
+    model.load_state_dict(torch.load(output.with_suffix(".pt")))
+    assert model[1].limit == 1.0 and train.accuracy(model, data.test_images, data.test_labels, torch.device("cpu")) == record["accuracy"]
+    assert all(torch.equal(p, p.half().float()) for p in model.parameters())
+    assert not output.with_suffix(".state").exists()
