@@ -182,9 +182,8 @@ def _overlap(synapse: Synapse, axis: int, k: int, n_out: int) -> tuple[slice, sl
 def _add_products(v: np.ndarray, values: np.ndarray, channels: slice, at: tuple[slice, slice], weight: np.ndarray) -> None:
     """v += values[c] * weight[:, c], channel after channel, each product and each sum rounded."""
     values = values[:, channels, at[0], at[1]]
-    for c in range(values.shape[1]):
-        if values[:, c].any():
-            v += values[:, c, None].astype(v.dtype) * weight[:, c, None, None]
+    for c in np.flatnonzero(values.any(axis=(0, 2, 3))):
+        v += values[:, c, None].astype(v.dtype) * weight[:, c, None, None]
 
 
 def _drive(population: Population, inputs: np.ndarray, dtype) -> np.ndarray:

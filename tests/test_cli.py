@@ -456,9 +456,10 @@ def test_closed_streams(weights, closing, status):
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_ctrl_c(weights):
-    with subprocess.Popen(
-        [sys.executable, "-m", "evsnn.run", weights, "--backend", "reference", "--steps", "60000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    ) as process:  # fmt: skip
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would its children
+    process = subprocess.Popen([sys.executable, "-m", "evsnn.run", weights, "--backend", "reference", "--steps", "60000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    signal.signal(signal.SIGINT, ours)
+    with process:
         assert process.stderr.readline().startswith("memory: ")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
