@@ -24,6 +24,7 @@ Sums on the way may wrap: arithmetic modulo 2^16 brings them home.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,6 +38,8 @@ __all__ = ["LEAST_LARGEST", "QuantizedNetwork", "membrane_bounds", "quantize"]
 
 LEAST_LARGEST = 16
 """Smallest largest weight for which a population is fitted into 16 bits; below it, 32 bits are taken."""
+
+_SLAB = 1 << 18  # weights of which copies of 64 bits are made at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,10 +151,10 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
     """The integers of one population, the width of its membranes, its units, limits and bounds."""
     if p.leak < 1 and 1 - 2.0 ** -leak_shift(p.leak) != p.leak:
         raise RunError("a leak is not 1 - 2^-k", where=f"layer {p.name!r}", got=p.leak, expected="1/2, 3/4, 7/8, ...", hint="use float32 arithmetic")
-    weights = {s: s.effective().astype(np.float64) * (grid[0] if s in p.drives else 1.0) for s in (*p.drives, *p.synapses)}
     channels = p.shape[0]
-    narrow = [s for s in weights if s in p.drives or not _wide(s)] or list(weights)
-    reach = np.max([np.abs(weights[s]).reshape(channels, -1).max(axis=1) for s in narrow], axis=0) if narrow else np.zeros(channels)
+    scales = {s: grid[0] if s in p.drives else 1.0 for s in (*p.drives, *p.synapses)}
+    narrow = [s for s in scales if s in p.drives or not _wide(s)] or list(scales)
+    reach = np.max([_largest(s.weight, lambda rows, s=s: s.effective(rows).astype(np.float64)) * scales[s] for s in narrow], axis=0) if narrow else np.zeros(channels)
     if last and p.v_threshold is None:
         reach = np.full(channels, reach.max())
     reach = np.where(reach > 0, reach, 127 / 1024 * (1.0 if p.v_threshold is None else p.v_threshold))
@@ -159,7 +162,7 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
         reach = np.maximum(reach, 127 * p.v_threshold.astype(np.float64) / 2**24)
 
     def at(largest: np.ndarray) -> Population:
-        return _rounded(p, weights, reach / largest, circuit.n_steps)
+        return _rounded(p, scales, reach / largest, circuit.n_steps)
 
     full = np.full(channels, 127, np.int64)
     if membrane != "int32" and p.v_threshold is not None:
@@ -194,16 +197,31 @@ def _fits(p: Population, n_steps: int, grid: tuple[float, int, int], bits: int) 
     if p.signed:
         fits &= n_steps < limit  # a net count is as wide as a membrane
     for synapse in p.synapses:
-        fits &= np.abs(synapse.weight.astype(np.int64)).reshape(p.shape[0], -1).max(axis=1) < limit
+        fits &= _largest(synapse.weight, lambda rows, w=synapse.weight: w[rows].astype(np.int64)) < limit
     return fits
 
 
-def _rounded(p: Population, weights: dict[Synapse, np.ndarray], unit: np.ndarray, n_steps: int) -> Population:
+def _slabs(weight: np.ndarray) -> Iterator[slice]:
+    """Output channels of a weight array, so many at once that a wide copy of them stays small."""
+    step = max(1, _SLAB // max(1, weight[0].size))
+    return (slice(first, first + step) for first in range(0, len(weight), step))
+
+
+def _largest(weight: np.ndarray, values: Callable[[slice], np.ndarray]) -> np.ndarray:
+    """The largest magnitude of each output channel of a weight array, whose `values` are made slab by slab."""
+    return np.concatenate([np.abs(values(rows)).reshape(len(weight[rows]), -1).max(axis=1) for rows in _slabs(weight)])
+
+
+def _rounded(p: Population, scales: dict[Synapse, float], unit: np.ndarray, n_steps: int) -> Population:
     """The population in integers of the given units."""
 
     def integers(s: Synapse) -> Synapse:
-        values = weights[s] / unit[:, None, None, None]
-        return replace(s, weight=_integer(values) if s in p.synapses and _wide(s) else np.rint(values).astype(np.int8), scale=None)
+        wide = s in p.synapses and _wide(s)
+        weight = np.empty(s.weight.shape, np.int64 if wide else np.int8)
+        for rows in _slabs(s.weight):
+            values = s.effective(rows).astype(np.float64) * scales[s] / unit[rows, None, None, None]
+            weight[rows] = _integer(values) if wide else np.rint(values)
+        return replace(s, weight=weight, scale=None)
 
     bias = _integer(p.bias / unit)
     total = _integer(n_steps * (p.bias.astype(np.float64) / unit))
@@ -243,9 +261,10 @@ def membrane_bounds(p: Population, n_steps: int, input_range: tuple[int, int]) -
     channels = p.shape[0]
     gain, loss = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
     for synapse in p.synapses:
-        w = synapse.weight.reshape(channels, -1).astype(np.int64) * synapse.max_count
-        gain += np.maximum(w, 0).sum(axis=1)
-        loss += np.minimum(w, 0).sum(axis=1)
+        for rows in _slabs(synapse.weight):
+            w = synapse.weight[rows].reshape(len(synapse.weight[rows]), -1).astype(np.int64) * synapse.max_count
+            gain[rows] += np.maximum(w, 0).sum(axis=1)
+            loss[rows] += np.minimum(w, 0).sum(axis=1)
     for drive in p.drives:
         w = drive.weight.reshape(channels, -1).astype(np.int64) * drive.max_count
         ends = np.stack([w * input_range[0], w * input_range[1], np.zeros_like(w)])  # padding is 0

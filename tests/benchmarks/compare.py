@@ -207,7 +207,7 @@ def _steps(text: str) -> list[int]:
 def main(arguments: Sequence[str] | None = None) -> int:
     cores = sorted(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description="evsnn beside onnxruntime and spiking libraries: one core, one image, one run.")
-    parser.add_argument("--networks", type=choice(networks.NAMES), default=list(networks.NAMES), metavar="NAMES", help=", ".join(networks.NAMES))
+    parser.add_argument("--networks", type=choice(networks.ALL), default=list(networks.NAMES), metavar="NAMES", help=f"of {', '.join(networks.ALL)}; default: {', '.join(networks.NAMES)}")
     parser.add_argument("--steps", type=_steps, default=[8, 16, 32], metavar="T[,T2,...]")
     parser.add_argument("--engines", type=choice(peers.ALL), default=list(peers.DEFAULT), metavar="NAMES", help=f"of {', '.join(peers.ALL)}")
     parser.add_argument("--rounds", type=positive, default=15, metavar="N", help="turns of each engine (default: 15)")

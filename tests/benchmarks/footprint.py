@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cores = sorted(os.sched_getaffinity(0))
     others = [name for name in peers.ALL if not name.startswith("evsnn")]
     parser = argparse.ArgumentParser(description="Peak memory of one process that classifies one image.")
-    parser.add_argument("--networks", type=choice(networks.NAMES), default=list(networks.NAMES), metavar="NAMES", help=", ".join(networks.NAMES))
+    parser.add_argument("--networks", type=choice(networks.ALL), default=list(networks.NAMES), metavar="NAMES", help=f"of {', '.join(networks.ALL)}; default: {', '.join(networks.NAMES)}")
     parser.add_argument("--steps", type=positive, default=16, metavar="T")
     parser.add_argument("--engines", type=choice(others), default=["onnxruntime-fp32", "spikingjelly"], metavar="NAMES", help=f"beside evsnn, of {', '.join(others)}")
     parser.add_argument("--core", type=int, default=cores[-1], choices=cores, help="default: the last")

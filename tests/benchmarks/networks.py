@@ -1,6 +1,6 @@
-"""The three networks of the benchmarks, drawn from a fixed seed.
+"""The networks of the benchmarks, drawn from a fixed seed.
 
-A MNIST CNN, a CIFAR VGG-16 and a CIFAR ResNet-20 with random weights and plausible firing rates. What a
+A MNIST CNN, a CIFAR VGG-16, a CIFAR ResNet-20 and, on request, ImageNet's VGG-16 with random weights and plausible firing rates. What a
 network costs depends on its shape and its rates and not on what it has learnt, so nothing is trained or
 downloaded: weights are drawn layer by layer and scaled to the statistics that folded batch normalisation
 leaves, and thresholds are the 99.9th percentile of each layer's activations (Rueckauer et al. 2017,
@@ -30,9 +30,11 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["INPUT", "NAMES", "Model", "Population", "Synapse", "build", "cache_directory", "images", "load", "path", "populations", "to_evsnn", "topology"]
+__all__ = ["ALL", "INPUT", "NAMES", "Model", "Population", "Synapse", "build", "cache_directory", "images", "load", "path", "populations", "to_evsnn", "topology"]
 
 NAMES = ("mnist_cnn", "vgg16", "resnet20")
+ALL = (*NAMES, "vgg16_imagenet")
+"""With those that are built and measured only where they are named."""
 INPUT = -1  # as a source: the image
 SEED = 20240
 N_CALIBRATION, N_IMAGES = 32, 16
@@ -126,16 +128,19 @@ def topology(name: str) -> tuple[tuple[Synapse, ...], tuple[int, int, int]]:
             Synapse("conv", 1, 16, INPUT), Synapse("conv", 16, 32, 0, pool=2), Synapse("linear", 32 * 7 * 7, 128, 1, pool=2), Synapse("linear", 128, 10, 2),
         ), (1, 28, 28)  # fmt: skip
     synapses: list[Synapse] = []
-    if name == "vgg16":
+    if name in ("vgg16", "vgg16_imagenet"):
         n_in, pool = 3, 1
         for widths in ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)):
             for n_out in widths:
                 synapses.append(Synapse("conv", n_in, n_out, len(synapses) - 1, pool=pool))
                 n_in, pool = n_out, 1
             pool = 2
-        for n_out, pool in ((512, 2), (512, 1), (10, 1)):
-            synapses.append(Synapse("linear", 512, n_out, len(synapses) - 1, pool=pool))
-        return tuple(synapses), (3, 32, 32)
+        side, widths = (224, (4096, 4096, 1000)) if name == "vgg16_imagenet" else (32, (512, 512, 10))
+        n_in = 512 * (side // 32) ** 2
+        for n_out in widths:
+            synapses.append(Synapse("linear", n_in, n_out, len(synapses) - 1, pool=pool))
+            n_in, pool = n_out, 1
+        return tuple(synapses), (3, side, side)
     if name == "resnet20":
         synapses = [Synapse("conv", 3, 64, INPUT), Synapse("conv", 64, 64, 0), Synapse("conv", 64, 64, 1)]
         n_in = 64
@@ -147,7 +152,7 @@ def topology(name: str) -> tuple[tuple[Synapse, ...], tuple[int, int, int]]:
                 n_in = width
         synapses.append(Synapse("linear", 512, 10, len(synapses) - 1, pool=4))
         return tuple(synapses), (3, 32, 32)
-    raise ValueError(f"no network {name!r}: one of {', '.join(NAMES)}")
+    raise ValueError(f"no network {name!r}: one of {', '.join(ALL)}")
 
 
 def cache_directory(argument: str | None = None) -> Path:
@@ -403,12 +408,12 @@ def _quantize_onnx(model: Model, source: Path, where: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Build the networks of the benchmarks.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}; default: {', '.join(NAMES)}")
     parser.add_argument("--cache", metavar="DIR", help="where they lie (default: EVSNN_BENCHMARK_CACHE, else .cache beside this file)")
     options = parser.parse_args(arguments)
-    unknown = sorted({*options.names} - {*NAMES})
+    unknown = sorted({*options.names} - {*ALL})
     if unknown:
-        parser.error(f"no network {unknown[0]!r}: one of {', '.join(NAMES)}")
+        parser.error(f"no network {unknown[0]!r}: one of {', '.join(ALL)}")
     cache = cache_directory(options.cache)
     for name in options.names or NAMES:
         build(name, cache)
