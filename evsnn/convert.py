@@ -95,7 +95,7 @@ def _options(p: console.Parser, arguments: argparse.Namespace) -> Options:
     try:
         return Options(
             n_steps=arguments.steps, threshold=arguments.threshold, granularity=arguments.granularity, shift=arguments.shift, readout=arguments.readout,
-            correction=correction, signed=arguments.signed, delay=arguments.delay, max_pool=arguments.max_pool,
+            correction=correction, signed=arguments.signed, delay=arguments.delay, max_pool=arguments.max_pool, storage=arguments.storage,
         )  # fmt: skip
     except EvsnnError as error:
         return p.error(str(error))
@@ -103,13 +103,11 @@ def _options(p: console.Parser, arguments: argparse.Namespace) -> Options:
 
 def _convert(arguments: argparse.Namespace, options: Options) -> int:
     _check_output(arguments)
-    from dataclasses import replace
-
     from .conversion.calibration import open_calibration
     from .conversion.conversion import convert_model
     from .conversion.report import explain
     from .conversion.summary import Summary
-    from .weights import as_stored, save
+    from .weights import save
 
     with ExitStack() as files:
         samples = None if arguments.data_free else files.enter_context(open_calibration(arguments.calibration, limit=arguments.limit))
@@ -118,19 +116,17 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
             conversion = convert_model(arguments.model, samples, options, progress, arguments.scores)
             for warning in conversion.warnings:
                 console.say(f"warning: {warning}")
-            stored = as_stored(conversion.network, arguments.storage)
-            ran = replace(conversion, network=stored)  # what is said is about the weights as they are stored
-            explanation = explain(ran, progress=progress) if len(conversion.held_out) or arguments.plot else None
-            validations = _validate(stored, conversion.ann, others, options.n_steps, progress) if others else ()
+            explanation = explain(conversion, progress=progress) if len(conversion.held_out) or arguments.plot else None
+            validations = _validate(conversion.network, conversion.ann, others, options.n_steps, progress) if others else ()
         summary = Summary(
-            arguments.model, arguments.output, arguments.calibration, samples.n if samples else 0, arguments.storage, conversion, explanation, validations
+            arguments.model, arguments.output, arguments.calibration, samples.n if samples else 0, options.storage, conversion, explanation, validations
         )  # fmt: skip
         network = _with_samples(conversion, samples, arguments.samples).replace(metadata=summary.metadata())
     text = summary.json() if arguments.json else summary.text()
     if arguments.plot:
         explanation.plot(arguments.plot)
         console.say(f"plot: {arguments.plot}")
-    save(arguments.output, network, storage=arguments.storage)
+    save(arguments.output, network, storage=options.storage)
     console.show(text)
     return console.DONE
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import h5py
 import numpy as np
 import pytest
 from generate import networks
@@ -40,6 +41,30 @@ def test_integers_are_rounded_quotients_of_the_unit():
         total = np.rint(16 * (p.bias.astype(np.float64) / unit))
         assert np.array_equal(16 * q.bias + q.v_init, np.rint(p.v_init / unit) + total), "the charge of all steps is exact"
         assert i < 2 or len(set(unit)) == 1, "a readout has one unit"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_integers_of_a_file_are_the_integers_that_run(tmp_path, seed):
+    """Weights stored as int8 and read behind thresholds that a layer shares, whatever these are, and pools: nothing is rounded again."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return rng.normal(size=shape) * 10 ** rng.uniform(-1, 1, (shape[0], *[1] * (len(shape) - 1)))
+
+    dead = normal(6, 5, 1, 1)
+    dead[2] = 0
+    network = Network([
+        Input((2, 6, 6)), Conv2d(normal(5, 2, 3, 3), rng.normal(size=5), padding=1), IF(rng.uniform(0.1, 9)), AvgPool2d(3, 3),
+        Conv2d(dead), IF(rng.uniform(0.1, 9)), Conv2d(normal(6, 1, 1, 1), groups=6), IF(rng.uniform(0.1, 9)), Flatten(),
+        Linear(normal(7, 24)), IF(rng.uniform(0.1, 9, 7)), Linear(normal(3, 7)), Readout(),
+    ], n_steps=8, input_range=(-2, 2.5))  # fmt: skip
+    evsnn.save(tmp_path / "f.h5", network, storage="int8")
+    with h5py.File(tmp_path / "f.h5") as f:
+        stored = [layer["weight"][()] for layer in f["layers"].values() if "weight" in layer]
+    populations = quantize(evsnn.load(tmp_path / "f.h5"), membrane="int32").circuit.populations
+    for population, integers in zip(populations[:-1], stored[:-1]):
+        (synapse,) = (*population.drives, *population.synapses)
+        assert np.array_equal(synapse.weight.reshape(integers.shape), integers)
 
 
 def test_scaling_a_channel_changes_nothing():

@@ -15,6 +15,7 @@ from evsnn.conversion.balance import Balanced
 from evsnn.conversion.conversion import convert, convert_model
 from evsnn.conversion.options import Options, Recipe
 from evsnn.conversion.selection import Candidate, choose, divergence
+from evsnn.weights import as_stored
 
 RNG = np.random.default_rng(0)
 
@@ -241,6 +242,8 @@ def neurons_of(network):
 def test_unknown_options_are_refused():
     with pytest.raises(ModelError, match="unknown option: got colour, steps, expected n_steps, threshold, granularity"):
         convert(make_model(), IMAGES, steps=8, colour="red")
+    with pytest.raises(ModelError, match="unknown storage: got 'int4', expected float32 or float16 or int8"):
+        convert(make_model(), IMAGES, storage="int4")
 
 
 @pytest.mark.parametrize("threshold", ["auto", "max"])
@@ -254,6 +257,23 @@ def test_several_numbers_of_steps_are_each_as_if_alone(threshold, tmp_path):
         assert not alone.tables and alone.n_steps == n_steps
         outputs = [evsnn.simulate(net, IMAGES[:4], n_steps=n_steps, backend="reference").outputs for net in (network, loaded, alone)]
         assert np.array_equal(outputs[0], outputs[1]) and np.array_equal(outputs[0], outputs[2]), n_steps
+
+
+@pytest.mark.parametrize("storage", ["float16", "int8"])
+def test_weights_are_rounded_before_anything_is_fitted_to_them(storage, tmp_path):
+    """What is converted is what a file gives back; rounded afterwards, scores would be off in their mean, which is corrected on these very inputs."""
+    found = convert_model(make_model(), IMAGES, Options((8, 2), threshold="mse", storage=storage))
+    evsnn.save(tmp_path / "net.h5", found.network, storage=storage)
+    loaded = evsnn.load(tmp_path / "net.h5")
+    weights = [[layer.weight for layer in network.layers if hasattr(layer, "weight")] for network in (found.network, loaded, found.ann.network)]
+    assert all(np.array_equal(ours, theirs) and not np.array_equal(ours, source) for ours, theirs, source in zip(*weights))
+
+    def error(network):
+        outputs = evsnn.simulate(network, IMAGES[:36], n_steps=8, backend="reference").outputs
+        return np.abs((outputs - forward(found.ann, IMAGES[:36])).mean(axis=0)).max()
+
+    rounded_late = as_stored(convert(make_model(), IMAGES, n_steps=(8, 2), threshold="mse"), storage)
+    assert error(loaded) < 1e-6 < 1e-5 < error(rounded_late)
 
 
 def test_a_conversion_says_how_it_came_about():

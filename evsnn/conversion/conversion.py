@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import InputError, ModelError
 from ..layers import IF
 from ..network import Network
+from ..weights import as_stored
 from .ann import Ann, forward
 from .balance import Balanced, assemble, balance, with_readout, without_data
 from .calibration import CalibrationSet, open_calibration, suspicions
@@ -93,7 +94,7 @@ def convert(model, calibration=None, *, output: str | None = None, progress: Pro
         The tensor of the scores, where the model has several outputs of floats or ends in what is not wanted.
     progress : callable (what, done, total), optional
     **options
-        Fields of `Options`: n_steps, threshold, granularity, shift, readout, correction, signed, delay, max_pool.
+        Fields of `Options`: n_steps, threshold, granularity, shift, readout, correction, signed, delay, max_pool, storage.
 
     Returns
     -------
@@ -151,6 +152,8 @@ def convert_model(model, calibration=None, options: Options = Options(), progres
         warnings += _silent(activations, ann)
     scores = forward(ann, held_out) if len(held_out) else np.zeros((0, ann.network.n_classes), np.float32)
     network = with_readout(ann, options.readout)
+    if options.storage != "float32":  # thresholds, corrections and choices are then for the weights of the file; what they aim at stays the source's ANN
+        network = as_stored(network, options.storage)
     if n:
         network = network.replace(input_range=_input_range(samples, ann))
     neurons = {layer.name for layer in ann.network.layers if isinstance(layer, IF)} - ann.fixed

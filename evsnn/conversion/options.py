@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..errors import ModelError, NetworkError
 from ..layers import IF
 from ..network import READOUTS, SHIFTS, check_steps
+from ..schema import STORAGES
 from .thresholds import GRANULARITIES, parse_rule
 
 __all__ = ["AUTO", "MAX_POOLS", "Options", "Recipe"]
@@ -72,6 +73,9 @@ class Options:
     delay : int, optional
         None: 0, unless "auto" finds that waiting pays.
     max_pool : {"spiking", "average"}
+    storage : {"float32", "float16", "int8"}
+        How weights will be stored. They are rounded so before the network is balanced: its corrections are for what is stored,
+        and `evsnn.save` with the same storage changes nothing.
 
     Raises
     ------
@@ -87,6 +91,7 @@ class Options:
     signed: float | None = None
     delay: int | None = None
     max_pool: str = "spiking"
+    storage: str = "float32"
 
     def __post_init__(self):
         steps = self.n_steps if isinstance(self.n_steps, (tuple, list)) else (self.n_steps,)
@@ -96,7 +101,7 @@ class Options:
         object.__setattr__(self, "n_steps", steps)
         if self.threshold != AUTO:
             parse_rule(self.threshold)
-        choices = (("granularity", GRANULARITIES, True), ("shift", SHIFTS, True), ("readout", READOUTS, False), ("max_pool", MAX_POOLS, False))
+        choices = (("granularity", GRANULARITIES, True), ("shift", SHIFTS, True), ("readout", READOUTS, False), ("max_pool", MAX_POOLS, False), ("storage", STORAGES, False))
         for name, allowed, may_be_open in choices:
             value = getattr(self, name)
             if value not in allowed and not (may_be_open and value is None):
