@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import json
 import re
 import subprocess
@@ -238,6 +239,16 @@ def test_convert_page_from_scikit_learn(tmp_path, monkeypatch):
     exec(compile(code.replace('open("model.onnx", "wb").write(', 'Path("model.onnx").write_bytes('), "docs/convert.md", "exec"), {"classifier": classifier, "X": X, "Path": Path})
     net = evsnn.convert("model.onnx", calibration=X, n_steps=64)
     assert (evsnn.simulate(net, X).predictions == classifier.predict(X)).mean() > 0.9
+
+
+def test_packages_hold_the_demo_and_no_other_model():
+    """Nothing that would bring examples/models into a wheel or an sdist: other packages, a manifest, or a plugin that takes what git tracks."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    assert settings["options"]["packages"] == "find:" and settings["options.packages.find"]["include"].split() == ["evsnn*", "firmware_export*"]
+    assert dict(settings["options.package_data"]) == {"evsnn": "models/*.h5"} and "include_package_data" not in settings["options"]
+    assert 'requires = ["setuptools>=64"]' in (ROOT / "pyproject.toml").read_text() and not (ROOT / "MANIFEST.in").exists()
+    assert [path.name for path in (PACKAGE / "models").iterdir()] == ["mnist.h5"]
 
 
 def test_ci_runs_the_readme_line():
