@@ -58,6 +58,7 @@ def test_publishing(sources, tmp_path, monkeypatch, capfd):
     own = evsnn.simulate(network, network.samples.images, backend="reference").predictions
     assert record["sample_predictions"] == own.tolist() and len(own) == 16 and network.metadata["accuracy_T02_int8"] == record["rows"][2]["accuracy"]
     assert publish.digest_of(path) == record["sha256"] in path.with_suffix(".md").read_text() == cards.card(record)
+    assert record["command"].endswith("--systems resnet20_cifar10 --calibration 40 --note Noise.")
     assert "Noise." in cards.card(record) and (tmp_path / "out" / "README.md").read_text() == cards.index([record])
     assert {str(array.dtype) for array in verify(path) if array.path.endswith("/weight")} == {"int8"}
 

@@ -89,7 +89,7 @@ def card(record: dict) -> str:
         record["command"],
         "```",
         "",
-        f"SHA-256 of the file: `{record['sha256']}`. All figures above stand in its metadata, too; `python -m evsnn.inspect` shows them.",
+        f"SHA-256 of the file: `{record['sha256']}`. Recipes, accuracies and SOPs stand in its metadata, too; `python -m evsnn.inspect` shows them.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,7 @@ from examples.paper.data import Data, load, scaled
 __all__ = ["Task", "convert", "main", "measure", "picked"]
 
 SYSTEMS = ("vgg16_cifar10", "resnet20_cifar10", "resnet20_cifar100")
-STEPS = (8, 4, 16, 32)
+STEPS = (16, 4, 8, 32)
 """The first is the file's own."""
 STORAGE = "int8"
 N_CALIBRATION = 1024
@@ -112,7 +113,7 @@ def convert(task: Task, data: Data, n_calibration: int, note: str = "") -> dict:
     conversion = convert_model(str(task.onnx), picked(data.train_images, data.train_labels, n_calibration), Options(n_steps=STEPS, storage=STORAGE), news)
     for warning in conversion.warnings:
         say(f"{task.system}: warning: {warning}")
-    record = described(task, conversion, data, min(n_calibration, len(data.train_images))) | {"note": note}
+    record = described(task, conversion, data, min(n_calibration, len(data.train_images)), note)
     notes = Summary(str(task.onnx), str(task.path(".h5")), None, record["n_calibration"], STORAGE, conversion, None, ()).metadata()
     about = {"network": record["source"]["network"], "seed": record["source"]["seed"], "epochs": record["source"]["epochs"], "accuracy_source": record["source"]["accuracy"]}
     network = conversion.network.replace(
@@ -124,18 +125,19 @@ def convert(task: Task, data: Data, n_calibration: int, note: str = "") -> dict:
     return record
 
 
-def described(task: Task, conversion: Conversion, data: Data, n_calibration: int) -> dict:
+def described(task: Task, conversion: Conversion, data: Data, n_calibration: int, note: str) -> dict:
     """The record of a model that was just converted."""
     facts = facts_of(conversion.network)
     source = json.loads(task.onnx.with_suffix(".json").read_text())
+    command = f"python -m examples.paper.publish MODELS -o examples/models --{task.data_name} DATA --systems {task.system}"
+    command += f" --calibration {n_calibration}" * (n_calibration != N_CALIBRATION) + f" --note {shlex.quote(note)}" * bool(note)
     return {
         "system": task.system, "data": task.data_name, "source": source | {"file": task.onnx.name, "sha256": digest_of(task.onnx)},
         "n_neurons": sum(layer.n_neurons for layer in facts), "macs": sum(layer.macs for layer in facts),
         "n_steps": conversion.network.n_steps, "shift": conversion.network.shift, "readout": conversion.network.readout, "storage": STORAGE,
         "n_calibration": n_calibration, "n_test": len(data.test_labels), "evsnn": evsnn.__version__,
         "recipes": {str(T): str(choice.recipe) for T, choice in sorted(conversion.choices.items())},
-        "command": f"python -m examples.paper.publish MODELS -o examples/models --{task.data_name} DATA --systems {task.system}",
-        "ann_accuracy": None, "rows": [],
+        "command": command, "note": note, "ann_accuracy": None, "rows": [],
     }  # fmt: skip
 
 
