@@ -1,4 +1,4 @@
-"""The script that makes the models of examples/models, on a little network."""
+"""The models of examples/models, and the script that makes them, on a little network."""
 
 from __future__ import annotations
 
@@ -80,3 +80,24 @@ def test_publishing_needs_the_data_of_each_system(sources, tmp_path, capsys):
 def test_pictures_are_picked_from_all_over_a_sorted_set():
     images, labels = publish.picked(np.zeros((500, 32, 32, 3), np.uint8), np.repeat(np.arange(100), 5), 200)
     assert images.shape == (200, 3, 32, 32) and len(set(labels.tolist())) > 80
+
+
+MODELS = sorted((ROOT / "examples" / "models").glob("*.h5"))
+
+
+@pytest.mark.parametrize("path", MODELS, ids=[path.stem for path in MODELS])
+def test_a_published_model_is_what_its_card_says(path):
+    record = json.loads(path.with_suffix(".json").read_text())
+    assert publish.digest_of(path) == record["sha256"] and path.stat().st_size == record["n_bytes"] < 48e6
+    assert path.with_suffix(".md").read_text() == cards.card(record)
+    network = evsnn.load(path)
+    result = evsnn.simulate(network, network.samples.images[:4])
+    assert result.predictions.tolist() == record["sample_predictions"][:4]
+    assert {"float32": {4, 8, 16, 32}, "int8": {16}} == {how: {row["T"] for row in record["rows"] if row["arithmetic"] == how} for how in ("float32", "int8")}
+    assert {str(array.dtype) for array in verify(path) if array.path.endswith("/weight")} == {"int8"}
+
+
+def test_published_models_are_listed_and_small_together():
+    records = [json.loads(path.with_suffix(".json").read_text()) for path in MODELS]
+    assert records and (ROOT / "examples" / "models" / "README.md").read_text() == cards.index(records)
+    assert sum(path.stat().st_size for path in MODELS) <= 64e6
