@@ -16,6 +16,7 @@ on from OUTPUT.state.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import math
 import os
@@ -238,7 +239,10 @@ def main() -> None:
     data = load(arguments.data)
     recipe = Recipe(arguments.epochs, arguments.limit, arguments.seed, arguments.rate, arguments.erase, weight_decay=arguments.weight_decay)
     torch.manual_seed(recipe.seed)
-    model = NETWORKS[arguments.network](data.n_classes, **({"dropout": tuple(arguments.dropout)} if arguments.dropout else {}))
+    network = NETWORKS[arguments.network]
+    defaults = {name: p.default for name, p in inspect.signature(network).parameters.items() if name == "dropout"}
+    dropout = {name: tuple(arguments.dropout or default) for name, default in defaults.items()}  # "depthwise" has none
+    model = network(data.n_classes, **dropout)
     if arguments.start:
         start_from(model, arguments.start)
     trainer = Trainer(model, data, recipe, device)
@@ -258,7 +262,8 @@ def main() -> None:
     record = {
         "system": system, "network": arguments.network, "data": system.rpartition("_")[2], "activation": activation, "limit": recipe.limit,
         "accuracy": accuracy(model, data.test_images, data.test_labels, device), "n_test": len(data.test_labels), "seed": recipe.seed, "epochs": recipe.epochs,
-        "rate": recipe.rate, "erase": recipe.erase, "weight_decay": recipe.weight_decay, "dropout": arguments.dropout, "started_from": arguments.start and arguments.start.stem,
+        "rate": recipe.rate, "erase": recipe.erase, "weight_decay": recipe.weight_decay, "dropout": dropout.get("dropout"),
+        "started_from": arguments.start and arguments.start.stem,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU", "minutes": round(seconds / 60, 2), "n_parameters": sum(p.numel() for p in model.parameters()),
     }  # fmt: skip
     torch.save(model.cpu().state_dict(), output.with_suffix(".pt"))
