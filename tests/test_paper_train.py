@@ -100,3 +100,28 @@ def test_what_is_written_fits_together(data, tmp_path, monkeypatch):
     assert model[1].limit == 1.0 and train.accuracy(model, data.test_images, data.test_labels, torch.device("cpu")) == record["accuracy"]
     assert all(torch.equal(p, p.half().float()) for p in model.parameters())
     assert not output.with_suffix(".state").exists()
+
+
+def test_mixed_pictures_show_the_one_before_by_the_share_that_its_label_counts(data):
+    subject = trainer(data, train.Recipe(epochs=1, batch=64, mix=0.5))
+    pictures = torch.arange(64.0).reshape(64, 1, 1, 1).expand(64, 3, 32, 32)
+    mixed, share = subject.mixed(pictures)
+    own = (mixed == pictures).float()
+    assert torch.allclose(1 - own.mean((1, 2, 3)), share) and torch.equal(own[:, 0], own[:, 2])
+    assert bool(((mixed == pictures.roll(1, 0)) | (own == 1)).all())
+    assert 10 < int((share > 0).sum()) < 54 and float(share.max()) > 0.2
+
+
+def test_the_loss_of_mixed_pictures_counts_both_labels(data):
+    subject = trainer(data, train.Recipe(epochs=1, batch=16, erase=0, mix=1.0, smoothing=0.1))
+    subject.picked.copy_(torch.arange(16))
+    torch.manual_seed(5)
+    loss = subject.loss_of_batch()
+    torch.manual_seed(5)
+    pictures, share = subject.mixed(subject.batch())
+    labels = torch.nn.functional.one_hot(subject.labels[subject.picked], 10).float()
+    target = 0.9 * ((1 - share[:, None]) * labels + share[:, None] * labels.roll(1, 0)) + 0.01
+    torch.manual_seed(5)
+    subject.mixed(subject.batch())  # the dropout draws next, as in the loss
+    expected = -(target * subject.model(pictures).log_softmax(1)).sum(1).mean()
+    assert torch.allclose(loss, expected, atol=1e-6)

@@ -57,6 +57,8 @@ class Recipe:
     seed: int = 0
     rate: float = 0.03
     erase: int = 8
+    mix: float = 0.0
+    smoothing: float = 0.0
     batch: int = 128
     rise: float = 0.03
     weight_decay: float = 5e-4
@@ -110,9 +112,26 @@ class Trainer:
             pictures = pictures * ~inside[..., None]
         return pictures.permute(0, 3, 1, 2)
 
+    def mixed(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Some pictures with a rectangle of the picture before; and which share of each (batch,) that is."""
+        n, side = len(pictures), torch.arange(32, device=self.device)
+        y, x = torch.randint(0, 32, (2, n, 1, 1), device=self.device)
+        half = 16 * torch.rand((n, 1, 1), device=self.device).sqrt() * (torch.rand((n, 1, 1), device=self.device) < self.recipe.mix)
+        inside = ((side[:, None] - y).abs() < half) & ((side - x).abs() < half)
+        return torch.where(inside[:, None], pictures.roll(1, 0), pictures), inside.float().mean((1, 2))
+
+    def loss_of_batch(self) -> torch.Tensor:
+        pictures, labels, smoothing = self.batch(), self.labels[self.picked], self.recipe.smoothing
+        if not self.recipe.mix:
+            return F.cross_entropy(self.model(pictures), labels, label_smoothing=smoothing)
+        pictures, share = self.mixed(pictures)
+        logits = self.model(pictures)
+        own, other = (F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none") for target in (labels, labels.roll(1)))
+        return torch.lerp(own, other, share).mean()
+
     def step(self) -> None:
         with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
-            loss = F.cross_entropy(self.model(self.batch()), self.labels[self.picked])
+            loss = self.loss_of_batch()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
         self.optimiser.step()
@@ -229,6 +248,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=0.03)
     parser.add_argument("--erase", type=int, default=8)
+    parser.add_argument("--mix", type=float, default=0.0)
+    parser.add_argument("--smoothing", type=float, default=0.0)
     parser.add_argument("--weight-decay", type=float, default=5e-4)
     parser.add_argument("--dropout", type=float, nargs=2, metavar=("CONVOLUTIONS", "DENSE"))
     parser.add_argument("--start", type=Path, help="weights of the same network on another data set")
@@ -237,7 +258,7 @@ def main() -> None:
     output: Path = arguments.output
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = load(arguments.data)
-    recipe = Recipe(arguments.epochs, arguments.limit, arguments.seed, arguments.rate, arguments.erase, weight_decay=arguments.weight_decay)
+    recipe = Recipe(arguments.epochs, arguments.limit, arguments.seed, arguments.rate, arguments.erase, arguments.mix, arguments.smoothing, weight_decay=arguments.weight_decay)
     torch.manual_seed(recipe.seed)
     network = NETWORKS[arguments.network]
     defaults = {name: p.default for name, p in inspect.signature(network).parameters.items() if name == "dropout"}
@@ -262,7 +283,7 @@ def main() -> None:
     record = {
         "system": system, "network": arguments.network, "data": system.rpartition("_")[2], "activation": activation, "limit": recipe.limit,
         "accuracy": accuracy(model, data.test_images, data.test_labels, device), "n_test": len(data.test_labels), "seed": recipe.seed, "epochs": recipe.epochs,
-        "rate": recipe.rate, "erase": recipe.erase, "weight_decay": recipe.weight_decay, "dropout": dropout.get("dropout"),
+        "rate": recipe.rate, "erase": recipe.erase, "mix": recipe.mix, "smoothing": recipe.smoothing, "weight_decay": recipe.weight_decay, "dropout": dropout.get("dropout"),
         "started_from": arguments.start and arguments.start.stem,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU", "minutes": round(seconds / 60, 2), "n_parameters": sum(p.numel() for p in model.parameters()),
     }  # fmt: skip
