@@ -1,0 +1,162 @@
+"""Stages for which the runtime has fast code, and the tables in the order in which it walks them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evsnn.circuit import Population, Synapse
+from evsnn.quantized import membrane_bounds
+
+from .program import Program, Read, Stage, View
+
+__all__ = ["Blank", "blank_of", "fast_kind", "pair_words", "pairs_of", "tile_pairs", "tiled_currents"]
+
+COLUMNS = 32
+"""Columns of a row, padding included, up to which blank places are tracked: a word's bits."""
+
+
+def fast_kind(stage: Stage, program: Program) -> str | None:
+    """ "drive", "pairs" or "singles"; None: the code for any layer."""
+    if stage.kind != "population":
+        return None
+    p: Population = program.network.circuit.populations[stage.population]
+    if not p.fires or p.leak != 1 or p.signed or p.delay or len(stage.writes) > 1 or not (stage.writes or stage.tally):
+        return None
+    low, _ = membrane_bounds(p, program.n_steps, (program.network.input_low, program.network.input_high))
+    above = low - p.v_threshold  # the runtime compares v - v_threshold with 0
+    if p.drives:
+        (drive, *others) = p.drives
+        plain = not others and not p.synapses and _plain(drive) and not drive.pooled and drive.dilation == (1, 1)
+        return "drive" if plain and above.min() >= -(2**31) else None
+    if len(p.synapses) != 1 or not _plain(p.synapses[0]) or p.synapses[0].dilation[1] != 1 or p.synapses[0].channelwise:
+        return None
+    area = stage.window[0] * stage.window[1]
+    if program.network.widths[stage.population] == "int16" and above.min() >= -(2**15) and program.n_steps * area < 2**16:
+        return "pairs"
+    return "singles" if above.min() >= -(2**31) else None
+
+
+def _plain(synapse: Synapse) -> bool:
+    return synapse.groups == 1 and len(synapse.sources) == 1 and not synapse.negative
+
+
+def tile_pairs(channels: int) -> int:
+    """Pairs of a tile: 8, or 4 for a layer of at most 8 channels."""
+    return 4 if channels <= 8 else 8
+
+
+def pair_words(values: np.ndarray, row: int, fill: int = 0) -> np.ndarray:
+    """Values of channels (last axis) as words: tiles of `row` pairs, pair j of channels j and row + j.
+
+    A word is low + high * 2^16 modulo 2^32, so that multiples of it add to both halves exactly.
+    """
+    channels = values.shape[-1]
+    tiles = -(-channels // (2 * row))
+    padded = np.full((*values.shape[:-1], tiles * 2 * row), fill, np.int64)
+    padded[..., :channels] = values
+    halves = padded.reshape(*values.shape[:-1], tiles, 2, row)
+    return ((halves[..., 0, :] + halves[..., 1, :] * 2**16) % 2**32).astype(np.uint32)
+
+
+def pairs_of(synapse: Synapse, row: int) -> np.ndarray:
+    """Weights as [tile][ky][kx][channel][row] words."""
+    return np.moveaxis(pair_words(synapse.weight.astype(np.int64).transpose(2, 3, 1, 0), row), -2, 0)
+
+
+def tiled_currents(drive: Synapse) -> np.ndarray:
+    """Weights as [tile][channel][ky][kx][8]."""
+    n_out = drive.weight.shape[0]
+    tiles = -(-n_out // 8)
+    padded = np.zeros((tiles * 8, *drive.weight.shape[1:]), np.int8)
+    padded[:n_out] = drive.weight
+    return padded.reshape(tiles, 8, *drive.weight.shape[1:]).transpose(0, 2, 3, 4, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Blank:
+    """What neurons do where the input is 0 all around: the same everywhere.
+
+    Parameters
+    ----------
+    spikes : (n_steps, channels) int64
+        Of the neurons of a window, together.
+    """
+
+    spikes: np.ndarray
+
+
+def blank_of(stage: Stage, p: Population, program: Program) -> Blank | None:
+    """The blank pattern of a stage with a current, if enough of the stored samples is blank to look for it."""
+    network = program.network
+    samples = network.network.samples
+    (drive,) = p.drives
+    view = program.views.get(stage.writes[0]) if stage.writes else None
+    (top, left, _, right), (height, width) = drive.padding, drive.shape[1:]
+    if view is None or samples is None or left + width + right > COLUMNS or view.left + view.shape[2] + view.right > COLUMNS:
+        return None
+    if not all(0 <= pad < k for pad, k in zip(drive.padding, drive.kernel * 2)):
+        return None
+    images = network.encode(samples.images.reshape(-1, *network.circuit.input_shape))
+    seen = np.pad((images != 0).any(axis=1), ((0, 0), (drive.padding[0], drive.padding[2]), (left, right)))
+    field = tuple((w - 1) * s + k for w, s, k in zip(stage.window, drive.stride, drive.kernel))
+    windows = np.lib.stride_tricks.sliding_window_view(seen, field, axis=(1, 2))
+    windows = windows[:, :: stage.window[0] * drive.stride[0], :: stage.window[1] * drive.stride[1]]
+    if windows.any(axis=(3, 4)).mean() > 0.9:
+        return None
+    return Blank(stage.window[0] * stage.window[1] * constant_spikes(p.bias, p, network.n_steps))
+
+
+def constant_spikes(current: np.ndarray, p: Population, n_steps: int) -> np.ndarray:
+    """Spikes (n_steps, channels) of neurons under a constant current."""
+    v, spikes = p.v_init.astype(np.int64), np.zeros((n_steps, len(p.v_init)), np.int64)
+    for t in range(n_steps):
+        v = v + current
+        spikes[t] = v >= p.v_threshold
+        v = v - p.v_threshold * spikes[t]
+    return spikes
+
+
+def view_words(counts: np.ndarray, view: View) -> np.ndarray:
+    """Counts (..., channels) as the words of a position."""
+    per_word = view.word_bits // view.field_bits
+    padded = np.zeros((*counts.shape[:-1], view.words * per_word), np.int64)
+    padded[..., : counts.shape[-1]] = counts
+    shifts = view.word_bits - view.field_bits * (1 + np.arange(per_word))
+    return (padded.reshape(*counts.shape[:-1], view.words, per_word) << shifts).sum(axis=-1).astype({8: np.uint8, 16: np.uint16, 32: np.uint32}[view.word_bits])
+
+
+def blank_totals(stage: Stage, p: Population, read: Read, source: Blank, view: View, n_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Spike counts of neurons all of whose inputs are blank: which taps lie on the map decides.
+
+    Returns
+    -------
+    totals : (classes, channels) int64
+    row_class : (neurons' rows,) uint8
+        The part of a neuron's class that its row decides, times the number of parts that its column does.
+    column_class : (neurons' columns,) uint8
+    """
+    weight = p.synapses[0].weight.astype(np.int64)
+
+    def classes(axis: int, n: int) -> tuple[np.ndarray, list[tuple[bool, ...]]]:
+        at = np.arange(n)[:, None] * read.stride[axis] - read.padding[axis] + np.arange(read.kernel[axis]) * read.dilation[axis]
+        on_map = [tuple(row) for row in ((at >= 0) & (at < view.shape[1 + axis])).tolist()]
+        kinds = sorted(set(on_map))
+        return np.array([kinds.index(row) for row in on_map]), kinds
+
+    rows, row_kinds = classes(0, stage.rows * stage.window[0])
+    columns, column_kinds = classes(1, stage.width * stage.window[1])
+    totals = []
+    for row in row_kinds:
+        for column in column_kinds:
+            reached = weight[:, :, np.array(row)][..., np.array(column)].sum(axis=(2, 3))
+            v, total = p.v_init.astype(np.int64), np.zeros(p.shape[0], np.int64)
+            for t in range(n_steps):
+                v = v + reached @ source.spikes[t] + p.bias
+                fired = v >= p.v_threshold
+                v, total = v - p.v_threshold * fired, total + fired
+            totals.append(total)
+    return np.array(totals), (rows * len(column_kinds)).astype(np.uint8), columns.astype(np.uint8)
+
+

@@ -1,0 +1,772 @@
+/* evsnn_rt.h: what every exported spiking network computes with. C99 and C++11, integers only; no heap, no recursion, no globals.
+ *
+ * Words used below
+ *   step      t = 0 .. n_steps - 1
+ *   view      what the targets of a layer see of it: for each row, step and column the counts of its channels, packed into words.
+ *             A count is a field of 1, 4, 8 or 16 bits: 1 for spikes, more behind an average pool. The first channel has the highest bits.
+ *   row       [step][column][word]; columns of zeros stand left and right where kernels reach over the edge
+ *   run       the words that one row of a kernel covers at one step: they lie side by side
+ *   pair      two neurons of 16 bits in one uint32_t. With u = v - v_threshold + 0x8000 in each half, a neuron has fired where the
+ *             half's highest bit is set. Weights are w_low + w_high * 65536, so u += k * w is exact modulo 2^32 in both halves at
+ *             once: a borrow that the low half takes from the high one comes back with the sum. That u fits its half is proven
+ *             from the weights when the network is exported.
+ */
+#ifndef EVSNN_RT_H
+#define EVSNN_RT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define EVSNN_RT_VERSION 1
+
+/* ------------------------------------------------------------------ results of calls */
+
+#define EVSNN_OK 0
+#define EVSNN_ERROR_NULL (-1)     /* a pointer is NULL */
+#define EVSNN_ERROR_LENGTH (-2)   /* an array is not as long as the network's input */
+#define EVSNN_ERROR_RANGE (-3)    /* an event outside the input, or a number of steps out of range */
+#define EVSNN_ERROR_STATE (-4)    /* not initialised, no input, or a step after the last */
+
+/* ------------------------------------------------------------------ compilers */
+
+#if defined(__GNUC__)
+#define EVSNN_INLINE static inline __attribute__((always_inline))
+#define EVSNN_NOINLINE __attribute__((noinline))
+#else
+#define EVSNN_INLINE static inline
+#define EVSNN_NOINLINE
+#endif
+
+#if defined(__cplusplus)
+#define EVSNN_STATIC_ASSERT(condition, name) static_assert(condition, #name)
+#else
+#define EVSNN_STATIC_ASSERT(condition, name) typedef char evsnn_assert_##name[(condition) ? 1 : -1]
+#endif
+
+/* Where constants lie, and how they are read. Define EVSNN_CONST yourself to give them a section. */
+#if defined(__AVR__)
+#include <avr/pgmspace.h>
+#ifndef EVSNN_CONST
+#define EVSNN_CONST PROGMEM
+#endif
+#define EVSNN_I8(p) ((int8_t)pgm_read_byte(p))
+#define EVSNN_U8(p) ((uint8_t)pgm_read_byte(p))
+#define EVSNN_U16(p) ((uint16_t)pgm_read_word(p))
+#define EVSNN_I32(p) ((int32_t)pgm_read_dword(p))
+#define EVSNN_U32(p) ((uint32_t)pgm_read_dword(p))
+#define EVSNN_FETCH(to, from) memcpy_P((to), (from), sizeof *(to))
+#else
+#ifndef EVSNN_CONST
+#define EVSNN_CONST
+#endif
+#define EVSNN_I8(p) (*(p))
+#define EVSNN_U8(p) (*(p))
+#define EVSNN_U16(p) (*(p))
+#define EVSNN_I32(p) (*(p))
+#define EVSNN_U32(p) (*(p))
+#define EVSNN_FETCH(to, from) (*(to) = *(from))
+#endif
+
+/* Cores that count leading zeros in an instruction. */
+#if defined(__GNUC__) && (defined(__ARM_FEATURE_CLZ) || defined(__riscv_zbb) || defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__PPC__))
+#define EVSNN_HAS_CLZ 1
+#else
+#define EVSNN_HAS_CLZ 0
+#endif
+
+/* Thumb-2: keeps GCC from loading all weights of a row before it adds the first, for which it has no registers. */
+#if defined(__GNUC__) && defined(__ARM_ARCH) && !defined(__aarch64__)
+#define EVSNN_IN_ORDER __asm__ volatile("" ::: "memory")
+#else
+#define EVSNN_IN_ORDER ((void)0)
+#endif
+
+/* Accumulators that the registers hold: pairs of 16 bits, or neurons of 32. */
+#ifndef EVSNN_LANES
+#if defined(__ARM_ARCH_6M__)
+#define EVSNN_LANES 4
+#else
+#define EVSNN_LANES 8
+#endif
+#endif
+
+#define EVSNN_FIRED 0x80008000u
+
+/* ------------------------------------------------------------------ views */
+
+typedef struct {
+    uint32_t offset;     /* of row 0 in the arena, bytes */
+    uint32_t row_bytes;  /* [step][column][word] */
+    uint32_t step_bytes; /* [column][word] */
+    uint16_t ring;       /* rows kept: row y lies at y % ring */
+    uint16_t height;
+    uint16_t width;
+    uint16_t left;       /* columns of zeros at the left */
+    uint16_t words;      /* of a position */
+    uint8_t word_bits;   /* 8, 16 or 32 */
+    uint8_t field_bits;  /* 1, 4, 8 or 16 */
+} evsnn_view_t;
+
+/* A word of a view, its first channel in the highest bits of the 32. */
+EVSNN_INLINE uint32_t evsnn_word(const uint8_t *p, uint32_t i, int word_bits) {
+    if (word_bits == 8) { return (uint32_t)p[i] << 24; }
+    if (word_bits == 16) { return (uint32_t)((const uint16_t *)(const void *)p)[i] << 16; }
+    return ((const uint32_t *)(const void *)p)[i];
+}
+
+/* Add `value`, made like what `evsnn_word` gives, to a word. */
+EVSNN_INLINE void evsnn_word_add(uint8_t *p, uint32_t i, int word_bits, uint32_t value) {
+    if (word_bits == 8) {
+        p[i] = (uint8_t)(p[i] + (value >> 24));
+    } else if (word_bits == 16) {
+        uint16_t *q = (uint16_t *)(void *)p;
+        q[i] = (uint16_t)(q[i] + (value >> 16));
+    } else {
+        ((uint32_t *)(void *)p)[i] += value;
+    }
+}
+
+/* Add 1 to the count of a channel. */
+EVSNN_INLINE void evsnn_count(uint8_t *position, uint32_t channel, int word_bits, int field_bits) {
+    uint32_t bit = channel * (uint32_t)field_bits, i = bit / (uint32_t)word_bits, shift = bit % (uint32_t)word_bits;
+    evsnn_word_add(position, i, word_bits, (uint32_t)1 << (32u - (uint32_t)field_bits - shift));
+}
+
+EVSNN_INLINE uint8_t *evsnn_row(uint8_t *arena, const evsnn_view_t *view, uint32_t y) {
+    return arena + view->offset + (y % view->ring) * view->row_bytes;
+}
+
+/* Go to the first field of m (not 0) that is not 0: give its number, and leave m behind it. */
+EVSNN_INLINE uint32_t evsnn_next(uint32_t *m, uint32_t *count, int field_bits) {
+    uint32_t skipped;
+#if EVSNN_HAS_CLZ
+    skipped = (uint32_t)__builtin_clz((unsigned int)*m) & ~((uint32_t)field_bits - 1u);
+    *m <<= skipped;
+#else
+    skipped = 0;
+    if (!(*m >> 16)) { *m <<= 16; skipped = 16; }
+    if (field_bits <= 8 && !(*m >> 24)) { *m <<= 8; skipped += 8; }
+    if (field_bits <= 4 && !(*m >> 28)) { *m <<= 4; skipped += 4; }
+    if (field_bits <= 2 && !(*m >> 30)) { *m <<= 2; skipped += 2; }
+    if (field_bits <= 1 && !(*m >> 31)) { *m <<= 1; skipped += 1; }
+#endif
+    *count = *m >> (32 - field_bits);
+    *m <<= field_bits;
+    return skipped / (uint32_t)field_bits;
+}
+
+/* ------------------------------------------------------------------ any layer: eight neurons of 32 bits at a time */
+
+#define EVSNN_TILE 8
+
+/* Channels of a view that one group of a synapse reads. */
+typedef struct {
+    evsnn_view_t view;
+    const int8_t *weight;    /* [tile of the group][ky][kx][channel][8] */
+    uint32_t tile_stride;    /* weights of a tile of outputs */
+    uint16_t rows;           /* channels of a tap in `weight` */
+    uint16_t row;            /* and which of them is the first here */
+    uint16_t first;          /* channel of the view */
+    uint16_t count;          /* channels */
+    uint16_t group;          /* of outputs that it belongs to */
+    uint8_t kernel[2];
+    uint8_t stride[2];
+    uint8_t dilation[2];
+    uint8_t padding[2];      /* top, left */
+    uint8_t negative;        /* 1: the counts are of negative spikes */
+} evsnn_part_t;
+
+/* v[j] += sum over the kernel of counts * weights, at one step. `at` is the step's place in the view. */
+static inline void evsnn_gather(uint32_t v[EVSNN_TILE], const evsnn_part_t *s, uint8_t *arena, uint32_t tile, uint32_t oy, uint32_t ox, uint32_t t) {
+    uint32_t ky, kx, last_word = ((uint32_t)s->first + s->count) * s->view.field_bits;
+    uint32_t per_word = (uint32_t)s->view.word_bits / s->view.field_bits;
+    const int8_t *weight = s->weight + tile * s->tile_stride;
+    for (ky = 0; ky < s->kernel[0]; ky++) {
+        int32_t y = (int32_t)(oy * s->stride[0] + ky * s->dilation[0]) - s->padding[0];
+        const uint8_t *row;
+        if (y < 0 || y >= (int32_t)s->view.height) { continue; }
+        row = evsnn_row(arena, &s->view, (uint32_t)y) + t * s->view.step_bytes;
+        for (kx = 0; kx < s->kernel[1]; kx++) {
+            int32_t x = (int32_t)(ox * s->stride[1] + kx * s->dilation[1]) - s->padding[1];
+            uint32_t i, tap = (ky * s->kernel[1] + kx) * s->rows + s->row;
+            const uint8_t *p;
+            if (x < 0 || x >= (int32_t)s->view.width) { continue; }
+            p = row + ((uint32_t)x + s->view.left) * s->view.words * (s->view.word_bits / 8u);
+            for (i = (uint32_t)s->first / per_word; i * s->view.word_bits < last_word; i++) {
+                uint32_t m = evsnn_word(p, i, s->view.word_bits), channel = i * per_word, k;
+                while (m) {
+                    channel += evsnn_next(&m, &k, s->view.field_bits);
+                    if (channel >= s->first && channel < (uint32_t)s->first + s->count) {
+                        const int8_t *w = weight + (size_t)(tap + channel - s->first) * EVSNN_TILE;
+                        uint32_t j;
+                        if (s->negative) { k = 0u - k; }
+                        for (j = 0; j < EVSNN_TILE; j++) { v[j] += k * (uint32_t)(int32_t)EVSNN_I8(w + j); }
+                    }
+                    channel++;
+                }
+            }
+        }
+    }
+}
+
+/* One weight a channel and tap. */
+typedef struct {
+    evsnn_view_t view;
+    const int32_t *weight;   /* [ky][kx][channel] */
+    uint16_t channels;
+    uint8_t kernel[2];
+    uint8_t stride[2];
+    uint8_t dilation[2];
+    uint8_t padding[2];
+    uint8_t negative;
+} evsnn_channelwise_t;
+
+static inline void evsnn_channelwise(uint32_t v[EVSNN_TILE], const evsnn_channelwise_t *s, uint8_t *arena, uint32_t first, uint32_t n, uint32_t oy, uint32_t ox, uint32_t t) {
+    uint32_t ky, kx, j;
+    for (ky = 0; ky < s->kernel[0]; ky++) {
+        int32_t y = (int32_t)(oy * s->stride[0] + ky * s->dilation[0]) - s->padding[0];
+        const uint8_t *row;
+        if (y < 0 || y >= (int32_t)s->view.height) { continue; }
+        row = evsnn_row(arena, &s->view, (uint32_t)y) + t * s->view.step_bytes;
+        for (kx = 0; kx < s->kernel[1]; kx++) {
+            int32_t x = (int32_t)(ox * s->stride[1] + kx * s->dilation[1]) - s->padding[1];
+            const uint8_t *p;
+            if (x < 0 || x >= (int32_t)s->view.width) { continue; }
+            p = row + ((uint32_t)x + s->view.left) * s->view.words * (s->view.word_bits / 8u);
+            for (j = 0; j < n; j++) {
+                uint32_t channel = first + j;
+                if ((evsnn_word(p, channel / s->view.word_bits, s->view.word_bits) << (channel % s->view.word_bits)) & 0x80000000u) {
+                    uint32_t w = (uint32_t)EVSNN_I32(s->weight + (size_t)(ky * s->kernel[1] + kx) * s->channels + channel);
+                    v[j] += s->negative ? 0u - w : w;
+                }
+            }
+        }
+    }
+}
+
+/* The analog input's constant current. */
+typedef struct {
+    const int8_t *weight;    /* [tile of the group][ky][kx][channel][8] */
+    uint32_t tile_stride;
+    uint16_t channels;       /* of a group */
+    uint16_t group_outputs;  /* outputs of a group */
+    uint16_t height, width;  /* of what the kernel slides over */
+    uint16_t input_height, input_width;
+    uint8_t kernel[2];
+    uint8_t stride[2];
+    uint8_t dilation[2];
+    uint8_t padding[2];
+    uint8_t pool[2];         /* window sums of the input: 1, 1 is none */
+    uint8_t pool_stride[2];
+    uint8_t pool_padding[2];
+} evsnn_drive_t;
+
+#define EVSNN_DEFINE_DRIVE(NAME, INPUT) \
+    static inline int32_t NAME##_at(const INPUT *x, const evsnn_drive_t *s, uint32_t c, uint32_t y, uint32_t column) { \
+        uint32_t py, px; \
+        int32_t sum = 0; \
+        for (py = 0; py < s->pool[0]; py++) { \
+            int32_t iy = (int32_t)(y * s->pool_stride[0] + py) - s->pool_padding[0]; \
+            if (iy < 0 || iy >= (int32_t)s->input_height) { continue; } \
+            for (px = 0; px < s->pool[1]; px++) { \
+                int32_t ix = (int32_t)(column * s->pool_stride[1] + px) - s->pool_padding[1]; \
+                if (ix < 0 || ix >= (int32_t)s->input_width) { continue; } \
+                sum += x[((size_t)c * s->input_height + (uint32_t)iy) * s->input_width + (uint32_t)ix]; \
+            } \
+        } \
+        return sum; \
+    } \
+    static inline void NAME(uint32_t a[EVSNN_TILE], const evsnn_drive_t *s, const INPUT *x, uint32_t tile, uint32_t group, uint32_t oy, uint32_t ox) { \
+        uint32_t ky, kx, c, j; \
+        const int8_t *weight = s->weight + tile * s->tile_stride; \
+        for (ky = 0; ky < s->kernel[0]; ky++) { \
+            int32_t y = (int32_t)(oy * s->stride[0] + ky * s->dilation[0]) - s->padding[0]; \
+            if (y < 0 || y >= (int32_t)s->height) { continue; } \
+            for (kx = 0; kx < s->kernel[1]; kx++) { \
+                int32_t column = (int32_t)(ox * s->stride[1] + kx * s->dilation[1]) - s->padding[1]; \
+                if (column < 0 || column >= (int32_t)s->width) { continue; } \
+                for (c = 0; c < s->channels; c++) { \
+                    uint32_t value = (uint32_t)NAME##_at(x, s, group * s->channels + c, (uint32_t)y, (uint32_t)column); \
+                    const int8_t *w = weight + (((size_t)ky * s->kernel[1] + kx) * s->channels + c) * EVSNN_TILE; \
+                    if (value) { \
+                        for (j = 0; j < EVSNN_TILE; j++) { a[j] += value * (uint32_t)(int32_t)EVSNN_I8(w + j); } \
+                    } \
+                } \
+            } \
+        } \
+    }
+
+/* ------------------------------------------------------------------ pools without neurons */
+
+/* Window sums of spikes: one row of the pooled view. */
+typedef struct {
+    evsnn_view_t from, to;
+    uint16_t channels;
+    uint8_t kernel[2];
+    uint8_t stride[2];
+    uint8_t padding[2];
+} evsnn_pool_t;
+
+static inline void evsnn_pool_row(const evsnn_pool_t *s, uint8_t *arena, uint32_t oy, uint32_t n_steps) {
+    uint8_t *out = evsnn_row(arena, &s->to, oy);
+    uint32_t t, ox, py, px, i;
+    memset(out, 0, s->to.row_bytes);
+    for (t = 0; t < n_steps; t++) {
+        for (ox = 0; ox < s->to.width; ox++) {
+            uint8_t *target = out + t * s->to.step_bytes + (ox + s->to.left) * s->to.words * (s->to.word_bits / 8u);
+            for (py = 0; py < s->kernel[0]; py++) {
+                int32_t y = (int32_t)(oy * s->stride[0] + py) - s->padding[0];
+                if (y < 0 || y >= (int32_t)s->from.height) { continue; }
+                for (px = 0; px < s->kernel[1]; px++) {
+                    int32_t x = (int32_t)(ox * s->stride[1] + px) - s->padding[1];
+                    const uint8_t *p;
+                    if (x < 0 || x >= (int32_t)s->from.width) { continue; }
+                    p = evsnn_row(arena, &s->from, (uint32_t)y) + t * s->from.step_bytes + ((uint32_t)x + s->from.left) * s->from.words * (s->from.word_bits / 8u);
+                    for (i = 0; i < s->from.words; i++) {
+                        uint32_t m = evsnn_word(p, i, s->from.word_bits), channel = i * s->from.word_bits, k;
+                        while (m) {
+                            channel += evsnn_next(&m, &k, 1);
+                            evsnn_count(target, channel, s->to.word_bits, s->to.field_bits);
+                            channel++;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* Maximum of accumulated spike counts: one row of outputs. `counts` has room for a window. */
+typedef struct {
+    evsnn_view_t from, from_negative, to, to_negative;
+    uint16_t channels;
+    uint8_t kernel[2];
+    uint8_t stride[2];
+    uint8_t padding[2];
+    uint8_t is_signed;
+} evsnn_maxpool_t;
+
+EVSNN_INLINE uint32_t evsnn_spike(uint8_t *arena, const evsnn_view_t *view, uint32_t channel, uint32_t y, uint32_t x, uint32_t t) {
+    const uint8_t *p = evsnn_row(arena, view, y) + t * view->step_bytes + (x + view->left) * view->words * (view->word_bits / 8u);
+    return (evsnn_word(p, channel / view->word_bits, view->word_bits) << (channel % view->word_bits)) >> 31;
+}
+
+static inline void evsnn_maxpool_row(const evsnn_maxpool_t *s, uint8_t *arena, int32_t *counts, uint32_t oy, uint32_t n_steps) {
+    uint32_t t, ox, c, py, px;
+    memset(evsnn_row(arena, &s->to, oy), 0, s->to.row_bytes);
+    if (s->is_signed) { memset(evsnn_row(arena, &s->to_negative, oy), 0, s->to_negative.row_bytes); }
+    for (ox = 0; ox < s->to.width; ox++) {
+        for (c = 0; c < s->channels; c++) {
+            int32_t before = 0;
+            memset(counts, 0, sizeof(int32_t) * s->kernel[0] * s->kernel[1]);
+            for (t = 0; t < n_steps; t++) {
+                int32_t largest = INT32_MIN;
+                for (py = 0; py < s->kernel[0]; py++) {
+                    int32_t y = (int32_t)(oy * s->stride[0] + py) - s->padding[0];
+                    for (px = 0; px < s->kernel[1]; px++) {
+                        int32_t x = (int32_t)(ox * s->stride[1] + px) - s->padding[1];
+                        int32_t *count = counts + py * s->kernel[1] + px;
+                        if (y >= 0 && y < (int32_t)s->from.height && x >= 0 && x < (int32_t)s->from.width) {
+                            *count += (int32_t)evsnn_spike(arena, &s->from, c, (uint32_t)y, (uint32_t)x, t);
+                            if (s->is_signed) { *count -= (int32_t)evsnn_spike(arena, &s->from_negative, c, (uint32_t)y, (uint32_t)x, t); }
+                        }
+                        if (*count > largest) { largest = *count; }
+                    }
+                }
+                if (largest != before) {
+                    const evsnn_view_t *view = largest > before ? &s->to : &s->to_negative;
+                    uint8_t *p = evsnn_row(arena, view, oy) + t * view->step_bytes + (ox + view->left) * view->words * (view->word_bits / 8u);
+                    evsnn_count(p, c, view->word_bits, view->field_bits);
+                    before = largest;
+                }
+            }
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ a layer of neurons, a row at a time */
+
+#define EVSNN_NO_LEAK 255
+
+typedef struct {
+    const evsnn_part_t *parts;
+    const evsnn_channelwise_t *channelwise;
+    const evsnn_drive_t *drives;
+    const int32_t *bias;        /* (channels) added at every step; here and below padded to whole tiles of each group */
+    const int32_t *v_init;
+    const int32_t *v_threshold;
+    const int32_t *v_negative;  /* below it a neuron whose net count is positive takes a spike back; NULL: none does */
+    const int8_t *readout;      /* [y][x][channel][classes]: spikes charge the readout at once and are not kept; NULL: they are kept */
+    evsnn_view_t view;          /* of the spikes, pooled over the window */
+    evsnn_view_t view_negative;
+    uint32_t state;             /* step by step: where in the arena membranes, net counts and currents are kept */
+    uint16_t n_parts, n_channelwise, n_drives;
+    uint16_t channels, groups;
+    uint16_t width;             /* windows in a row */
+    uint16_t window[2];         /* neurons whose spikes are counted together, vertically and horizontally */
+    uint16_t delay;
+    uint16_t classes;
+    uint8_t leak;               /* k of 1 - 2^-k, or EVSNN_NO_LEAK */
+    uint8_t input_bits;         /* 8: the input is uint8_t, 16: int16_t */
+    uint8_t kept;               /* 1: spikes are kept in `view` (and `view_negative`) */
+    uint8_t fires;
+} evsnn_population_t;
+
+EVSNN_DEFINE_DRIVE(evsnn_drive_u8, uint8_t)
+EVSNN_DEFINE_DRIVE(evsnn_drive_i16, int16_t)
+
+EVSNN_INLINE int32_t evsnn_signed(uint32_t v) { return (int32_t)v; }
+
+/* All steps of a row of windows. `out` are the readout's membranes. */
+static EVSNN_NOINLINE void evsnn_population_row(const evsnn_population_t *s, uint8_t *arena, const void *input, uint32_t *out, uint32_t oy, uint32_t n_steps) {
+    uint32_t per_group = (uint32_t)s->channels / s->groups, tiles = (per_group + EVSNN_TILE - 1u) / EVSNN_TILE, ox, group, tile, i, j;
+    if (s->kept) {
+        memset(evsnn_row(arena, &s->view, oy), 0, s->view.row_bytes);
+        if (s->v_negative) { memset(evsnn_row(arena, &s->view_negative, oy), 0, s->view_negative.row_bytes); }
+    }
+    for (ox = 0; ox < s->width; ox++) {
+        for (group = 0; group < s->groups; group++) {
+            for (tile = 0; tile < tiles; tile++) {
+                uint32_t first = group * per_group + tile * EVSNN_TILE, padded = (group * tiles + tile) * EVSNN_TILE, py, px;
+                uint32_t n = per_group - tile * EVSNN_TILE < EVSNN_TILE ? per_group - tile * EVSNN_TILE : (uint32_t)EVSNN_TILE;
+                int32_t total[EVSNN_TILE] = {0};
+                for (py = 0; py < s->window[0]; py++) {
+                    for (px = 0; px < s->window[1]; px++) {
+                        uint32_t v[EVSNN_TILE], a[EVSNN_TILE], y = oy * s->window[0] + py, x = ox * s->window[1] + px, u;
+                        int32_t net[EVSNN_TILE] = {0};
+                        for (j = 0; j < EVSNN_TILE; j++) {
+                            v[j] = (uint32_t)EVSNN_I32(s->v_init + padded + j);
+                            a[j] = (uint32_t)EVSNN_I32(s->bias + padded + j);
+                        }
+                        for (i = 0; i < s->n_drives; i++) {
+                            evsnn_drive_t drive;
+                            EVSNN_FETCH(&drive, s->drives + i);
+                            if (s->input_bits == 8) {
+                                evsnn_drive_u8(a, &drive, (const uint8_t *)input, group * tiles + tile, group, y, x);
+                            } else {
+                                evsnn_drive_i16(a, &drive, (const int16_t *)input, group * tiles + tile, group, y, x);
+                            }
+                        }
+                        for (u = 0; u < n_steps + s->delay; u++) {
+                            if (u < n_steps) {
+                                if (s->leak != EVSNN_NO_LEAK) {
+                                    for (j = 0; j < EVSNN_TILE; j++) { v[j] -= (uint32_t)(evsnn_signed(v[j]) >> s->leak); }
+                                }
+                                for (i = 0; i < s->n_parts; i++) {
+                                    evsnn_part_t part;
+                                    EVSNN_FETCH(&part, s->parts + i);
+                                    if (part.group == group) { evsnn_gather(v, &part, arena, tile, y, x, u); }
+                                }
+                                for (i = 0; i < s->n_channelwise; i++) {
+                                    evsnn_channelwise_t synapse;
+                                    EVSNN_FETCH(&synapse, s->channelwise + i);
+                                    evsnn_channelwise(v, &synapse, arena, first, n, y, x, u);
+                                }
+                                for (j = 0; j < EVSNN_TILE; j++) { v[j] += a[j]; }
+                            }
+                            if (u < s->delay || !s->fires) { continue; }
+                            for (j = 0; j < n; j++) {
+                                int32_t threshold = EVSNN_I32(s->v_threshold + padded + j), spike = 0;
+                                if (evsnn_signed(v[j]) >= threshold) {
+                                    spike = 1;
+                                    v[j] -= (uint32_t)threshold;
+                                } else if (s->v_negative && net[j] > 0 && evsnn_signed(v[j]) < EVSNN_I32(s->v_negative + padded + j)) {
+                                    spike = -1;
+                                    v[j] += (uint32_t)threshold;
+                                }
+                                if (spike) {
+                                    net[j] += spike;
+                                    total[j] += spike;
+                                    if (s->kept) {
+                                        const evsnn_view_t *view = spike > 0 ? &s->view : &s->view_negative;
+                                        uint8_t *p = evsnn_row(arena, view, oy) + (u - s->delay) * view->step_bytes;
+                                        evsnn_count(p + (ox + view->left) * view->words * (view->word_bits / 8u), first + j, view->word_bits, view->field_bits);
+                                    }
+                                }
+                            }
+                        }
+                        if (!s->fires) {
+                            for (j = 0; j < n; j++) { out[first + j] = v[j]; }
+                        }
+                    }
+                }
+                if (s->readout) {
+                    for (j = 0; j < n; j++) {
+                        const int8_t *w = s->readout + ((size_t)(oy * s->width + ox) * s->channels + first + j) * s->classes;
+                        for (i = 0; total[j] && i < s->classes; i++) { out[i] += (uint32_t)total[j] * (uint32_t)(int32_t)EVSNN_I8(w + i); }
+                    }
+                } else if (s->classes && s->fires) {
+                    for (j = 0; j < n; j++) { out[first + j] = (uint32_t)total[j]; }
+                }
+            }
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ fast: constants are known where these are inlined */
+
+enum { EVSNN_TALLY, EVSNN_SPIKES, EVSNN_COUNTS }; /* what becomes of a spike: counted for the readout, kept, kept as a pool's count */
+
+/* A row of a kernel over the view: its words at the step in hand, and the weights of its first channel. */
+typedef struct {
+    const uint8_t *p;
+    const uint32_t *w;
+} evsnn_run_t;
+
+typedef struct {
+    const uint8_t *p;
+    const int8_t *w;
+} evsnn_run8_t;
+
+/* The rows of a kernel that lie on the map, for outputs of row y: where each begins, and how far its weights are from the first. Gives how many. */
+EVSNN_INLINE uint32_t evsnn_rows(const uint8_t **p, uint32_t *w, uint8_t *arena, const evsnn_view_t *view, uint32_t y, int kernel, int stride, int dilation, int padding,
+                                 uint32_t row_weights) {
+    int ky;
+    uint32_t n = 0;
+    for (ky = 0; ky < kernel; ky++) {
+        int32_t at = (int32_t)y * stride + ky * dilation - padding;
+        if (at >= 0 && at < (int32_t)view->height) {
+            p[n] = evsnn_row(arena, view, (uint32_t)at);
+            w[n++] = (uint32_t)ky * row_weights;
+        }
+    }
+    return n;
+}
+
+/* Walk the fields of word I of a run that are not 0: ADD uses k (the count) and w (the channel's weights). */
+#define EVSNN_WALK(I, BASE, ADD) \
+    do { \
+        uint32_t m = evsnn_word(p, (uint32_t)(I), word_bits); \
+        if (m) { \
+            w = (BASE); \
+            do { \
+                uint32_t k; \
+                w += evsnn_next(&m, &k, field_bits) * (uint32_t)row; \
+                ADD \
+                w += row; \
+            } while (m); \
+        } \
+    } while (0)
+
+/* All words of a run: `taps` positions of `words` words, `channels` channels each. */
+#define EVSNN_RUN(WEIGHTS, ADD) \
+    do { \
+        if (taps * words <= 3) { \
+            EVSNN_WALK(0, (WEIGHTS), ADD); \
+            if (taps * words > 1) { EVSNN_WALK(1, (WEIGHTS) + (1 / words * channels + 1 % words * per_word) * row, ADD); } \
+            if (taps * words > 2) { EVSNN_WALK(2, (WEIGHTS) + (2 / words * channels + 2 % words * per_word) * row, ADD); } \
+        } else { \
+            int tap, i; \
+            for (tap = 0; tap < taps; tap++) { \
+                for (i = 0; i < words; i++) { EVSNN_WALK(tap * words + i, (WEIGHTS) + (tap * channels + i * per_word) * row, ADD); } \
+            } \
+        } \
+    } while (0)
+
+#define EVSNN_PAIR(j) \
+    if (lanes > (j)) { u##j += k * EVSNN_U32(w + (j)); }
+
+#define EVSNN_ADD_PAIRS \
+    EVSNN_PAIR(0) EVSNN_PAIR(1) EVSNN_IN_ORDER; EVSNN_PAIR(2) EVSNN_PAIR(3) if (lanes > 4) { EVSNN_IN_ORDER; } \
+    EVSNN_PAIR(4) EVSNN_PAIR(5) if (lanes > 4) { EVSNN_IN_ORDER; } EVSNN_PAIR(6) EVSNN_PAIR(7)
+
+#define EVSNN_BIAS_PAIR(j) \
+    if (lanes > (j)) { u##j += EVSNN_U32(bias + (j)); }
+
+/* Pair j, of channels j and row + j of the tile: compare, reset, and tell. */
+#define EVSNN_FIRE_PAIR(j) \
+    if (lanes > (j)) { \
+        uint32_t f = u##j & EVSNN_FIRED; \
+        if (f) { \
+            uint32_t s = f >> 15; \
+            u##j -= EVSNN_U32(threshold + (j)) & (f - s); \
+            if (emit == EVSNN_TALLY) { \
+                tally[j] += s; \
+            } else if (emit == EVSNN_SPIKES) { \
+                first |= s << ((uint32_t)row - 1u - (j) - half); \
+            } else if (out_field_bits == 4) { \
+                first += (s & 1u) << (28u - 4u * ((j) + half)); \
+                if (row == 8) { second += (s >> 16) << (28u - 4u * ((j) + half)); } else { first += (s >> 16) << (12u - 4u * ((j) + half)); } \
+            } else { \
+                if (s & 1u) { evsnn_count(out, tile * 2u * (uint32_t)row + half + (j), out_word_bits, out_field_bits); } \
+                if (s >> 16) { evsnn_count(out, (tile * 2u + 1u) * (uint32_t)row + half + (j), out_word_bits, out_field_bits); } \
+            } \
+        } \
+    }
+
+/* All steps of 2 * lanes neurons of 16 bits at one place: pairs half .. half + lanes - 1 of a tile of `row` pairs.
+ * r .. end are the runs of their kernel; u_init, bias and threshold those of the first pair. */
+EVSNN_INLINE void evsnn_pairs(evsnn_run_t *r, const evsnn_run_t *end, int word_bits, int field_bits, int taps, int words, int channels, uint32_t step_bytes, int row, int lanes,
+                              const uint32_t *u_init, const uint32_t *bias, const uint32_t *threshold, uint32_t n_steps, int emit, uint32_t *tally, uint8_t *out,
+                              uint32_t out_step_bytes, int out_word_bits, int out_field_bits, uint32_t tile, uint32_t half) {
+    const int per_word = word_bits / field_bits;
+    uint32_t t = n_steps;
+    uint32_t u0 = EVSNN_U32(u_init), u1 = EVSNN_U32(u_init + 1), u2 = EVSNN_U32(u_init + 2), u3 = EVSNN_U32(u_init + 3);
+    uint32_t u4 = lanes > 4 ? EVSNN_U32(u_init + 4) : 0u, u5 = lanes > 4 ? EVSNN_U32(u_init + 5) : 0u;
+    uint32_t u6 = lanes > 4 ? EVSNN_U32(u_init + 6) : 0u, u7 = lanes > 4 ? EVSNN_U32(u_init + 7) : 0u;
+    do {
+        evsnn_run_t *q;
+        for (q = r; q != end; q++) {
+            const uint8_t *p = q->p;
+            const uint32_t *w;
+            q->p = p + step_bytes;
+            EVSNN_RUN(q->w, EVSNN_ADD_PAIRS);
+        }
+        EVSNN_BIAS_PAIR(0) EVSNN_BIAS_PAIR(1) EVSNN_IN_ORDER; EVSNN_BIAS_PAIR(2) EVSNN_BIAS_PAIR(3)
+        if (lanes > 4) { EVSNN_IN_ORDER; }
+        EVSNN_BIAS_PAIR(4) EVSNN_BIAS_PAIR(5)
+        if (lanes > 4) { EVSNN_IN_ORDER; }
+        EVSNN_BIAS_PAIR(6) EVSNN_BIAS_PAIR(7)
+        if ((u0 | u1 | u2 | u3 | u4 | u5 | u6 | u7) & EVSNN_FIRED) {
+            uint32_t first = 0, second = 0;
+            EVSNN_FIRE_PAIR(0) EVSNN_FIRE_PAIR(1) EVSNN_FIRE_PAIR(2) EVSNN_FIRE_PAIR(3)
+            EVSNN_FIRE_PAIR(4) EVSNN_FIRE_PAIR(5) EVSNN_FIRE_PAIR(6) EVSNN_FIRE_PAIR(7)
+            if (emit == EVSNN_SPIKES) {
+                if (row == 8) {
+                    first = (first & 0xffu) << 24 | (first >> 16) << 16;
+                    evsnn_word_add(out, out_word_bits == 32 ? tile >> 1 : tile, out_word_bits, out_word_bits == 32 ? first >> (16u * (tile & 1u)) : first);
+                } else {
+                    evsnn_word_add(out, tile, out_word_bits, (first & 0xfu) << 28 | (first >> 16) << 24);
+                }
+            } else if (emit == EVSNN_COUNTS && out_field_bits == 4) {
+                if (first) { evsnn_word_add(out, row == 8 ? 2u * tile : tile, out_word_bits, first); }
+                if (row == 8 && second) { evsnn_word_add(out, 2u * tile + 1u, out_word_bits, second); }
+            }
+        }
+        if (emit != EVSNN_TALLY) { out += out_step_bytes; }
+    } while (--t);
+}
+
+/* The readout's membranes get the spikes of a window of neurons: counts in pairs j, row + j; weight is [channel][classes] of the tile. */
+EVSNN_INLINE void evsnn_readout_pairs(uint32_t *out, const uint32_t *tally, int row, uint32_t channels, const int8_t *weight, uint32_t classes) {
+    uint32_t c, i;
+    for (c = 0; c < channels; c++) {
+        uint32_t n = c < (uint32_t)row ? tally[c] & 0xffffu : tally[c - (uint32_t)row] >> 16;
+        if (n) {
+            const int8_t *w = weight + c * classes;
+            for (i = 0; i < classes; i++) { out[i] += n * (uint32_t)(int32_t)EVSNN_I8(w + i); }
+        }
+    }
+}
+
+#define EVSNN_SINGLE(j) \
+    if (lanes > (j)) { u##j += k * (uint32_t)(int32_t)EVSNN_I8(w + (j)); }
+
+#define EVSNN_ADD_SINGLES \
+    EVSNN_SINGLE(0) EVSNN_SINGLE(1) EVSNN_IN_ORDER; EVSNN_SINGLE(2) EVSNN_SINGLE(3) if (lanes > 4) { EVSNN_IN_ORDER; } \
+    EVSNN_SINGLE(4) EVSNN_SINGLE(5) if (lanes > 4) { EVSNN_IN_ORDER; } EVSNN_SINGLE(6) EVSNN_SINGLE(7)
+
+#define EVSNN_BIAS_SINGLE(j) \
+    if (lanes > (j)) { u##j += (uint32_t)EVSNN_I32(bias + (j)); }
+
+#define EVSNN_FIRE_SINGLE(j) \
+    if (lanes > (j) && (int32_t)u##j >= 0) { \
+        u##j -= (uint32_t)EVSNN_I32(threshold + (j)); \
+        if (emit == EVSNN_TALLY) { tally[j]++; } else { evsnn_count(out, tile * 8u + half + (j), out_word_bits, out_field_bits); } \
+    }
+
+/* The same for `lanes` neurons of 32 bits, of a tile of 8; here u = v - v_threshold, and weights are int8_t. */
+EVSNN_INLINE void evsnn_singles(evsnn_run8_t *r, const evsnn_run8_t *end, int word_bits, int field_bits, int taps, int words, int channels, uint32_t step_bytes, int lanes,
+                                const int32_t *u_init, const int32_t *bias, const int32_t *threshold, uint32_t n_steps, int emit, uint32_t *tally, uint8_t *out,
+                                uint32_t out_step_bytes, int out_word_bits, int out_field_bits, uint32_t tile, uint32_t half) {
+    const int per_word = word_bits / field_bits, row = 8;
+    uint32_t t = n_steps;
+    uint32_t u0 = (uint32_t)EVSNN_I32(u_init), u1 = (uint32_t)EVSNN_I32(u_init + 1), u2 = (uint32_t)EVSNN_I32(u_init + 2), u3 = (uint32_t)EVSNN_I32(u_init + 3);
+    uint32_t u4 = lanes > 4 ? (uint32_t)EVSNN_I32(u_init + 4) : 0x80000000u, u5 = lanes > 4 ? (uint32_t)EVSNN_I32(u_init + 5) : 0x80000000u;
+    uint32_t u6 = lanes > 4 ? (uint32_t)EVSNN_I32(u_init + 6) : 0x80000000u, u7 = lanes > 4 ? (uint32_t)EVSNN_I32(u_init + 7) : 0x80000000u;
+    do {
+        evsnn_run8_t *q;
+        for (q = r; q != end; q++) {
+            const uint8_t *p = q->p;
+            const int8_t *w;
+            q->p = p + step_bytes;
+            EVSNN_RUN(q->w, EVSNN_ADD_SINGLES);
+        }
+        EVSNN_BIAS_SINGLE(0) EVSNN_BIAS_SINGLE(1) EVSNN_IN_ORDER; EVSNN_BIAS_SINGLE(2) EVSNN_BIAS_SINGLE(3)
+        if (lanes > 4) { EVSNN_IN_ORDER; }
+        EVSNN_BIAS_SINGLE(4) EVSNN_BIAS_SINGLE(5)
+        if (lanes > 4) { EVSNN_IN_ORDER; }
+        EVSNN_BIAS_SINGLE(6) EVSNN_BIAS_SINGLE(7)
+        if ((int32_t)(u0 & u1 & u2 & u3 & u4 & u5 & u6 & u7) >= 0) {
+            EVSNN_FIRE_SINGLE(0) EVSNN_FIRE_SINGLE(1) EVSNN_FIRE_SINGLE(2) EVSNN_FIRE_SINGLE(3)
+            EVSNN_FIRE_SINGLE(4) EVSNN_FIRE_SINGLE(5) EVSNN_FIRE_SINGLE(6) EVSNN_FIRE_SINGLE(7)
+        }
+        if (emit != EVSNN_TALLY) { out += out_step_bytes; }
+    } while (--t);
+}
+
+EVSNN_INLINE void evsnn_readout_singles(uint32_t *out, const uint32_t *tally, uint32_t channels, const int8_t *weight, uint32_t classes) {
+    uint32_t c, i;
+    for (c = 0; c < channels; c++) {
+        if (tally[c]) {
+            const int8_t *w = weight + c * classes;
+            for (i = 0; i < classes; i++) { out[i] += tally[c] * (uint32_t)(int32_t)EVSNN_I8(w + i); }
+        }
+    }
+}
+
+/* All steps of a neuron whose current is the same at each: u = v - v_threshold. Its spikes add `one` to a word of each step. */
+EVSNN_INLINE void evsnn_fire_constant(int32_t current, int32_t u, int32_t threshold, uint32_t one, uint8_t *out, uint32_t step_bytes, int word_bits, uint32_t n_steps) {
+    uint32_t t;
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC unroll 16
+#endif
+    for (t = 0; t < n_steps; t++) {
+        u += current;
+        if (u >= 0) {
+            u -= threshold;
+            evsnn_word_add(out + t * step_bytes, 0, word_bits, one);
+        }
+    }
+}
+
+/* The currents of 8 neurons (4 where lanes is 4) at one place: a += sum x * w over a kernel; weight is [channel][ky][kx][8] of the tile.
+ * y and x are those of the kernel's first tap; taps outside the map are left out, `inside` says that there are none. */
+#define EVSNN_DEFINE_CURRENTS(NAME, INPUT) \
+    EVSNN_INLINE void NAME(int32_t *a, const INPUT *input, const int8_t *weight, int lanes, int channels, int height, int width, int kernel_height, int kernel_width, int inside, \
+                           int32_t y, int32_t x) { \
+        int32_t c, ky, kx, first_y = 0, last_y = kernel_height, first_x = 0, last_x = kernel_width; \
+        int32_t a0 = a[0], a1 = a[1], a2 = a[2], a3 = a[3], a4 = 0, a5 = 0, a6 = 0, a7 = 0; \
+        if (lanes > 4) { a4 = a[4]; a5 = a[5]; a6 = a[6]; a7 = a[7]; } \
+        if (!inside) { \
+            if (y < 0) { first_y = -y; } \
+            if (last_y > height - y) { last_y = height - y; } \
+            if (x < 0) { first_x = -x; } \
+            if (last_x > width - x) { last_x = width - x; } \
+        } \
+        for (c = 0; c < channels; c++) { \
+            for (ky = first_y; ky < last_y; ky++) { \
+                const INPUT *p = input + (c * height + y + ky) * width + x + first_x; \
+                const int8_t *w = weight + ((c * kernel_height + ky) * kernel_width + first_x) * 8; \
+                for (kx = first_x; kx < last_x; kx++) { \
+                    int32_t v = *p++; \
+                    if (v) { \
+                        a0 += v * EVSNN_I8(w); a1 += v * EVSNN_I8(w + 1); a2 += v * EVSNN_I8(w + 2); a3 += v * EVSNN_I8(w + 3); \
+                        if (lanes > 4) { a4 += v * EVSNN_I8(w + 4); a5 += v * EVSNN_I8(w + 5); a6 += v * EVSNN_I8(w + 6); a7 += v * EVSNN_I8(w + 7); } \
+                    } \
+                    w += 8; \
+                } \
+            } \
+        } \
+        a[0] = a0; a[1] = a1; a[2] = a2; a[3] = a3; \
+        if (lanes > 4) { a[4] = a4; a[5] = a5; a[6] = a6; a[7] = a7; } \
+    } \
+    /* Which columns of some rows of the input hold anything but 0: bit left + x of 32. */ \
+    EVSNN_INLINE uint32_t NAME##_seen(const INPUT *input, int channels, int height, int width, int32_t y, int rows, int left) { \
+        uint32_t seen = 0; \
+        int32_t c, at, x, last = y + rows < height ? y + rows : height; \
+        for (x = 0; x < width; x++) { \
+            uint32_t any = 0; \
+            for (c = 0; c < channels; c++) { \
+                for (at = y < 0 ? 0 : y; at < last; at++) { any |= (uint32_t)input[(c * height + at) * width + x]; } \
+            } \
+            if (any) { seen |= (uint32_t)1 << (left + x); } \
+        } \
+        return seen; \
+    }
+
+EVSNN_DEFINE_CURRENTS(evsnn_currents_u8, uint8_t)
+EVSNN_DEFINE_CURRENTS(evsnn_currents_i16, int16_t)
+
+#endif
