@@ -194,6 +194,7 @@ def _fits(p: Population, n_steps: int, grid: tuple[float, int, int], bits: int) 
     fits = (low >= -limit) & (high < limit)
     if p.v_threshold is not None:
         fits &= p.v_threshold < limit - 1  # the largest integer is the threshold of lanes without a neuron
+        fits &= low - p.v_threshold >= -limit  # firmware keeps v - V_th, and so does not compare but looks at a sign
     if p.signed:
         fits &= n_steps < limit  # a net count is as wide as a membrane
     for synapse in p.synapses:

@@ -137,7 +137,7 @@ def _buffer(key: Key) -> str:
 def _view(view: View, offsets: dict[str, int], n_steps: int) -> str:
     channels, height, width = view.shape
     del channels
-    fields = (offsets[_buffer(view.key)], view.step_bytes * n_steps, view.step_bytes, view.ring, height, width, view.left, view.words, view.word_bits, view.field_bits)
+    fields = (offsets[_buffer(view.key)], view.row_bytes(n_steps), view.step_bytes, view.ring, height, width, view.left, view.words, view.word_bits, view.field_bits)
     return "{" + ", ".join(map(str, fields)) + "}"
 
 
@@ -192,11 +192,10 @@ def _drive_stage(stage: Stage, i: int, p: Population, program: Program, view, ta
     def padded(values: np.ndarray, fill: int = 0) -> np.ndarray:
         return padded_to_tiles(np.asarray(values, np.int64), 1, TILE, fill)
 
-    (top, left, bottom, right) = drive.padding
-    del top, bottom, right
-    inside = all(_inside(drive, axis, n) for axis, n in ((0, stage.rows * stage.window[0]), (1, stage.width * stage.window[1])))
+    columns = stage.width * stage.window[1]
+    sides = drive.padding[1], max(0, (columns - 1) * drive.stride[1] - drive.padding[1] + drive.kernel[1] - drive.shape[2])
     values = _common(stage, i, program, view, tables) | {
-        "channels": drive.weight.shape[1], "height": drive.shape[1], "in_width": drive.shape[2], "kernel": drive.kernel, "stride": drive.stride, "padding": drive.padding, "inside": int(inside),
+        "channels": drive.weight.shape[1], "height": drive.shape[1], "in_width": drive.shape[2], "kernel": drive.kernel, "stride": drive.stride, "padding": drive.padding, "sides": sides,
         "tiles": -(-p.shape[0] // TILE), "last_channels": (p.shape[0] - 1) % TILE + 1, "weight": tables.array(f"s{i}_w", tiled_currents(drive), np.int8),
         "tile_weights": int(np.prod(drive.weight.shape[1:])) * TILE, "bias": tables.array(f"s{i}_bias", padded(p.bias), np.int32),
         "least": tables.array(f"s{i}_least", padded(np.clip(least, -(2**31), NEVER), NEVER), np.int32), "u_init": tables.array(f"s{i}_init", padded(-to_threshold, -1), np.int32),
@@ -215,12 +214,6 @@ def _drive_stage(stage: Stage, i: int, p: Population, program: Program, view, ta
             "pattern": tables.array(f"s{i}_blank", words, words.dtype), "ring": out.ring, "key": key,
         }  # fmt: skip
     return values
-
-
-def _inside(synapse: Synapse, axis: int, n_out: int) -> bool:
-    """Whether no tap of the kernel lies outside the map."""
-    low = -synapse.padding[axis]
-    return low >= 0 and low + (n_out - 1) * synapse.stride[axis] + synapse.kernel[axis] <= synapse.shape[1 + axis]
 
 
 def _gather_stage(stage: Stage, i: int, p: Population, program: Program, view, tables: _Tables, blanks: dict[Key, Blank]) -> dict:

@@ -97,8 +97,12 @@ class View:
     def step_bytes(self) -> int:
         return (self.left + self.shape[2] + self.right) * self.words * self.word_bits // 8
 
+    def row_bytes(self, n_steps: int) -> int:
+        """Of a row, filled up to whole words of 32 bits."""
+        return -(-self.step_bytes * n_steps // 4) * 4
+
     def n_bytes(self, n_steps: int) -> int:
-        return self.ring * self.step_bytes * n_steps
+        return self.ring * self.row_bytes(n_steps)
 
 
 @dataclass(frozen=True)

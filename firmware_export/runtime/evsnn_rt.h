@@ -18,6 +18,13 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
+#include <arm_mve.h>
+#define EVSNN_HAS_MVE 1
+#else
+#define EVSNN_HAS_MVE 0
+#endif
+
 #define EVSNN_RT_VERSION 1
 
 /* ------------------------------------------------------------------ results of calls */
@@ -82,6 +89,20 @@
 #define EVSNN_IN_ORDER ((void)0)
 #endif
 
+/* Keeps GCC from making a call of memset, which small libraries write byte by byte, of a loop. */
+#if defined(__GNUC__)
+#define EVSNN_A_LOOP __asm__ volatile("" ::: "memory")
+#else
+#define EVSNN_A_LOOP ((void)0)
+#endif
+
+/* Hides a value from the compiler: else GCC turns tables of a layer of one tile into constants, which take longer to make than to load. */
+#if defined(__GNUC__) && defined(__riscv)
+#define EVSNN_HIDE(x) __asm__("" : "+r"(x))
+#else
+#define EVSNN_HIDE(x) ((void)0)
+#endif
+
 /* Accumulators that the registers hold: pairs of 16 bits, or neurons of 32. */
 #ifndef EVSNN_LANES
 #if defined(__ARM_ARCH_6M__)
@@ -131,6 +152,20 @@ EVSNN_INLINE void evsnn_word_add(uint8_t *p, uint32_t i, int word_bits, uint32_t
 EVSNN_INLINE void evsnn_count(uint8_t *position, uint32_t channel, int word_bits, int field_bits) {
     uint32_t bit = channel * (uint32_t)field_bits, i = bit / (uint32_t)word_bits, shift = bit % (uint32_t)word_bits;
     evsnn_word_add(position, i, word_bits, (uint32_t)1 << (32u - (uint32_t)field_bits - shift));
+}
+
+/* Fill with zeros; `bytes` is a multiple of 4, and p aligned to 4. */
+EVSNN_INLINE void evsnn_clear(uint8_t *p, uint32_t bytes) {
+    uint32_t *q = (uint32_t *)(void *)p, *end = q + bytes / 4u, *fours = q + bytes / 16u * 4u;
+    while (q != fours) {
+        q[0] = 0; q[1] = 0; q[2] = 0; q[3] = 0;
+        q += 4;
+        EVSNN_A_LOOP;
+    }
+    while (q != end) {
+        *q++ = 0;
+        EVSNN_A_LOOP;
+    }
 }
 
 EVSNN_INLINE uint8_t *evsnn_row(uint8_t *arena, const evsnn_view_t *view, uint32_t y) {
@@ -311,7 +346,7 @@ typedef struct {
 static inline void evsnn_pool_row(const evsnn_pool_t *s, uint8_t *arena, uint32_t oy, uint32_t n_steps) {
     uint8_t *out = evsnn_row(arena, &s->to, oy);
     uint32_t t, ox, py, px, i;
-    memset(out, 0, s->to.row_bytes);
+    evsnn_clear(out, s->to.row_bytes);
     for (t = 0; t < n_steps; t++) {
         for (ox = 0; ox < s->to.width; ox++) {
             uint8_t *target = out + t * s->to.step_bytes + (ox + s->to.left) * s->to.words * (s->to.word_bits / 8u);
@@ -354,8 +389,8 @@ EVSNN_INLINE uint32_t evsnn_spike(uint8_t *arena, const evsnn_view_t *view, uint
 
 static inline void evsnn_maxpool_row(const evsnn_maxpool_t *s, uint8_t *arena, int32_t *counts, uint32_t oy, uint32_t n_steps) {
     uint32_t t, ox, c, py, px;
-    memset(evsnn_row(arena, &s->to, oy), 0, s->to.row_bytes);
-    if (s->is_signed) { memset(evsnn_row(arena, &s->to_negative, oy), 0, s->to_negative.row_bytes); }
+    evsnn_clear(evsnn_row(arena, &s->to, oy), s->to.row_bytes);
+    if (s->is_signed) { evsnn_clear(evsnn_row(arena, &s->to_negative, oy), s->to_negative.row_bytes); }
     for (ox = 0; ox < s->to.width; ox++) {
         for (c = 0; c < s->channels; c++) {
             int32_t before = 0;
@@ -422,8 +457,8 @@ EVSNN_INLINE int32_t evsnn_signed(uint32_t v) { return (int32_t)v; }
 static EVSNN_NOINLINE void evsnn_population_row(const evsnn_population_t *s, uint8_t *arena, const void *input, uint32_t *out, uint32_t oy, uint32_t n_steps) {
     uint32_t per_group = (uint32_t)s->channels / s->groups, tiles = (per_group + EVSNN_TILE - 1u) / EVSNN_TILE, ox, group, tile, i, j;
     if (s->kept) {
-        memset(evsnn_row(arena, &s->view, oy), 0, s->view.row_bytes);
-        if (s->v_negative) { memset(evsnn_row(arena, &s->view_negative, oy), 0, s->view_negative.row_bytes); }
+        evsnn_clear(evsnn_row(arena, &s->view, oy), s->view.row_bytes);
+        if (s->v_negative) { evsnn_clear(evsnn_row(arena, &s->view_negative, oy), s->view_negative.row_bytes); }
     }
     for (ox = 0; ox < s->width; ox++) {
         for (group = 0; group < s->groups; group++) {
@@ -534,6 +569,22 @@ EVSNN_INLINE uint32_t evsnn_rows(const uint8_t **p, uint32_t *w, uint8_t *arena,
     return n;
 }
 
+/* Pass by empty fields: with one count of zeros, or by halves of what is left. */
+#if EVSNN_HAS_CLZ
+#define EVSNN_SKIP(n) \
+    if ((n) == 16) { \
+        uint32_t zeros = (uint32_t)__builtin_clz((unsigned int)m) & ~((uint32_t)field_bits - 1u); \
+        m <<= zeros; \
+        w += zeros / (uint32_t)field_bits * (uint32_t)row; \
+    }
+#else
+#define EVSNN_SKIP(n) \
+    if (field_bits <= (n) && !(m >> (32 - (n)))) { \
+        m <<= (n); \
+        w += (n) / field_bits * row; \
+    }
+#endif
+
 /* Walk the fields of word I of a run that are not 0: ADD uses k (the count) and w (the channel's weights). */
 #define EVSNN_WALK(I, BASE, ADD) \
     do { \
@@ -542,7 +593,9 @@ EVSNN_INLINE uint32_t evsnn_rows(const uint8_t **p, uint32_t *w, uint8_t *arena,
             w = (BASE); \
             do { \
                 uint32_t k; \
-                w += evsnn_next(&m, &k, field_bits) * (uint32_t)row; \
+                EVSNN_SKIP(16); EVSNN_SKIP(8); EVSNN_SKIP(4); EVSNN_SKIP(2); EVSNN_SKIP(1); \
+                k = m >> (32 - field_bits); \
+                m <<= field_bits; \
                 ADD \
                 w += row; \
             } while (m); \
@@ -563,6 +616,68 @@ EVSNN_INLINE uint32_t evsnn_rows(const uint8_t **p, uint32_t *w, uint8_t *arena,
             } \
         } \
     } while (0)
+
+#if EVSNN_HAS_MVE
+
+#define EVSNN_ADD_VECTORS \
+    u0 = vmlaq_n_u32(u0, vldrwq_u32(w), k); \
+    if (row == 8) { u1 = vmlaq_n_u32(u1, vldrwq_u32(w + 4), k); }
+
+/* Helium: four pairs a vector. The arguments are those of the plain version below. */
+EVSNN_INLINE void evsnn_pairs(evsnn_run_t *r, const evsnn_run_t *end, int word_bits, int field_bits, int taps, int words, int channels, uint32_t step_bytes, int row, int lanes,
+                              const uint32_t *u_init, const uint32_t *bias, const uint32_t *threshold, uint32_t n_steps, int emit, uint32_t *tally, uint8_t *out,
+                              uint32_t out_step_bytes, int out_word_bits, int out_field_bits, uint32_t tile, uint32_t half) {
+    const int per_word = word_bits / field_bits;
+    const uint32x4_t fired = vdupq_n_u32(EVSNN_FIRED);
+    uint32_t t = n_steps;
+    uint32x4_t u0 = vldrwq_u32(u_init), u1 = row == 8 ? vldrwq_u32(u_init + 4) : vdupq_n_u32(0);
+    uint32x4_t n0 = emit == EVSNN_TALLY ? vldrwq_u32(tally) : vdupq_n_u32(0), n1 = emit == EVSNN_TALLY && row == 8 ? vldrwq_u32(tally + 4) : vdupq_n_u32(0);
+    do {
+        evsnn_run_t *q;
+        uint32x4_t f0, f1, s0, s1;
+        for (q = r; q != end; q++) {
+            const uint8_t *p = q->p;
+            const uint32_t *w;
+            q->p = p + step_bytes;
+            EVSNN_RUN(q->w, EVSNN_ADD_VECTORS);
+        }
+        u0 = vaddq_u32(u0, vldrwq_u32(bias));
+        f0 = vandq_u32(u0, fired);
+        s0 = vshrq_n_u32(f0, 15);
+        u0 = vsubq_u32(u0, vandq_u32(vldrwq_u32(threshold), vsubq_u32(f0, s0)));
+        if (row == 8) {
+            u1 = vaddq_u32(u1, vldrwq_u32(bias + 4));
+            f1 = vandq_u32(u1, fired);
+            s1 = vshrq_n_u32(f1, 15);
+            u1 = vsubq_u32(u1, vandq_u32(vldrwq_u32(threshold + 4), vsubq_u32(f1, s1)));
+        } else {
+            s1 = vdupq_n_u32(0);
+        }
+        if (emit == EVSNN_TALLY) {
+            n0 = vaddq_u32(n0, s0);
+            n1 = vaddq_u32(n1, s1);
+        } else {
+            if (vcmpneq_n_u32(vorrq_u32(s0, s1), 0)) {
+                uint32_t s[8], j;
+                vstrwq_u32(s, s0);
+                vstrwq_u32(s + 4, s1);
+                for (j = 0; j < (uint32_t)row; j++) {
+                    if (s[j] & 1u) { evsnn_count(out, tile * 2u * (uint32_t)row + j, out_word_bits, out_field_bits); }
+                    if (s[j] >> 16) { evsnn_count(out, (tile * 2u + 1u) * (uint32_t)row + j, out_word_bits, out_field_bits); }
+                }
+            }
+            out += out_step_bytes;
+        }
+    } while (--t);
+    if (emit == EVSNN_TALLY) {
+        vstrwq_u32(tally, n0);
+        if (row == 8) { vstrwq_u32(tally + 4, n1); }
+    }
+    (void)lanes;
+    (void)half;
+}
+
+#else
 
 #define EVSNN_PAIR(j) \
     if (lanes > (j)) { u##j += k * EVSNN_U32(w + (j)); }
@@ -637,6 +752,8 @@ EVSNN_INLINE void evsnn_pairs(evsnn_run_t *r, const evsnn_run_t *end, int word_b
         if (emit != EVSNN_TALLY) { out += out_step_bytes; }
     } while (--t);
 }
+
+#endif
 
 /* The readout's membranes get the spikes of a window of neurons: counts in pairs j, row + j; weight is [channel][classes] of the tile. */
 EVSNN_INLINE void evsnn_readout_pairs(uint32_t *out, const uint32_t *tally, int row, uint32_t channels, const int8_t *weight, uint32_t classes) {
@@ -721,31 +838,43 @@ EVSNN_INLINE void evsnn_fire_constant(int32_t current, int32_t u, int32_t thresh
     }
 }
 
+#define EVSNN_CURRENT(i) \
+    if (kernel_width > (i) && ((i) >= left || first_x <= (i)) && ((i) < kernel_width - right || (i) < last_x)) { \
+        int32_t v = p[x + (i)]; \
+        if (v) { \
+            const int8_t *w = row + 8 * (i); \
+            a0 += v * EVSNN_I8(w); a1 += v * EVSNN_I8(w + 1); a2 += v * EVSNN_I8(w + 2); a3 += v * EVSNN_I8(w + 3); \
+            if (lanes > 4) { a4 += v * EVSNN_I8(w + 4); a5 += v * EVSNN_I8(w + 5); a6 += v * EVSNN_I8(w + 6); a7 += v * EVSNN_I8(w + 7); } \
+        } \
+    }
+
 /* The currents of 8 neurons (4 where lanes is 4) at one place: a += sum x * w over a kernel; weight is [channel][ky][kx][8] of the tile.
- * y and x are those of the kernel's first tap; taps outside the map are left out, `inside` says that there are none. */
+ * y and x are those of the kernel's first tap; at most `left` and `right` taps of a row lie outside the map. */
 #define EVSNN_DEFINE_CURRENTS(NAME, INPUT) \
-    EVSNN_INLINE void NAME(int32_t *a, const INPUT *input, const int8_t *weight, int lanes, int channels, int height, int width, int kernel_height, int kernel_width, int inside, \
+    EVSNN_INLINE void NAME(int32_t *a, const INPUT *input, const int8_t *weight, int lanes, int channels, int height, int width, int kernel_height, int kernel_width, int left, int right, \
                            int32_t y, int32_t x) { \
-        int32_t c, ky, kx, first_y = 0, last_y = kernel_height, first_x = 0, last_x = kernel_width; \
+        int32_t c, ky, kx, first_y = y < 0 ? -y : 0, last_y = kernel_height < height - y ? kernel_height : height - y; \
+        int32_t first_x = left && x < 0 ? -x : 0, last_x = !right || kernel_width < width - x ? kernel_width : width - x; \
         int32_t a0 = a[0], a1 = a[1], a2 = a[2], a3 = a[3], a4 = 0, a5 = 0, a6 = 0, a7 = 0; \
         if (lanes > 4) { a4 = a[4]; a5 = a[5]; a6 = a[6]; a7 = a[7]; } \
-        if (!inside) { \
-            if (y < 0) { first_y = -y; } \
-            if (last_y > height - y) { last_y = height - y; } \
-            if (x < 0) { first_x = -x; } \
-            if (last_x > width - x) { last_x = width - x; } \
-        } \
         for (c = 0; c < channels; c++) { \
             for (ky = first_y; ky < last_y; ky++) { \
-                const INPUT *p = input + (c * height + y + ky) * width + x + first_x; \
-                const int8_t *w = weight + ((c * kernel_height + ky) * kernel_width + first_x) * 8; \
-                for (kx = first_x; kx < last_x; kx++) { \
-                    int32_t v = *p++; \
-                    if (v) { \
-                        a0 += v * EVSNN_I8(w); a1 += v * EVSNN_I8(w + 1); a2 += v * EVSNN_I8(w + 2); a3 += v * EVSNN_I8(w + 3); \
-                        if (lanes > 4) { a4 += v * EVSNN_I8(w + 4); a5 += v * EVSNN_I8(w + 5); a6 += v * EVSNN_I8(w + 6); a7 += v * EVSNN_I8(w + 7); } \
+                const INPUT *p = input + (c * height + y + ky) * width; \
+                const int8_t *row = weight + (c * kernel_height + ky) * kernel_width * 8; \
+                if (kernel_width <= 8) { \
+                    EVSNN_CURRENT(0) EVSNN_CURRENT(1) EVSNN_CURRENT(2) EVSNN_CURRENT(3) EVSNN_CURRENT(4) EVSNN_CURRENT(5) EVSNN_CURRENT(6) EVSNN_CURRENT(7) \
+                } else { \
+                    p += x + first_x; \
+                    row += first_x * 8; \
+                    for (kx = first_x; kx < last_x; kx++) { \
+                        if (*p) { \
+                            int32_t v = *p; \
+                            a0 += v * EVSNN_I8(row); a1 += v * EVSNN_I8(row + 1); a2 += v * EVSNN_I8(row + 2); a3 += v * EVSNN_I8(row + 3); \
+                            if (lanes > 4) { a4 += v * EVSNN_I8(row + 4); a5 += v * EVSNN_I8(row + 5); a6 += v * EVSNN_I8(row + 6); a7 += v * EVSNN_I8(row + 7); } \
+                        } \
+                        p++; \
+                        row += 8; \
                     } \
-                    w += 8; \
                 } \
             } \
         } \
