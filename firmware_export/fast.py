@@ -29,7 +29,7 @@ def fast_kind(stage: Stage, program: Program) -> str | None:
     if p.drives:
         (drive, *others) = p.drives
         plain = not others and not p.synapses and _plain(drive) and not drive.pooled and drive.dilation == (1, 1)
-        return "drive" if plain and above.min() >= -(2**31) else None
+        return "drive" if plain and above.min() >= -(2**31) and not program.by_step else None
     if len(p.synapses) != 1 or not _plain(p.synapses[0]) or p.synapses[0].dilation[1] != 1 or p.synapses[0].channelwise:
         return None
     area = stage.window[0] * stage.window[1]
@@ -94,7 +94,7 @@ def blank_of(stage: Stage, p: Population, program: Program) -> Blank | None:
     (drive,) = p.drives
     view = program.views.get(stage.writes[0]) if stage.writes else None
     (top, left, _, right), (height, width) = drive.padding, drive.shape[1:]
-    if view is None or samples is None or left + width + right > COLUMNS or view.left + view.shape[2] + view.right > COLUMNS:
+    if view is None or samples is None or samples.images.size == 0 or left + width + right > COLUMNS or view.left + view.shape[2] + view.right > COLUMNS:
         return None
     if not all(0 <= pad < k for pad, k in zip(drive.padding, drive.kernel * 2)):
         return None

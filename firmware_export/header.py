@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evsnn import __version__, reference
 from evsnn.circuit import INPUT, MaxPool, Population, Synapse
 from evsnn.errors import MissingExtraError
 from evsnn.network import Network
@@ -21,7 +22,10 @@ from .program import Key, Program, Stage, View, live_sources, padded_to_tiles, p
 
 __all__ = ["Export", "export_header"]
 
+RT_VERSION = 1
 TILE = 8
+STACK_BYTES_FAST = 448
+STACK_BYTES_ANY = 768
 NO_LEAK = 255
 NEVER = 2**31 - 1
 
@@ -73,9 +77,25 @@ class _Tables:
         return name
 
 
-def export_header(network: QuantizedNetwork, name: str) -> Export:
-    """The header of a network in integers."""
-    program = program_of(network)
+def export_header(network: QuantizedNetwork, name: str, *, by_step: bool = False, n_vectors: int = 0) -> Export:
+    """The header of a network in integers.
+
+    Parameters
+    ----------
+    network : QuantizedNetwork
+    name : str
+        See `firmware_export.names.check_name`.
+    by_step : bool
+        Keep membranes and compute one step a call, instead of all steps layer by layer.
+    n_vectors : int
+        How many of the network's samples to put in for a self-test.
+
+    Raises
+    ------
+    RunError
+        If the network cannot be exported so.
+    """
+    program = program_of(network, by_step)
     placed = _placed(program)
     offsets = dict(zip((b.name for b in placed.buffers), placed.offsets))
     tables = _Tables(name)
@@ -88,8 +108,12 @@ def export_header(network: QuantizedNetwork, name: str) -> Export:
         "blanks": [s["blank"] for s in stages if s["kind"] == "drive" and s["blank"]], "schedule": tables.array("schedule", np.array(program.schedule), np.uint8 if len(program.stages) < 256 else np.uint16),
         "start": tables.array("start", _start(program), np.int32),
         "amplitude": None if amplitudes is None else tables.array("amplitude", amplitudes, np.uint32),
-        "arena_words": max(1, placed.n_bytes // 4), "digest": _digest(network), "input_events": not network.circuit.analog,
-        "event_view": _view(program.views[Key(INPUT)], offsets, program.n_steps) if Key(INPUT) in program.views else None,
+        "placed": placed, "version": __version__, "rt_version": RT_VERSION, "by_step": by_step, "view_steps": program.view_steps,
+        "stack_bytes": STACK_BYTES_ANY if any(s["kind"] in ("population", "pool", "maxpool") for s in stages) else STACK_BYTES_FAST, "sops_max": _sops_max(program),
+        "out_bias": tables.array("out_bias", last.bias, np.int32) if by_step and program.counts else None,
+        "event_offset": offsets.get(_buffer(Key(INPUT)), 0), "event_bytes": program.views[Key(INPUT)].n_bytes(1) if Key(INPUT) in program.views else 0,
+        "vectors": _vectors(network, name, n_vectors), "arena_words": max(1, placed.n_bytes // 4), "digest": _digest(network), "input_events": not network.circuit.analog,
+        "event_view": _view(program.views[Key(INPUT)], offsets, program.view_steps) if Key(INPUT) in program.views else None,
         "input_type": "uint8_t" if network.input_low >= 0 else "int16_t", "input_suffix": "u8" if network.input_low >= 0 else "i16", "n_steps": network.n_steps,
         "input_length": int(np.prod(network.circuit.input_shape)), "classes": last.shape[0], "fires": last.fires,
     }  # fmt: skip
@@ -118,14 +142,57 @@ def _digest(network: QuantizedNetwork) -> str:
 
 
 def _placed(program: Program) -> Placed:
-    lives = program.view_lives()
-    buffers = [Buffer(_buffer(key), view.n_bytes(program.n_steps), lives[key]) for key, view in program.views.items()]
+    lives, end = program.view_lives(), len(program.schedule)
+    buffers = [Buffer(_buffer(key), view.n_bytes(program.view_steps), lives[key]) for key, view in program.views.items()]
     for i, stage in enumerate(program.stages):
-        if stage.kind == "maxpool":
+        population = None if stage.population == INPUT else program.network.circuit.populations[stage.population]
+        if program.by_step and stage.kind == "population":
+            buffers += [Buffer(f"{what} {stage.population}", n_bytes, (0, end)) for what, n_bytes in _state_bytes(stage, population, program).items()]
+        elif program.by_step and stage.kind == "maxpool":
+            buffers.append(Buffer(f"counts {stage.population}", 4 * population.n_inputs, (0, end)))
+        elif stage.kind == "maxpool":
             at = [j for j, s in enumerate(program.schedule) if s == i]
-            (kernel, *_) = (read.kernel for read in stage.reads)
-            buffers.append(Buffer(f"counts {i}", 4 * kernel[0] * kernel[1], (min(at), max(at))))
+            buffers.append(Buffer(f"counts {stage.population}", 4 * population.window.area, (min(at), max(at))))
     return place(buffers)
+
+
+def _state_bytes(stage: Stage, p: Population, program: Program) -> dict[str, int]:
+    """What neurons keep from step to step."""
+    kind, places = fast_kind(stage, program), p.shape[1] * p.shape[2]
+    if kind == "pairs":
+        return {"membranes": 4 * places * -(-p.shape[0] // (2 * tile_pairs(p.shape[0]))) * tile_pairs(p.shape[0])}
+    groups = 1 if kind else _groups(p)
+    n_bytes = 4 * places * groups * -(-p.shape[0] // groups // TILE) * TILE
+    return {"membranes": n_bytes} | ({"net counts": n_bytes} if p.signed else {}) | ({"currents": n_bytes} if p.drives else {})
+
+
+def _groups(p: Population) -> int:
+    """Into how many groups the outputs fall, each with inputs of its own."""
+    return int(np.lcm.reduce([s.groups for s in (*(s for s in p.synapses if not s.channelwise), *p.drives)] or [1]))
+
+
+def _sops_max(program: Program) -> int:
+    synapses = [s for p in program.network.circuit.populations if isinstance(p, Population) for s in p.synapses if not s.negative]
+    return program.n_steps * sum(s.shape[0] // s.groups * s.weight.shape[0] * int(s.reach(0).sum() * s.reach(1).sum()) for s in synapses)
+
+
+def _vectors(network: QuantizedNetwork, name: str, n: int) -> dict | None:
+    """Inputs and outputs for a self-test: the network's samples."""
+    samples = network.network.samples
+    if not n or samples is None or not network.circuit.analog:
+        return None
+    images = network.encode(samples.images[:n].reshape(-1, *network.circuit.input_shape))
+    tables = _Tables(name)
+    inputs = tables.array("test_inputs", images, np.uint8 if network.input_low >= 0 else np.int16)
+    outputs = tables.array("test_outputs", expected_outputs(network, images), np.int32)
+    return {"n": len(images), "texts": tables.texts, "inputs": inputs, "outputs": outputs}
+
+
+def expected_outputs(network: QuantizedNetwork, inputs: np.ndarray) -> np.ndarray:
+    """What Python's specification of the integers reads out: membranes, or spike counts, (n, classes)."""
+    last = reference.run(network.circuit, inputs)[-1]
+    fires = network.circuit.populations[-1].fires
+    return (last.spikes.sum(axis=1, dtype=np.int64) if fires else last.v_mem).reshape(len(inputs), -1)
 
 
 def _buffer(key: Key) -> str:
@@ -152,23 +219,24 @@ def _stage(stage: Stage, i: int, program: Program, offsets: dict[str, int], tabl
     population = None if stage.population == INPUT else program.network.circuit.populations[stage.population]
 
     def view(key: Key) -> str:
-        return _view(program.views[key], offsets, program.n_steps) if key in program.views else _NO_VIEW
+        return _view(program.views[key], offsets, program.view_steps) if key in program.views else _NO_VIEW
 
     if stage.kind == "pool":
         (read,), (key,) = stage.reads, stage.writes
         shape = program.views[read.key].shape
         item = f"{{{view(read.key)}, {view(key)}, {shape[0]}, {_pair(read.kernel)}, {_pair(read.stride)}, {_pair(read.padding)}}}"
-        return {"kind": "pool", "descriptor": tables.structs(f"s{i}", "evsnn_pool_t", [item])}
+        return {"kind": "pool", "layer": stage.population, "descriptor": tables.structs(f"s{i}", "evsnn_pool_t", [item])}
     if stage.kind == "maxpool":
         read, keys = stage.reads[0], stage.writes
         signed = len(keys) == 2
         views = [view(stage.reads[0].key), view(stage.reads[-1].key) if signed else _NO_VIEW, view(keys[0]), view(keys[1]) if signed else _NO_VIEW]
-        item = f"{{{', '.join(views)}, {population.shape[0]}, {_pair(read.kernel)}, {_pair(read.stride)}, {_pair(read.padding)}, {int(signed)}}}"
-        return {"kind": "maxpool", "descriptor": tables.structs(f"s{i}", "evsnn_maxpool_t", [item]), "counts": offsets[f"counts {i}"]}
+        item = f"{{{', '.join(views)}, {population.shape[0]}, {_pair(read.kernel)}, {_pair(read.stride)}, {_pair(read.padding)}, {int(signed)}, {int(program.by_step)}}}"
+        return {"kind": "maxpool", "layer": stage.population, "descriptor": tables.structs(f"s{i}", "evsnn_maxpool_t", [item]), "counts": offsets[f"counts {stage.population}"], "counts_bytes": 4 * population.n_inputs}
     kind = fast_kind(stage, program)
     if kind is not None:
-        return (_drive_stage if kind == "drive" else _gather_stage)(stage, i, population, program, view, tables, blanks) | {"kind": kind}
-    return _neurons(stage, i, population, program, view, tables)
+        made = (_drive_stage if kind == "drive" else _gather_stage)(stage, i, population, program, view, tables, blanks)
+        return made | {"kind": kind, "layer": stage.population, "state": offsets.get(f"membranes {stage.population}", 0)}
+    return _neurons(stage, i, population, program, view, tables, offsets)
 
 
 def _common(stage: Stage, i: int, program: Program, view, tables: _Tables) -> dict:
@@ -236,8 +304,10 @@ def _gather_stage(stage: Stage, i: int, p: Population, program: Program, view, t
         "weight": tables.array(f"s{i}_w", weight, np.uint32 if pairs else np.int8), "tile_weights": int(np.prod(weight.shape[1:])), "row_weights": int(np.prod(weight.shape[2:])),
         "emit": "EVSNN_TALLY" if stage.tally else "EVSNN_SPIKES" if program.views[stage.writes[0]].field_bits == 1 else "EVSNN_COUNTS",
     }  # fmt: skip
+    tile_state = row if pairs else TILE
+    values |= {"tile_state": tile_state, "state_words": values["tiles"] * tile_state, "state_length": p.shape[1] * p.shape[2] * values["tiles"] * tile_state, "neurons_width": p.shape[2]}
     values |= {name: tables.array(f"s{i}_{short}", constants[name], kind) for name, short in (("u_init", "init"), ("bias", "bias"), ("threshold", "th"))}
-    if pairs and stage.tally and read.key in blanks:
+    if pairs and stage.tally and read.key in blanks and not program.by_step:
         totals, rows, columns = blank_totals(stage, p, read, blanks[read.key], source, program.n_steps)
         if len(totals) < 256:
             values["blank"] = {
@@ -247,11 +317,11 @@ def _gather_stage(stage: Stage, i: int, p: Population, program: Program, view, t
     return values
 
 
-def _neurons(stage: Stage, i: int, p: Population, program: Program, view, tables: _Tables) -> dict:
+def _neurons(stage: Stage, i: int, p: Population, program: Program, view, tables: _Tables, offsets: dict[str, int]) -> dict:
     circuit = program.network.circuit
     gathers = [s for s in p.synapses if not s.channelwise]
     channelwise = [s for s in p.synapses if s.channelwise]
-    groups = int(np.lcm.reduce([s.groups for s in (*gathers, *p.drives)])) if (gathers or p.drives) else 1
+    groups = _groups(p)
     parts, wise, drives = [], [], []
     for j, synapse in enumerate(gathers):
         parts += _parts(synapse, f"s{i}_w{j}", groups, circuit.populations, view, tables)
@@ -275,10 +345,10 @@ def _neurons(stage: Stage, i: int, p: Population, program: Program, view, tables
     fields = [
         tables.structs(f"s{i}_parts", "evsnn_part_t", parts), tables.structs(f"s{i}_wise", "evsnn_channelwise_t", wise), tables.structs(f"s{i}_drives", "evsnn_drive_t", drives),
         tables.array(f"s{i}_bias", values["bias"], np.int32), tables.array(f"s{i}_init", values["init"], np.int32), threshold, negative, readout,
-        view(keys[0]) if keys else _NO_VIEW, view(keys[1]) if len(keys) == 2 else _NO_VIEW, 0, len(parts), len(wise), len(drives), p.shape[0], groups, stage.width,
-        _pair(stage.window), p.delay, classes, NO_LEAK if p.leak == 1 else leak_shift(p.leak), 8 if program.network.input_low >= 0 else 16, int(bool(keys)), int(p.fires),
+        view(keys[0]) if keys else _NO_VIEW, view(keys[1]) if len(keys) == 2 else _NO_VIEW, *(offsets.get(f"{what} {stage.population}", 0) for what in ("membranes", "net counts", "currents")), len(parts), len(wise), len(drives), p.shape[0], groups, stage.width,
+        _pair(stage.window), p.delay, classes, NO_LEAK if p.leak == 1 else leak_shift(p.leak), 8 if program.network.input_low >= 0 else 16, int(bool(keys)), int(p.fires), int(program.by_step), _pair(p.shape[1:]),
     ]  # fmt: skip
-    return {"kind": "population", "descriptor": tables.structs(f"s{i}", "evsnn_population_t", ["{" + ", ".join(map(str, fields)) + "}"])}
+    return {"kind": "population", "layer": stage.population, "descriptor": tables.structs(f"s{i}", "evsnn_population_t", ["{" + ", ".join(map(str, fields)) + "}"])}
 
 
 def _tiled(weight: np.ndarray, groups: int, split: int) -> np.ndarray:
@@ -330,9 +400,10 @@ def _drives(drive: Synapse, what: str, groups: int, tables: _Tables) -> list[str
 
 
 def _start(program: Program) -> np.ndarray:
-    """The readout's membranes before the first spike."""
+    """The readout's membranes before the first spike; where the order of its charges does not matter, with all its bias."""
     last = program.network.circuit.populations[-1]
-    return last.v_init + program.n_steps * last.bias if program.counts else np.zeros(last.shape[0])
+    steps = 0 if program.by_step else program.n_steps
+    return last.v_init + steps * last.bias if program.counts else np.zeros(last.shape[0])
 
 
 def _amplitudes(network: Network, last: Population | MaxPool) -> np.ndarray | None:

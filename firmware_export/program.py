@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from evsnn.circuit import INPUT, MaxPool, Pool, Population, Source, Synapse
+from evsnn.errors import RunError
 from evsnn.quantized import QuantizedNetwork
 
 __all__ = ["Key", "Program", "Read", "Stage", "View", "program_of"]
@@ -150,6 +151,8 @@ class Program:
         Which stage computes its next row.
     counts : bool
         Whether the readout is charged by spike counts, and is no stage.
+    by_step : bool
+        Whether all rows are computed once a step, and membranes kept, instead of all steps of a row at once.
     """
 
     network: QuantizedNetwork
@@ -157,19 +160,34 @@ class Program:
     views: dict[Key, View] = field(repr=False)
     schedule: tuple[int, ...] = field(repr=False)
     counts: bool
+    by_step: bool
 
     @property
     def n_steps(self) -> int:
         return self.network.n_steps
 
+    @property
+    def view_steps(self) -> int:
+        """Steps that a row of a view holds."""
+        return 1 if self.by_step else self.n_steps
+
     def view_lives(self) -> dict[Key, tuple[int, int]]:
         """From which to which place in the schedule each view is needed."""
         made, used = _lives(self.stages, self.views, self.schedule)
-        return {key: (min(made[key], default=0), max(used[key], default=len(self.schedule))) for key in self.views}
+        end = len(self.schedule)
+        return {key: (min(made[key]), max(used[key])) if made[key] else (0, end) for key in self.views}
 
 
-def program_of(network: QuantizedNetwork) -> Program:
-    """The stages, views and order of a network."""
+def program_of(network: QuantizedNetwork, by_step: bool = False) -> Program:
+    """The stages, views and order of a network.
+
+    Raises
+    ------
+    RunError
+        If it is to run step by step, and a layer's step needs later steps of the layer before it.
+    """
+    if by_step and network.circuit.delayed:
+        raise RunError("a network with delays cannot run step by step", hint="export it layer by layer")
     populations = network.circuit.populations
     counts = _counts(populations)
     readers = populations[:-1] if counts else populations
@@ -182,7 +200,7 @@ def program_of(network: QuantizedNetwork) -> Program:
         stages += _stages(i, population, [key for key in needed if key.population == i], populations, counts)
     schedule = _schedule(stages)
     views = _views(stages, needed, network, schedule)
-    return Program(network, tuple(stages), views, tuple(schedule), counts)
+    return Program(network, tuple(stages), views, tuple(schedule), counts, by_step)
 
 
 def _counts(populations: Sequence[Population | MaxPool]) -> bool:

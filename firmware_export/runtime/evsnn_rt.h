@@ -39,7 +39,7 @@
 
 #if defined(__GNUC__)
 #define EVSNN_INLINE static inline __attribute__((always_inline))
-#define EVSNN_NOINLINE __attribute__((noinline))
+#define EVSNN_NOINLINE __attribute__((noinline, unused))
 #else
 #define EVSNN_INLINE static inline
 #define EVSNN_NOINLINE
@@ -113,6 +113,10 @@
 #endif
 
 #define EVSNN_FIRED 0x80008000u
+
+/* Membranes are added up as unsigned integers, whose sums may wrap on their way home; they are compared as signed ones. */
+EVSNN_INLINE uint32_t evsnn_u(int32_t v) { return (uint32_t)v; }
+EVSNN_INLINE int32_t evsnn_signed(uint32_t v) { return (int32_t)v; }
 
 /* ------------------------------------------------------------------ views */
 
@@ -236,7 +240,7 @@ static inline void evsnn_gather(uint32_t v[EVSNN_TILE], const evsnn_part_t *s, u
                         const int8_t *w = weight + (size_t)(tap + channel - s->first) * EVSNN_TILE;
                         uint32_t j;
                         if (s->negative) { k = 0u - k; }
-                        for (j = 0; j < EVSNN_TILE; j++) { v[j] += k * (uint32_t)(int32_t)EVSNN_I8(w + j); }
+                        for (j = 0; j < EVSNN_TILE; j++) { v[j] += k * evsnn_u(EVSNN_I8(w + j)); }
                     }
                     channel++;
                 }
@@ -272,7 +276,7 @@ static inline void evsnn_channelwise(uint32_t v[EVSNN_TILE], const evsnn_channel
             for (j = 0; j < n; j++) {
                 uint32_t channel = first + j;
                 if ((evsnn_word(p, channel / s->view.word_bits, s->view.word_bits) << (channel % s->view.word_bits)) & 0x80000000u) {
-                    uint32_t w = (uint32_t)EVSNN_I32(s->weight + (size_t)(ky * s->kernel[1] + kx) * s->channels + channel);
+                    uint32_t w = evsnn_u(EVSNN_I32(s->weight + (size_t)(ky * s->kernel[1] + kx) * s->channels + channel));
                     v[j] += s->negative ? 0u - w : w;
                 }
             }
@@ -325,7 +329,7 @@ typedef struct {
                     uint32_t value = (uint32_t)NAME##_at(x, s, group * s->channels + c, (uint32_t)y, (uint32_t)column); \
                     const int8_t *w = weight + (((size_t)ky * s->kernel[1] + kx) * s->channels + c) * EVSNN_TILE; \
                     if (value) { \
-                        for (j = 0; j < EVSNN_TILE; j++) { a[j] += value * (uint32_t)(int32_t)EVSNN_I8(w + j); } \
+                        for (j = 0; j < EVSNN_TILE; j++) { a[j] += value * evsnn_u(EVSNN_I8(w + j)); } \
                     } \
                 } \
             } \
@@ -380,6 +384,7 @@ typedef struct {
     uint8_t stride[2];
     uint8_t padding[2];
     uint8_t is_signed;
+    uint8_t by_step;         /* 1: `counts` are of all inputs, [y][x][channel], and kept from step to step */
 } evsnn_maxpool_t;
 
 EVSNN_INLINE uint32_t evsnn_spike(uint8_t *arena, const evsnn_view_t *view, uint32_t channel, uint32_t y, uint32_t x, uint32_t t) {
@@ -387,10 +392,53 @@ EVSNN_INLINE uint32_t evsnn_spike(uint8_t *arena, const evsnn_view_t *view, uint
     return (evsnn_word(p, channel / view->word_bits, view->word_bits) << (channel % view->word_bits)) >> 31;
 }
 
+/* Step by step: the counts take in the rows that output row oy is the first to read, and the largest of a window is compared with what it was. */
+static inline void evsnn_maxpool_step(const evsnn_maxpool_t *s, uint8_t *arena, int32_t *counts, uint32_t oy) {
+    int32_t first = (int32_t)(oy * s->stride[0]) - s->padding[0], last = first + s->kernel[0], y, x;
+    uint32_t ox, c, py, px;
+    if (oy && first < last - (int32_t)s->stride[0]) { first = last - (int32_t)s->stride[0]; }
+    for (y = first < 0 ? 0 : first; y < last && y < (int32_t)s->from.height; y++) {
+        for (x = 0; x < (int32_t)s->from.width; x++) {
+            for (c = 0; c < s->channels; c++) {
+                int32_t *count = counts + ((uint32_t)(y * s->from.width + x)) * s->channels + c;
+                *count += (int32_t)evsnn_spike(arena, &s->from, c, (uint32_t)y, (uint32_t)x, 0);
+                if (s->is_signed) { *count -= (int32_t)evsnn_spike(arena, &s->from_negative, c, (uint32_t)y, (uint32_t)x, 0); }
+            }
+        }
+    }
+    for (ox = 0; ox < s->to.width; ox++) {
+        for (c = 0; c < s->channels; c++) {
+            int32_t before = INT32_MIN, after = INT32_MIN;
+            for (py = 0; py < s->kernel[0]; py++) {
+                y = (int32_t)(oy * s->stride[0] + py) - s->padding[0];
+                for (px = 0; px < s->kernel[1]; px++) {
+                    int32_t count = 0, spike = 0;
+                    x = (int32_t)(ox * s->stride[1] + px) - s->padding[1];
+                    if (y >= 0 && y < (int32_t)s->from.height && x >= 0 && x < (int32_t)s->from.width) {
+                        count = counts[((uint32_t)(y * s->from.width + x)) * s->channels + c];
+                        spike = (int32_t)evsnn_spike(arena, &s->from, c, (uint32_t)y, (uint32_t)x, 0);
+                        if (s->is_signed) { spike -= (int32_t)evsnn_spike(arena, &s->from_negative, c, (uint32_t)y, (uint32_t)x, 0); }
+                    }
+                    if (count > after) { after = count; }
+                    if (count - spike > before) { before = count - spike; }
+                }
+            }
+            if (after != before) {
+                const evsnn_view_t *view = after > before ? &s->to : &s->to_negative;
+                evsnn_count(evsnn_row(arena, view, oy) + (ox + view->left) * view->words * (view->word_bits / 8u), c, view->word_bits, view->field_bits);
+            }
+        }
+    }
+}
+
 static inline void evsnn_maxpool_row(const evsnn_maxpool_t *s, uint8_t *arena, int32_t *counts, uint32_t oy, uint32_t n_steps) {
     uint32_t t, ox, c, py, px;
     evsnn_clear(evsnn_row(arena, &s->to, oy), s->to.row_bytes);
     if (s->is_signed) { evsnn_clear(evsnn_row(arena, &s->to_negative, oy), s->to_negative.row_bytes); }
+    if (s->by_step) {
+        evsnn_maxpool_step(s, arena, counts, oy);
+        return;
+    }
     for (ox = 0; ox < s->to.width; ox++) {
         for (c = 0; c < s->channels; c++) {
             int32_t before = 0;
@@ -435,7 +483,9 @@ typedef struct {
     const int8_t *readout;      /* [y][x][channel][classes]: spikes charge the readout at once and are not kept; NULL: they are kept */
     evsnn_view_t view;          /* of the spikes, pooled over the window */
     evsnn_view_t view_negative;
-    uint32_t state;             /* step by step: where in the arena membranes, net counts and currents are kept */
+    uint32_t state;             /* step by step: where in the arena membranes lie, [y][x][padded channel] of 4 bytes, */
+    uint32_t state_net;         /* net counts, if neurons may take spikes back, */
+    uint32_t state_current;     /* and currents, if the input drives it */
     uint16_t n_parts, n_channelwise, n_drives;
     uint16_t channels, groups;
     uint16_t width;             /* windows in a row */
@@ -446,14 +496,46 @@ typedef struct {
     uint8_t input_bits;         /* 8: the input is uint8_t, 16: int16_t */
     uint8_t kept;               /* 1: spikes are kept in `view` (and `view_negative`) */
     uint8_t fires;
+    uint8_t by_step;            /* 1: a call computes one step, and membranes are kept */
+    uint16_t neurons[2];        /* rows and columns of neurons */
 } evsnn_population_t;
 
 EVSNN_DEFINE_DRIVE(evsnn_drive_u8, uint8_t)
 EVSNN_DEFINE_DRIVE(evsnn_drive_i16, int16_t)
 
-EVSNN_INLINE int32_t evsnn_signed(uint32_t v) { return (int32_t)v; }
+EVSNN_INLINE void evsnn_bias_and_input(uint32_t a[EVSNN_TILE], const evsnn_population_t *s, const void *input, uint32_t tile, uint32_t group, uint32_t y, uint32_t x) {
+    uint32_t i;
+    for (i = 0; i < EVSNN_TILE; i++) { a[i] = evsnn_u(EVSNN_I32(s->bias + tile * EVSNN_TILE + i)); }
+    for (i = 0; i < s->n_drives; i++) {
+        evsnn_drive_t drive;
+        EVSNN_FETCH(&drive, s->drives + i);
+        if (s->input_bits == 8) {
+            evsnn_drive_u8(a, &drive, (const uint8_t *)input, tile, group, y, x);
+        } else {
+            evsnn_drive_i16(a, &drive, (const int16_t *)input, tile, group, y, x);
+        }
+    }
+}
 
-/* All steps of a row of windows. `out` are the readout's membranes. */
+/* Step by step: membranes before the first step, and the currents of an input. */
+static EVSNN_NOINLINE void evsnn_population_start(const evsnn_population_t *s, uint8_t *arena, const void *input) {
+    uint32_t tiles = ((uint32_t)s->channels / s->groups + EVSNN_TILE - 1u) / EVSNN_TILE, at = 0, y, x, group, tile, j;
+    for (y = 0; y < s->neurons[0]; y++) {
+        for (x = 0; x < s->neurons[1]; x++) {
+            for (group = 0; group < s->groups; group++) {
+                for (tile = group * tiles; tile < (group + 1u) * tiles; tile++, at += EVSNN_TILE) {
+                    for (j = 0; j < EVSNN_TILE; j++) {
+                        ((uint32_t *)(void *)(arena + s->state))[at + j] = evsnn_u(EVSNN_I32(s->v_init + tile * EVSNN_TILE + j));
+                        if (s->v_negative) { ((int32_t *)(void *)(arena + s->state_net))[at + j] = 0; }
+                    }
+                    if (s->n_drives) { evsnn_bias_and_input((uint32_t *)(void *)(arena + s->state_current) + at, s, input, tile, group, y, x); }
+                }
+            }
+        }
+    }
+}
+
+/* All steps of a row of windows, or one. `out` are the readout's membranes. */
 static EVSNN_NOINLINE void evsnn_population_row(const evsnn_population_t *s, uint8_t *arena, const void *input, uint32_t *out, uint32_t oy, uint32_t n_steps) {
     uint32_t per_group = (uint32_t)s->channels / s->groups, tiles = (per_group + EVSNN_TILE - 1u) / EVSNN_TILE, ox, group, tile, i, j;
     if (s->kept) {
@@ -469,24 +551,23 @@ static EVSNN_NOINLINE void evsnn_population_row(const evsnn_population_t *s, uin
                 for (py = 0; py < s->window[0]; py++) {
                     for (px = 0; px < s->window[1]; px++) {
                         uint32_t v[EVSNN_TILE], a[EVSNN_TILE], y = oy * s->window[0] + py, x = ox * s->window[1] + px, u;
+                        uint32_t at = ((y * s->neurons[1] + x) * s->groups * tiles * EVSNN_TILE) + padded;
                         int32_t net[EVSNN_TILE] = {0};
-                        for (j = 0; j < EVSNN_TILE; j++) {
-                            v[j] = (uint32_t)EVSNN_I32(s->v_init + padded + j);
-                            a[j] = (uint32_t)EVSNN_I32(s->bias + padded + j);
+                        if (s->by_step) {
+                            memcpy(v, arena + s->state + at * 4u, sizeof v);
+                            if (s->v_negative) { memcpy(net, arena + s->state_net + at * 4u, sizeof net); }
+                        } else {
+                            for (j = 0; j < EVSNN_TILE; j++) { v[j] = evsnn_u(EVSNN_I32(s->v_init + padded + j)); }
                         }
-                        for (i = 0; i < s->n_drives; i++) {
-                            evsnn_drive_t drive;
-                            EVSNN_FETCH(&drive, s->drives + i);
-                            if (s->input_bits == 8) {
-                                evsnn_drive_u8(a, &drive, (const uint8_t *)input, group * tiles + tile, group, y, x);
-                            } else {
-                                evsnn_drive_i16(a, &drive, (const int16_t *)input, group * tiles + tile, group, y, x);
-                            }
+                        if (s->by_step && s->n_drives) {
+                            memcpy(a, arena + s->state_current + at * 4u, sizeof a);
+                        } else {
+                            evsnn_bias_and_input(a, s, input, group * tiles + tile, group, y, x);
                         }
                         for (u = 0; u < n_steps + s->delay; u++) {
                             if (u < n_steps) {
                                 if (s->leak != EVSNN_NO_LEAK) {
-                                    for (j = 0; j < EVSNN_TILE; j++) { v[j] -= (uint32_t)(evsnn_signed(v[j]) >> s->leak); }
+                                    for (j = 0; j < EVSNN_TILE; j++) { v[j] -= evsnn_u(evsnn_signed(v[j]) >> s->leak); }
                                 }
                                 for (i = 0; i < s->n_parts; i++) {
                                     evsnn_part_t part;
@@ -505,10 +586,10 @@ static EVSNN_NOINLINE void evsnn_population_row(const evsnn_population_t *s, uin
                                 int32_t threshold = EVSNN_I32(s->v_threshold + padded + j), spike = 0;
                                 if (evsnn_signed(v[j]) >= threshold) {
                                     spike = 1;
-                                    v[j] -= (uint32_t)threshold;
+                                    v[j] -= evsnn_u(threshold);
                                 } else if (s->v_negative && net[j] > 0 && evsnn_signed(v[j]) < EVSNN_I32(s->v_negative + padded + j)) {
                                     spike = -1;
-                                    v[j] += (uint32_t)threshold;
+                                    v[j] += evsnn_u(threshold);
                                 }
                                 if (spike) {
                                     net[j] += spike;
@@ -521,6 +602,10 @@ static EVSNN_NOINLINE void evsnn_population_row(const evsnn_population_t *s, uin
                                 }
                             }
                         }
+                        if (s->by_step) {
+                            memcpy(arena + s->state + at * 4u, v, sizeof v);
+                            if (s->v_negative) { memcpy(arena + s->state_net + at * 4u, net, sizeof net); }
+                        }
                         if (!s->fires) {
                             for (j = 0; j < n; j++) { out[first + j] = v[j]; }
                         }
@@ -529,10 +614,10 @@ static EVSNN_NOINLINE void evsnn_population_row(const evsnn_population_t *s, uin
                 if (s->readout) {
                     for (j = 0; j < n; j++) {
                         const int8_t *w = s->readout + ((size_t)(oy * s->width + ox) * s->channels + first + j) * s->classes;
-                        for (i = 0; total[j] && i < s->classes; i++) { out[i] += (uint32_t)total[j] * (uint32_t)(int32_t)EVSNN_I8(w + i); }
+                        for (i = 0; total[j] && i < s->classes; i++) { out[i] += evsnn_u(total[j]) * evsnn_u(EVSNN_I8(w + i)); }
                     }
                 } else if (s->classes && s->fires) {
-                    for (j = 0; j < n; j++) { out[first + j] = (uint32_t)total[j]; }
+                    for (j = 0; j < n; j++) { out[first + j] += evsnn_u(total[j]); }
                 }
             }
         }
@@ -617,6 +702,17 @@ EVSNN_INLINE uint32_t evsnn_rows(const uint8_t **p, uint32_t *w, uint8_t *arena,
         } \
     } while (0)
 
+#define EVSNN_U_INIT(j) (state ? state[j] : EVSNN_U32(u_init + (j)))
+
+/* Step by step the membranes are kept. */
+#define EVSNN_KEEP \
+    do { \
+        if (state) { \
+            state[0] = u0; state[1] = u1; state[2] = u2; state[3] = u3; \
+            if (lanes > 4) { state[4] = u4; state[5] = u5; state[6] = u6; state[7] = u7; } \
+        } \
+    } while (0)
+
 #if EVSNN_HAS_MVE
 
 #define EVSNN_ADD_VECTORS \
@@ -625,12 +721,12 @@ EVSNN_INLINE uint32_t evsnn_rows(const uint8_t **p, uint32_t *w, uint8_t *arena,
 
 /* Helium: four pairs a vector. The arguments are those of the plain version below. */
 EVSNN_INLINE void evsnn_pairs(evsnn_run_t *r, const evsnn_run_t *end, int word_bits, int field_bits, int taps, int words, int channels, uint32_t step_bytes, int row, int lanes,
-                              const uint32_t *u_init, const uint32_t *bias, const uint32_t *threshold, uint32_t n_steps, int emit, uint32_t *tally, uint8_t *out,
+                              const uint32_t *u_init, uint32_t *state, const uint32_t *bias, const uint32_t *threshold, uint32_t n_steps, int emit, uint32_t *tally, uint8_t *out,
                               uint32_t out_step_bytes, int out_word_bits, int out_field_bits, uint32_t tile, uint32_t half) {
     const int per_word = word_bits / field_bits;
     const uint32x4_t fired = vdupq_n_u32(EVSNN_FIRED);
     uint32_t t = n_steps;
-    uint32x4_t u0 = vldrwq_u32(u_init), u1 = row == 8 ? vldrwq_u32(u_init + 4) : vdupq_n_u32(0);
+    uint32x4_t u0 = vldrwq_u32(state ? state : u_init), u1 = row == 8 ? vldrwq_u32(state ? state + 4 : u_init + 4) : vdupq_n_u32(0);
     uint32x4_t n0 = emit == EVSNN_TALLY ? vldrwq_u32(tally) : vdupq_n_u32(0), n1 = emit == EVSNN_TALLY && row == 8 ? vldrwq_u32(tally + 4) : vdupq_n_u32(0);
     do {
         evsnn_run_t *q;
@@ -673,6 +769,10 @@ EVSNN_INLINE void evsnn_pairs(evsnn_run_t *r, const evsnn_run_t *end, int word_b
         vstrwq_u32(tally, n0);
         if (row == 8) { vstrwq_u32(tally + 4, n1); }
     }
+    if (state) {
+        vstrwq_u32(state, u0);
+        if (row == 8) { vstrwq_u32(state + 4, u1); }
+    }
     (void)lanes;
     (void)half;
 }
@@ -713,13 +813,12 @@ EVSNN_INLINE void evsnn_pairs(evsnn_run_t *r, const evsnn_run_t *end, int word_b
 /* All steps of 2 * lanes neurons of 16 bits at one place: pairs half .. half + lanes - 1 of a tile of `row` pairs.
  * r .. end are the runs of their kernel; u_init, bias and threshold those of the first pair. */
 EVSNN_INLINE void evsnn_pairs(evsnn_run_t *r, const evsnn_run_t *end, int word_bits, int field_bits, int taps, int words, int channels, uint32_t step_bytes, int row, int lanes,
-                              const uint32_t *u_init, const uint32_t *bias, const uint32_t *threshold, uint32_t n_steps, int emit, uint32_t *tally, uint8_t *out,
+                              const uint32_t *u_init, uint32_t *state, const uint32_t *bias, const uint32_t *threshold, uint32_t n_steps, int emit, uint32_t *tally, uint8_t *out,
                               uint32_t out_step_bytes, int out_word_bits, int out_field_bits, uint32_t tile, uint32_t half) {
     const int per_word = word_bits / field_bits;
     uint32_t t = n_steps;
-    uint32_t u0 = EVSNN_U32(u_init), u1 = EVSNN_U32(u_init + 1), u2 = EVSNN_U32(u_init + 2), u3 = EVSNN_U32(u_init + 3);
-    uint32_t u4 = lanes > 4 ? EVSNN_U32(u_init + 4) : 0u, u5 = lanes > 4 ? EVSNN_U32(u_init + 5) : 0u;
-    uint32_t u6 = lanes > 4 ? EVSNN_U32(u_init + 6) : 0u, u7 = lanes > 4 ? EVSNN_U32(u_init + 7) : 0u;
+    uint32_t u0 = EVSNN_U_INIT(0), u1 = EVSNN_U_INIT(1), u2 = EVSNN_U_INIT(2), u3 = EVSNN_U_INIT(3);
+    uint32_t u4 = lanes > 4 ? EVSNN_U_INIT(4) : 0u, u5 = lanes > 4 ? EVSNN_U_INIT(5) : 0u, u6 = lanes > 4 ? EVSNN_U_INIT(6) : 0u, u7 = lanes > 4 ? EVSNN_U_INIT(7) : 0u;
     do {
         evsnn_run_t *q;
         for (q = r; q != end; q++) {
@@ -751,6 +850,7 @@ EVSNN_INLINE void evsnn_pairs(evsnn_run_t *r, const evsnn_run_t *end, int word_b
         }
         if (emit != EVSNN_TALLY) { out += out_step_bytes; }
     } while (--t);
+    EVSNN_KEEP;
 }
 
 #endif
@@ -762,36 +862,38 @@ EVSNN_INLINE void evsnn_readout_pairs(uint32_t *out, const uint32_t *tally, int 
         uint32_t n = c < (uint32_t)row ? tally[c] & 0xffffu : tally[c - (uint32_t)row] >> 16;
         if (n) {
             const int8_t *w = weight + c * classes;
-            for (i = 0; i < classes; i++) { out[i] += n * (uint32_t)(int32_t)EVSNN_I8(w + i); }
+            for (i = 0; i < classes; i++) { out[i] += n * evsnn_u(EVSNN_I8(w + i)); }
         }
     }
 }
 
 #define EVSNN_SINGLE(j) \
-    if (lanes > (j)) { u##j += k * (uint32_t)(int32_t)EVSNN_I8(w + (j)); }
+    if (lanes > (j)) { u##j += k * evsnn_u(EVSNN_I8(w + (j))); }
 
 #define EVSNN_ADD_SINGLES \
     EVSNN_SINGLE(0) EVSNN_SINGLE(1) EVSNN_IN_ORDER; EVSNN_SINGLE(2) EVSNN_SINGLE(3) if (lanes > 4) { EVSNN_IN_ORDER; } \
     EVSNN_SINGLE(4) EVSNN_SINGLE(5) if (lanes > 4) { EVSNN_IN_ORDER; } EVSNN_SINGLE(6) EVSNN_SINGLE(7)
 
+#define EVSNN_V_INIT(j) (state ? state[j] : evsnn_u(EVSNN_I32(u_init + (j))))
+
 #define EVSNN_BIAS_SINGLE(j) \
-    if (lanes > (j)) { u##j += (uint32_t)EVSNN_I32(bias + (j)); }
+    if (lanes > (j)) { u##j += evsnn_u(EVSNN_I32(bias + (j))); }
 
 #define EVSNN_FIRE_SINGLE(j) \
     if (lanes > (j) && (int32_t)u##j >= 0) { \
-        u##j -= (uint32_t)EVSNN_I32(threshold + (j)); \
+        u##j -= evsnn_u(EVSNN_I32(threshold + (j))); \
         if (emit == EVSNN_TALLY) { tally[j]++; } else { evsnn_count(out, tile * 8u + half + (j), out_word_bits, out_field_bits); } \
     }
 
 /* The same for `lanes` neurons of 32 bits, of a tile of 8; here u = v - v_threshold, and weights are int8_t. */
 EVSNN_INLINE void evsnn_singles(evsnn_run8_t *r, const evsnn_run8_t *end, int word_bits, int field_bits, int taps, int words, int channels, uint32_t step_bytes, int lanes,
-                                const int32_t *u_init, const int32_t *bias, const int32_t *threshold, uint32_t n_steps, int emit, uint32_t *tally, uint8_t *out,
+                                const int32_t *u_init, uint32_t *state, const int32_t *bias, const int32_t *threshold, uint32_t n_steps, int emit, uint32_t *tally, uint8_t *out,
                                 uint32_t out_step_bytes, int out_word_bits, int out_field_bits, uint32_t tile, uint32_t half) {
     const int per_word = word_bits / field_bits, row = 8;
     uint32_t t = n_steps;
-    uint32_t u0 = (uint32_t)EVSNN_I32(u_init), u1 = (uint32_t)EVSNN_I32(u_init + 1), u2 = (uint32_t)EVSNN_I32(u_init + 2), u3 = (uint32_t)EVSNN_I32(u_init + 3);
-    uint32_t u4 = lanes > 4 ? (uint32_t)EVSNN_I32(u_init + 4) : 0x80000000u, u5 = lanes > 4 ? (uint32_t)EVSNN_I32(u_init + 5) : 0x80000000u;
-    uint32_t u6 = lanes > 4 ? (uint32_t)EVSNN_I32(u_init + 6) : 0x80000000u, u7 = lanes > 4 ? (uint32_t)EVSNN_I32(u_init + 7) : 0x80000000u;
+    uint32_t u0 = EVSNN_V_INIT(0), u1 = EVSNN_V_INIT(1), u2 = EVSNN_V_INIT(2), u3 = EVSNN_V_INIT(3);
+    uint32_t u4 = lanes > 4 ? EVSNN_V_INIT(4) : 0x80000000u, u5 = lanes > 4 ? EVSNN_V_INIT(5) : 0x80000000u;
+    uint32_t u6 = lanes > 4 ? EVSNN_V_INIT(6) : 0x80000000u, u7 = lanes > 4 ? EVSNN_V_INIT(7) : 0x80000000u;
     do {
         evsnn_run8_t *q;
         for (q = r; q != end; q++) {
@@ -811,6 +913,7 @@ EVSNN_INLINE void evsnn_singles(evsnn_run8_t *r, const evsnn_run8_t *end, int wo
         }
         if (emit != EVSNN_TALLY) { out += out_step_bytes; }
     } while (--t);
+    EVSNN_KEEP;
 }
 
 EVSNN_INLINE void evsnn_readout_singles(uint32_t *out, const uint32_t *tally, uint32_t channels, const int8_t *weight, uint32_t classes) {
@@ -818,7 +921,7 @@ EVSNN_INLINE void evsnn_readout_singles(uint32_t *out, const uint32_t *tally, ui
     for (c = 0; c < channels; c++) {
         if (tally[c]) {
             const int8_t *w = weight + c * classes;
-            for (i = 0; i < classes; i++) { out[i] += tally[c] * (uint32_t)(int32_t)EVSNN_I8(w + i); }
+            for (i = 0; i < classes; i++) { out[i] += tally[c] * evsnn_u(EVSNN_I8(w + i)); }
         }
     }
 }
@@ -888,7 +991,7 @@ EVSNN_INLINE void evsnn_fire_constant(int32_t current, int32_t u, int32_t thresh
         for (x = 0; x < width; x++) { \
             uint32_t any = 0; \
             for (c = 0; c < channels; c++) { \
-                for (at = y < 0 ? 0 : y; at < last; at++) { any |= (uint32_t)input[(c * height + at) * width + x]; } \
+                for (at = y < 0 ? 0 : y; at < last; at++) { any |= evsnn_u(input[(c * height + at) * width + x]); } \
             } \
             if (any) { seen |= (uint32_t)1 << (left + x); } \
         } \
