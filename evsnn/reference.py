@@ -14,7 +14,7 @@ import numpy as np
 
 from .circuit import INPUT, Circuit, MaxPool, Pool, Population, Source, Synapse
 
-__all__ = ["Trace", "run"]
+__all__ = ["Trace", "leak_shift", "pooled_input", "run", "seen"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +91,10 @@ def _charge(population: Population, v: np.ndarray, spikes: dict[int, np.ndarray]
         v[...] = _leaked(v, population.leak)
     n_events = sops = 0
     for synapse in population.synapses:
-        seen = np.concatenate([_seen(source, spikes[source.population]) for source in synapse.sources], axis=1)
+        counts = np.concatenate([seen(source, spikes[source.population]) for source in synapse.sources], axis=1)
         for target, ky, kx, channels, at in _products(synapse, population.shape):
-            _add_products(v[target], seen, channels, at, synapse.effective(target[1])[:, :, ky, kx].astype(v.dtype))
-        n = (seen != 0).sum(axis=(0, 1))
+            _add_products(v[target], counts, channels, at, synapse.effective(target[1])[:, :, ky, kx].astype(v.dtype))
+        n = (counts != 0).sum(axis=(0, 1))
         n_events += n.sum()
         sops += (n * np.outer(synapse.reach(0), synapse.reach(1))).sum() * (population.shape[0] // synapse.groups)
     return n_events, sops
@@ -138,7 +138,7 @@ def leak_shift(leak: float) -> int:
     return int(round(-np.log2(1 - leak)))
 
 
-def _seen(source: Source, spikes: np.ndarray) -> np.ndarray:
+def seen(source: Source, spikes: np.ndarray) -> np.ndarray:
     """Spikes of a source's sign, or their counts in each pooling window, as int64 (n, channels, y, x)."""
     spikes = (spikes < 0 if source.negative else spikes > 0).astype(np.int64)
     return spikes if source.pool is None else _windows(spikes, source.pool).sum(axis=(-2, -1))

@@ -42,12 +42,22 @@ class Export:
     placed : Placed
         Its arena.
     text : str
+    constant_bytes : int
+        Of its tables.
+    context_bytes : int
+        On a core whose pointers have 32 bits.
     """
 
     name: str
     program: Program
     placed: Placed
     text: str
+    constant_bytes: int
+    context_bytes: int
+
+
+_STRUCT_BYTES = {"evsnn_part_t": 52, "evsnn_channelwise_t": 40, "evsnn_drive_t": 36, "evsnn_population_t": 128, "evsnn_pool_t": 56, "evsnn_maxpool_t": 108}
+"""On a core whose pointers have 32 bits."""
 
 
 class _Tables:
@@ -72,6 +82,7 @@ class _Tables:
         if not items:
             return "NULL"
         name = f"{self.name}_{what}"
+        self.n_bytes += _STRUCT_BYTES[c_type] * len(items)
         body = ",\n    ".join(items)
         self.texts.append(f"static const {c_type} {name}[{len(items)}] EVSNN_CONST = {{\n    {body}\n}};\n")
         return name
@@ -117,7 +128,9 @@ def export_header(network: QuantizedNetwork, name: str, *, by_step: bool = False
         "input_type": "uint8_t" if network.input_low >= 0 else "int16_t", "input_suffix": "u8" if network.input_low >= 0 else "i16", "n_steps": network.n_steps,
         "input_length": int(np.prod(network.circuit.input_shape)), "classes": last.shape[0], "fires": last.fires,
     }  # fmt: skip
-    return Export(name, program, placed, _template("network.h.j2").render(values))
+    blank_bytes = sum(b["bits"] // 8 * b["ring"] for b in values["blanks"])
+    context = 4 * values["arena_words"] + 4 * values["classes"] + (4 if network.circuit.analog else 0) + blank_bytes + 2 * len(stages) + 2 + 1
+    return Export(name, program, placed, _template("network.h.j2").render(values), tables.n_bytes, -(-context // 4) * 4)
 
 
 def _template(file: str):

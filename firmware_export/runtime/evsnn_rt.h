@@ -1,4 +1,5 @@
-/* evsnn_rt.h: what every exported spiking network computes with. C99 and C++11, integers only; no heap, no recursion, no globals.
+/* evsnn_rt.h: what every exported spiking network computes with; part of evsnn (firmware_export).
+ * C99 and C++11, integers only; no heap, no recursion, no globals, nothing of the C library but memset.
  *
  * Words used below
  *   step      t = 0 .. n_steps - 1
@@ -62,7 +63,10 @@
 #define EVSNN_U16(p) ((uint16_t)pgm_read_word(p))
 #define EVSNN_I32(p) ((int32_t)pgm_read_dword(p))
 #define EVSNN_U32(p) ((uint32_t)pgm_read_dword(p))
-#define EVSNN_FETCH(to, from) memcpy_P((to), (from), sizeof *(to))
+#define EVSNN_GET(type, name, from) \
+    type name##_copy; \
+    const type *name = &name##_copy; \
+    memcpy_P(&name##_copy, (from), sizeof name##_copy)
 #else
 #ifndef EVSNN_CONST
 #define EVSNN_CONST
@@ -72,7 +76,7 @@
 #define EVSNN_U16(p) (*(p))
 #define EVSNN_I32(p) (*(p))
 #define EVSNN_U32(p) (*(p))
-#define EVSNN_FETCH(to, from) (*(to) = *(from))
+#define EVSNN_GET(type, name, from) const type *name = (from)
 #endif
 
 /* Cores that count leading zeros in an instruction. */
@@ -114,9 +118,27 @@
 
 #define EVSNN_FIRED 0x80008000u
 
+
 /* Membranes are added up as unsigned integers, whose sums may wrap on their way home; they are compared as signed ones. */
 EVSNN_INLINE uint32_t evsnn_u(int32_t v) { return (uint32_t)v; }
 EVSNN_INLINE int32_t evsnn_signed(uint32_t v) { return (int32_t)v; }
+
+EVSNN_INLINE void evsnn_copy(uint32_t *to, const uint32_t *from, uint32_t n) {
+    uint32_t i;
+    for (i = 0; i < n; i++) {
+        to[i] = from[i];
+        EVSNN_A_LOOP;
+    }
+}
+
+/* Constants of 32 bits. */
+EVSNN_INLINE void evsnn_load(uint32_t *to, const int32_t *from, uint32_t n) {
+    uint32_t i;
+    for (i = 0; i < n; i++) {
+        to[i] = evsnn_u(EVSNN_I32(from + i));
+        EVSNN_A_LOOP;
+    }
+}
 
 /* ------------------------------------------------------------------ views */
 
@@ -505,29 +527,26 @@ EVSNN_DEFINE_DRIVE(evsnn_drive_i16, int16_t)
 
 EVSNN_INLINE void evsnn_bias_and_input(uint32_t a[EVSNN_TILE], const evsnn_population_t *s, const void *input, uint32_t tile, uint32_t group, uint32_t y, uint32_t x) {
     uint32_t i;
-    for (i = 0; i < EVSNN_TILE; i++) { a[i] = evsnn_u(EVSNN_I32(s->bias + tile * EVSNN_TILE + i)); }
+    evsnn_load(a, s->bias + tile * EVSNN_TILE, EVSNN_TILE);
     for (i = 0; i < s->n_drives; i++) {
-        evsnn_drive_t drive;
-        EVSNN_FETCH(&drive, s->drives + i);
+        EVSNN_GET(evsnn_drive_t, drive, s->drives + i);
         if (s->input_bits == 8) {
-            evsnn_drive_u8(a, &drive, (const uint8_t *)input, tile, group, y, x);
+            evsnn_drive_u8(a, drive, (const uint8_t *)input, tile, group, y, x);
         } else {
-            evsnn_drive_i16(a, &drive, (const int16_t *)input, tile, group, y, x);
+            evsnn_drive_i16(a, drive, (const int16_t *)input, tile, group, y, x);
         }
     }
 }
 
 /* Step by step: membranes before the first step, and the currents of an input. */
 static EVSNN_NOINLINE void evsnn_population_start(const evsnn_population_t *s, uint8_t *arena, const void *input) {
-    uint32_t tiles = ((uint32_t)s->channels / s->groups + EVSNN_TILE - 1u) / EVSNN_TILE, at = 0, y, x, group, tile, j;
+    uint32_t tiles = ((uint32_t)s->channels / s->groups + EVSNN_TILE - 1u) / EVSNN_TILE, at = 0, y, x, group, tile;
     for (y = 0; y < s->neurons[0]; y++) {
         for (x = 0; x < s->neurons[1]; x++) {
             for (group = 0; group < s->groups; group++) {
                 for (tile = group * tiles; tile < (group + 1u) * tiles; tile++, at += EVSNN_TILE) {
-                    for (j = 0; j < EVSNN_TILE; j++) {
-                        ((uint32_t *)(void *)(arena + s->state))[at + j] = evsnn_u(EVSNN_I32(s->v_init + tile * EVSNN_TILE + j));
-                        if (s->v_negative) { ((int32_t *)(void *)(arena + s->state_net))[at + j] = 0; }
-                    }
+                    evsnn_load((uint32_t *)(void *)(arena + s->state) + at, s->v_init + tile * EVSNN_TILE, EVSNN_TILE);
+                    if (s->v_negative) { evsnn_clear(arena + s->state_net + at * 4u, EVSNN_TILE * 4u); }
                     if (s->n_drives) { evsnn_bias_and_input((uint32_t *)(void *)(arena + s->state_current) + at, s, input, tile, group, y, x); }
                 }
             }
@@ -552,15 +571,15 @@ static EVSNN_NOINLINE void evsnn_population_row(const evsnn_population_t *s, uin
                     for (px = 0; px < s->window[1]; px++) {
                         uint32_t v[EVSNN_TILE], a[EVSNN_TILE], y = oy * s->window[0] + py, x = ox * s->window[1] + px, u;
                         uint32_t at = ((y * s->neurons[1] + x) * s->groups * tiles * EVSNN_TILE) + padded;
-                        int32_t net[EVSNN_TILE] = {0};
+                        uint32_t net[EVSNN_TILE] = {0};
                         if (s->by_step) {
-                            memcpy(v, arena + s->state + at * 4u, sizeof v);
-                            if (s->v_negative) { memcpy(net, arena + s->state_net + at * 4u, sizeof net); }
+                            evsnn_copy(v, (const uint32_t *)(const void *)(arena + s->state) + at, EVSNN_TILE);
+                            if (s->v_negative) { evsnn_copy(net, (const uint32_t *)(const void *)(arena + s->state_net) + at, EVSNN_TILE); }
                         } else {
-                            for (j = 0; j < EVSNN_TILE; j++) { v[j] = evsnn_u(EVSNN_I32(s->v_init + padded + j)); }
+                            evsnn_load(v, s->v_init + padded, EVSNN_TILE);
                         }
                         if (s->by_step && s->n_drives) {
-                            memcpy(a, arena + s->state_current + at * 4u, sizeof a);
+                            evsnn_copy(a, (const uint32_t *)(const void *)(arena + s->state_current) + at, EVSNN_TILE);
                         } else {
                             evsnn_bias_and_input(a, s, input, group * tiles + tile, group, y, x);
                         }
@@ -570,14 +589,12 @@ static EVSNN_NOINLINE void evsnn_population_row(const evsnn_population_t *s, uin
                                     for (j = 0; j < EVSNN_TILE; j++) { v[j] -= evsnn_u(evsnn_signed(v[j]) >> s->leak); }
                                 }
                                 for (i = 0; i < s->n_parts; i++) {
-                                    evsnn_part_t part;
-                                    EVSNN_FETCH(&part, s->parts + i);
-                                    if (part.group == group) { evsnn_gather(v, &part, arena, tile, y, x, u); }
+                                    EVSNN_GET(evsnn_part_t, part, s->parts + i);
+                                    if (part->group == group) { evsnn_gather(v, part, arena, tile, y, x, u); }
                                 }
                                 for (i = 0; i < s->n_channelwise; i++) {
-                                    evsnn_channelwise_t synapse;
-                                    EVSNN_FETCH(&synapse, s->channelwise + i);
-                                    evsnn_channelwise(v, &synapse, arena, first, n, y, x, u);
+                                    EVSNN_GET(evsnn_channelwise_t, synapse, s->channelwise + i);
+                                    evsnn_channelwise(v, synapse, arena, first, n, y, x, u);
                                 }
                                 for (j = 0; j < EVSNN_TILE; j++) { v[j] += a[j]; }
                             }
@@ -587,12 +604,12 @@ static EVSNN_NOINLINE void evsnn_population_row(const evsnn_population_t *s, uin
                                 if (evsnn_signed(v[j]) >= threshold) {
                                     spike = 1;
                                     v[j] -= evsnn_u(threshold);
-                                } else if (s->v_negative && net[j] > 0 && evsnn_signed(v[j]) < EVSNN_I32(s->v_negative + padded + j)) {
+                                } else if (s->v_negative && evsnn_signed(net[j]) > 0 && evsnn_signed(v[j]) < EVSNN_I32(s->v_negative + padded + j)) {
                                     spike = -1;
                                     v[j] += evsnn_u(threshold);
                                 }
                                 if (spike) {
-                                    net[j] += spike;
+                                    net[j] += evsnn_u(spike);
                                     total[j] += spike;
                                     if (s->kept) {
                                         const evsnn_view_t *view = spike > 0 ? &s->view : &s->view_negative;
@@ -603,12 +620,10 @@ static EVSNN_NOINLINE void evsnn_population_row(const evsnn_population_t *s, uin
                             }
                         }
                         if (s->by_step) {
-                            memcpy(arena + s->state + at * 4u, v, sizeof v);
-                            if (s->v_negative) { memcpy(arena + s->state_net + at * 4u, net, sizeof net); }
+                            evsnn_copy((uint32_t *)(void *)(arena + s->state) + at, v, EVSNN_TILE);
+                            if (s->v_negative) { evsnn_copy((uint32_t *)(void *)(arena + s->state_net) + at, net, EVSNN_TILE); }
                         }
-                        if (!s->fires) {
-                            for (j = 0; j < n; j++) { out[first + j] = v[j]; }
-                        }
+                        if (!s->fires) { evsnn_copy(out + first, v, n); }
                     }
                 }
                 if (s->readout) {

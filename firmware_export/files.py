@@ -1,0 +1,79 @@
+"""Writing an export: all of its files, or none."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from evsnn.errors import RunError
+
+__all__ = ["MARK", "write_files"]
+
+MARK = "evsnn (firmware_export)"
+"""Stands in the first lines of every file that an export writes, so that the next may replace it."""
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Write texts into a folder, which is made if need be.
+
+    Files of an earlier export are replaced; others, and links, are not.
+
+    Parameters
+    ----------
+    folder : Path
+    files : mapping of str to str
+        Paths below the folder, with ``/``, to ASCII text.
+
+    Raises
+    ------
+    RunError
+        If something is in the way or cannot be written; then no file of the folder is changed.
+    """
+    for name in files:
+        _check(folder, folder / name)
+    written: list[tuple[str, Path]] = []
+    try:
+        for name, text in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            written.append((part, path))
+            with os.fdopen(handle, "w", encoding="ascii", newline="\n") as file:
+                file.write(text)
+            os.chmod(part, 0o666 & ~_umask())
+        for part, path in written:
+            os.replace(part, path)
+    except OSError as error:
+        raise RunError("the export cannot be written", where=str(folder), got=error.strerror, hint="nothing was changed; name a folder that can be written to") from error
+    finally:
+        for part, _ in written:
+            with contextlib.suppress(OSError):
+                os.unlink(part)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _check(folder: Path, path: Path) -> None:
+    """Refuse what must not be overwritten."""
+    for at in (path, *path.parents):
+        if at == folder.parent:
+            break
+        if at.is_symlink() and at != folder:
+            raise RunError("a link stands where a file is to be written", where=str(at), hint="remove it, or name another folder")
+        if at.exists() and (at.is_dir() if at == path else not at.is_dir()):
+            raise RunError("something else has the name of a file or folder to be written", where=str(at), hint="remove it, or name another folder")
+    if path.exists():
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                head = file.read(4096)
+        except OSError as error:
+            raise RunError("the file that is to be replaced cannot be read", where=str(path), got=error.strerror) from error
+        if MARK not in head:
+            raise RunError("a file is in the way that no export wrote", where=str(path), hint="remove it, or name another folder")

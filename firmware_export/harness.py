@@ -1,0 +1,105 @@
+"""A C program that runs an exported network on given inputs and prints what came out: one text for computers and emulators."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .ctext import array
+from .header import Export
+
+__all__ = ["harness", "outputs_in"]
+
+_MAIN = """
+static void write_number(int32_t value) {{
+    char text[13];
+    uint32_t rest = value < 0 ? 0u - (uint32_t)value : (uint32_t)value;
+    int i = 12;
+    text[i] = 0;
+    do {{
+        text[--i] = (char)('0' + rest % 10u);
+        rest /= 10u;
+    }} while (rest);
+    if (value < 0) {{ text[--i] = '-'; }}
+    machine_write(text + i);
+}}
+
+static {name}_ctx_t ctx;
+{input}
+int main(void) {{
+    uint32_t sample, i;
+    machine_write("bytes ");
+    write_number((int32_t)sizeof ctx);
+    machine_write("\\n");
+    for (sample = 0; sample < {n}u; sample++) {{
+        int status = {name}_init(&ctx);
+{fill}
+        machine_begin();
+{run}
+        machine_end();
+        machine_write("status ");
+        write_number(status);
+        machine_write(" class ");
+        write_number({name}_predict(&ctx));
+        machine_write(" outputs");
+        for (i = 0; i < {classes}u; i++) {{
+            machine_write(" ");
+            write_number({name}_output(&ctx, i));
+        }}
+        machine_write("\\n");
+    }}
+    machine_exit(0);
+    return 0;
+}}
+"""
+
+
+def harness(export: Export, inputs: np.ndarray) -> str:
+    """The program, as C99 and C++11.
+
+    Parameters
+    ----------
+    export : Export
+    inputs : (n, channels, height, width) integer, or (n, n_steps, channels, height, width) bool for events
+    """
+    name, program = export.name, export.program
+    network = program.network
+    text = f'#include "machine.h"\n#include "{name}.h"\n\n'
+    if network.circuit.analog:
+        kind = np.uint8 if network.input_low >= 0 else np.int16
+        read = f"({'uint8_t' if kind is np.uint8 else 'int16_t'})EVSNN_{'U8' if kind is np.uint8 else 'U16'}(samples + sample * {name.upper()}_INPUT_LENGTH + i)"
+        text += array("samples", inputs.astype(kind).reshape(-1))
+        declared = f"static {'uint8_t' if kind is np.uint8 else 'int16_t'} input[{name.upper()}_INPUT_LENGTH];\n"
+        fill = f"        for (i = 0; i < {name.upper()}_INPUT_LENGTH; i++) {{ input[i] = {read}; }}\n"
+        fill += f"        status |= {name}_set_input(&ctx, input, {name.upper()}_INPUT_LENGTH);"
+        run = f"        status |= {name}_run(&ctx, {name.upper()}_N_STEPS);"
+    else:
+        events = np.argwhere(inputs)  # sample, step, channel, y, x
+        first = np.searchsorted(events[:, 0] * network.n_steps + events[:, 1], np.arange(len(inputs) * network.n_steps + 1))
+        text += array("places", np.vstack([events[:, [1, 4, 3, 2]], [[0, 0, 0, 0]]]).astype(np.uint16)) + array("first", first.astype(np.uint32))
+        declared = ""
+        push = f"status |= {name}_push_event(&ctx, {'' if program.by_step else 'EVSNN_U16(places + 4 * i), '}EVSNN_U16(places + 4 * i + 1), EVSNN_U16(places + 4 * i + 2), EVSNN_U16(places + 4 * i + 3));"
+        if program.by_step:
+            fill = "        uint32_t t;"
+            run = (
+                f"        for (t = sample * {network.n_steps}u; t < (sample + 1) * {network.n_steps}u; t++) {{\n"
+                f"            for (i = EVSNN_U32(first + t); i < EVSNN_U32(first + t + 1); i++) {{ {push} }}\n            status |= {name}_step(&ctx);\n        }}"
+            )
+        else:
+            fill = f"        for (i = EVSNN_U32(first + sample * {network.n_steps}u); i < EVSNN_U32(first + (sample + 1) * {network.n_steps}u); i++) {{ {push} }}"
+            run = f"        status |= {name}_run(&ctx, {name.upper()}_N_STEPS);"
+    return text + _MAIN.format(name=name, input=declared, n=len(inputs), fill=fill, run=run, classes=network.circuit.populations[-1].shape[0])
+
+
+def outputs_in(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """What a program printed: predictions (n,) and outputs (n, classes).
+
+    Raises
+    ------
+    ValueError
+        If a call failed.
+    """
+    rows = [line.split() for line in text.splitlines() if line.startswith("status ") and " class " in line]
+    failed = [row for row in rows if row[1] != "0"]
+    if failed or not rows:
+        raise ValueError(f"the program failed: {' '.join(failed[0][:4]) if failed else text[-200:]!r}")
+    return np.array([int(row[3]) for row in rows]), np.array([[int(v) for v in row[5:]] for row in rows])

@@ -1,0 +1,58 @@
+"""Names that may stand in C and C++."""
+
+from __future__ import annotations
+
+import re
+
+from evsnn.errors import RunError
+
+__all__ = ["check_name", "name_from"]
+
+LONGEST = 32
+
+_PLAIN = re.compile(r"[a-z][a-z0-9_]*")
+_RESERVED = frozenset(
+    # C99 and C11, C++ up to 23, and what <stdint.h>, Arduino's core and its platforms define as macros or types in lower case
+    """alignas alignof and and_eq asm atomic_cancel atomic_commit atomic_noexcept auto bitand bitor bool break case catch char char8_t char16_t char32_t class
+    co_await co_return co_yield compl concept const const_cast consteval constexpr constinit continue decltype default delete do double dynamic_cast else enum
+    explicit export extern false final float for friend goto if import inline int long module mutable namespace new noexcept not not_eq nullptr operator or or_eq
+    override private protected public reflexpr register reinterpret_cast requires restrict return short signed sizeof static static_assert static_cast struct
+    switch synchronized template this thread_local throw true try typedef typeid typename typeof union unsigned using virtual void volatile wchar_t while xor
+    xor_eq abs bit boolean byte constrain degrees delay interrupts linux loop main map max memset min millis radians random round setup sq unix word
+    evsnn evsnn_rt errno near far arm avr xtensa""".split()
+)
+
+
+def check_name(name: str, where: str = "--name") -> str:
+    """A name for a network's header and symbols: a short C identifier in lower case that nobody else uses.
+
+    Raises
+    ------
+    RunError
+        If it is not one.
+    """
+    expected = f"a lower-case letter, then letters a-z, digits and _, {LONGEST} characters at most"
+    if not isinstance(name, str) or not _PLAIN.fullmatch(name) or len(name) > LONGEST:
+        raise RunError("this is no name for a header", where=where, got=ascii(name)[:60], expected=expected)
+    if name in _RESERVED or name.startswith("evsnn_") or "__" in name or name.endswith("_t"):
+        raise RunError("this name means something else in C, C++ or the runtime", where=where, got=repr(name), expected="another", hint=f"try --name {name.strip('_')[:LONGEST - 4]}_net")
+    return name
+
+
+def name_from(path: str) -> str:
+    """A name made of a file's: what C cannot have becomes _.
+
+    Raises
+    ------
+    RunError
+        If nothing usable is left.
+    """
+    stem = re.split(r"[/\\]", path)[-1].rsplit(".", 1)[0].lower()
+    plain = re.sub(r"_+", "_", re.sub(r"[^a-z0-9_]", "_", stem)).strip("_")[:LONGEST].strip("_")
+    if plain and plain[0].isdigit():
+        plain = f"net_{plain}"[:LONGEST].strip("_")
+    if plain in _RESERVED or plain.endswith("_t"):
+        plain = f"{plain[: LONGEST - 4]}_net"
+    if not plain:
+        raise RunError("no name for the header follows from the file's", where=ascii(path)[:80], hint="give one with --name")
+    return check_name(plain, ascii(path)[:80])

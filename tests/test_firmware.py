@@ -1,0 +1,276 @@
+"""The exported C computes what Python's integers compute, to the bit: on this computer, with sanitizers, and on emulated cores."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from firmware_networks import cnn, digits
+from generate import networks
+from hypothesis import HealthCheck, given, settings
+
+import evsnn
+from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, RunError
+from evsnn.network import Samples
+from evsnn.quantized import quantize
+from firmware_export.check import HOST, inputs_for, run_on
+from firmware_export.fast import fast_kind
+from firmware_export.header import expected_outputs, export_header
+from firmware_export.machines import MACHINES, RUNTIME, Machine
+
+pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
+
+SETTINGS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+SANITIZED = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover", "-ftrapv")
+GCC = Machine("host", "gcc", (), "host.c")
+
+
+def shaped(quantized, images):
+    """Images as `run_on` takes them."""
+    circuit = quantized.circuit
+    if circuit.analog:
+        return quantized.encode(images.reshape(len(images), *circuit.input_shape))
+    return images.reshape(len(images), quantized.n_steps, *circuit.input_shape)
+
+
+@given(networks(encodings=("constant", "constant", "events"), small=True))
+@settings(SETTINGS, max_examples=14)
+def test_random_networks_layer_by_layer(case):
+    network, images = case
+    quantized = quantize(network)
+    run_on(GCC, export_header(quantized, "net"), shaped(quantized, images), SANITIZED)
+
+
+@given(networks(encodings=("constant", "events"), small=True, delays=False))
+@settings(SETTINGS, max_examples=14)
+def test_random_networks_step_by_step(case):
+    network, images = case
+    quantized = quantize(network)
+    run_on(GCC, export_header(quantized, "net", by_step=True), shaped(quantized, images), SANITIZED)
+
+
+FAST = {
+    "pairs": dict(channels=(8, 16)),
+    "four pairs": dict(channels=(5, 7)),
+    "two tiles": dict(channels=(9, 20)),
+    "three layers": dict(channels=(4, 33, 18), pool=1),
+    "wide": dict(channels=(6, 11), scale=1.0, n_steps=60),
+    "a pool of 3": dict(channels=(8, 12), pool=3),
+    "a pool of 4": dict(channels=(10, 8), pool=4, size=32),
+    "initial": dict(channels=(8, 16), shift="initial"),
+}
+
+
+@pytest.mark.parametrize("by_step", [False, True])
+@pytest.mark.parametrize("case", FAST)
+def test_fast_code_equals_python(case, by_step):
+    network = cnn(**FAST[case])
+    size = network.input_shape[-1]
+    images = np.concatenate([digits(3, size), np.ones((1, 1, size, size), np.float32), np.zeros((1, 1, size, size), np.float32)])
+    quantized = quantize(network)
+    export = export_header(quantized, "net", by_step=by_step)
+    kinds = [fast_kind(stage, export.program) for stage in export.program.stages]
+    assert kinds[1:] == [("singles" if case == "wide" else "pairs")] * (len(kinds) - 1) and kinds[0] == (None if by_step else "drive")
+    run_on(GCC, export, shaped(quantized, images), SANITIZED)
+
+
+def test_the_code_for_any_layer_equals_the_fast_one(monkeypatch):
+    quantized = quantize(cnn())
+    monkeypatch.setattr("firmware_export.header.fast_kind", lambda stage, program: None)
+    export = export_header(quantized, "net")
+    assert "evsnn_pairs(" not in export.text
+    run_on(GCC, export, shaped(quantized, digits()), SANITIZED)
+
+
+def test_blank_places_are_passed_by_where_the_samples_have_them():
+    blank, full = cnn(), cnn().replace(samples=Samples(np.ones((2, 1, 12, 12), np.float32), np.arange(2)))
+    assert "blanks" in export_header(quantize(blank), "net").text
+    assert "blanks" not in export_header(quantize(full), "net").text
+
+
+def test_signed_inputs_of_16_bits():
+    rng = np.random.default_rng(1)
+    network = Network([
+        Input((3, 7, 9)), Conv2d(rng.normal(size=(12, 3, 3, 3)) / 5, rng.normal(size=12) * 0.1, stride=2, padding=(1, 0)), IF(0.7),
+        Conv2d(rng.normal(size=(6, 12, 2, 2)) / 7), IF(0.5), Flatten(), Linear(rng.normal(size=(4, 54))), Readout(),
+    ], n_steps=7, input_range=(-2.5, 2.0))  # fmt: skip
+    quantized = quantize(network)
+    images = rng.normal(size=(4, 3, 7, 9)).astype(np.float32)
+    for by_step in (False, True):
+        run_on(GCC, export_header(quantized, "net", by_step=by_step), shaped(quantized, images), SANITIZED)
+
+
+@pytest.mark.parametrize("by_step", [False, True])
+def test_the_demo_model_at_every_level_of_optimisation(by_step):
+    network = evsnn.load(Path(evsnn.__file__).parent / "models" / "mnist.h5")
+    quantized = quantize(network, 8)
+    export = export_header(quantized, "mnist", by_step=by_step)
+    inputs, own = inputs_for(quantized, 2 if by_step else 5)
+    assert own
+    for compiler in ("gcc", "clang"):
+        if shutil.which(compiler):
+            for level in ("-O0", "-O2") if by_step else ("-O0", "-O1", "-O2", "-O3", "-Os"):
+                run_on(Machine("host", compiler, (), "host.c"), export, inputs, (level,))
+
+
+def test_a_host_of_32_bits(tmp_path):
+    (tmp_path / "x.c").write_text("#include <stdint.h>\nint main(void) { return sizeof(void *) == 4 ? 0 : 1; }\n")
+    if subprocess.run(["gcc", "-m32", str(tmp_path / "x.c"), "-o", str(tmp_path / "x")], capture_output=True).returncode:
+        pytest.skip("gcc has no libraries for -m32")
+    quantized = quantize(cnn())
+    run_on(Machine("host", "gcc", ("-m32",), "host.c"), export_header(quantized, "net"), shaped(quantized, digits()), ("-O2", "-ftrapv"))
+
+
+@pytest.mark.parametrize("core", MACHINES)
+def test_emulated_cores(core):
+    machine = MACHINES[core]
+    if machine.missing():
+        pytest.skip(f"{machine.missing()} is not installed")
+    for by_step, network in ((False, cnn()), (True, cnn(channels=(4, 9), n_steps=3)), (False, events())):
+        quantized = quantize(network)
+        inputs, _ = inputs_for(quantized, 2)
+        measured = run_on(machine, export_header(quantized, "net", by_step=by_step), inputs)
+        assert core == "powerpc" or len(measured.counted) == 2
+
+
+def events() -> Network:
+    rng = np.random.default_rng(5)
+    return Network([
+        Input((2, 5, 6), "events"), Conv2d(rng.normal(size=(6, 2, 3, 3)) / 2, padding=1), IF(0.8, signed=0.2), AvgPool2d(2, 1), Conv2d(rng.normal(size=(6, 1, 2, 2)), groups=6), IF(0.6, leak=0.875),
+        Flatten(), Linear(rng.normal(size=(5, 72))), Readout(),
+    ], n_steps=5)  # fmt: skip
+
+
+def test_stated_memory_is_what_a_core_takes():
+    machine = MACHINES["cortex-m4"]
+    if machine.missing():
+        pytest.skip(f"{machine.missing()} is not installed")
+    for by_step in (False, True):
+        for network in (cnn(), events()):
+            quantized = quantize(network)
+            export = export_header(quantized, "net", by_step=by_step)
+            inputs, _ = inputs_for(quantized, 2)
+            measured = run_on(machine, export, inputs)
+            assert f"bytes {export.context_bytes}\n" in measured.text
+            stated = int(export.text.split("NET_STACK_BYTES ")[1].split()[0])
+            assert measured.stack_bytes <= stated
+
+
+def compile_only(text: str, tmp_path: Path, compiler: str, standard: str, *flags: str):
+    source = tmp_path / ("x.cc" if "++" in compiler else "x.c")
+    source.write_text(text)
+    return subprocess.run([compiler, f"-std={standard}", *flags, "-I", str(RUNTIME), "-I", str(tmp_path), "-c", str(source), "-o", str(tmp_path / "x.o")], capture_output=True, text=True)
+
+
+STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Wdouble-promotion", "-Wundef", "-Werror"]
+
+
+@pytest.mark.parametrize(("compiler", "standard"), [("gcc", "c99"), ("clang", "c99"), ("g++", "c++11"), ("g++", "c++17"), ("clang++", "c++11"), ("clang++", "c++17")])
+def test_no_warnings_and_no_strange_symbols(compiler, standard, tmp_path):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed")
+    for network in (cnn(), cnn(n_steps=60), events()):
+        for by_step in (False, True):
+            export = export_header(quantize(network), "net", by_step=by_step, n_vectors=2 if network.samples else 0)
+            (tmp_path / "net.h").write_text(export.text)
+            text = '#define NET_SELF_TEST\n#include "net.h"\nint user(net_ctx_t *c); int user(net_ctx_t *c) { return net_init(c) || net_run(c, NET_N_STEPS) || net_predict(c); }\n'
+            done = compile_only(text, tmp_path, compiler, standard, "-O2", *STRICT)
+            assert done.returncode == 0, done.stderr[:2000]
+            symbols = subprocess.run(["nm", str(tmp_path / "x.o")], capture_output=True, text=True).stdout.split("\n")
+            wanted = {line.split()[-1] for line in symbols if " U " in line}
+            assert wanted <= {"memset"}
+            assert all("user" in line for line in symbols if " T " in line)
+
+
+def test_a_self_test_finds_a_changed_weight(tmp_path):
+    export = export_header(quantize(cnn()), "net", n_vectors=3)
+    main = '#define NET_SELF_TEST\n#include "net.h"\nstatic net_ctx_t c;\nint main(void) { return net_self_test(&c); }\n'
+
+    def status(text: str) -> int:
+        (tmp_path / "net.h").write_text(text)
+        (tmp_path / "m.c").write_text(main)
+        subprocess.run(["gcc", "-I", str(RUNTIME), "-I", str(tmp_path), str(tmp_path / "m.c"), "-o", str(tmp_path / "m")], check=True, capture_output=True)
+        return subprocess.run([str(tmp_path / "m")]).returncode
+
+    assert status(export.text) == 0
+    head, _, rest = export.text.partition("net_test_outputs[")
+    numbers = rest.partition("{")[2].split(",", 1)
+    assert status(f"{head}net_test_outputs[{rest.partition('{')[0]}{{ {int(numbers[0]) + 1},{numbers[1]}") == 1
+
+
+def program(declarations: str, calls: tuple[str, ...]) -> str:
+    """C that prints the result of one call after the other."""
+    lines = "\n".join(f'    printf("%d ", {call});' for call in calls)
+    return f'#include <stdio.h>\n#include "net.h"\nstatic net_ctx_t c;\n{declarations}\nint main(void) {{\n{lines}\n    return 0;\n}}\n'
+
+
+def test_calls_that_are_wrong_return_codes(tmp_path):
+    calls = (
+        "net_init(NULL)", "net_set_input(NULL, x, NET_INPUT_LENGTH)", "net_run(NULL, NET_N_STEPS)", "net_predict(NULL)", "net_set_input(&c, x, NET_INPUT_LENGTH)", "net_run(&c, NET_N_STEPS)",
+        "net_init(&c)", "net_predict(&c)", "net_run(&c, NET_N_STEPS)", "net_set_input(&c, NULL, NET_INPUT_LENGTH)", "net_set_input(&c, x, NET_INPUT_LENGTH - 1)",
+        "net_set_input(&c, x, NET_INPUT_LENGTH)", "net_run(&c, NET_N_STEPS + 1)", "net_run(&c, NET_N_STEPS)", "net_run(&c, 1)", "net_predict(&c) >= 0",
+    )  # fmt: skip
+    main = program("static uint8_t x[NET_INPUT_LENGTH];", calls)
+    outputs = {}
+    for by_step in (False, True):
+        (tmp_path / "net.h").write_text(export_header(quantize(cnn()), "net", by_step=by_step).text)
+        (tmp_path / "m.c").write_text(main)
+        subprocess.run(["gcc", *SANITIZED, "-I", str(RUNTIME), "-I", str(tmp_path), str(tmp_path / "m.c"), "-o", str(tmp_path / "m")], check=True, capture_output=True)
+        outputs[by_step] = subprocess.run([str(tmp_path / "m")], capture_output=True, text=True).stdout.split()
+    null, length, out_of_range, state = "-1", "-2", "-3", "-4"
+    for found in outputs.values():
+        assert found == [null] * 4 + [state] * 2 + ["0", state, state, null, length, "0", out_of_range, "0", state, "1"]
+
+
+def test_events_outside_are_refused_and_do_nothing(tmp_path):
+    calls = (
+        "net_push_event(NULL, 0, 0, 0)", "net_push_event(&c, 0, 0, 0)", "net_init(&c)", "net_push_event(&c, 6, 0, 0)", "net_push_event(&c, 0, 5, 0)", "net_push_event(&c, 0, 0, 2)",
+        "net_push_event(&c, 5, 4, 1)", "net_push_event(&c, 5, 4, 1)", "net_run(&c, NET_N_STEPS)", "net_step(&c)",
+    )  # fmt: skip
+    main = program("", calls)
+    (tmp_path / "net.h").write_text(export_header(quantize(events()), "net", by_step=True).text)
+    (tmp_path / "m.c").write_text(main)
+    subprocess.run(["gcc", *SANITIZED, "-I", str(RUNTIME), "-I", str(tmp_path), str(tmp_path / "m.c"), "-o", str(tmp_path / "m")], check=True, capture_output=True)
+    assert subprocess.run([str(tmp_path / "m")], capture_output=True, text=True).stdout.split() == ["-1", "-4", "0", "-3", "-3", "-3", "0", "0", "0", "-4"]
+
+
+def test_early_exit_stops_at_the_margin(tmp_path):
+    quantized = quantize(cnn(n_steps=12))
+    inputs, _ = inputs_for(quantized, 1)
+    trace = [expected_outputs(quantize(cnn(n_steps=12)), inputs)]
+    margins = np.sort(trace[0][0])[::-1]
+    assert margins[0] > margins[1], "the last step has a winner"
+    main = f"""#include <stdio.h>
+#include "net.h"
+static net_ctx_t c; static const uint8_t x[NET_INPUT_LENGTH] = {{{",".join(map(str, inputs.ravel()))}}};
+int main(void) {{
+    int all, some;
+    net_init(&c);
+    net_set_input(&c, x, NET_INPUT_LENGTH);
+    all = net_run_until(&c, 0xffffffffu);
+    printf("%d %u ", all, (unsigned)net_margin(&c));
+    net_set_input(&c, x, NET_INPUT_LENGTH);
+    some = net_run_until(&c, 1);
+    printf("%d %d\\n", some, net_margin(&c) >= 1 || some == all);
+    return 0;
+}}
+"""
+    (tmp_path / "net.h").write_text(export_header(quantized, "net", by_step=True).text)
+    (tmp_path / "m.c").write_text(main)
+    subprocess.run(["gcc", "-I", str(RUNTIME), "-I", str(tmp_path), str(tmp_path / "m.c"), "-o", str(tmp_path / "m")], check=True, capture_output=True)
+    steps, margin, some, right = map(int, subprocess.run([str(tmp_path / "m")], capture_output=True, text=True).stdout.split())
+    assert (steps, margin, right) == (12, margins[0] - margins[1], 1) and some <= 12
+
+
+def test_delays_cannot_run_step_by_step():
+    network = Network([Input((4,)), Linear(np.ones((3, 4))), IF(1.0, delay=2), Linear(np.ones((2, 3))), Readout()], n_steps=4, input_range=(0, 1))
+    with pytest.raises(RunError, match="layer by layer"):
+        export_header(quantize(network), "net", by_step=True)
+    run_on(GCC, export_header(quantize(network), "net"), np.full((1, 4, 1, 1), 200), SANITIZED)
+
+
+def test_this_computer_has_a_compiler():
+    assert HOST().missing() is None
