@@ -12,7 +12,7 @@ from pathlib import Path
 from evsnn import __version__, console
 
 from .bundles import BUNDLES, bundle
-from .export import Settings, export_network, export_files
+from .export import Settings, export_files, export_network
 from .machines import MACHINES
 
 __all__ = ["main"]
@@ -123,10 +123,13 @@ def _tell(options: argparse.Namespace, export, files: list[str], found: dict, wo
         console.show(json.dumps(facts, allow_nan=False))
         return
     lines = [
-        ("network", f"{options.weights} as {export.name}.h"), ("order", f"{facts['order']} by {facts['order']}, T = {program.n_steps}"), ("files", f"{options.output}: {', '.join(files)}"),
-        ("RAM", f"{export.placed.n_bytes:,} bytes of arena, {export.context_bytes:,} of context on a 32-bit core"), ("flash", f"{export.constant_bytes:,} bytes of constants; the code comes on top"),
+        ("network", f"{options.weights} as {export.name}.h"),
+        ("order", f"{facts['order']} by {facts['order']}, T = {program.n_steps}"),
+        ("files", f"{options.output}: {', '.join(files)}"),
+        ("RAM", f"{export.placed.n_bytes:,} bytes of arena, {export.context_bytes:,} of context on a 32-bit core"),
+        ("flash", f"{export.constant_bytes:,} bytes of constants; the code comes on top"),
         ("as an ANN", f"{facts['dense_macs']:,} multiply-adds"),
-    ]  # fmt: skip
+    ]
     if work:
         lines.append(("a sample", f"{work[0]:,.0f} SOPs; {work[1]:,.0f} weight additions if each spike of a pooled position counts"))
     tables = [Table.of_facts(lines), memory_table(export)]
@@ -137,5 +140,3 @@ def _tell(options: argparse.Namespace, export, files: list[str], found: dict, wo
 
 if __name__ == "__main__":
     sys.exit(main())
-
-

@@ -19,7 +19,7 @@ __all__ = ["HOST", "inputs_for", "run_on"]
 N_SAMPLES = 10
 
 
-def HOST() -> Machine:  # noqa: N802 - stands beside the names of machines
+def HOST() -> Machine:
     """This computer."""
     return Machine("host", host_compiler(), (), "host.c")
 
@@ -56,5 +56,7 @@ def run_on(machine: Machine, export: Export, inputs: np.ndarray, flags: tuple[st
     wrong = np.flatnonzero((outputs != expected).any(axis=1)) if outputs.shape == expected.shape else np.arange(1)
     if wrong.size:
         i = int(wrong[0])
-        raise RunError("C and Python differ, which must never be", where=f"{machine.name}, sample {i}", got=outputs[i].tolist(), expected=expected[i].tolist(), hint="please report it")
+        raise RunError(
+            "C and Python differ, which must never be", where=f"{machine.name}, sample {i}", got=outputs[i].tolist(), expected=expected[i].tolist(), hint="please report it"
+        )
     return measured

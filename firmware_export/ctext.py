@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-__all__ = ["array", "c_type"]
+__all__ = ["array", "c_type", "initialiser"]
 
 _TYPES = {np.dtype(t): f"{t}_t" for t in ("int8", "uint8", "int16", "uint16", "int32", "uint32")}
 _COLUMNS = 150
@@ -28,3 +30,12 @@ def array(name: str, values: np.ndarray) -> str:
     lines.append(line.rstrip(","))
     body = "\n".join(lines)
     return f"static const {c_type(values.dtype)} {name}[{values.size}] EVSNN_CONST = {{\n{body}\n}};\n"
+
+
+def initialiser(value: object) -> str:
+    """A structure (mapping, in C's order), an array (sequence) or a scalar as it stands in a definition."""
+    if isinstance(value, Mapping):
+        return initialiser(tuple(value.values()))
+    if isinstance(value, (tuple, list)):
+        return "{" + ", ".join(initialiser(v) for v in value) + "}"
+    return value if isinstance(value, str) else str(int(value))

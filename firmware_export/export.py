@@ -85,5 +85,3 @@ def export_files(export: Export, settings: Settings) -> dict[str, str]:
     if not settings.single_file:
         return {f"{export.name}.h": export.text, "evsnn_rt.h": runtime}
     return {f"{export.name}.h": export.text.replace('#include "evsnn_rt.h"\n', runtime, 1)}
-
-

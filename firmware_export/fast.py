@@ -28,9 +28,9 @@ def fast_kind(stage: Stage, program: Program) -> str | None:
     above = low - p.v_threshold  # the runtime compares v - v_threshold with 0
     if p.drives:
         (drive, *others) = p.drives
-        plain = not others and not p.synapses and _plain(drive) and not drive.pooled and drive.dilation == (1, 1)
+        plain = not others and not p.synapses and _is_plain(drive) and not drive.pooled and drive.dilation == (1, 1)
         return "drive" if plain and above.min() >= -(2**31) and not program.by_step else None
-    if len(p.synapses) != 1 or not _plain(p.synapses[0]) or p.synapses[0].dilation[1] != 1 or p.synapses[0].channelwise:
+    if len(p.synapses) != 1 or not _is_plain(p.synapses[0]) or p.synapses[0].dilation[1] != 1 or p.synapses[0].channelwise:
         return None
     area = stage.window[0] * stage.window[1]
     if program.network.widths[stage.population] == "int16" and above.min() >= -(2**15) and program.n_steps * area < 2**16:
@@ -38,7 +38,7 @@ def fast_kind(stage: Stage, program: Program) -> str | None:
     return "singles" if above.min() >= -(2**31) else None
 
 
-def _plain(synapse: Synapse) -> bool:
+def _is_plain(synapse: Synapse) -> bool:
     return synapse.groups == 1 and len(synapse.sources) == 1 and not synapse.negative
 
 
@@ -93,7 +93,7 @@ def blank_of(stage: Stage, p: Population, program: Program) -> Blank | None:
     samples = network.network.samples
     (drive,) = p.drives
     view = program.views.get(stage.writes[0]) if stage.writes else None
-    (top, left, _, right), (height, width) = drive.padding, drive.shape[1:]
+    (_, left, _, right), width = drive.padding, drive.shape[2]
     if view is None or samples is None or samples.images.size == 0 or left + width + right > COLUMNS or view.left + view.shape[2] + view.right > COLUMNS:
         return None
     if not all(0 <= pad < k for pad, k in zip(drive.padding, drive.kernel * 2)):
@@ -158,5 +158,3 @@ def blank_totals(stage: Stage, p: Population, read: Read, source: Blank, view: V
                 v, total = v - p.v_threshold * fired, total + fired
             totals.append(total)
     return np.array(totals), (rows * len(column_kinds)).astype(np.uint8), columns.astype(np.uint8)
-
-

@@ -77,7 +77,8 @@ def harness(export: Export, inputs: np.ndarray) -> str:
         first = np.searchsorted(events[:, 0] * network.n_steps + events[:, 1], np.arange(len(inputs) * network.n_steps + 1))
         text += array("places", np.vstack([events[:, [1, 4, 3, 2]], [[0, 0, 0, 0]]]).astype(np.uint16)) + array("first", first.astype(np.uint32))
         declared = ""
-        push = f"status |= {name}_push_event(&ctx, {'' if program.by_step else 'EVSNN_U16(places + 4 * i), '}EVSNN_U16(places + 4 * i + 1), EVSNN_U16(places + 4 * i + 2), EVSNN_U16(places + 4 * i + 3));"
+        place = ", ".join(f"EVSNN_U16(places + 4 * i + {field})" for field in range(program.by_step, 4))
+        push = f"status |= {name}_push_event(&ctx, {place});"
         if program.by_step:
             fill = "        uint32_t t;"
             run = (

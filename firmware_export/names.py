@@ -11,16 +11,17 @@ __all__ = ["check_name", "name_from"]
 LONGEST = 32
 
 _PLAIN = re.compile(r"[a-z][a-z0-9_]*")
-_RESERVED = frozenset(
-    # C99 and C11, C++ up to 23, and what <stdint.h>, Arduino's core and its platforms define as macros or types in lower case
-    """alignas alignof and and_eq asm atomic_cancel atomic_commit atomic_noexcept auto bitand bitor bool break case catch char char8_t char16_t char32_t class
-    co_await co_return co_yield compl concept const const_cast consteval constexpr constinit continue decltype default delete do double dynamic_cast else enum
-    explicit export extern false final float for friend goto if import inline int long module mutable namespace new noexcept not not_eq nullptr operator or or_eq
-    override private protected public reflexpr register reinterpret_cast requires restrict return short signed sizeof static static_assert static_cast struct
-    switch synchronized template this thread_local throw true try typedef typeid typename typeof union unsigned using virtual void volatile wchar_t while xor
-    xor_eq abs bit boolean byte constrain degrees delay interrupts linux loop main map max memset min millis radians random round setup sq unix word
-    evsnn evsnn_rt errno near far arm avr xtensa""".split()
+_WORDS = (
+    "alignas alignof and and_eq asm atomic_cancel atomic_commit atomic_noexcept auto bitand bitor bool break case catch char char8_t char16_t char32_t "
+    "class co_await co_return co_yield compl concept const const_cast consteval constexpr constinit continue decltype default delete do double dynamic_cast "
+    "else enum explicit export extern false final float for friend goto if import inline int long module mutable namespace new noexcept not not_eq nullptr "
+    "operator or or_eq override private protected public reflexpr register reinterpret_cast requires restrict return short signed sizeof static "
+    "static_assert static_cast struct switch synchronized template this thread_local throw true try typedef typeid typename typeof union unsigned using "
+    "virtual void volatile wchar_t while xor xor_eq abs bit boolean byte constrain degrees delay interrupts linux loop main map max memset min millis "
+    "radians random round setup sq unix word evsnn errno near far arm avr xtensa "
 )
+_RESERVED = frozenset(_WORDS.split())
+"""Words of C up to 11 and C++ up to 23, and what <stdint.h>, Arduino's core and compilers for its boards define in lower case."""
 
 
 def check_name(name: str, where: str = "--name") -> str:
@@ -35,7 +36,9 @@ def check_name(name: str, where: str = "--name") -> str:
     if not isinstance(name, str) or not _PLAIN.fullmatch(name) or len(name) > LONGEST:
         raise RunError("this is no name for a header", where=where, got=ascii(name)[:60], expected=expected)
     if name in _RESERVED or name.startswith("evsnn_") or "__" in name or name.endswith("_t"):
-        raise RunError("this name means something else in C, C++ or the runtime", where=where, got=repr(name), expected="another", hint=f"try --name {name.strip('_')[:LONGEST - 4]}_net")
+        raise RunError(
+            "this name means something else in C, C++ or the runtime", where=where, got=repr(name), expected="another", hint=f"try --name {name.strip('_')[: LONGEST - 4]}_net"
+        )
     return name
 
 

@@ -16,9 +16,11 @@ from evsnn.circuit import INPUT, MaxPool, Pool, Population, Source, Synapse
 from evsnn.errors import RunError
 from evsnn.quantized import QuantizedNetwork
 
-__all__ = ["Key", "Program", "Read", "Stage", "View", "program_of"]
+__all__ = ["TILE", "Key", "Program", "Read", "Stage", "View", "groups_of", "key_of", "live_sources", "padded_to_tiles", "program_of"]
 
 FIELD_BITS = (1, 4, 8, 16)
+TILE = 8
+"""Neurons of 32 bits that the runtime computes together."""
 
 
 @dataclass(frozen=True)
@@ -355,3 +357,8 @@ def padded_to_tiles(values: np.ndarray, groups: int, tile: int, fill: int = 0) -
     padded = np.full((groups, tiles * tile), fill, np.int64)
     padded[:, :per_group] = values.reshape(groups, per_group)
     return padded.ravel()
+
+
+def groups_of(p: Population) -> int:
+    """Into how many groups a population's outputs fall, each with inputs of its own."""
+    return int(np.lcm.reduce([s.groups for s in (*(s for s in p.synapses if not s.channelwise), *p.drives)] or [1]))

@@ -81,7 +81,8 @@ def on_cores(export: Export, inputs: np.ndarray, cores: Sequence[str], progress:
 def runs_table(rows: Sequence[dict], additions: float) -> Table:
     """The same for people."""
     columns = (
-        Column("core"), Column("instructions/sample", ".0f"), Column("per weight addition", ".3f"), Column("flash bytes", "d"), Column("context bytes", "d"), Column("stack bytes", "d"), Column("")
+        Column("core"), Column("instructions/sample", ".0f"), Column("per weight addition", ".3f"), Column("flash bytes", "d"), Column("context bytes", "d"),
+        Column("stack bytes", "d"), Column(""),
     )  # fmt: skip
     cells = []
     for row in rows:
@@ -89,5 +90,15 @@ def runs_table(rows: Sequence[dict], additions: float) -> Table:
             cells.append((row["core"], None, None, None, None, None, f"{row['missing']} is not installed"))
         else:
             per = row["per_sample"]
-            cells.append((row["core"], per, per / additions if per and additions else None, row["flash_bytes"], row["context_bytes"], row["stack_bytes"], "cycles" if row["counts"] == "cycles" else ""))
+            cells.append(
+                (
+                    row["core"],
+                    per,
+                    per / additions if per and additions else None,
+                    row["flash_bytes"],
+                    row["context_bytes"],
+                    row["stack_bytes"],
+                    "cycles" if row["counts"] == "cycles" else "",
+                )
+            )
     return Table(columns, tuple(cells))

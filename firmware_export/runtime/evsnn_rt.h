@@ -231,11 +231,10 @@ typedef struct {
     uint16_t first;          /* channel of the view */
     uint16_t count;          /* channels */
     uint16_t group;          /* of outputs that it belongs to */
-    uint8_t kernel[2];
-    uint8_t stride[2];
-    uint8_t dilation[2];
-    uint8_t padding[2];      /* top, left */
-    uint8_t negative;        /* 1: the counts are of negative spikes */
+    uint16_t kernel[2];
+    uint16_t stride[2];
+    uint16_t dilation[2];
+    uint16_t padding[2];      /* top, left */
 } evsnn_part_t;
 
 /* v[j] += sum over the kernel of counts * weights, at one step. `at` is the step's place in the view. */
@@ -261,7 +260,6 @@ static inline void evsnn_gather(uint32_t v[EVSNN_TILE], const evsnn_part_t *s, u
                     if (channel >= s->first && channel < (uint32_t)s->first + s->count) {
                         const int8_t *w = weight + (size_t)(tap + channel - s->first) * EVSNN_TILE;
                         uint32_t j;
-                        if (s->negative) { k = 0u - k; }
                         for (j = 0; j < EVSNN_TILE; j++) { v[j] += k * evsnn_u(EVSNN_I8(w + j)); }
                     }
                     channel++;
@@ -276,11 +274,10 @@ typedef struct {
     evsnn_view_t view;
     const int32_t *weight;   /* [ky][kx][channel] */
     uint16_t channels;
-    uint8_t kernel[2];
-    uint8_t stride[2];
-    uint8_t dilation[2];
-    uint8_t padding[2];
-    uint8_t negative;
+    uint16_t kernel[2];
+    uint16_t stride[2];
+    uint16_t dilation[2];
+    uint16_t padding[2];
 } evsnn_channelwise_t;
 
 static inline void evsnn_channelwise(uint32_t v[EVSNN_TILE], const evsnn_channelwise_t *s, uint8_t *arena, uint32_t first, uint32_t n, uint32_t oy, uint32_t ox, uint32_t t) {
@@ -298,8 +295,7 @@ static inline void evsnn_channelwise(uint32_t v[EVSNN_TILE], const evsnn_channel
             for (j = 0; j < n; j++) {
                 uint32_t channel = first + j;
                 if ((evsnn_word(p, channel / s->view.word_bits, s->view.word_bits) << (channel % s->view.word_bits)) & 0x80000000u) {
-                    uint32_t w = evsnn_u(EVSNN_I32(s->weight + (size_t)(ky * s->kernel[1] + kx) * s->channels + channel));
-                    v[j] += s->negative ? 0u - w : w;
+                    v[j] += evsnn_u(EVSNN_I32(s->weight + (size_t)(ky * s->kernel[1] + kx) * s->channels + channel));
                 }
             }
         }
@@ -314,13 +310,13 @@ typedef struct {
     uint16_t group_outputs;  /* outputs of a group */
     uint16_t height, width;  /* of what the kernel slides over */
     uint16_t input_height, input_width;
-    uint8_t kernel[2];
-    uint8_t stride[2];
-    uint8_t dilation[2];
-    uint8_t padding[2];
-    uint8_t pool[2];         /* window sums of the input: 1, 1 is none */
-    uint8_t pool_stride[2];
-    uint8_t pool_padding[2];
+    uint16_t kernel[2];
+    uint16_t stride[2];
+    uint16_t dilation[2];
+    uint16_t padding[2];
+    uint16_t pool[2];         /* window sums of the input: 1, 1 is none */
+    uint16_t pool_stride[2];
+    uint16_t pool_padding[2];
 } evsnn_drive_t;
 
 #define EVSNN_DEFINE_DRIVE(NAME, INPUT) \
@@ -364,9 +360,9 @@ typedef struct {
 typedef struct {
     evsnn_view_t from, to;
     uint16_t channels;
-    uint8_t kernel[2];
-    uint8_t stride[2];
-    uint8_t padding[2];
+    uint16_t kernel[2];
+    uint16_t stride[2];
+    uint16_t padding[2];
 } evsnn_pool_t;
 
 static inline void evsnn_pool_row(const evsnn_pool_t *s, uint8_t *arena, uint32_t oy, uint32_t n_steps) {
@@ -402,9 +398,9 @@ static inline void evsnn_pool_row(const evsnn_pool_t *s, uint8_t *arena, uint32_
 typedef struct {
     evsnn_view_t from, from_negative, to, to_negative;
     uint16_t channels;
-    uint8_t kernel[2];
-    uint8_t stride[2];
-    uint8_t padding[2];
+    uint16_t kernel[2];
+    uint16_t stride[2];
+    uint16_t padding[2];
     uint8_t is_signed;
     uint8_t by_step;         /* 1: `counts` are of all inputs, [y][x][channel], and kept from step to step */
 } evsnn_maxpool_t;

@@ -1,0 +1,119 @@
+"""Descriptions of stages for the templates of the runtime's fast code: drive.h.j2 and gather.h.j2."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evsnn.circuit import Population
+
+from .any_layer import NEVER, tiled
+from .arena import Arena
+from .ctext import initialiser
+from .fast import Blank, blank_of, blank_totals, pair_words, pairs_of, tile_pairs, tiled_currents, view_words
+from .program import TILE, Key, Stage, padded_to_tiles
+from .tables import Tables
+
+__all__ = ["describe_fast"]
+
+
+def describe_fast(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blanks: dict[Key, Blank]) -> dict:
+    """What the templates say of a stage.
+
+    Parameters
+    ----------
+    stage : Stage
+    i : int
+        Its number.
+    kind : {"drive", "pairs", "singles"}
+    arena : Arena
+    tables : Tables
+        Where constants are defined.
+    blanks : dict
+        Patterns of blank places, by view; a drive adds its own.
+    """
+    common = _common(stage, i, arena, tables) | {"kind": kind}
+    return common | (_drive(stage, i, arena, tables, blanks) if kind == "drive" else _gather(stage, i, kind == "pairs", arena, tables, blanks))
+
+
+def _common(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
+    """What both templates need."""
+    program = arena.program
+    key = stage.writes[0] if stage.writes else None
+    values = {
+        "i": i, "window": stage.window, "width": stage.width, "tally": stage.tally is not None, "n_channels": program.network.circuit.populations[stage.population].shape[0],
+        "blank": None, "out": program.views[key] if key else None, "out_view": initialiser(arena.view(key)), "state": arena.state("membranes", stage.population),
+    }  # fmt: skip
+    if stage.tally is not None:
+        values |= {"readout": tables.array(f"s{i}_out", stage.tally.weight.transpose(2, 3, 1, 0), np.int8), "classes": stage.tally.weight.shape[0]}
+    return values
+
+
+def _sides_bits(columns: int) -> int:
+    return 16 if columns <= 16 else 32
+
+
+def _drive(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key, Blank]) -> dict:
+    program = arena.program
+    p: Population = program.network.circuit.populations[stage.population]
+    (drive,), n_steps = p.drives, program.n_steps
+    to_threshold = (p.v_threshold - p.v_init).astype(np.int64)
+    least = np.minimum(to_threshold, -(-to_threshold // n_steps))  # a smaller current never reaches the threshold
+    columns = stage.width * stage.window[1]
+
+    def padded(what: str, values: np.ndarray, fill: int = 0) -> str:
+        return tables.array(f"s{i}_{what}", padded_to_tiles(np.asarray(values, np.int64), 1, TILE, fill), np.int32)
+
+    values = {
+        "channels": drive.weight.shape[1], "height": drive.shape[1], "in_width": drive.shape[2], "kernel": drive.kernel, "stride": drive.stride, "padding": drive.padding,
+        "sides": (drive.padding[1], max(0, (columns - 1) * drive.stride[1] - drive.padding[1] + drive.kernel[1] - drive.shape[2])), "tiles": -(-p.shape[0] // TILE),
+        "last_channels": (p.shape[0] - 1) % TILE + 1, "weight": tables.array(f"s{i}_w", tiled_currents(drive), np.int8),
+        "tile_weights": int(np.prod(drive.weight.shape[1:])) * TILE, "bias": padded("bias", p.bias), "least": padded("least", np.clip(least, -(2**31), NEVER), NEVER), "u_init": padded("init", -to_threshold, -1),
+        "threshold": padded("th", p.v_threshold, NEVER),
+    }  # fmt: skip
+    blank = blank_of(stage, p, program)
+    if blank is not None:
+        (key,) = stage.writes
+        out = program.views[key]
+        blanks[key] = blank
+        field = [(w - 1) * s + k for w, s, k in zip(stage.window, drive.stride, drive.kernel)]
+        stored = out.left + out.shape[2] + out.right
+        words = view_words(blank.spikes, out)
+        values["blank"] = {
+            "bits": _sides_bits(stored), "field": field, "mask": (1 << field[1]) - 1, "sides": sum(1 << x for x in range(stored) if not out.left <= x < out.left + out.shape[2]),
+            "word_type": f"uint{out.word_bits}_t", "pattern": tables.array(f"s{i}_blank", words, words.dtype), "ring": out.ring,
+        }  # fmt: skip
+    return values
+
+
+def _gather(stage: Stage, i: int, pairs: bool, arena: Arena, tables: Tables, blanks: dict[Key, Blank]) -> dict:
+    program = arena.program
+    p: Population = program.network.circuit.populations[stage.population]
+    (synapse,), (read,) = p.synapses, stage.reads
+    source, row = program.views[read.key], tile_pairs(p.shape[0])
+    tile, tile_state, kind = (2 * row, row, np.uint32) if pairs else (TILE, TILE, np.int32)
+    constants = {"u_init": ("init", p.v_init.astype(np.int64) - p.v_threshold, -1), "bias": ("bias", p.bias, 0), "threshold": ("th", p.v_threshold, NEVER)}
+    if pairs:
+        weight = pairs_of(synapse, row)
+        shifted = {"u_init": 2**15}  # a pair has fired where its highest bit is set
+        words = {name: (short, pair_words(v + shifted.get(name, 0), row, 2**15 - 1 if name == "threshold" else 0)) for name, (short, v, _) in constants.items()}
+    else:
+        weight = tiled(synapse.weight)[0]
+        words = {name: (short, padded_to_tiles(np.asarray(v, np.int64), 1, TILE, fill)) for name, (short, v, fill) in constants.items()}
+    tiles = -(-p.shape[0] // tile)
+    keeps = "EVSNN_TALLY" if stage.tally else "EVSNN_SPIKES" if program.views[stage.writes[0]].field_bits == 1 else "EVSNN_COUNTS"
+    values = {
+        "pairs": pairs, "row": row, "lanes": "EVSNN_LANES" if row == 8 or not pairs else "4", "run_type": "evsnn_run_t" if pairs else "evsnn_run8_t", "view": source,
+        "in_view": initialiser(arena.view(read.key)), "kernel": read.kernel, "stride": read.stride, "dilation": read.dilation, "padding": read.padding, "tiles": tiles,
+        "last_channels": (p.shape[0] - 1) % tile + 1, "weight": tables.array(f"s{i}_w", weight, np.uint32 if pairs else np.int8), "tile_weights": int(np.prod(weight.shape[1:])),
+        "row_weights": int(np.prod(weight.shape[2:])), "emit": keeps, "tile_state": tile_state, "state_words": tiles * tile_state,
+        "state_length": p.shape[1] * p.shape[2] * tiles * tile_state, "neurons_width": p.shape[2],
+    } | {name: tables.array(f"s{i}_{short}", v, kind) for name, (short, v) in words.items()}  # fmt: skip
+    if pairs and stage.tally and read.key in blanks and not program.by_step:
+        totals, rows, columns = blank_totals(stage, p, read, blanks[read.key], source, program.n_steps)
+        if len(totals) < 256:
+            values["blank"] = {
+                "bits": _sides_bits(source.left + source.shape[2] + source.right), "mask": (1 << read.kernel[1]) - 1,
+                "totals": tables.array(f"s{i}_blank", pair_words(totals, row), np.uint32),
+                "rows": tables.array(f"s{i}_rows", rows, np.uint8), "columns": tables.array(f"s{i}_columns", columns, np.uint8),
+            }  # fmt: skip
+    return values

@@ -1,0 +1,70 @@
+"""Constants of a header: arrays and structures as definitions, each once, and the bytes that they take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from evsnn.errors import RunError
+
+from .ctext import array, initialiser
+
+__all__ = ["Tables"]
+
+_STRUCT_BYTES = {"evsnn_part_t": 60, "evsnn_channelwise_t": 48, "evsnn_drive_t": 48, "evsnn_population_t": 128, "evsnn_pool_t": 62, "evsnn_maxpool_t": 112}
+"""On a core whose pointers have 32 bits."""
+
+
+_WIDE = frozenset(("offset", "row_bytes", "step_bytes", "tile_stride", "state", "state_net", "state_current"))
+
+
+def _check(item: Mapping, what: str) -> None:
+    for field, value in item.items():
+        values = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else (value,)
+        if isinstance(value, Mapping):
+            _check(value, what)
+        elif any(not isinstance(v, str) and int(v) >= (1 << 32 if field in _WIDE else 1 << 16) for v in values):
+            raise RunError("the network is too large for firmware", where=f"{field} of stage {what}", got=value, expected="at most 65535")
+
+
+class Tables:
+    """Definitions in the order in which they are needed.
+
+    Parameters
+    ----------
+    prefix : str
+        Of all names.
+    """
+
+    def __init__(self, prefix: str):
+        self.prefix, self.texts, self.n_bytes = prefix, [], 0
+        self._known: dict[tuple, str] = {}
+
+    def array(self, what: str, values: np.ndarray, dtype) -> str:
+        """Define an array, or find an equal one; gives its name."""
+        values = np.ascontiguousarray(values, dtype)
+        key = (values.dtype.str, values.tobytes())
+        if key not in self._known:
+            self._known[key] = f"{self.prefix}_{what}"
+            self.texts.append(array(self._known[key], values))
+            self.n_bytes += values.nbytes
+        return self._known[key]
+
+    def structs(self, what: str, c_type: str, items: Sequence[Mapping]) -> str:
+        """Define an array of structures, whose fields are in C's order; gives its name, or NULL where there are none.
+
+        Raises
+        ------
+        RunError
+            If a size does not fit the 16 bits that the runtime has for it.
+        """
+        if not items:
+            return "NULL"
+        for item in items:
+            _check(item, what)
+        name = f"{self.prefix}_{what}"
+        self.n_bytes += _STRUCT_BYTES[c_type] * len(items)
+        body = ",\n    ".join(initialiser(item) for item in items)
+        self.texts.append(f"static const {c_type} {name}[{len(items)}] EVSNN_CONST = {{\n    {body}\n}};\n")
+        return name
