@@ -67,8 +67,10 @@ def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
         "drives": tables.structs(f"s{i}_drives", "evsnn_drive_t", drives), "bias": padded("bias", p.bias), "v_init": padded("init", p.v_init),
         "v_threshold": padded("th", p.v_threshold, NEVER), "v_negative": padded("neg", p.v_negative), "readout": readout, "view": arena.view(keys[0] if keys else None),
         "view_negative": arena.view(keys[1] if len(keys) == 2 else None), "state": arena.state("membranes", stage.population),
-        "state_net": arena.state("net counts", stage.population), "state_current": arena.state("currents", stage.population), "n_parts": len(parts), "n_channelwise": len(wise), "n_drives": len(drives),
-        "channels": p.shape[0], "groups": groups, "width": stage.width, "window": stage.window, "delay": p.delay, "classes": classes, "leak": NO_LEAK if p.leak == 1 else leak_shift(p.leak),
+        "state_net": arena.state("net counts", stage.population), "state_current": arena.state("currents", stage.population),
+        "n_parts": len(parts), "n_channelwise": len(wise), "n_drives": len(drives),
+        "channels": p.shape[0], "groups": groups, "width": stage.width, "window": stage.window, "delay": p.delay, "classes": classes,
+        "leak": NO_LEAK if p.leak == 1 else leak_shift(p.leak),
         "input_bits": 8 if network.input_low >= 0 else 16, "kept": bool(keys), "fires": p.fires, "by_step": arena.program.by_step, "neurons": p.shape[1:],
     }  # fmt: skip
     return {"descriptor": tables.structs(f"s{i}", "evsnn_population_t", [fields])}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evsnn.circuit import Population, Synapse
+from evsnn.circuit import Population, Source, Synapse
 from evsnn.quantized import membrane_bounds
 
 from .program import Program, Read, Stage, View
@@ -28,9 +28,10 @@ def fast_kind(stage: Stage, program: Program) -> str | None:
     above = low - p.v_threshold  # the runtime compares v - v_threshold with 0
     if p.drives:
         (drive, *others) = p.drives
-        plain = not others and not p.synapses and _is_plain(drive) and not drive.pooled and drive.dilation == (1, 1)
+        plain = not others and not p.synapses and _is_plain(drive) and len(drive.sources) == 1 and not drive.pooled and drive.dilation == (1, 1)
         return "drive" if plain and above.min() >= -(2**31) and not program.by_step else None
-    if len(p.synapses) != 1 or not _is_plain(p.synapses[0]) or p.synapses[0].dilation[1] != 1 or p.synapses[0].channelwise:
+    gathers, same = gathered(p)
+    if not 1 <= len(gathers) <= 2 or len(same) > 1 or any(not _is_plain(s) or s.dilation[1] != 1 for s, _, _ in gathers) or any(not is_identity(s) for s in same):
         return None
     area = stage.window[0] * stage.window[1]
     if program.network.widths[stage.population] == "int16" and above.min() >= -(2**15) and program.n_steps * area < 2**16:
@@ -39,7 +40,23 @@ def fast_kind(stage: Stage, program: Program) -> str | None:
 
 
 def _is_plain(synapse: Synapse) -> bool:
-    return synapse.groups == 1 and len(synapse.sources) == 1 and not synapse.negative
+    return synapse.groups == 1 and not synapse.negative
+
+
+def gathered(p: Population) -> tuple[list[tuple[Synapse, Source, int]], list[Synapse]]:
+    """Sources that a population gathers, each with its synapse and its first channel there; and synapses of one weight a channel."""
+    gathers = []
+    for synapse in p.synapses:
+        first = 0
+        for source in () if synapse.channelwise else synapse.sources:
+            gathers.append((synapse, source, first))
+            first += source.shape[0]
+    return gathers, [s for s in p.synapses if s.channelwise]
+
+
+def is_identity(synapse: Synapse) -> bool:
+    """Whether each neuron gets the spikes of its own channel and place."""
+    return synapse.kernel == (1, 1) and synapse.stride == (1, 1) and not any(synapse.padding) and not synapse.negative
 
 
 def tile_pairs(channels: int) -> int:

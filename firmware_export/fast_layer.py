@@ -9,8 +9,8 @@ from evsnn.circuit import Population
 from .any_layer import NEVER, tiled
 from .arena import Arena
 from .ctext import initialiser
-from .fast import Blank, blank_of, blank_totals, pair_words, pairs_of, tile_pairs, tiled_currents, view_words
-from .program import TILE, Key, Stage, padded_to_tiles
+from .fast import Blank, blank_of, blank_totals, gathered, pair_words, pairs_of, tile_pairs, tiled_currents, view_words
+from .program import TILE, Key, Stage, key_of, padded_to_tiles
 from .tables import Tables
 
 __all__ = ["describe_fast"]
@@ -67,7 +67,8 @@ def _drive(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key,
         "channels": drive.weight.shape[1], "height": drive.shape[1], "in_width": drive.shape[2], "kernel": drive.kernel, "stride": drive.stride, "padding": drive.padding,
         "sides": (drive.padding[1], max(0, (columns - 1) * drive.stride[1] - drive.padding[1] + drive.kernel[1] - drive.shape[2])), "tiles": -(-p.shape[0] // TILE),
         "last_channels": (p.shape[0] - 1) % TILE + 1, "weight": tables.array(f"s{i}_w", tiled_currents(drive), np.int8),
-        "tile_weights": int(np.prod(drive.weight.shape[1:])) * TILE, "bias": padded("bias", p.bias), "least": padded("least", np.clip(least, -(2**31), NEVER), NEVER), "u_init": padded("init", -to_threshold, -1),
+        "tile_weights": int(np.prod(drive.weight.shape[1:])) * TILE, "bias": padded("bias", p.bias), "least": padded("least", np.clip(least, -(2**31), NEVER), NEVER),
+        "u_init": padded("init", -to_threshold, -1),
         "threshold": padded("th", p.v_threshold, NEVER),
     }  # fmt: skip
     blank = blank_of(stage, p, program)
@@ -88,32 +89,46 @@ def _drive(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key,
 def _gather(stage: Stage, i: int, pairs: bool, arena: Arena, tables: Tables, blanks: dict[Key, Blank]) -> dict:
     program = arena.program
     p: Population = program.network.circuit.populations[stage.population]
-    (synapse,), (read,) = p.synapses, stage.reads
-    source, row = program.views[read.key], tile_pairs(p.shape[0])
-    tile, tile_state, kind = (2 * row, row, np.uint32) if pairs else (TILE, TILE, np.int32)
-    constants = {"u_init": ("init", p.v_init.astype(np.int64) - p.v_threshold, -1), "bias": ("bias", p.bias, 0), "threshold": ("th", p.v_threshold, NEVER)}
-    if pairs:
-        weight = pairs_of(synapse, row)
-        shifted = {"u_init": 2**15}  # a pair has fired where its highest bit is set
-        words = {name: (short, pair_words(v + shifted.get(name, 0), row, 2**15 - 1 if name == "threshold" else 0)) for name, (short, v, _) in constants.items()}
-    else:
-        weight = tiled(synapse.weight)[0]
-        words = {name: (short, padded_to_tiles(np.asarray(v, np.int64), 1, TILE, fill)) for name, (short, v, fill) in constants.items()}
+    gathers, same = gathered(p)
+    row = tile_pairs(p.shape[0]) if pairs else TILE
+    tile, kind = (2 * row, np.uint32) if pairs else (TILE, np.int32)
+
+    def constants(what: str, values: np.ndarray, fill: int = 0) -> str:
+        words = pair_words(values, row, min(fill, 2**15 - 1)) if pairs else padded_to_tiles(np.asarray(values, np.int64), 1, TILE, fill)
+        return tables.array(f"s{i}_{what}", words, kind)
+
+    weights = {s: pairs_of(s, row) if pairs else tiled(s.weight)[0] for s, _, _ in gathers}
+    names = {s: tables.array(f"s{i}_w{j}", weight, np.uint32 if pairs else np.int8) for j, (s, weight) in enumerate(weights.items())}
+    sources = []
+    for synapse, source, first in gathers:
+        view, weight = program.views[key_of(source)], weights[synapse]
+        sources.append({
+            "view": view, "c_view": initialiser(arena.view(view.key)), "kernel": synapse.kernel, "stride": synapse.stride, "dilation": synapse.dilation, "padding": synapse.padding,
+            "weight": names[synapse], "first": first * row, "rows": synapse.weight.shape[1], "tile_weights": int(np.prod(weight.shape[1:])),
+            "row_weights": int(np.prod(weight.shape[2:])), "position_bytes": view.words * view.word_bits // 8,
+        })  # fmt: skip
     tiles = -(-p.shape[0] // tile)
-    keeps = "EVSNN_TALLY" if stage.tally else "EVSNN_SPIKES" if program.views[stage.writes[0]].field_bits == 1 else "EVSNN_COUNTS"
+    u_init = p.v_init.astype(np.int64) - p.v_threshold
     values = {
-        "pairs": pairs, "row": row, "lanes": "EVSNN_LANES" if row == 8 or not pairs else "4", "run_type": "evsnn_run_t" if pairs else "evsnn_run8_t", "view": source,
-        "in_view": initialiser(arena.view(read.key)), "kernel": read.kernel, "stride": read.stride, "dilation": read.dilation, "padding": read.padding, "tiles": tiles,
-        "last_channels": (p.shape[0] - 1) % tile + 1, "weight": tables.array(f"s{i}_w", weight, np.uint32 if pairs else np.int8), "tile_weights": int(np.prod(weight.shape[1:])),
-        "row_weights": int(np.prod(weight.shape[2:])), "emit": keeps, "tile_state": tile_state, "state_words": tiles * tile_state,
-        "state_length": p.shape[1] * p.shape[2] * tiles * tile_state, "neurons_width": p.shape[2],
-    } | {name: tables.array(f"s{i}_{short}", v, kind) for name, (short, v) in words.items()}  # fmt: skip
-    if pairs and stage.tally and read.key in blanks and not program.by_step:
-        totals, rows, columns = blank_totals(stage, p, read, blanks[read.key], source, program.n_steps)
+        "pairs": pairs, "row": row, "lanes": "4" if row == 4 else "EVSNN_LANES", "sources": sources, "tiles": tiles, "last_channels": (p.shape[0] - 1) % tile + 1,
+        "emit": "EVSNN_TALLY" if stage.tally else "EVSNN_SPIKES" if program.views[stage.writes[0]].field_bits == 1 else "EVSNN_COUNTS", "same": None,
+        "state_words": tiles * row, "state_length": p.shape[1] * p.shape[2] * tiles * row, "neurons_width": p.shape[2],
+        "u_init": constants("init", u_init + 2**15 if pairs else u_init, 0 if pairs else -1),  # a pair has fired where its highest bit is set
+        "bias": constants("bias", p.bias), "threshold": constants("th", p.v_threshold, NEVER),
+    }  # fmt: skip
+    for synapse in same:
+        (source,) = synapse.sources
+        view = program.views[key_of(source)]
+        values["same"] = {
+            "view": view, "c_view": initialiser(arena.view(view.key)), "weight": constants("same", synapse.weight.reshape(-1)), "position_bytes": view.words * view.word_bits // 8,
+        }  # fmt: skip
+    if pairs and stage.tally and len(gathers) == 1 and not same and sources[0]["view"].key in blanks and not program.by_step:
+        (read,), view = stage.reads, sources[0]["view"]
+        totals, rows, columns = blank_totals(stage, p, read, blanks[read.key], view, program.n_steps)
         if len(totals) < 256:
             values["blank"] = {
-                "bits": _sides_bits(source.left + source.shape[2] + source.right), "mask": (1 << read.kernel[1]) - 1,
-                "totals": tables.array(f"s{i}_blank", pair_words(totals, row), np.uint32),
-                "rows": tables.array(f"s{i}_rows", rows, np.uint8), "columns": tables.array(f"s{i}_columns", columns, np.uint8),
+                "bits": _sides_bits(view.left + view.shape[2] + view.right), "mask": (1 << read.kernel[1]) - 1,
+                "totals": tables.array(f"s{i}_blank", pair_words(totals, row), np.uint32), "rows": tables.array(f"s{i}_rows", rows, np.uint8),
+                "columns": tables.array(f"s{i}_columns", columns, np.uint8),
             }  # fmt: skip
     return values

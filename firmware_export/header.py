@@ -25,7 +25,7 @@ from .tables import Tables
 __all__ = ["Export", "expected_outputs", "export_header"]
 
 RT_VERSION = 1
-STACK_BYTES_FAST = 448
+STACK_BYTES_FAST = 512
 STACK_BYTES_ANY = 768
 
 

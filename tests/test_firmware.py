@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from firmware_networks import cnn, digits
+from firmware_networks import cnn, digits, residual
 from generate import networks
 from hypothesis import HealthCheck, given, settings
 
@@ -75,6 +75,20 @@ def test_fast_code_equals_python(case, by_step):
     kinds = [fast_kind(stage, export.program) for stage in export.program.stages]
     assert kinds[1:] == [("singles" if case == "wide" else "pairs")] * (len(kinds) - 1) and kinds[0] == (None if by_step else "drive")
     run_on(GCC, export, shaped(quantized, images), SANITIZED)
+
+
+@pytest.mark.parametrize("by_step", [False, True])
+@pytest.mark.parametrize(("n_steps", "kind"), [(5, "pairs"), (90, "singles")])
+def test_fast_sums_of_two_sources_and_of_identity_shortcuts(n_steps, kind, by_step):
+    quantized = quantize(residual(n_steps))
+    export = export_header(quantized, "net", by_step=by_step)
+    kinds = [fast_kind(stage, export.program) for stage in export.program.stages]
+    assert kinds.count(kind) >= 4 and None not in kinds[1:]
+    images = np.random.default_rng(0).random((3, 2, 9, 9), np.float32)
+    run_on(GCC, export, shaped(quantized, images), SANITIZED)
+    for core in ("cortex-m55", "cortex-m0plus", "powerpc"):
+        if n_steps < 10 and not MACHINES[core].missing():
+            run_on(MACHINES[core], export, shaped(quantized, images[:1]))
 
 
 def test_the_code_for_any_layer_equals_the_fast_one(monkeypatch):

@@ -650,6 +650,31 @@ typedef struct {
     const int8_t *w;
 } evsnn_run8_t;
 
+/* How the words of a source lie, and the weights of its channels: known where code is inlined. */
+typedef struct {
+    int word_bits;
+    int field_bits;
+    int taps;            /* positions of a run; 0: there is no such source */
+    int words;           /* of a position */
+    int channels;
+    int rows;            /* channels of a tap in the weights */
+    uint32_t step_bytes; /* from a step to the next */
+} evsnn_source_t;
+
+typedef struct {
+    evsnn_source_t source[2];
+    int same;              /* 1: an identity shortcut charges each neuron with the spikes of its own channel, too */
+    int same_word_bits;
+    uint32_t same_step_bytes;
+    int row;               /* pairs of a tile; 8 neurons where they have 32 bits */
+    int lanes;             /* of them computed in a call */
+    uint32_t n_steps;
+    int emit;
+    int out_word_bits;
+    int out_field_bits;
+    uint32_t out_step_bytes;
+} evsnn_fast_t;
+
 /* The rows of a kernel that lie on the map, for outputs of row y: where each begins, and how far its weights are from the first. Gives how many. */
 EVSNN_INLINE uint32_t evsnn_rows(const uint8_t **p, uint32_t *w, uint8_t *arena, const evsnn_view_t *view, uint32_t y, int kernel, int stride, int dilation, int padding,
                                  uint32_t row_weights) {
@@ -682,10 +707,11 @@ EVSNN_INLINE uint32_t evsnn_rows(const uint8_t **p, uint32_t *w, uint8_t *arena,
 #endif
 
 /* Walk the fields of word I of a run that are not 0: ADD uses k (the count) and w (the channel's weights). */
-#define EVSNN_WALK(I, BASE, ADD) \
+#define EVSNN_WALK(S, I, BASE, ADD) \
     do { \
-        uint32_t m = evsnn_word(p, (uint32_t)(I), word_bits); \
+        uint32_t m = evsnn_word(p, (uint32_t)(I), (S).word_bits); \
         if (m) { \
+            const int field_bits = (S).field_bits; \
             w = (BASE); \
             do { \
                 uint32_t k; \
@@ -698,20 +724,44 @@ EVSNN_INLINE uint32_t evsnn_rows(const uint8_t **p, uint32_t *w, uint8_t *arena,
         } \
     } while (0)
 
-/* All words of a run: `taps` positions of `words` words, `channels` channels each. */
-#define EVSNN_RUN(WEIGHTS, ADD) \
+/* The weights of the first channel of word I of a run. */
+#define EVSNN_BASE(S, I) (q->w + ((I) / (S).words * (S).rows + (I) % (S).words * ((S).word_bits / (S).field_bits)) * row)
+
+/* The runs R .. END of source S at one step, which they leave behind them. */
+#define EVSNN_RUNS(RUN, WEIGHT, S, R, END, ADD) \
     do { \
-        if (taps * words <= 3) { \
-            EVSNN_WALK(0, (WEIGHTS), ADD); \
-            if (taps * words > 1) { EVSNN_WALK(1, (WEIGHTS) + (1 / words * channels + 1 % words * per_word) * row, ADD); } \
-            if (taps * words > 2) { EVSNN_WALK(2, (WEIGHTS) + (2 / words * channels + 2 % words * per_word) * row, ADD); } \
-        } else { \
-            int tap, i; \
-            for (tap = 0; tap < taps; tap++) { \
-                for (i = 0; i < words; i++) { EVSNN_WALK(tap * words + i, (WEIGHTS) + (tap * channels + i * per_word) * row, ADD); } \
+        RUN *q; \
+        for (q = (R); q != (END); q++) { \
+            const uint8_t *p = q->p; \
+            const WEIGHT *w; \
+            q->p = p + (S).step_bytes; \
+            if ((S).taps * (S).words <= 3) { \
+                EVSNN_WALK(S, 0, q->w, ADD); \
+                if ((S).taps * (S).words > 1) { EVSNN_WALK(S, 1, EVSNN_BASE(S, 1), ADD); } \
+                if ((S).taps * (S).words > 2) { EVSNN_WALK(S, 2, EVSNN_BASE(S, 2), ADD); } \
+            } else { \
+                int tap, i; \
+                for (tap = 0; tap < (S).taps; tap++) { \
+                    for (i = 0; i < (S).words; i++) { EVSNN_WALK(S, tap * (S).words + i, q->w + (tap * (S).rows + i * ((S).word_bits / (S).field_bits)) * row, ADD); } \
+                } \
             } \
         } \
     } while (0)
+
+/* The spikes of a tile's 2 * row channels (8 or 16) of a position, the first in the highest bit of 32. */
+EVSNN_INLINE uint32_t evsnn_tile_spikes(const uint8_t *p, int word_bits, int row, uint32_t tile) {
+    uint32_t bit = tile * 2u * (uint32_t)row;
+    return (evsnn_word(p, bit / (uint32_t)word_bits, word_bits) << (bit % (uint32_t)word_bits)) & (row == 8 ? 0xffff0000u : 0xff000000u);
+}
+
+/* Of the tile's spikes m, those of pair j: all bits of a half that has one. */
+#define EVSNN_SAME_MASK(j) (((m >> (31u - (uint32_t)(j)) & 1u) | (m >> (31u - (uint32_t)(j) - (uint32_t)row) & 1u) << 16) * 0xffffu)
+
+#define EVSNN_SAME_PAIR(j) \
+    if (lanes > (j)) { u##j += EVSNN_U32(same_weight + (j)) & EVSNN_SAME_MASK((uint32_t)(j) + half); }
+
+#define EVSNN_SAME_SINGLE(j) \
+    if (lanes > (j) && (m << (j)) & 0x80000000u) { u##j += evsnn_u(EVSNN_I32(same_weight + (j))); }
 
 #define EVSNN_U_INIT(j) (state ? state[j] : EVSNN_U32(u_init + (j)))
 
@@ -731,22 +781,23 @@ EVSNN_INLINE uint32_t evsnn_rows(const uint8_t **p, uint32_t *w, uint8_t *arena,
     if (row == 8) { u1 = vmlaq_n_u32(u1, vldrwq_u32(w + 4), k); }
 
 /* Helium: four pairs a vector. The arguments are those of the plain version below. */
-EVSNN_INLINE void evsnn_pairs(evsnn_run_t *r, const evsnn_run_t *end, int word_bits, int field_bits, int taps, int words, int channels, uint32_t step_bytes, int row, int lanes,
-                              const uint32_t *u_init, uint32_t *state, const uint32_t *bias, const uint32_t *threshold, uint32_t n_steps, int emit, uint32_t *tally, uint8_t *out,
-                              uint32_t out_step_bytes, int out_word_bits, int out_field_bits, uint32_t tile, uint32_t half) {
-    const int per_word = word_bits / field_bits;
+EVSNN_INLINE void evsnn_pairs(const evsnn_fast_t *s, evsnn_run_t *r, evsnn_run_t *middle, evsnn_run_t *end, const uint8_t *same, const uint32_t *same_weight, const uint32_t *u_init,
+                              uint32_t *state, const uint32_t *bias, const uint32_t *threshold, uint32_t *tally, uint8_t *out, uint32_t tile, uint32_t half) {
+    const int row = s->row;
     const uint32x4_t fired = vdupq_n_u32(EVSNN_FIRED);
-    uint32_t t = n_steps;
+    uint32_t t = s->n_steps;
     uint32x4_t u0 = vldrwq_u32(state ? state : u_init), u1 = row == 8 ? vldrwq_u32(state ? state + 4 : u_init + 4) : vdupq_n_u32(0);
-    uint32x4_t n0 = emit == EVSNN_TALLY ? vldrwq_u32(tally) : vdupq_n_u32(0), n1 = emit == EVSNN_TALLY && row == 8 ? vldrwq_u32(tally + 4) : vdupq_n_u32(0);
+    uint32x4_t n0 = s->emit == EVSNN_TALLY ? vldrwq_u32(tally) : vdupq_n_u32(0), n1 = s->emit == EVSNN_TALLY && row == 8 ? vldrwq_u32(tally + 4) : vdupq_n_u32(0);
     do {
-        evsnn_run_t *q;
         uint32x4_t f0, f1, s0, s1;
-        for (q = r; q != end; q++) {
-            const uint8_t *p = q->p;
-            const uint32_t *w;
-            q->p = p + step_bytes;
-            EVSNN_RUN(q->w, EVSNN_ADD_VECTORS);
+        EVSNN_RUNS(evsnn_run_t, uint32_t, s->source[0], r, middle, EVSNN_ADD_VECTORS);
+        if (s->source[1].taps) { EVSNN_RUNS(evsnn_run_t, uint32_t, s->source[1], middle, end, EVSNN_ADD_VECTORS); }
+        if (s->same) {
+            uint32_t spikes[8], j, m = evsnn_tile_spikes(same, s->same_word_bits, row, tile);
+            for (j = 0; j < 8; j++) { spikes[j] = j < (uint32_t)row ? EVSNN_SAME_MASK(j) : 0u; }
+            u0 = vaddq_u32(u0, vandq_u32(vldrwq_u32(same_weight), vldrwq_u32(spikes)));
+            if (row == 8) { u1 = vaddq_u32(u1, vandq_u32(vldrwq_u32(same_weight + 4), vldrwq_u32(spikes + 4))); }
+            same += s->same_step_bytes;
         }
         u0 = vaddq_u32(u0, vldrwq_u32(bias));
         f0 = vandq_u32(u0, fired);
@@ -760,23 +811,23 @@ EVSNN_INLINE void evsnn_pairs(evsnn_run_t *r, const evsnn_run_t *end, int word_b
         } else {
             s1 = vdupq_n_u32(0);
         }
-        if (emit == EVSNN_TALLY) {
+        if (s->emit == EVSNN_TALLY) {
             n0 = vaddq_u32(n0, s0);
             n1 = vaddq_u32(n1, s1);
         } else {
-            if (vcmpneq_n_u32(vorrq_u32(s0, s1), 0)) {
-                uint32_t s[8], j;
-                vstrwq_u32(s, s0);
-                vstrwq_u32(s + 4, s1);
+            if (vmaxvq_u32(0u, vorrq_u32(s0, s1))) {
+                uint32_t fresh[8], j;
+                vstrwq_u32(fresh, s0);
+                vstrwq_u32(fresh + 4, s1);
                 for (j = 0; j < (uint32_t)row; j++) {
-                    if (s[j] & 1u) { evsnn_count(out, tile * 2u * (uint32_t)row + j, out_word_bits, out_field_bits); }
-                    if (s[j] >> 16) { evsnn_count(out, (tile * 2u + 1u) * (uint32_t)row + j, out_word_bits, out_field_bits); }
+                    if (fresh[j] & 1u) { evsnn_count(out, tile * 2u * (uint32_t)row + j, s->out_word_bits, s->out_field_bits); }
+                    if (fresh[j] >> 16) { evsnn_count(out, (tile * 2u + 1u) * (uint32_t)row + j, s->out_word_bits, s->out_field_bits); }
                 }
             }
-            out += out_step_bytes;
+            out += s->out_step_bytes;
         }
     } while (--t);
-    if (emit == EVSNN_TALLY) {
+    if (s->emit == EVSNN_TALLY) {
         vstrwq_u32(tally, n0);
         if (row == 8) { vstrwq_u32(tally + 4, n1); }
     }
@@ -784,7 +835,6 @@ EVSNN_INLINE void evsnn_pairs(evsnn_run_t *r, const evsnn_run_t *end, int word_b
         vstrwq_u32(state, u0);
         if (row == 8) { vstrwq_u32(state + 4, u1); }
     }
-    (void)lanes;
     (void)half;
 }
 
@@ -805,38 +855,38 @@ EVSNN_INLINE void evsnn_pairs(evsnn_run_t *r, const evsnn_run_t *end, int word_b
     if (lanes > (j)) { \
         uint32_t f = u##j & EVSNN_FIRED; \
         if (f) { \
-            uint32_t s = f >> 15; \
-            u##j -= EVSNN_U32(threshold + (j)) & (f - s); \
-            if (emit == EVSNN_TALLY) { \
-                tally[j] += s; \
-            } else if (emit == EVSNN_SPIKES) { \
-                first |= s << ((uint32_t)row - 1u - (j) - half); \
-            } else if (out_field_bits == 4) { \
-                first += (s & 1u) << (28u - 4u * ((j) + half)); \
-                if (row == 8) { second += (s >> 16) << (28u - 4u * ((j) + half)); } else { first += (s >> 16) << (12u - 4u * ((j) + half)); } \
+            uint32_t fresh = f >> 15; \
+            u##j -= EVSNN_U32(threshold + (j)) & (f - fresh); \
+            if (s->emit == EVSNN_TALLY) { \
+                tally[j] += fresh; \
+            } else if (s->emit == EVSNN_SPIKES) { \
+                first |= fresh << ((uint32_t)row - 1u - (j) - half); \
+            } else if (s->out_field_bits == 4) { \
+                first += (fresh & 1u) << (28u - 4u * ((j) + half)); \
+                if (row == 8) { second += (fresh >> 16) << (28u - 4u * ((j) + half)); } else { first += (fresh >> 16) << (12u - 4u * ((j) + half)); } \
             } else { \
-                if (s & 1u) { evsnn_count(out, tile * 2u * (uint32_t)row + half + (j), out_word_bits, out_field_bits); } \
-                if (s >> 16) { evsnn_count(out, (tile * 2u + 1u) * (uint32_t)row + half + (j), out_word_bits, out_field_bits); } \
+                if (fresh & 1u) { evsnn_count(out, tile * 2u * (uint32_t)row + half + (j), s->out_word_bits, s->out_field_bits); } \
+                if (fresh >> 16) { evsnn_count(out, (tile * 2u + 1u) * (uint32_t)row + half + (j), s->out_word_bits, s->out_field_bits); } \
             } \
         } \
     }
 
-/* All steps of 2 * lanes neurons of 16 bits at one place: pairs half .. half + lanes - 1 of a tile of `row` pairs.
- * r .. end are the runs of their kernel; u_init, bias and threshold those of the first pair. */
-EVSNN_INLINE void evsnn_pairs(evsnn_run_t *r, const evsnn_run_t *end, int word_bits, int field_bits, int taps, int words, int channels, uint32_t step_bytes, int row, int lanes,
-                              const uint32_t *u_init, uint32_t *state, const uint32_t *bias, const uint32_t *threshold, uint32_t n_steps, int emit, uint32_t *tally, uint8_t *out,
-                              uint32_t out_step_bytes, int out_word_bits, int out_field_bits, uint32_t tile, uint32_t half) {
-    const int per_word = word_bits / field_bits;
-    uint32_t t = n_steps;
+/* All steps of 2 * lanes neurons of 16 bits at one place: pairs half .. half + lanes - 1 of a tile.
+ * r .. middle are the runs of the first source, middle .. end those of the second; `same` is where an identity shortcut's position begins.
+ * u_init, bias and threshold are those of the first pair; `state`, if not NULL, are their membranes from the step before. */
+EVSNN_INLINE void evsnn_pairs(const evsnn_fast_t *s, evsnn_run_t *r, evsnn_run_t *middle, evsnn_run_t *end, const uint8_t *same, const uint32_t *same_weight, const uint32_t *u_init,
+                              uint32_t *state, const uint32_t *bias, const uint32_t *threshold, uint32_t *tally, uint8_t *out, uint32_t tile, uint32_t half) {
+    const int row = s->row, lanes = s->lanes;
+    uint32_t t = s->n_steps;
     uint32_t u0 = EVSNN_U_INIT(0), u1 = EVSNN_U_INIT(1), u2 = EVSNN_U_INIT(2), u3 = EVSNN_U_INIT(3);
     uint32_t u4 = lanes > 4 ? EVSNN_U_INIT(4) : 0u, u5 = lanes > 4 ? EVSNN_U_INIT(5) : 0u, u6 = lanes > 4 ? EVSNN_U_INIT(6) : 0u, u7 = lanes > 4 ? EVSNN_U_INIT(7) : 0u;
     do {
-        evsnn_run_t *q;
-        for (q = r; q != end; q++) {
-            const uint8_t *p = q->p;
-            const uint32_t *w;
-            q->p = p + step_bytes;
-            EVSNN_RUN(q->w, EVSNN_ADD_PAIRS);
+        EVSNN_RUNS(evsnn_run_t, uint32_t, s->source[0], r, middle, EVSNN_ADD_PAIRS);
+        if (s->source[1].taps) { EVSNN_RUNS(evsnn_run_t, uint32_t, s->source[1], middle, end, EVSNN_ADD_PAIRS); }
+        if (s->same) {
+            uint32_t m = evsnn_tile_spikes(same, s->same_word_bits, row, tile);
+            if (m) { EVSNN_SAME_PAIR(0) EVSNN_SAME_PAIR(1) EVSNN_SAME_PAIR(2) EVSNN_SAME_PAIR(3) EVSNN_SAME_PAIR(4) EVSNN_SAME_PAIR(5) EVSNN_SAME_PAIR(6) EVSNN_SAME_PAIR(7) }
+            same += s->same_step_bytes;
         }
         EVSNN_BIAS_PAIR(0) EVSNN_BIAS_PAIR(1) EVSNN_IN_ORDER; EVSNN_BIAS_PAIR(2) EVSNN_BIAS_PAIR(3)
         if (lanes > 4) { EVSNN_IN_ORDER; }
@@ -847,19 +897,19 @@ EVSNN_INLINE void evsnn_pairs(evsnn_run_t *r, const evsnn_run_t *end, int word_b
             uint32_t first = 0, second = 0;
             EVSNN_FIRE_PAIR(0) EVSNN_FIRE_PAIR(1) EVSNN_FIRE_PAIR(2) EVSNN_FIRE_PAIR(3)
             EVSNN_FIRE_PAIR(4) EVSNN_FIRE_PAIR(5) EVSNN_FIRE_PAIR(6) EVSNN_FIRE_PAIR(7)
-            if (emit == EVSNN_SPIKES) {
+            if (s->emit == EVSNN_SPIKES) {
                 if (row == 8) {
                     first = (first & 0xffu) << 24 | (first >> 16) << 16;
-                    evsnn_word_add(out, out_word_bits == 32 ? tile >> 1 : tile, out_word_bits, out_word_bits == 32 ? first >> (16u * (tile & 1u)) : first);
+                    evsnn_word_add(out, s->out_word_bits == 32 ? tile >> 1 : tile, s->out_word_bits, s->out_word_bits == 32 ? first >> (16u * (tile & 1u)) : first);
                 } else {
-                    evsnn_word_add(out, tile, out_word_bits, (first & 0xfu) << 28 | (first >> 16) << 24);
+                    evsnn_word_add(out, tile, s->out_word_bits, (first & 0xfu) << 28 | (first >> 16) << 24);
                 }
-            } else if (emit == EVSNN_COUNTS && out_field_bits == 4) {
-                if (first) { evsnn_word_add(out, row == 8 ? 2u * tile : tile, out_word_bits, first); }
-                if (row == 8 && second) { evsnn_word_add(out, 2u * tile + 1u, out_word_bits, second); }
+            } else if (s->emit == EVSNN_COUNTS && s->out_field_bits == 4) {
+                if (first) { evsnn_word_add(out, row == 8 ? 2u * tile : tile, s->out_word_bits, first); }
+                if (row == 8 && second) { evsnn_word_add(out, 2u * tile + 1u, s->out_word_bits, second); }
             }
         }
-        if (emit != EVSNN_TALLY) { out += out_step_bytes; }
+        if (s->emit != EVSNN_TALLY) { out += s->out_step_bytes; }
     } while (--t);
     EVSNN_KEEP;
 }
@@ -893,25 +943,24 @@ EVSNN_INLINE void evsnn_readout_pairs(uint32_t *out, const uint32_t *tally, int 
 #define EVSNN_FIRE_SINGLE(j) \
     if (lanes > (j) && (int32_t)u##j >= 0) { \
         u##j -= evsnn_u(EVSNN_I32(threshold + (j))); \
-        if (emit == EVSNN_TALLY) { tally[j]++; } else { evsnn_count(out, tile * 8u + half + (j), out_word_bits, out_field_bits); } \
+        if (s->emit == EVSNN_TALLY) { tally[j]++; } else { evsnn_count(out, tile * 8u + half + (j), s->out_word_bits, s->out_field_bits); } \
     }
 
 /* The same for `lanes` neurons of 32 bits, of a tile of 8; here u = v - v_threshold, and weights are int8_t. */
-EVSNN_INLINE void evsnn_singles(evsnn_run8_t *r, const evsnn_run8_t *end, int word_bits, int field_bits, int taps, int words, int channels, uint32_t step_bytes, int lanes,
-                                const int32_t *u_init, uint32_t *state, const int32_t *bias, const int32_t *threshold, uint32_t n_steps, int emit, uint32_t *tally, uint8_t *out,
-                                uint32_t out_step_bytes, int out_word_bits, int out_field_bits, uint32_t tile, uint32_t half) {
-    const int per_word = word_bits / field_bits, row = 8;
-    uint32_t t = n_steps;
+EVSNN_INLINE void evsnn_singles(const evsnn_fast_t *s, evsnn_run8_t *r, evsnn_run8_t *middle, evsnn_run8_t *end, const uint8_t *same, const int32_t *same_weight, const int32_t *u_init,
+                                uint32_t *state, const int32_t *bias, const int32_t *threshold, uint32_t *tally, uint8_t *out, uint32_t tile, uint32_t half) {
+    const int row = 8, lanes = s->lanes;
+    uint32_t t = s->n_steps;
     uint32_t u0 = EVSNN_V_INIT(0), u1 = EVSNN_V_INIT(1), u2 = EVSNN_V_INIT(2), u3 = EVSNN_V_INIT(3);
     uint32_t u4 = lanes > 4 ? EVSNN_V_INIT(4) : 0x80000000u, u5 = lanes > 4 ? EVSNN_V_INIT(5) : 0x80000000u;
     uint32_t u6 = lanes > 4 ? EVSNN_V_INIT(6) : 0x80000000u, u7 = lanes > 4 ? EVSNN_V_INIT(7) : 0x80000000u;
     do {
-        evsnn_run8_t *q;
-        for (q = r; q != end; q++) {
-            const uint8_t *p = q->p;
-            const int8_t *w;
-            q->p = p + step_bytes;
-            EVSNN_RUN(q->w, EVSNN_ADD_SINGLES);
+        EVSNN_RUNS(evsnn_run8_t, int8_t, s->source[0], r, middle, EVSNN_ADD_SINGLES);
+        if (s->source[1].taps) { EVSNN_RUNS(evsnn_run8_t, int8_t, s->source[1], middle, end, EVSNN_ADD_SINGLES); }
+        if (s->same) {
+            uint32_t m = evsnn_tile_spikes(same, s->same_word_bits, 4, tile) << half;
+            if (m) { EVSNN_SAME_SINGLE(0) EVSNN_SAME_SINGLE(1) EVSNN_SAME_SINGLE(2) EVSNN_SAME_SINGLE(3) EVSNN_SAME_SINGLE(4) EVSNN_SAME_SINGLE(5) EVSNN_SAME_SINGLE(6) EVSNN_SAME_SINGLE(7) }
+            same += s->same_step_bytes;
         }
         EVSNN_BIAS_SINGLE(0) EVSNN_BIAS_SINGLE(1) EVSNN_IN_ORDER; EVSNN_BIAS_SINGLE(2) EVSNN_BIAS_SINGLE(3)
         if (lanes > 4) { EVSNN_IN_ORDER; }
@@ -922,7 +971,7 @@ EVSNN_INLINE void evsnn_singles(evsnn_run8_t *r, const evsnn_run8_t *end, int wo
             EVSNN_FIRE_SINGLE(0) EVSNN_FIRE_SINGLE(1) EVSNN_FIRE_SINGLE(2) EVSNN_FIRE_SINGLE(3)
             EVSNN_FIRE_SINGLE(4) EVSNN_FIRE_SINGLE(5) EVSNN_FIRE_SINGLE(6) EVSNN_FIRE_SINGLE(7)
         }
-        if (emit != EVSNN_TALLY) { out += out_step_bytes; }
+        if (s->emit != EVSNN_TALLY) { out += s->out_step_bytes; }
     } while (--t);
     EVSNN_KEEP;
 }
