@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from evsnn import reference
+from evsnn.circuit import INPUT, Source
 from evsnn.errors import RunError
 from evsnn.quantized import QuantizedNetwork
 
-from .harness import harness, outputs_in
+from .harness import harness, outputs_in, traced_keys
 from .header import Export, expected_outputs
 from .machines import Machine, Measured, build, host_compiler, measure
 
@@ -35,8 +38,8 @@ def inputs_for(network: QuantizedNetwork, n: int = N_SAMPLES) -> tuple[np.ndarra
     return rng.random((n, network.n_steps, *circuit.input_shape)) < 0.1, False
 
 
-def run_on(machine: Machine, export: Export, inputs: np.ndarray, flags: tuple[str, ...] = ("-O2",)) -> Measured:
-    """Run an exported network on a machine, and compare every output with Python's integers.
+def run_on(machine: Machine, export: Export, inputs: np.ndarray, flags: tuple[str, ...] = ("-O2",), trace: bool = False) -> Measured:
+    """Run an exported network on a machine, and compare every output, and with `trace` every spike that is kept, with Python's integers.
 
     Raises
     ------
@@ -46,7 +49,7 @@ def run_on(machine: Machine, export: Export, inputs: np.ndarray, flags: tuple[st
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / f"{export.name}.h").write_text(export.text, encoding="ascii")
-        (folder / "program.c").write_text(harness(export, inputs), encoding="ascii")
+        (folder / "program.c").write_text(harness(export, inputs, trace), encoding="ascii")
         measured = measure(machine, build(machine, folder / "program.c", folder, (folder,), flags), folder)
     try:
         _, outputs = outputs_in(measured.text)
@@ -59,4 +62,23 @@ def run_on(machine: Machine, export: Export, inputs: np.ndarray, flags: tuple[st
         raise RunError(
             "C and Python differ, which must never be", where=f"{machine.name}, sample {i}", got=outputs[i].tolist(), expected=expected[i].tolist(), hint="please report it"
         )
+    if trace:
+        found = [int(line.split()[1]) for line in measured.text.splitlines() if line.startswith("trace ")]
+        if found != expected_trace(export, inputs):
+            raise RunError("spikes in C and Python differ, which must never be", where=machine.name, got=found, expected=expected_trace(export, inputs), hint="please report it")
     return measured
+
+
+def expected_trace(export: Export, inputs: np.ndarray) -> list[int]:
+    """What a program with a trace prints if all spikes are Python's."""
+    traces, sums = reference.run(export.program.network.circuit, inputs), []
+    for i, key in traced_keys(export):
+        rows = export.program.schedule.count(i)  # those that nobody reads are not computed
+        train = traces[key.population].spikes if key.population != INPUT else inputs
+        source = Source(key.population, train.shape[2:], key.pool, key.negative)
+        counts = np.stack([reference.seen(source, train[:, t]) for t in range(train.shape[1])], axis=1)[:, :, :, :rows]  # sample, step, channel, y, x
+        t, c, y, x = np.ogrid[tuple(slice(n) for n in counts.shape[1:])]
+        factors = zip((t, y, x, c), (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F))
+        place = functools.reduce(np.bitwise_xor, [axis.astype(np.uint64) * np.uint64(factor) % np.uint64(2**32) for axis, factor in factors]) | np.uint64(1)
+        sums.append(int((counts.astype(np.uint64) * place).sum() % np.uint64(2**32)) >> 1)
+    return sums

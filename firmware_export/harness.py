@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .ctext import array
+from .arena import Arena
+from .ctext import array, initialiser
 from .header import Export
+from .program import Key
 
-__all__ = ["harness", "outputs_in"]
+__all__ = ["harness", "outputs_in", "traced_keys"]
 
 _MAIN = """
 static void write_number(int32_t value) {{
@@ -47,23 +49,75 @@ int main(void) {{
         }}
         machine_write("\\n");
     }}
-    machine_exit(0);
+{report}    machine_exit(0);
     return 0;
 }}
 """
 
 
-def harness(export: Export, inputs: np.ndarray) -> str:
+_TRACE = """
+static uint32_t trace_sums[{n}];
+
+/* Spikes of a row of a stage, each count times a number made of its step and place: what the layer has sent, whatever the order. */
+static void trace(uint8_t *arena, uint32_t stage, uint32_t row, uint32_t step, uint32_t by_step) {{
+    static const struct {{
+        uint32_t stage, channels;
+        evsnn_view_t view;
+    }} views[{n}] = {{{views}}};
+    uint32_t i, t, x, c;
+    for (i = 0; i < {n}u; i++) {{
+        const evsnn_view_t *view = &views[i].view;
+        if (views[i].stage != stage) {{ continue; }}
+        for (t = 0; t < (by_step ? 1u : step); t++) {{
+            for (x = 0; x < view->width; x++) {{
+                const uint8_t *p = evsnn_row(arena, view, row) + t * view->step_bytes + (x + view->left) * view->words * (view->word_bits / 8u);
+                for (c = 0; c < views[i].channels; c++) {{
+                    uint32_t bit = c * view->field_bits, word = evsnn_word(p, bit / view->word_bits, view->word_bits);
+                    uint32_t count = (word << (bit % view->word_bits)) >> (32u - view->field_bits);
+                    uint32_t at = (by_step ? step - 1u : t) * 0x9E3779B1u ^ row * 0x85EBCA77u ^ x * 0xC2B2AE3Du ^ c * 0x27D4EB2Fu;
+                    trace_sums[i] += count * (at | 1u);
+                }}
+            }}
+        }}
+    }}
+}}
+"""
+_REPORT = """    for (i = 0; i < {n}u; i++) {{
+        machine_write("trace ");
+        write_number((int32_t)(trace_sums[i] >> 1));
+        machine_write("\\n");
+    }}
+"""
+
+
+def traced_keys(export: Export) -> list[tuple[int, Key]]:
+    """The views that a trace sums up, each with its stage."""
+    return [(i, key) for i, stage in enumerate(export.program.stages) for key in stage.writes]
+
+
+def harness(export: Export, inputs: np.ndarray, trace: bool = False) -> str:
     """The program, as C99 and C++11.
 
     Parameters
     ----------
     export : Export
     inputs : (n, channels, height, width) integer, or (n, n_steps, channels, height, width) bool for events
+    trace : bool
+        Whether to sum up all spikes that a view keeps, too.
     """
     name, program = export.name, export.program
     network = program.network
-    text = f'#include "machine.h"\n#include "{name}.h"\n\n'
+    keys = traced_keys(export) if trace else []
+    text = '#include "machine.h"\n#include "evsnn_rt.h"\n'
+    if keys:
+        text += "static void trace(uint8_t *arena, uint32_t stage, uint32_t row, uint32_t step, uint32_t by_step);\n"
+        text += f"#define {name.upper()}_LAYER_BEGIN(layer) ((void)0)\n"
+        text += f"#define {name.upper()}_LAYER_END(layer) trace((uint8_t *)ctx->arena, stage, row, ctx->step, {int(program.by_step)}u)\n"
+    text += f'#include "{name}.h"\n\n'
+    if keys:
+        arena = Arena(program)
+        views = ", ".join(initialiser({"stage": i, "channels": program.views[key].shape[0], "view": arena.view(key)}) for i, key in keys)
+        text += _TRACE.format(n=len(keys), views=views)
     if network.circuit.analog:
         kind = np.uint8 if network.input_low >= 0 else np.int16
         read = f"({'uint8_t' if kind is np.uint8 else 'int16_t'})EVSNN_{'U8' if kind is np.uint8 else 'U16'}(samples + sample * {name.upper()}_INPUT_LENGTH + i)"
@@ -88,7 +142,9 @@ def harness(export: Export, inputs: np.ndarray) -> str:
         else:
             fill = f"        for (i = EVSNN_U32(first + sample * {network.n_steps}u); i < EVSNN_U32(first + (sample + 1) * {network.n_steps}u); i++) {{ {push} }}"
             run = f"        status |= {name}_run(&ctx, {name.upper()}_N_STEPS);"
-    return text + _MAIN.format(name=name, input=declared, n=len(inputs), fill=fill, run=run, classes=network.circuit.populations[-1].shape[0])
+    report = _REPORT.format(n=len(keys)) if keys else ""
+    classes = network.circuit.populations[-1].shape[0]
+    return text + _MAIN.format(name=name, report=report, input=declared, n=len(inputs), fill=fill, run=run, classes=classes)
 
 
 def outputs_in(text: str) -> tuple[np.ndarray, np.ndarray]:

@@ -41,7 +41,7 @@ def shaped(quantized, images):
 def test_random_networks_layer_by_layer(case):
     network, images = case
     quantized = quantize(network)
-    run_on(GCC, export_header(quantized, "net"), shaped(quantized, images), SANITIZED)
+    run_on(GCC, export_header(quantized, "net"), shaped(quantized, images), SANITIZED, trace=True)
 
 
 @given(networks(encodings=("constant", "events"), small=True, delays=False))
@@ -49,7 +49,7 @@ def test_random_networks_layer_by_layer(case):
 def test_random_networks_step_by_step(case):
     network, images = case
     quantized = quantize(network)
-    run_on(GCC, export_header(quantized, "net", by_step=True), shaped(quantized, images), SANITIZED)
+    run_on(GCC, export_header(quantized, "net", by_step=True), shaped(quantized, images), SANITIZED, trace=True)
 
 
 FAST = {
@@ -74,7 +74,7 @@ def test_fast_code_equals_python(case, by_step):
     export = export_header(quantized, "net", by_step=by_step)
     kinds = [fast_kind(stage, export.program) for stage in export.program.stages]
     assert kinds[1:] == [("singles" if case == "wide" else "pairs")] * (len(kinds) - 1) and kinds[0] == (None if by_step else "drive")
-    run_on(GCC, export, shaped(quantized, images), SANITIZED)
+    run_on(GCC, export, shaped(quantized, images), SANITIZED, trace=True)
 
 
 @pytest.mark.parametrize("by_step", [False, True])
@@ -85,7 +85,7 @@ def test_fast_sums_of_two_sources_and_of_identity_shortcuts(n_steps, kind, by_st
     kinds = [fast_kind(stage, export.program) for stage in export.program.stages]
     assert kinds.count(kind) >= 4 and None not in kinds[1:]
     images = np.random.default_rng(0).random((3, 2, 9, 9), np.float32)
-    run_on(GCC, export, shaped(quantized, images), SANITIZED)
+    run_on(GCC, export, shaped(quantized, images), SANITIZED, trace=True)
     for core in ("cortex-m55", "cortex-m0plus", "powerpc"):
         if n_steps < 10 and not MACHINES[core].missing():
             run_on(MACHINES[core], export, shaped(quantized, images[:1]))

@@ -334,8 +334,8 @@ def differences(systems: Sequence[System], docs: Path) -> list[str]:
         "",
         "- The training recipe of [train.py](../examples/paper/train.py): a cosine for the learning rate (the paper: 0.01, divided by ten after 180, 240 and 270 of 300 epochs), "
         "crops, mirror images, erased squares, clipped gradients, bfloat16 products, weights rounded to float16 at the end.",
-        "- VGG-16 on CIFAR-10 has the paper's dropout (0.2 behind convolutions, 0.5 behind dense layers), which conversion needs as much as accuracy does: the same network trained with half of "
-        "the first lost 0.7 points at T = 16 (TS, the first 2,000 images) where this one loses 0.2.",
+        "- VGG-16 on CIFAR-10 has the paper's dropout (0.2 behind convolutions, 0.5 behind dense layers), which conversion needs as much as accuracy does: the same network "
+        "trained with half of the first lost 0.7 points at T = 16 (TS, the first 2,000 images) where this one loses 0.2.",
         "- On CIFAR-100 three networks saw CutMix and smoothed labels; VGG-16's threshold ANN is the second of two such trainings in a row.",
         "- Thresholds come from 4,096 training images as they are, drawn with a fixed seed; the code takes one pass over the augmented training set.",
         "- Scores are the last layer's membranes; the code lets the last layer fire and counts its spikes, which loses negative scores.",
