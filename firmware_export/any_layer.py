@@ -29,7 +29,7 @@ def describe(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
 def _pool(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     (read,), (key,) = stage.reads, stage.writes
     fields = {
-        "from": arena.view(read.key), "to": arena.view(key), "channels": arena.program.views[key].shape[0], "kernel": read.kernel, "stride": read.stride, "padding": read.padding,
+        "from": arena.view(read.key), "to": arena.view(key), "kernel": read.kernel, "stride": read.stride, "padding": read.padding,
     }  # fmt: skip
     return {"descriptor": tables.structs(f"s{i}", "evsnn_pool_t", [fields])}
 
@@ -125,7 +125,7 @@ def _drives(drive: Synapse, what: str, groups: int, tables: Tables) -> list[dict
         windows = {"pool": pool.kernel, "pool_stride": pool.stride, "pool_padding": pool.padding[:2]} if pool else {"pool": (1, 1), "pool_stride": (1, 1), "pool_padding": (0, 0)}
         items.append({
             "weight": tables.array(f"{what}_{j}", weight, np.int8), "tile_stride": int(np.prod(weight.shape[2:])), "channels": channels,
-            "group_outputs": drive.weight.shape[0] // drive.groups, "height": drive.shape[1], "width": drive.shape[2], "input_height": source.shape[1],
+            "height": drive.shape[1], "width": drive.shape[2], "input_height": source.shape[1],
             "input_width": source.shape[2],
         } | _geometry(drive) | windows)  # fmt: skip
     return items

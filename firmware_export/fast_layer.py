@@ -81,7 +81,7 @@ def _drive(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key,
         words = view_words(blank.spikes, out)
         values["blank"] = {
             "bits": _sides_bits(stored), "field": field, "mask": (1 << field[1]) - 1, "sides": sum(1 << x for x in range(stored) if not out.left <= x < out.left + out.shape[2]),
-            "word_type": f"uint{out.word_bits}_t", "pattern": tables.array(f"s{i}_blank", words, words.dtype), "ring": out.ring,
+            "word_type": {8: "uint8_t", 16: "evsnn_half_t", 32: "uint32_t"}[out.word_bits], "pattern": tables.array(f"s{i}_blank", words, words.dtype), "ring": out.ring,
         }  # fmt: skip
     return values
 

@@ -12,7 +12,7 @@ from .ctext import array, initialiser
 
 __all__ = ["Tables"]
 
-_STRUCT_BYTES = {"evsnn_part_t": 60, "evsnn_channelwise_t": 48, "evsnn_drive_t": 48, "evsnn_population_t": 128, "evsnn_pool_t": 62, "evsnn_maxpool_t": 112}
+_STRUCT_BYTES = {"evsnn_part_t": 60, "evsnn_channelwise_t": 48, "evsnn_drive_t": 48, "evsnn_population_t": 124, "evsnn_pool_t": 60, "evsnn_maxpool_t": 112}
 """On a core whose pointers have 32 bits."""
 
 

@@ -118,6 +118,12 @@
 
 #define EVSNN_FIRED 0x80008000u
 
+/* Words of 16 bits in an arena of 32-bit words. */
+#if defined(__GNUC__)
+typedef uint16_t __attribute__((may_alias)) evsnn_half_t;
+#else
+typedef uint16_t evsnn_half_t;
+#endif
 
 /* Membranes are added up as unsigned integers, whose sums may wrap on their way home; they are compared as signed ones. */
 EVSNN_INLINE uint32_t evsnn_u(int32_t v) { return (uint32_t)v; }
@@ -158,7 +164,7 @@ typedef struct {
 /* A word of a view, its first channel in the highest bits of the 32. */
 EVSNN_INLINE uint32_t evsnn_word(const uint8_t *p, uint32_t i, int word_bits) {
     if (word_bits == 8) { return (uint32_t)p[i] << 24; }
-    if (word_bits == 16) { return (uint32_t)((const uint16_t *)(const void *)p)[i] << 16; }
+    if (word_bits == 16) { return (uint32_t)((const evsnn_half_t *)(const void *)p)[i] << 16; }
     return ((const uint32_t *)(const void *)p)[i];
 }
 
@@ -167,7 +173,7 @@ EVSNN_INLINE void evsnn_word_add(uint8_t *p, uint32_t i, int word_bits, uint32_t
     if (word_bits == 8) {
         p[i] = (uint8_t)(p[i] + (value >> 24));
     } else if (word_bits == 16) {
-        uint16_t *q = (uint16_t *)(void *)p;
+        evsnn_half_t *q = (evsnn_half_t *)(void *)p;
         q[i] = (uint16_t)(q[i] + (value >> 16));
     } else {
         ((uint32_t *)(void *)p)[i] += value;
@@ -237,7 +243,7 @@ typedef struct {
     uint16_t padding[2];      /* top, left */
 } evsnn_part_t;
 
-/* v[j] += sum over the kernel of counts * weights, at one step. `at` is the step's place in the view. */
+/* v[j] += sum over the kernel of counts * weights, at step t. */
 static inline void evsnn_gather(uint32_t v[EVSNN_TILE], const evsnn_part_t *s, uint8_t *arena, uint32_t tile, uint32_t oy, uint32_t ox, uint32_t t) {
     uint32_t ky, kx, last_word = ((uint32_t)s->first + s->count) * s->view.field_bits;
     uint32_t per_word = (uint32_t)s->view.word_bits / s->view.field_bits;
@@ -307,7 +313,6 @@ typedef struct {
     const int8_t *weight;    /* [tile of the group][ky][kx][channel][8] */
     uint32_t tile_stride;
     uint16_t channels;       /* of a group */
-    uint16_t group_outputs;  /* outputs of a group */
     uint16_t height, width;  /* of what the kernel slides over */
     uint16_t input_height, input_width;
     uint16_t kernel[2];
@@ -359,7 +364,6 @@ typedef struct {
 /* Window sums of spikes: one row of the pooled view. */
 typedef struct {
     evsnn_view_t from, to;
-    uint16_t channels;
     uint16_t kernel[2];
     uint16_t stride[2];
     uint16_t padding[2];
@@ -656,7 +660,6 @@ typedef struct {
     int field_bits;
     int taps;            /* positions of a run; 0: there is no such source */
     int words;           /* of a position */
-    int channels;
     int rows;            /* channels of a tap in the weights */
     uint32_t step_bytes; /* from a step to the next */
 } evsnn_source_t;
