@@ -76,6 +76,8 @@ def export_header(network: QuantizedNetwork, name: str, *, by_step: bool = False
     unusual = check_drives(network.circuit.populations)
     if unusual:
         raise RunError("grouped weights on a concatenation of the input with itself are not for firmware", where=f"layer {unusual!r}", hint="put an IF between them")
+    if network.n_steps >= 1 << 16:
+        raise RunError("there are too many steps for firmware", got=network.n_steps, expected="at most 65535")
     program = program_of(network, by_step)
     arena, tables = Arena(program), Tables(name)
     stages = _stages(arena, tables)
@@ -128,11 +130,21 @@ def _template(file: str):
 def _digest(network: QuantizedNetwork) -> str:
     """SHA-256 of everything that decides a spike."""
     digest = hashlib.sha256()
-    digest.update(repr((network.n_steps, network.input_low, network.input_high, network.input_scale)).encode())
+
+    def add(*values: object) -> None:
+        for value in values:
+            digest.update(np.ascontiguousarray(value, "<i8").tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+            digest.update(b";")
+
+    add(network.n_steps, network.input_low, network.input_high, float(network.input_scale), network.circuit.input_shape)
     for p in network.circuit.populations:
-        digest.update(repr((type(p).__name__, p.shape)).encode())
-        for values in (p.bias, p.v_threshold, p.v_init, *(s.weight for s in (*p.drives, *p.synapses))) if isinstance(p, Population) else ():
-            digest.update(b"-" if values is None else np.ascontiguousarray(values, "<i8").tobytes())
+        add(type(p).__name__, p.shape)
+        if isinstance(p, MaxPool):
+            add(p.source, p.window, p.signed)
+            continue
+        add(p.bias, p.v_threshold, p.v_init, float(p.leak), p.v_negative, p.delay)
+        for s in (*p.drives, *p.synapses):
+            add(s.sources, s.weight.shape, s.weight, s.stride, s.padding, s.dilation, s.groups)
     return digest.hexdigest()
 
 

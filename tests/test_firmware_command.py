@@ -9,11 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from firmware_networks import cnn
 
 import evsnn
-from evsnn import RunError
+from evsnn import IF, Flatten, Input, Linear, Network, Readout, RunError
 from firmware_export import Settings, export_files, export_network
 from firmware_export.__main__ import main
 from firmware_export.bundles import BUNDLES, bundle
@@ -221,6 +222,34 @@ def test_check_compares_with_python(weights, tmp_path, capsys):
     assert main([weights, "-o", str(tmp_path / "out"), "--check", "--samples", "3", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["check"] == {"equal": True, "input": "3 stored samples"} and "as in Python" in captured.err
+
+
+def test_the_digest_tells_networks_apart():
+    def digest(network) -> str:
+        return export_network(network, Settings(name="net")).text.split("NET_SHA256 ")[1].split()[0]
+
+    def changed(i: int, **fields):
+        layers = list(cnn().layers)
+        layers[i] = type(layers[i])(**{f: getattr(layers[i], f) for f in layers[i].__dataclass_fields__} | fields)
+        return cnn().replace(layers=layers)
+
+    networks = [cnn(), cnn(seed=1), cnn(n_steps=7), changed(2, leak=0.5), changed(2, signed=0.5), changed(2, delay=1), changed(3, kernel=(3, 3), stride=(2, 2), padding=(1, 1))]
+    digests = [digest(network) for network in networks]
+    assert len(set(digests)) == len(digests) and digest(cnn()) == digests[0]
+
+
+def test_poisson_spikes_are_events_to_firmware():
+    network = Network([Input((1, 4, 4), "poisson"), Flatten(), Linear(np.ones((3, 16))), IF(2.0), Linear(np.ones((2, 3))), Readout()], n_steps=4)
+    text = export_network(network, Settings(name="net")).text
+    assert "net_push_event(" in text and "net_step(" in text
+    with pytest.raises(RunError, match="self-test"):
+        export_network(network, Settings(name="net", n_vectors=1))
+
+
+def test_too_many_steps_are_refused():
+    network = Network([Input((2,)), Linear(np.ones((1, 2)) * 1e-3), IF(1.0), Linear(np.ones((2, 1))), Readout()], n_steps=65_536, input_range=(0, 1))
+    with pytest.raises(RunError, match="too many steps"):
+        export_network(network, Settings(name="net"))
 
 
 def test_a_core_that_cannot_be_emulated_here_is_said(weights, tmp_path, capsys, monkeypatch):
