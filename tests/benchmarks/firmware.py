@@ -28,7 +28,7 @@ from firmware_export.check import inputs_for  # noqa: E402
 from firmware_export.report import dense_macs, on_cores, weight_additions  # noqa: E402
 
 CORES = ("cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "rv32")
-BEGIN, END = "<!-- measured by tests/benchmarks/firmware.py: begin -->", "<!-- measured by tests/benchmarks/firmware.py: end -->"
+PAGE = ROOT / "docs" / "firmware.md"
 
 
 def random_networks() -> Iterator[tuple[str, Network]]:
@@ -85,6 +85,13 @@ def measured(title: str, network: Network, n_steps: int, samples: int) -> list[s
     return rows
 
 
+def page_with(mark: str, text: str) -> None:
+    """Put a text between two marks of docs/firmware.md."""
+    begin, end = (f"<!-- measured, {mark}: {what} -->" for what in ("begin", "end"))
+    before, _, rest = PAGE.read_text().partition(begin)
+    PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=20)
@@ -95,9 +102,7 @@ def main() -> None:
     others = [row for title, network in random_networks() for row in measured(title, network, 8, min(4, arguments.samples))]
     text = "\n".join([head, *rows, "", "Random weights, T = 8, 16x16x3 inputs half of which are 0:", "", head, *others])
     if arguments.write:
-        page = ROOT / "docs" / "firmware.md"
-        before, _, rest = page.read_text().partition(BEGIN)
-        page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}")
+        page_with("firmware", text)
     else:
         print(text)
 
