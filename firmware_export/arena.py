@@ -54,9 +54,9 @@ class Arena:
         """What neurons keep from step to step."""
         p: Population = self.program.network.circuit.populations[stage.population]
         kind, places = fast_kind(stage, self.program), p.shape[1] * p.shape[2]
-        if kind == "pairs":
+        if kind in ("pairs", "wide"):
             row = tile_pairs(p.shape[0])
-            return {"membranes": 4 * places * -(-p.shape[0] // (2 * row)) * row}
+            return {"membranes": 4 * places * -(-p.shape[0] // (2 * row)) * row * (2 if kind == "wide" else 1)}
         groups = 1 if kind else groups_of(p)
         n_bytes = 4 * places * groups * -(-p.shape[0] // groups // TILE) * TILE
         return {"membranes": n_bytes} | ({"net counts": n_bytes} if p.signed else {}) | ({"currents": n_bytes} if p.drives else {})

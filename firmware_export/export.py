@@ -29,6 +29,8 @@ class Settings:
         None: the network's own.
     order : {"layer", "step"}, optional
         None: "step" where the input is events and no layer is delayed, else "layer".
+    compact : bool
+        Weights of 1 byte where membranes have 32 bits, instead of 2: less flash, slower. So, too, if `flash_bytes` asks for it.
     single_file : bool
         Whether the header holds the runtime.
     ram_bytes, flash_bytes : int, optional
@@ -41,6 +43,7 @@ class Settings:
     source: str = "network"
     n_steps: int | None = None
     order: str | None = None
+    compact: bool = False
     single_file: bool = False
     ram_bytes: int | None = None
     flash_bytes: int | None = None
@@ -63,7 +66,9 @@ def export_network(network: Network, settings: Settings | None = None) -> Export
     by_step = settings.order == "step" or (settings.order is None and not quantized.circuit.analog and not quantized.circuit.delayed)
     if settings.n_vectors and (network.samples is None or not quantized.circuit.analog):
         raise RunError("there are no samples for a self-test", got=f"{settings.n_vectors} wanted", hint="store samples in the file, or leave --self-test out")
-    export = export_header(quantized, name, by_step=by_step, n_vectors=settings.n_vectors)
+    export = export_header(quantized, name, by_step=by_step, compact=settings.compact, n_vectors=settings.n_vectors)
+    if settings.flash_bytes is not None and export.constant_bytes > settings.flash_bytes and not settings.compact:
+        export = export_header(quantized, name, by_step=by_step, compact=True, n_vectors=settings.n_vectors)
     for what, option, got, most in (("RAM", "--ram", export.context_bytes, settings.ram_bytes), ("flash", "--flash", export.constant_bytes, settings.flash_bytes)):
         if most is not None and got > most:
             buffers = "; ".join(f"{b.name} {b.n_bytes:,}" for b in sorted(export.placed.buffers, key=lambda b: -b.n_bytes)[:8]) if what == "RAM" else ""

@@ -9,16 +9,16 @@ import numpy as np
 from evsnn.circuit import Population, Source, Synapse
 from evsnn.quantized import membrane_bounds
 
-from .program import Program, Read, Stage, View
+from .program import TILE, Program, Read, Stage, View
 
-__all__ = ["Blank", "blank_of", "fast_kind", "pair_words", "pairs_of", "tile_pairs", "tiled_currents"]
+__all__ = ["Blank", "at_once", "blank_of", "fast_kind", "pair_words", "is_depthwise", "pairs_of", "tapped", "tile_pairs", "tiled_currents"]
 
 COLUMNS = 32
 """Columns of a row, padding included, up to which blank places are tracked: a word's bits."""
 
 
 def fast_kind(stage: Stage, program: Program) -> str | None:
-    """ "drive", "pairs" or "singles"; None: the code for any layer."""
+    """ "drive", "pairs", "wide", "singles" or "taps"; None: the code for any layer."""
     if stage.kind != "population":
         return None
     p: Population = program.network.circuit.populations[stage.population]
@@ -30,17 +30,45 @@ def fast_kind(stage: Stage, program: Program) -> str | None:
         (drive, *others) = p.drives
         plain = not others and not p.synapses and _is_plain(drive) and len(drive.sources) == 1 and not drive.pooled and drive.dilation == (1, 1)
         return "drive" if plain and above.min() >= -(2**31) and not program.by_step else None
+    if 1 <= len(p.synapses) <= 2 and all(is_depthwise(s, p) for s in p.synapses):
+        return "taps" if above.min() >= -(2**31) else None
     gathers, same = gathered(p)
     if not 1 <= len(gathers) <= 2 or len(same) > 1 or any(not _is_plain(s) or s.dilation[1] != 1 for s, _, _ in gathers) or any(not is_identity(s) for s in same):
         return None
     area = stage.window[0] * stage.window[1]
     if program.network.widths[stage.population] == "int16" and above.min() >= -(2**15) and program.n_steps * area < 2**16:
         return "pairs"
-    return "singles" if above.min() >= -(2**31) else None
+    if above.min() < -(2**31):
+        return None
+    return "singles" if program.compact or not all(at_once(*gather) for gather in gathers) else "wide"
+
+
+def at_once(synapse: Synapse, source: Source, first: int) -> int:
+    """Rows of a kernel next to each other whose charge in a step stays in 16 bits for any spikes; 0: a single row can leave them.
+
+    Parameters
+    ----------
+    synapse : Synapse
+    source : Source
+        One of the synapse's.
+    first : int
+        Its first channel in the weights.
+    """
+    weight = synapse.weight[:, first : first + source.shape[0]].astype(np.int64) * (source.pool.area if source.pool else 1)
+    for n in range(weight.shape[2], 0, -1):
+        rows = [np.lib.stride_tricks.sliding_window_view(part.sum(axis=(1, 3)), n, axis=1).sum(axis=2) for part in (np.maximum(weight, 0), np.minimum(weight, 0))]
+        if rows[0].max() < 2**15 and rows[1].min() >= -(2**15):
+            return n
+    return 0
 
 
 def _is_plain(synapse: Synapse) -> bool:
     return synapse.groups == 1 and not synapse.negative
+
+
+def is_depthwise(synapse: Synapse, p: Population) -> bool:
+    """Whether each neuron reads its own channel alone."""
+    return synapse.groups == synapse.shape[0] == p.shape[0] and len(synapse.sources) == 1 and not synapse.negative and synapse.dilation[1] == 1
 
 
 def gathered(p: Population) -> tuple[list[tuple[Synapse, Source, int]], list[Synapse]]:
@@ -80,6 +108,12 @@ def pair_words(values: np.ndarray, row: int, fill: int = 0) -> np.ndarray:
 def pairs_of(synapse: Synapse, row: int) -> np.ndarray:
     """Weights as [tile][ky][kx][channel][row] words."""
     return np.moveaxis(pair_words(synapse.weight.astype(np.int64).transpose(2, 3, 1, 0), row), -2, 0)
+
+
+def tapped(synapse: Synapse) -> np.ndarray:
+    """Weights of single channels as [ky][kx][channel], filled up to whole tiles."""
+    taps = synapse.weight[:, 0].astype(np.int64).transpose(1, 2, 0)
+    return np.pad(taps, ((0, 0), (0, 0), (0, -taps.shape[2] % TILE)))
 
 
 def tiled_currents(drive: Synapse) -> np.ndarray:

@@ -9,7 +9,7 @@ from evsnn.circuit import Population
 from .any_layer import NEVER, tiled
 from .arena import Arena
 from .ctext import initialiser
-from .fast import Blank, blank_of, blank_totals, gathered, pair_words, pairs_of, tile_pairs, tiled_currents, view_words
+from .fast import Blank, at_once, blank_of, blank_totals, gathered, pair_words, pairs_of, tapped, tile_pairs, tiled_currents, view_words
 from .program import TILE, Key, Stage, key_of, padded_to_tiles
 from .tables import Tables
 
@@ -24,7 +24,7 @@ def describe_fast(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables,
     stage : Stage
     i : int
         Its number.
-    kind : {"drive", "pairs", "singles"}
+    kind : {"drive", "pairs", "wide", "singles", "taps"}
     arena : Arena
     tables : Tables
         Where constants are defined.
@@ -32,7 +32,7 @@ def describe_fast(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables,
         Patterns of blank places, by view; a drive adds its own.
     """
     common = _common(stage, i, arena, tables) | {"kind": kind}
-    return common | (_drive(stage, i, arena, tables, blanks) if kind == "drive" else _gather(stage, i, kind == "pairs", arena, tables, blanks))
+    return common | (_drive(stage, i, arena, tables, blanks) if kind == "drive" else _gather(stage, i, kind, arena, tables, blanks))
 
 
 def _common(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
@@ -86,33 +86,37 @@ def _drive(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key,
     return values
 
 
-def _gather(stage: Stage, i: int, pairs: bool, arena: Arena, tables: Tables, blanks: dict[Key, Blank]) -> dict:
+def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blanks: dict[Key, Blank]) -> dict:
     program = arena.program
     p: Population = program.network.circuit.populations[stage.population]
-    gathers, same = gathered(p)
-    row = tile_pairs(p.shape[0]) if pairs else TILE
-    tile, kind = (2 * row, np.uint32) if pairs else (TILE, np.int32)
+    gathers, same = ([(s, s.sources[0], 0) for s in p.synapses], []) if kind == "taps" else gathered(p)
+    pairs, packed = kind == "pairs", kind in ("pairs", "wide")  # membranes, and weights
+    row = tile_pairs(p.shape[0]) if packed else TILE
+    tile = 2 * row if packed else TILE
 
     def constants(what: str, values: np.ndarray, fill: int = 0) -> str:
-        words = pair_words(values, row, min(fill, 2**15 - 1)) if pairs else padded_to_tiles(np.asarray(values, np.int64), 1, TILE, fill)
-        return tables.array(f"s{i}_{what}", words, kind)
+        words = pair_words(values, row, min(fill, 2**15 - 1)) if pairs else padded_to_tiles(np.asarray(values, np.int64), 1, tile, fill)
+        return tables.array(f"s{i}_{what}", words, np.uint32 if pairs else np.int32)
 
-    weights = {s: pairs_of(s, row) if pairs else tiled(s.weight)[0] for s, _, _ in gathers}
-    names = {s: tables.array(f"s{i}_w{j}", weight, np.uint32 if pairs else np.int8) for j, (s, weight) in enumerate(weights.items())}
+    weights = {s: pairs_of(s, row) if packed else tapped(s) if kind == "taps" else tiled(s.weight)[0] for s, _, _ in gathers}
+    types = {"singles": np.int8, "taps": np.int32}
+    names = {s: tables.array(f"s{i}_w{j}", weight, types.get(kind, np.uint32)) for j, (s, weight) in enumerate(weights.items())}
     sources = []
     for synapse, source, first in gathers:
         view, weight = program.views[key_of(source)], weights[synapse]
-        sources.append({
+        layout = {"rows": weight.shape[2], "tile_weights": TILE} if kind == "taps" else {"rows": synapse.weight.shape[1], "tile_weights": int(np.prod(weight.shape[1:]))}
+        sources.append(layout | {
             "view": view, "c_view": initialiser(arena.view(view.key)), "kernel": synapse.kernel, "stride": synapse.stride, "dilation": synapse.dilation, "padding": synapse.padding,
-            "weight": names[synapse], "first": first * row, "rows": synapse.weight.shape[1], "tile_weights": int(np.prod(weight.shape[1:])),
-            "row_weights": int(np.prod(weight.shape[2:])), "position_bytes": view.words * view.word_bits // 8,
+            "weight": names[synapse], "first": first * row, "row_weights": int(np.prod(weight.shape[1:] if kind == "taps" else weight.shape[2:])),
+            "position_bytes": view.words * view.word_bits // 8,
+            "at_once": at_once(synapse, source, first) if kind == "wide" else 1,
         })  # fmt: skip
     tiles = -(-p.shape[0] // tile)
     u_init = p.v_init.astype(np.int64) - p.v_threshold
     values = {
-        "pairs": pairs, "row": row, "lanes": "4" if row == 4 else "EVSNN_LANES", "sources": sources, "tiles": tiles, "last_channels": (p.shape[0] - 1) % tile + 1,
+        "row": row, "lanes": "8" if kind == "taps" else "4" if row == 4 else "EVSNN_LANES", "sources": sources, "tiles": tiles, "last_channels": (p.shape[0] - 1) % tile + 1,
         "emit": "EVSNN_TALLY" if stage.tally else "EVSNN_SPIKES" if program.views[stage.writes[0]].field_bits == 1 else "EVSNN_COUNTS", "same": None,
-        "state_words": tiles * row, "state_length": p.shape[1] * p.shape[2] * tiles * row, "neurons_width": p.shape[2],
+        "state_words": tiles * (row if pairs else tile), "state_length": p.shape[1] * p.shape[2] * tiles * (row if pairs else tile), "neurons_width": p.shape[2],
         "u_init": constants("init", u_init + 2**15 if pairs else u_init, 0 if pairs else -1),  # a pair has fired where its highest bit is set
         "bias": constants("bias", p.bias), "threshold": constants("th", p.v_threshold, NEVER),
     }  # fmt: skip

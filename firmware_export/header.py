@@ -26,6 +26,7 @@ __all__ = ["Export", "expected_outputs", "export_header"]
 
 RT_VERSION = 1
 STACK_BYTES_FAST = 512
+STACK_BYTES_WIDE = 640
 STACK_BYTES_ANY = 768
 
 
@@ -55,7 +56,7 @@ class Export:
     context_bytes: int
 
 
-def export_header(network: QuantizedNetwork, name: str, *, by_step: bool = False, n_vectors: int = 0) -> Export:
+def export_header(network: QuantizedNetwork, name: str, *, by_step: bool = False, compact: bool = False, n_vectors: int = 0) -> Export:
     """The header of a network in integers.
 
     Parameters
@@ -65,6 +66,8 @@ def export_header(network: QuantizedNetwork, name: str, *, by_step: bool = False
         See `firmware_export.names.check_name`.
     by_step : bool
         Keep membranes and compute one step a call, instead of all steps layer by layer.
+    compact : bool
+        Weights of 1 byte in layers whose membranes have 32 bits: less flash, slower.
     n_vectors : int
         How many of the network's samples to put in for a self-test.
 
@@ -78,7 +81,7 @@ def export_header(network: QuantizedNetwork, name: str, *, by_step: bool = False
         raise RunError("grouped weights on a concatenation of the input with itself are not for firmware", where=f"layer {unusual!r}", hint="put an IF between them")
     if network.n_steps >= 1 << 16:
         raise RunError("there are too many steps for firmware", got=network.n_steps, expected="at most 65535")
-    program = program_of(network, by_step)
+    program = program_of(network, by_step, compact)
     arena, tables = Arena(program), Tables(name)
     stages = _stages(arena, tables)
     circuit, last = network.circuit, network.circuit.populations[-1]
@@ -89,7 +92,7 @@ def export_header(network: QuantizedNetwork, name: str, *, by_step: bool = False
         "placed": arena.placed, "arena_words": max(1, arena.placed.n_bytes // 4), "by_step": by_step, "n_steps": network.n_steps, "view_steps": program.view_steps,
         "blanks": [s["blank"] for s in stages if s["kind"] == "drive" and s["blank"]], "schedule": tables.array("schedule", schedule, np.uint8 if len(stages) < 256 else np.uint16),
         "start": tables.array("start", _start(program), np.int32), "out_bias": tables.array("out_bias", last.bias, np.int32) if by_step and program.counts else None,
-        "amplitude": _amplitude(circuit.network, last, tables), "stack_bytes": STACK_BYTES_FAST if all("i" in s for s in stages) else STACK_BYTES_ANY,
+        "amplitude": _amplitude(circuit.network, last, tables), "stack_bytes": _stack_bytes({s["kind"] for s in stages}),
         "sops_max": _sops_max(program),
         "input_events": not circuit.analog, "event_view": initialiser(arena.view(Key(INPUT))), "event_offset": arena.view(Key(INPUT))["offset"],
         "event_bytes": events.n_bytes(1) if events else 0, "input_type": "uint8_t" if network.input_low >= 0 else "int16_t",
@@ -108,6 +111,13 @@ def _stages(arena: Arena, tables: Tables) -> list[dict]:
         made = describe(stage, i, arena, tables) if kind is None else describe_fast(stage, i, kind, arena, tables, blanks)
         stages.append(made | {"layer": stage.population})
     return stages
+
+
+def _stack_bytes(kinds: set[str]) -> int:
+    """A bound on what calls take on 32-bit cores, measured for each kind of code."""
+    if kinds <= {"drive", "pairs", "singles", "taps"}:
+        return STACK_BYTES_FAST
+    return STACK_BYTES_WIDE if kinds <= {"drive", "pairs", "singles", "taps", "wide"} else STACK_BYTES_ANY
 
 
 def _context_bytes(values: dict) -> int:

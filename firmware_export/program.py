@@ -155,6 +155,8 @@ class Program:
         Whether the readout is charged by spike counts, and is no stage.
     by_step : bool
         Whether all rows are computed once a step, and membranes kept, instead of all steps of a row at once.
+    compact : bool
+        Whether weights of 32-bit layers take 1 byte, not 2.
     """
 
     network: QuantizedNetwork
@@ -163,6 +165,7 @@ class Program:
     schedule: tuple[int, ...] = field(repr=False)
     counts: bool
     by_step: bool
+    compact: bool = False
 
     @property
     def n_steps(self) -> int:
@@ -180,7 +183,7 @@ class Program:
         return {key: (min(made[key]), max(used[key])) if made[key] else (0, end) for key in self.views}
 
 
-def program_of(network: QuantizedNetwork, by_step: bool = False) -> Program:
+def program_of(network: QuantizedNetwork, by_step: bool = False, compact: bool = False) -> Program:
     """The stages, views and order of a network.
 
     Raises
@@ -202,7 +205,7 @@ def program_of(network: QuantizedNetwork, by_step: bool = False) -> Program:
         stages += _stages(i, population, [key for key in needed if key.population == i], populations, counts)
     schedule = _schedule(stages)
     views = _views(stages, needed, network, schedule)
-    return Program(network, tuple(stages), views, tuple(schedule), counts, by_step)
+    return Program(network, tuple(stages), views, tuple(schedule), counts, by_step, compact)
 
 
 def _counts(populations: Sequence[Population | MaxPool]) -> bool:

@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 
 import evsnn
 from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, RunError
+from evsnn.circuit import Pool, Source, Synapse
 from evsnn.network import Samples
 from evsnn.quantized import quantize
 from firmware_export.check import HOST, inputs_for, run_on
-from firmware_export.fast import fast_kind
+from firmware_export.fast import at_once, fast_kind
 from firmware_export.header import expected_outputs, export_header
 from firmware_export.machines import MACHINES, RUNTIME, Machine
 
@@ -57,7 +58,9 @@ FAST = {
     "four pairs": {"channels": (5, 7)},
     "two tiles": {"channels": (9, 20)},
     "three layers": {"channels": (4, 33, 18), "pool": 1},
-    "wide": {"channels": (6, 11), "scale": 1.0, "n_steps": 60},
+    "wide": {"channels": (6, 11), "n_steps": 60},
+    "wide, two tiles": {"channels": (6, 19, 35), "n_steps": 300, "pool": 1},
+    "wide, rows apart": {"channels": (8, 60), "n_steps": 60, "pool": 4, "size": 32},
     "a pool of 3": {"channels": (8, 12), "pool": 3},
     "a pool of 4": {"channels": (10, 8), "pool": 4, "size": 32},
     "initial": {"channels": (8, 16), "shift": "initial"},
@@ -71,14 +74,57 @@ def test_fast_code_equals_python(case, by_step):
     size = network.input_shape[-1]
     images = np.concatenate([digits(3, size), np.ones((1, 1, size, size), np.float32), np.zeros((1, 1, size, size), np.float32)])
     quantized = quantize(network)
-    export = export_header(quantized, "net", by_step=by_step)
-    kinds = [fast_kind(stage, export.program) for stage in export.program.stages]
-    assert kinds[1:] == [("singles" if case == "wide" else "pairs")] * (len(kinds) - 1) and kinds[0] == (None if by_step else "drive")
-    run_on(GCC, export, shaped(quantized, images), SANITIZED, trace=True)
+    is_wide = case.startswith("wide")
+    for compact in (False, True) if is_wide else (False,):
+        export = export_header(quantized, "net", by_step=by_step, compact=compact)
+        kinds = [fast_kind(stage, export.program) for stage in export.program.stages]
+        assert kinds[1:] == [("singles" if compact else "wide" if is_wide else "pairs")] * (len(kinds) - 1) and kinds[0] == (None if by_step else "drive")
+        run_on(GCC, export, shaped(quantized, images), SANITIZED, trace=True)
+        for core in ("cortex-m55", "cortex-m0plus") if is_wide and size < 20 else ():
+            if not MACHINES[core].missing():
+                run_on(MACHINES[core], export, shaped(quantized, images[:1]))
 
 
 @pytest.mark.parametrize("by_step", [False, True])
-@pytest.mark.parametrize(("n_steps", "kind"), [(5, "pairs"), (90, "singles")])
+@pytest.mark.parametrize(("channels", "pool", "stride", "last"), [(3, 1, 1, False), (16, 2, 1, False), (20, 2, 2, False), (9, 4, 1, True), (12, 1, 2, True), (33, 5, 1, False)])
+def test_depthwise_weights(channels, pool, stride, last, by_step):
+    rng = np.random.default_rng(channels)
+    size = 20 // pool
+    layers = [Input((2, 20, 20)), Conv2d(rng.normal(size=(channels, 2, 3, 3)), padding=1), IF(1.5), AvgPool2d(pool), Conv2d(rng.normal(size=(channels, 1, 3, 3)), padding=1, stride=stride, groups=channels)]
+    layers += [IF(rng.uniform(0.5, 1.0, channels))] + ([] if last else [Conv2d(rng.normal(size=(7, channels, 1, 1))), IF(0.8)])
+    layers += [Flatten(), Linear(rng.normal(size=(3, (channels if last else 7) * (-(-size // stride)) ** 2))), Readout()]
+    quantized = quantize(Network(layers, n_steps=6, input_range=(0, 1)))
+    export = export_header(quantized, "net", by_step=by_step)
+    assert fast_kind(export.program.stages[1], export.program) == "taps"
+    images = shaped(quantized, rng.random((3, 2, 20, 20), np.float32))
+    run_on(GCC, export, images, SANITIZED, trace=True)
+    if not MACHINES["cortex-m0plus"].missing():
+        run_on(MACHINES["cortex-m0plus"], export, images[:1])
+
+
+def largest_charges(weight: np.ndarray, rows: int) -> tuple[int, int]:
+    """The most that so many rows of a kernel next to each other can charge a neuron with, up and down, row by row and neuron by neuron."""
+    up = down = 0
+    for neuron in weight.astype(int).tolist():
+        for first in range(len(neuron[0]) - rows + 1):
+            taken = [w for channel in neuron for row in channel[first : first + rows] for w in row]
+            up, down = max(up, sum(w for w in taken if w > 0)), min(down, sum(w for w in taken if w < 0))
+    return up, down
+
+
+@pytest.mark.parametrize(("channels", "kernel", "area"), [(3, 3, 1), (40, 3, 1), (90, 3, 1), (16, 5, 4), (300, 1, 1), (700, 1, 1), (200, 2, 4)])
+def test_sums_of_a_step_are_widened_before_they_leave_16_bits(channels, kernel, area):
+    rng = np.random.default_rng(channels)
+    weight = rng.integers(-127, 128, (3, channels, kernel, kernel))
+    pool = Pool((2, 2), (2, 2), (0, 0, 0, 0)) if area == 4 else None
+    source = Source(0, (channels, 9, 9), pool)
+    n = at_once(Synapse("", (source,), source.shape, weight, None), source, 0)
+    fits = [all(-(2**15) <= area * charge < 2**15 for charge in largest_charges(weight, rows)) for rows in range(1, kernel + 1)]
+    assert n == max([rows for rows, fit in enumerate(fits, 1) if fit], default=0)
+
+
+@pytest.mark.parametrize("by_step", [False, True])
+@pytest.mark.parametrize(("n_steps", "kind"), [(5, "pairs"), (90, "wide")])
 def test_fast_sums_of_two_sources_and_of_identity_shortcuts(n_steps, kind, by_step):
     quantized = quantize(residual(n_steps))
     export = export_header(quantized, "net", by_step=by_step)
@@ -86,8 +132,10 @@ def test_fast_sums_of_two_sources_and_of_identity_shortcuts(n_steps, kind, by_st
     assert kinds.count(kind) >= 4 and None not in kinds[1:]
     images = np.random.default_rng(0).random((3, 2, 9, 9), np.float32)
     run_on(GCC, export, shaped(quantized, images), SANITIZED, trace=True)
+    if kind == "wide":
+        run_on(GCC, export_header(quantized, "net", by_step=by_step, compact=True), shaped(quantized, images), SANITIZED, trace=True)
     for core in ("cortex-m55", "cortex-m0plus", "powerpc"):
-        if n_steps < 10 and not MACHINES[core].missing():
+        if (n_steps < 10 or core == "cortex-m55") and not MACHINES[core].missing():
             run_on(MACHINES[core], export, shaped(quantized, images[:1]))
 
 

@@ -116,6 +116,10 @@
 #endif
 #endif
 
+#if EVSNN_HAS_MVE && EVSNN_LANES != 8
+#error "with Helium EVSNN_LANES is 8"
+#endif
+
 #define EVSNN_FIRED 0x80008000u
 
 /* Words of 16 bits in an arena of 32-bit words. */
@@ -654,6 +658,11 @@ typedef struct {
     const int8_t *w;
 } evsnn_run8_t;
 
+typedef struct {
+    const uint8_t *p;
+    const int32_t *w;
+} evsnn_run32_t;
+
 /* How the words of a source lie, and the weights of its channels: known where code is inlined. */
 typedef struct {
     int word_bits;
@@ -662,6 +671,7 @@ typedef struct {
     int words;           /* of a position */
     int rows;            /* channels of a tap in the weights */
     uint32_t step_bytes; /* from a step to the next */
+    int at_once;         /* runs whose sums stay within 16 bits together, where membranes have 32 */
 } evsnn_source_t;
 
 typedef struct {
@@ -743,9 +753,16 @@ EVSNN_INLINE uint32_t evsnn_rows(const uint8_t **p, uint32_t *w, uint8_t *arena,
                 if ((S).taps * (S).words > 1) { EVSNN_WALK(S, 1, EVSNN_BASE(S, 1), ADD); } \
                 if ((S).taps * (S).words > 2) { EVSNN_WALK(S, 2, EVSNN_BASE(S, 2), ADD); } \
             } else { \
+                const int per_word = (S).word_bits / (S).field_bits, filled = (S).words * per_word == (S).rows; \
+                const WEIGHT *base = q->w; \
                 int tap, i; \
-                for (tap = 0; tap < (S).taps; tap++) { \
-                    for (i = 0; i < (S).words; i++) { EVSNN_WALK(S, tap * (S).words + i, q->w + (tap * (S).rows + i * ((S).word_bits / (S).field_bits)) * row, ADD); } \
+                for (tap = 0; tap < (filled ? 1 : (S).taps); tap++) { \
+                    for (i = 0; i < (filled ? (S).taps * (S).words : (S).words); i++) { \
+                        EVSNN_WALK(S, 0, base, ADD); \
+                        p += (S).word_bits / 8; \
+                        base += per_word * row; \
+                    } \
+                    base += ((S).rows - (S).words * per_word) * row; \
                 } \
             } \
         } \
@@ -841,6 +858,27 @@ EVSNN_INLINE void evsnn_pairs(const evsnn_fast_t *s, evsnn_run_t *r, evsnn_run_t
     (void)half;
 }
 
+/* The sum of a step goes from four pairs to their eight membranes of 32 bits. */
+#define EVSNN_WIDEN(u, at) \
+    do { \
+        int32x4_t both = vreinterpretq_s32_u32(u), low = vmovlbq_s16(vreinterpretq_s16_u32(u)); \
+        vstrwq_u32(v + (at), vaddq_u32(vldrwq_u32(v + (at)), vreinterpretq_u32_s32(low))); \
+        vstrwq_u32(v + lanes + (at), vaddq_u32(vldrwq_u32(v + lanes + (at)), vreinterpretq_u32_s32(vshrq_n_s32(vsubq_s32(both, low), 16)))); \
+    } while (0)
+
+/* Runs R .. END of a source, `n` at a time: so many together stay within 16 bits, which is proven when the network is exported. */
+#define EVSNN_WIDE_RUNS(S, R, END, N) \
+    do { \
+        evsnn_run_t *from = (R), *to; \
+        for (; from != (END); from = to) { \
+            uint32x4_t u0 = vdupq_n_u32(0), u1 = vdupq_n_u32(0); \
+            to = (END) - from > (N) ? from + (N) : (END); \
+            EVSNN_RUNS(evsnn_run_t, uint32_t, S, from, to, EVSNN_ADD_VECTORS); \
+            EVSNN_WIDEN(u0, 0); \
+            if (row == 8) { EVSNN_WIDEN(u1, 4); } \
+        } \
+    } while (0)
+
 #else
 
 #define EVSNN_PAIR(j) \
@@ -917,7 +955,66 @@ EVSNN_INLINE void evsnn_pairs(const evsnn_fast_t *s, evsnn_run_t *r, evsnn_run_t
     EVSNN_KEEP;
 }
 
+/* The sum of a step goes from pair j to its two membranes of 32 bits. */
+#define EVSNN_WIDEN(j) \
+    if (lanes > (j)) { \
+        uint32_t low = ((u##j & 0xffffu) ^ 0x8000u) - 0x8000u; \
+        v[j] += low; \
+        v[(j) + lanes] += evsnn_u(evsnn_signed(u##j - low) >> 16); \
+    }
+
+/* Runs R .. END of a source, `n` at a time: so many together stay within 16 bits. */
+#define EVSNN_WIDE_RUNS(S, R, END, N) \
+    do { \
+        evsnn_run_t *from = (R), *to; \
+        for (; from != (END); from = to) { \
+            uint32_t u0 = 0, u1 = 0, u2 = 0, u3 = 0, u4 = 0, u5 = 0, u6 = 0, u7 = 0; \
+            to = (END) - from > (N) ? from + (N) : (END); \
+            EVSNN_RUNS(evsnn_run_t, uint32_t, S, from, to, EVSNN_ADD_PAIRS); \
+            EVSNN_WIDEN(0) EVSNN_WIDEN(1) EVSNN_WIDEN(2) EVSNN_WIDEN(3) EVSNN_WIDEN(4) EVSNN_WIDEN(5) EVSNN_WIDEN(6) EVSNN_WIDEN(7) \
+            (void)u4; (void)u5; (void)u6; (void)u7; \
+        } \
+    } while (0)
+
 #endif
+
+/* Bias, comparison and reset of N neurons of 32 bits; INDEX of j is its constants' and tally's place, CHANNEL its channel. */
+#define EVSNN_FIRE_ALL(N, INDEX, CHANNEL) \
+    for (j = 0; j < (N); j++) { \
+        uint32_t u = v[j] + evsnn_u(EVSNN_I32(bias + (INDEX))); \
+        if (evsnn_signed(u) >= 0) { \
+            u -= evsnn_u(EVSNN_I32(threshold + (INDEX))); \
+            if (s->emit == EVSNN_TALLY) { tally[INDEX]++; } else { evsnn_count(out, (CHANNEL), s->out_word_bits, s->out_field_bits); } \
+        } \
+        v[j] = u; \
+    }
+
+/* Neuron j of 2 * lanes: which of its tile's, from `half` on. */
+#define EVSNN_PLACE (j < lanes ? j : j - lanes + row)
+
+/* The same for 2 * lanes neurons of 32 bits: the sum of a step is kept in pairs of 16 bits, and widened once for some runs. Here u = v - v_threshold;
+ * u_init, bias, threshold, state and tally have 2 * row values a tile, in the order of the channels. */
+EVSNN_INLINE void evsnn_wide(const evsnn_fast_t *s, evsnn_run_t *r, evsnn_run_t *middle, evsnn_run_t *end, const uint8_t *same, const int32_t *same_weight, const int32_t *u_init,
+                             uint32_t *state, const int32_t *bias, const int32_t *threshold, uint32_t *tally, uint8_t *out, uint32_t tile, uint32_t half) {
+    const int row = s->row, lanes = s->lanes;
+    uint32_t t = s->n_steps, v[16];
+    int j;
+    for (j = 0; j < 2 * lanes; j++) { v[j] = state ? state[EVSNN_PLACE] : evsnn_u(EVSNN_I32(u_init + EVSNN_PLACE)); }
+    do {
+        EVSNN_WIDE_RUNS(s->source[0], r, middle, s->source[0].at_once);
+        if (s->source[1].taps) { EVSNN_WIDE_RUNS(s->source[1], middle, end, s->source[1].at_once); }
+        if (s->same) {
+            uint32_t m = evsnn_tile_spikes(same, s->same_word_bits, row, tile);
+            for (j = 0; m && j < 2 * lanes; j++) {
+                if ((m << ((uint32_t)(EVSNN_PLACE) + half)) & 0x80000000u) { v[j] += evsnn_u(EVSNN_I32(same_weight + EVSNN_PLACE)); }
+            }
+            same += s->same_step_bytes;
+        }
+        EVSNN_FIRE_ALL(2 * lanes, EVSNN_PLACE, tile * 2u * (uint32_t)row + half + (uint32_t)(EVSNN_PLACE))
+        if (s->emit != EVSNN_TALLY) { out += s->out_step_bytes; }
+    } while (--t);
+    for (j = 0; state && j < 2 * lanes; j++) { state[EVSNN_PLACE] = v[j]; }
+}
 
 /* The readout's membranes get the spikes of a window of neurons: counts in pairs j, row + j; weight is [channel][classes] of the tile. */
 EVSNN_INLINE void evsnn_readout_pairs(uint32_t *out, const uint32_t *tally, int row, uint32_t channels, const int8_t *weight, uint32_t classes) {
@@ -977,6 +1074,67 @@ EVSNN_INLINE void evsnn_singles(const evsnn_fast_t *s, evsnn_run8_t *r, evsnn_ru
         if (s->emit != EVSNN_TALLY) { out += s->out_step_bytes; }
     } while (--t);
     EVSNN_KEEP;
+}
+
+/* Count j of eight in a word. Behind a pool most are not 0: all are multiplied. */
+#define EVSNN_TAP(j) \
+    a##j += ((m >> (28 - 4 * (j))) & 15u) * evsnn_u(EVSNN_I32(w + (j)));
+
+/* The counts of a tile of eight channels at the taps of runs R .. END, each to the membrane of its own channel; weights are [tap][channel]. */
+#define EVSNN_TAPS(S, R, END) \
+    do { \
+        const int per_word = (S).word_bits / (S).field_bits, n_words = per_word < 8 ? 8 / per_word : 1; \
+        uint32_t a0 = v[0], a1 = v[1], a2 = v[2], a3 = v[3], a4 = v[4], a5 = v[5], a6 = v[6], a7 = v[7]; \
+        evsnn_run32_t *q; \
+        for (q = (R); q != (END); q++) { \
+            int tap, i; \
+            for (tap = 0; tap < (S).taps; tap++) { \
+                const int32_t *w = q->w + tap * (S).rows; \
+                if ((S).field_bits == 4 && (S).word_bits == 32) { \
+                    uint32_t m = evsnn_word(q->p, (uint32_t)(tap * (S).words) + tile, 32); \
+                    if (m) { EVSNN_TAP(0) EVSNN_TAP(1) EVSNN_TAP(2) EVSNN_TAP(3) EVSNN_TAP(4) EVSNN_TAP(5) EVSNN_TAP(6) EVSNN_TAP(7) } \
+                    continue; \
+                } \
+                for (i = 0; i < n_words; i++) { \
+                    const uint32_t first = tile * 8u / (uint32_t)per_word + (uint32_t)i, place = tile * 8u % (uint32_t)per_word; \
+                    uint32_t *membrane = v + i * per_word, m, k; \
+                    if (per_word < 8 && first >= (uint32_t)(S).words) { break; } \
+                    m = evsnn_word(q->p, (uint32_t)(tap * (S).words) + first, (S).word_bits) << (place * (uint32_t)(S).field_bits); \
+                    if (per_word > 8) { m &= ~((~(uint32_t)0) >> (8 * (S).field_bits)); } \
+                    w = q->w + tap * (S).rows + i * per_word; \
+                    while (m) { \
+                        uint32_t skipped = evsnn_next(&m, &k, (S).field_bits); \
+                        membrane += skipped; \
+                        w += skipped; \
+                        *membrane += k * evsnn_u(EVSNN_I32(w)); \
+                        membrane++; \
+                        w++; \
+                    } \
+                } \
+            } \
+            q->p += (S).step_bytes; \
+        } \
+        if ((S).field_bits == 4 && (S).word_bits == 32) { \
+            v[0] = a0; v[1] = a1; v[2] = a2; v[3] = a3; v[4] = a4; v[5] = a5; v[6] = a6; v[7] = a7; \
+        } \
+    } while (0)
+
+/* Eight neurons of 32 bits, each of which reads one channel alone: depthwise weights. Here u = v - v_threshold, and runs hold weights of 32 bits. */
+EVSNN_INLINE void evsnn_taps(const evsnn_fast_t *s, evsnn_run32_t *r, evsnn_run32_t *middle, evsnn_run32_t *end, const uint8_t *same, const int32_t *same_weight, const int32_t *u_init,
+                             uint32_t *state, const int32_t *bias, const int32_t *threshold, uint32_t *tally, uint8_t *out, uint32_t tile, uint32_t half) {
+    uint32_t t = s->n_steps, v[8];
+    int j;
+    for (j = 0; j < 8; j++) { v[j] = state ? state[j] : evsnn_u(EVSNN_I32(u_init + j)); }
+    do {
+        EVSNN_TAPS(s->source[0], r, middle);
+        if (s->source[1].taps) { EVSNN_TAPS(s->source[1], middle, end); }
+        EVSNN_FIRE_ALL(8, j, tile * 8u + (uint32_t)j)
+        if (s->emit != EVSNN_TALLY) { out += s->out_step_bytes; }
+    } while (--t);
+    for (j = 0; state && j < 8; j++) { state[j] = v[j]; }
+    (void)same;
+    (void)same_weight;
+    (void)half;
 }
 
 EVSNN_INLINE void evsnn_readout_singles(uint32_t *out, const uint32_t *tally, uint32_t channels, const int8_t *weight, uint32_t classes) {

@@ -55,7 +55,7 @@ def random_networks() -> Iterator[tuple[str, Network]]:
         AvgPool2d(4, name="p"), Flatten(name="f"), readout(256),
     )  # fmt: skip
     yield "16C-P-128-10", network(conv(16, 3), IF(2.0), AvgPool2d(2), Flatten(), Linear(rng.normal(size=(128, 1024)) / 16), IF(1.0), readout(128))
-    yield "16C-P-16DW-32C1-P-10", network(
+    yield "16C-16DW-32C1-P-10", network(
         conv(16, 3), IF(2.0), Conv2d(rng.normal(size=(16, 1, 3, 3)) / 2, padding=1, groups=16), IF(1.0), conv(32, 16, 1), IF(1.2), AvgPool2d(2), Flatten(), readout(2048)
     )
 
