@@ -38,7 +38,7 @@ class Tables:
     """
 
     def __init__(self, prefix: str):
-        self.prefix, self.texts, self.n_bytes = prefix, [], 0
+        self.prefix, self.texts, self.n_bytes, self.largest = prefix, [], 0, 0
         self._known: dict[tuple, str] = {}
 
     def array(self, what: str, values: np.ndarray, dtype) -> str:
@@ -49,6 +49,7 @@ class Tables:
             self._known[key] = f"{self.prefix}_{what}"
             self.texts.append(array(self._known[key], values))
             self.n_bytes += values.nbytes
+            self.largest = max(self.largest, values.nbytes)
         return self._known[key]
 
     def structs(self, what: str, c_type: str, items: Sequence[Mapping]) -> str:

@@ -175,6 +175,16 @@ static Port Serial;
 """
 
 
+def test_a_flash_budget_takes_the_smaller_tables(tmp_path):
+    network = cnn(n_steps=60)
+    sizes = {compact: export_network(network, Settings(name="net", compact=compact)).constant_bytes for compact in (False, True)}
+    assert sizes[True] < sizes[False]
+    assert export_network(network, Settings(name="net", flash_bytes=sizes[False])).constant_bytes == sizes[False]
+    assert export_network(network, Settings(name="net", flash_bytes=sizes[False] - 1)).constant_bytes == sizes[True]
+    with pytest.raises(RunError, match="more flash"):
+        export_network(network, Settings(name="net", flash_bytes=sizes[True] - 1))
+
+
 @pytest.mark.parametrize("order", ["layer", "step"])
 def test_the_arduino_sketch_compiles_with_the_exported_header_alone(tmp_path, order):
     if shutil.which("g++") is None:
@@ -202,6 +212,51 @@ def test_the_cmake_bundle_builds_a_program(tmp_path):
     subprocess.run(["cmake", "-S", str(tmp_path), "-B", str(tmp_path / "b")], check=True, capture_output=True)
     subprocess.run(["cmake", "--build", str(tmp_path / "b")], check=True, capture_output=True)
     assert subprocess.run([str(tmp_path / "b" / "app")]).returncode == 0
+
+
+ARDUINO_CORE = Path("/usr/share/arduino/hardware")
+CTAGS = '"{cmd.path}" -u --language-force=c++ -f - --c++-kinds=svpf --fields=KSTtzns --line-directives "{source_file}"'
+
+
+@pytest.mark.skipif(shutil.which("arduino-builder") is None or not ARDUINO_CORE.exists(), reason="Debian's arduino-builder and arduino-core-avr are not installed")
+@pytest.mark.parametrize("order", ["layer", "step"])
+def test_arduinos_own_builder_compiles_the_library_and_its_sketch(tmp_path, order):
+    settings = Settings(name="net", order=order)
+    write_files(tmp_path, bundle("arduino", export_network(cnn(channels=(4, 6), size=8), settings), settings))
+    for folder in ("tools", "build"):
+        (tmp_path / folder).mkdir()
+    preferences = {  # what the IDE would say; DECIMAL_DIG is missing where this core meets Debian's compiler
+        "runtime.tools.avr-gcc.path": "/usr", "tools.ctags.cmd.path": shutil.which("arduino-ctags"), "tools.ctags.pattern": CTAGS, "compiler.cpp.extra_flags": "-DDECIMAL_DIG=17",
+    }  # fmt: skip
+    command = ["arduino-builder", "-compile", "-warnings", "all", "-fqbn", "arduino:avr:mega:cpu=atmega2560", "-hardware", ARDUINO_CORE, "-tools", ARDUINO_CORE / "arduino"]
+    command += ["-tools", tmp_path / "tools", "-libraries", tmp_path / "arduino", "-build-path", tmp_path / "build", *(f"-prefs={k}={v}" for k, v in preferences.items())]
+    done = subprocess.run([*map(str, command), str(tmp_path / "arduino/net/examples/classify_net/classify_net.ino")], capture_output=True, text=True)
+    assert done.returncode == 0 and "Sketch uses" in done.stdout, done.stderr[-2000:]
+    assert not [line for line in done.stderr.splitlines() if "warning" in line and str(tmp_path) in line]
+
+
+@pytest.mark.parametrize(("kind", "command"), [("platformio", ["pio", "pkg", "pack"]), ("esp-idf", ["compote", "component", "pack", "--name", "net"])])
+def test_the_tools_of_other_bundles_pack_them(tmp_path, kind, command):
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    settings = Settings(name="net")
+    write_files(tmp_path, bundle(kind, export_network(cnn(), settings), settings))
+    environment = os.environ | {"PLATFORMIO_CORE_DIR": str(tmp_path / "core"), "PLATFORMIO_SETTING_ENABLE_TELEMETRY": "no", "IDF_COMPONENT_CHECK_NEW_VERSION": "0"}
+    done = subprocess.run(command, cwd=tmp_path / kind / "net", env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [path for path in (tmp_path / kind / "net").rglob("*gz") if "net" in path.name]
+
+
+def test_an_avr_refuses_tables_that_its_pointers_do_not_reach(tmp_path):
+    if shutil.which("avr-gcc") is None:
+        pytest.skip("no compiler for AVR")
+    rng = np.random.default_rng(0)
+    large = Network([Input((40, 10, 10)), Flatten(), Linear(rng.normal(size=(9, 4000))), IF(1.0), Linear(rng.normal(size=(2, 9))), Readout()], n_steps=4, input_range=(0, 1))
+    for network, refused in ((cnn(), False), (large, True)):
+        write_files(tmp_path, export_files(export_network(network, Settings(name="net")), Settings(name="net")))
+        (tmp_path / "m.c").write_text('#include "net.h"\nnet_ctx_t c;\nint main(void) { return net_init(&c); }\n')
+        done = subprocess.run(["avr-gcc", "-mmcu=atmega2560", "-std=c99", "-c", str(tmp_path / "m.c"), "-o", str(tmp_path / "m.o")], capture_output=True, text=True)
+        assert ("an AVR reaches" in done.stderr) == refused and (done.returncode != 0) == refused
 
 
 def test_bundles_hold_the_headers_and_their_manifests():

@@ -1150,7 +1150,7 @@ EVSNN_INLINE void evsnn_readout_singles(uint32_t *out, const uint32_t *tally, ui
 /* All steps of a neuron whose current is the same at each: u = v - v_threshold. Its spikes add `one` to a word of each step. */
 EVSNN_INLINE void evsnn_fire_constant(int32_t current, int32_t u, int32_t threshold, uint32_t one, uint8_t *out, uint32_t step_bytes, int word_bits, uint32_t n_steps) {
     uint32_t t;
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 8
 #pragma GCC unroll 16
 #endif
     for (t = 0; t < n_steps; t++) {
