@@ -7,6 +7,7 @@ own; a single sample is split over tiles and rows.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,19 @@ from threading import Event
 import numpy as np
 
 from .circuit import INPUT
+from .kernels.code import Kernel
 from .kernels.layout import LEAST_PLANES
 from .plan import MaxPoolPlan, Packed, Plan, aligned, pack, words_of
 from .pool_stage import MaxPoolKernels, MaxPoolStage
 from .stage import Kernels, Masks, Stage
 
-__all__ = ["Engine", "Workspace", "pack_masks", "unpack_masks"]
+__all__ = ["Engine", "Workspace", "needed", "pack_masks", "unpack_masks"]
+
+
+def needed(plan: Plan) -> list[Kernel]:
+    """The kernels that a plan runs, each once."""
+    of_each = (MaxPoolKernels.needed(p, plan.block_steps) if isinstance(p, MaxPoolPlan) else Kernels.needed(p) for p in plan.populations)
+    return [kernel for kernel in dict.fromkeys(itertools.chain.from_iterable(of_each)) if kernel]
 
 
 class Engine:

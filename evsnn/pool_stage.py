@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from .kernels import maxpool, queue, vector
-from .kernels.jit import specialise
+from .kernels.code import Kernel, specialise
+from .kernels.jobs import maxpool
 from .kernels.layout import COUNTS_PER_MASK
+from .kernels.selectors import Vectors
 from .plan import MaxPoolPlan, aligned
-from .stage import Job, Masks, Shared
+from .stage import COUNT_SPIKES, Job, Masks, Shared
 
 __all__ = ["MaxPoolKernels", "MaxPoolStage"]
 
@@ -20,11 +21,14 @@ class MaxPoolKernels:
     """The compiled kernels of one max pool."""
 
     def __init__(self, p: MaxPoolPlan, block_steps: int):
+        self.maxpool, self.count, self.count_spikes = map(specialise, self.needed(p, block_steps))
+
+    @staticmethod
+    def needed(p: MaxPoolPlan, block_steps: int) -> list[Kernel]:
+        """What pools, what counts for the next block, and what counts spikes."""
         element = p.counter(block_steps)
-        counters = vector.Vectors(element, element, "int8", 64, p.population.signed)
-        self.maxpool = specialise(maxpool.maxpool, counters, n_arguments=6)
-        self.count = specialise(maxpool.count, counters, n_arguments=5)
-        self.count_spikes = specialise(queue.count_spikes, n_arguments=2)
+        counters = Vectors(element, element, "int8", 64, p.population.signed)
+        return [Kernel("maxpool.maxpool", (counters,), 6), Kernel("maxpool.count", (counters,), 5), COUNT_SPIKES]
 
 
 class MaxPoolStage(Shared):

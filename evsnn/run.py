@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from . import __version__, console
-from .errors import WeightsError
 
 if TYPE_CHECKING:
     from .inputs import Inputs
@@ -21,6 +20,7 @@ _EPILOG = """\
 without WEIGHTS, the packaged demo model (handwritten digits) runs
 without --input, the samples stored with the model run, else seeded noise
 with several T, one row a T; agreement is with the predictions at the largest T
+`warm [WEIGHTS.h5 ...]` instead compiles what networks need, and keeps it
 """
 
 
@@ -43,20 +43,27 @@ def parser(prog: str) -> console.Parser:
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m evsnn.run") -> int:
     """Run the command and return its exit status."""
-    return console.run(lambda arguments: _run(parser(prog).parse_args(arguments)), argv)
+    return console.run(lambda arguments: _warm(arguments[1:], prog) if arguments[:1] == ["warm"] else _run(parser(prog).parse_args(arguments)), argv)
+
+
+def _warm(arguments: Sequence[str], prog: str) -> int:
+    from .warm import main as warm
+
+    return warm(arguments, f"{prog} warm")
 
 
 def _run(options) -> int:
     started = time.perf_counter()
     if options.plot:
         console.check_picture(options.plot)
+    from .demo import demo
     from .inputs import open_inputs
     from .report import Report
     from .weights import load
 
     start_up_ms = {"import": _ms_since(started)}
     started = time.perf_counter()
-    network = load(options.weights) if options.weights is not None else _demo()
+    network = load(options.weights) if options.weights is not None else demo()
     start_up_ms["load"] = _ms_since(started)
     with open_inputs(network, options.input, limit=options.limit, seed=options.seed, n_steps=max(options.steps or (0,)) or None) as inputs:
         if inputs.source == "noise":
@@ -88,9 +95,8 @@ def _run_all(network: Network, n_steps: tuple[int, ...], inputs: Inputs, options
     from .memory import announce
     from .report import Run
     from .simulation import Simulator
-    from .startup import import_compiler, wake
+    from .startup import wake
 
-    start_up_ms["import"] += import_compiler(options.backend)
     runs: list[Run] = []
     samples: Samples | None = None
     if options.arithmetic == "int8" and network.input_range is None and network.samples is None and network.input.encoding == "constant":
@@ -101,7 +107,7 @@ def _run_all(network: Network, n_steps: tuple[int, ...], inputs: Inputs, options
     for T in n_steps:
         simulator = Simulator(network, T, arithmetic=options.arithmetic, threads=options.threads, backend=options.backend)
         awake = {"import": 0.0, "compile": 0.0} if runs else wake(simulator)
-        start_up_ms["import"] += awake["import"]
+        start_up_ms["import"] += awake["import"] + simulator.start_up_ms["import"]
         memory_bytes = announce(({} if samples else {"inputs": inputs.n_bytes}) | simulator.memory_bytes)
         samples = samples or _read(inputs, network)
         with console.Progress(f"T = {T}: preparing layers") as progress:
@@ -123,19 +129,6 @@ def _read(inputs: Inputs, network: Network) -> Samples:
     if warning:
         console.say(f"warning: {warning}")
     return samples
-
-
-def _demo() -> Network:
-    """The model in the package."""
-    from importlib import resources
-
-    from .weights import load
-
-    demo = resources.files("evsnn") / "models" / "mnist.h5"
-    if not demo.is_file():
-        raise WeightsError("the packaged demo model is not there", where=str(demo), hint="name a weights file, or reinstall evsnn")
-    with resources.as_file(demo) as path:
-        return load(path)
 
 
 def _ms_since(start: float) -> float:

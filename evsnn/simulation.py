@@ -107,10 +107,11 @@ class Simulator:
         started = time.perf_counter()
         if not isinstance(network, (Network, QuantizedNetwork)):
             raise RunError("this is not a network", got=type(network).__name__, expected="a Network", hint="load a file with evsnn.load")
+        if backend not in BACKENDS:
+            raise RunError("unknown backend", got=repr(backend), expected=", ".join(BACKENDS))
         if arithmetic not in ARITHMETICS:
             raise RunError("unknown arithmetic", got=repr(arithmetic), expected=" or ".join(ARITHMETICS))
         self.threads = _threads(threads)
-        self.backend, self.backend_note = _backend(backend)
         self.quantized: QuantizedNetwork | None = None
         if isinstance(network, QuantizedNetwork):
             if n_steps not in (None, network.n_steps):
@@ -130,7 +131,9 @@ class Simulator:
         self._running = Lock()
         self._runner: int | None = None
         self._process = os.getpid()
-        self.start_up_ms = {"plan": (time.perf_counter() - started) * 1e3, "compile": 0.0}
+        planned = time.perf_counter()
+        self.backend, self.backend_note = _backend(backend, self.plan)
+        self.start_up_ms = {"import": (time.perf_counter() - planned) * 1e3, "plan": (planned - started) * 1e3, "compile": 0.0}
 
     @property
     def memory_bytes(self) -> dict[str, int]:
@@ -369,27 +372,31 @@ def _threads(threads: int | None) -> int:
     return int(threads)
 
 
-def _backend(name: str) -> tuple[str, str]:
+def _backend(name: str, plan: Plan) -> tuple[str, str]:
     """The backend to use, and why it is not the engine where "auto" was asked for."""
-    if name not in BACKENDS:
-        raise RunError("unknown backend", got=repr(name), expected=", ".join(BACKENDS))
     if name == "reference":
         return name, ""
-    problem, possible = "", False
-    if sys.byteorder == "big":
-        problem = "this CPU is big-endian"
-    else:
-        try:
-            from numba import config
-        except ImportError as error:
-            problem = f"numba cannot be imported ({error})"
-        else:
-            problem, possible = "numba's compiler is switched off" if config.DISABLE_JIT else "", True
+    problem, possible = _problem(plan)
     if name == "numba" and possible:
         return name, "numba's compiler is switched off; kernels run as plain Python, very slowly" if problem else ""
     if name == "numba":
         raise RunError("the event-driven engine cannot run here", got=problem, hint="use backend='auto' or 'reference'")
     return ("reference", f"{problem}; the NumPy reference runs instead, slowly, with the same bits") if problem else ("numba", "")
+
+
+def _problem(plan: Plan) -> tuple[str, bool]:
+    """What speaks against the engine, and whether it could run all the same. numba is imported if machine code is missing, not else."""
+    if sys.byteorder == "big":
+        return "this CPU is big-endian", False
+    from .engine import needed
+    from .kernels.code import compiler_off, missing
+
+    try:
+        if compiler_off() or missing(needed(plan)):
+            import numba  # noqa: F401
+    except ImportError as error:
+        return f"numba cannot be imported ({error})", False
+    return "numba's compiler is switched off" if compiler_off() else "", True
 
 
 def _labels(labels: np.ndarray | None, n_samples: int, n_classes: int) -> np.ndarray | None:

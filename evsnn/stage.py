@@ -14,13 +14,14 @@ from dataclasses import replace
 import numpy as np
 
 from .circuit import Source, Synapse
-from .kernels import current, fire, integrate, queue, vector
-from .kernels.jit import specialise
+from .kernels.code import Kernel, specialise
+from .kernels.jobs import current, integrate, queue
 from .kernels.layout import COPY_BYTES
+from .kernels.selectors import Events, Vectors
 from .plan import GatherPlan, MaxPoolPlan, Packed, PopulationPlan, TapPlan, aligned
 from .reference import pooled_input
 
-__all__ = ["Job", "Kernels", "Masks", "Shared", "Stage"]
+__all__ = ["COUNT_SPIKES", "Job", "Kernels", "Masks", "Shared", "Stage"]
 
 _SPLIT_WORK = 8_192  # tiles x positions x steps below which a layer is not worth splitting
 _STREAMED_BYTES = 1 << 18  # packed weights above which a layer's tiles are fetched ahead
@@ -36,17 +37,27 @@ class Kernels:
     """The compiled kernels of one population."""
 
     def __init__(self, p: PopulationPlan):
-        events = vector.Events(p.id_bits, ("float32" if p.membrane == "float32" else "integer") if p.graded else "")
-        fmt, direct = (vector.Vectors(p.membrane, partial, p.weight_type, p.lanes, p.population.signed, p.population.delay > 0) for partial in (p.partial, p.membrane))
-        self.fires_only = bool(p.population.drives) and not p.population.synapses and p.population.fires and not p.population.delay
-        if self.fires_only:
-            self.integrate = specialise(fire.fire, direct, n_arguments=5)
-        else:
-            self.integrate = specialise(integrate.integrate, fmt, events, n_arguments=6)
-        self.build = [specialise(queue.build_simple if g.simple else queue.build, events, n_arguments=1) for g in p.gathers]
-        self.current = specialise(current.current, replace(direct, signed=False, delayed=False), n_arguments=5) if p.population.drives else None
-        self.count_spikes = specialise(queue.count_spikes, n_arguments=2)
-        self.count_events = specialise(queue.count_events, n_arguments=2)
+        self.integrate, self.current, self.count_spikes, self.count_events, *self.build = (kernel and specialise(kernel) for kernel in self.needed(p))
+
+    @staticmethod
+    def needed(p: PopulationPlan) -> list[Kernel | None]:
+        """What integrates, what computes the analog input's current, what counts spikes and events, and what builds the queue of each gather."""
+        events = Events(p.id_bits, ("float32" if p.membrane == "float32" else "integer") if p.graded else "")
+        fmt, direct = (Vectors(p.membrane, partial, p.weight_type, p.lanes, p.population.signed, p.population.delay > 0) for partial in (p.partial, p.membrane))
+        return [
+            Kernel("fire.fire", (direct,), 5) if fires_only(p) else Kernel("integrate.integrate", (fmt, events), 6),
+            Kernel("current.current", (replace(direct, signed=False, delayed=False),), 5) if p.population.drives else None,
+            COUNT_SPIKES, Kernel("queue.count_events", (), 2),
+            *(Kernel("queue.build_simple" if g.simple else "queue.build", (events,), 1) for g in p.gathers),
+        ]  # fmt: skip
+
+
+COUNT_SPIKES = Kernel("queue.count_spikes", (), 2)
+
+
+def fires_only(p: PopulationPlan) -> bool:
+    """Whether a constant current alone charges a population."""
+    return bool(p.population.drives) and not p.population.synapses and p.population.fires and not p.population.delay
 
 
 class Job:
@@ -138,7 +149,7 @@ class Stage(Shared):
     def __init__(self, p: PopulationPlan, packed: Packed, kernels: Kernels, masks: Masks, own: int, queues: np.ndarray, planes: np.ndarray,
                  keep: bool, blocks: bool, pool: ThreadPoolExecutor | None, threads: int):  # fmt: skip
         super().__init__(p, p.scratch_bytes, pool, threads)
-        self.packed, self.kernels = packed, kernels
+        self.packed, self.kernels, self.fires_only = packed, kernels, fires_only(p)
         self.masks, self.negatives = masks.get((own, False)), masks.get((own, True))
         element = np.dtype(p.membrane)
         shape = (*p.population.shape[1:], p.n_tiles * p.lanes)
@@ -195,7 +206,7 @@ class Stage(Shared):
         self.job.put(integrate.LINES_AHEAD, self.lines_ahead if fetch else 0)
         self.job.put(integrate.FETCH_FIRST, fetch and self.fetch_first)
         self.job.put(integrate.RESUME, resume)
-        self._split(self.kernels.integrate, self.job.address, self.plan.population.shape[1], scratch=not self.kernels.fires_only)
+        self._split(self.kernels.integrate, self.job.address, self.plan.population.shape[1], scratch=not self.fires_only)
         for address in self.masks_addresses:
             self.n_spikes += self.kernels.count_spikes(address, n_steps * self.plan.positions * self.plan.words)
         self.seconds += time.perf_counter() - started

@@ -13,22 +13,13 @@ from .console import say
 if TYPE_CHECKING:
     from .simulation import Simulator
 
-__all__ = ["import_compiler", "wake"]
-
-
-def import_compiler(backend: str) -> float:
-    """Import numba, unless `backend` has no use for it or it is not there; the milliseconds it took."""
-    started = time.perf_counter()
-    if backend != "reference":
-        with contextlib.suppress(ImportError):  # the simulator says what that means
-            import numba  # noqa: F401
-    return 1e3 * (time.perf_counter() - started)
+__all__ = ["wake"]
 
 
 def wake(simulator: Simulator) -> dict[str, float]:
-    """Import the engine and start its compiler, so that the memory both take counts as in use.
+    """Start the compiler, if the engine needs it, so that the memory it takes counts as in use.
 
-    Says on stderr if the engine does not run, or cannot keep what it compiles.
+    Says on stderr if the engine does not run.
 
     Returns
     -------
@@ -39,17 +30,17 @@ def wake(simulator: Simulator) -> dict[str, float]:
         say(f"backend: {simulator.backend_note}")
     if simulator.backend != "numba":
         return {"import": 0.0, "compile": 0.0}
-    started = time.perf_counter()
-    from . import engine  # noqa: F401
-    from .kernels import queue
-    from .kernels.jit import specialise
+    from .engine import needed
+    from .kernels.code import missing, specialise
 
-    imported = time.perf_counter()
-    with _without("scipy.linalg"):
-        specialise(queue.count_spikes, n_arguments=2)  # the smallest kernel
-    stats = getattr(queue.count_spikes, "stats", None)
-    if stats and stats.cache_path is None:
-        say("compiler: no folder for compiled code can be written to, so every start compiles anew; set NUMBA_CACHE_DIR to one that can")
+    started = imported = time.perf_counter()
+    kernels = needed(simulator.plan)
+    if missing(kernels):
+        import numba  # noqa: F401
+
+        imported = time.perf_counter()
+        with _without("scipy.linalg"):
+            specialise(kernels[-1])  # the readout's: one of the smallest
     return {"import": 1e3 * (imported - started), "compile": 1e3 * (time.perf_counter() - imported)}
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from generate import networks
@@ -327,32 +325,6 @@ def test_infinite_outputs_are_refused():
     network = Network([Input((2,)), Linear(np.full((3, 2), 1e38)), Readout()], n_steps=4)
     with np.errstate(over="ignore"), pytest.raises(evsnn.RunError, match="not finite"):
         evsnn.simulate(network, np.full((1, 2), 3e38))
-
-
-@pytest.mark.skipif(DISABLE_JIT, reason="nothing is compiled")
-def test_damaged_kept_code_is_replaced(tmp_path):
-    """A cache folder after a power cut: half of the kernels with an index, half with code, that is empty, zeros or garbage."""
-    import os
-    import subprocess
-    import sys
-
-    script = "import numpy as np, evsnn; from test_engine import small_network, IMAGES; print(evsnn.simulate(small_network(5), IMAGES, threads=1).outputs.sum())"
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-
-    def run():
-        return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300)
-
-    first = run()
-    assert first.returncode == 0, first.stderr
-    kernels = sorted(tmp_path.rglob("*.nbi"))
-    assert len(kernels) >= 6
-    for index, (of_code, damage) in zip(kernels, itertools.cycle(itertools.product((True, False), (b"", b"\x00" * 64, b"garbage")))):
-        for path in index.parent.glob(f"{index.stem}.*.nbc") if of_code else [index]:  # code behind a damaged index would not be read
-            path.write_bytes(damage)
-    again = run()
-    assert again.returncode == 0, again.stderr
-    assert again.stdout == first.stdout
-    assert again.stderr.count("cannot be used") >= len(kernels)
 
 
 @pytest.mark.parametrize("call", [

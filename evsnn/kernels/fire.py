@@ -7,8 +7,8 @@ instructions a step; four positions at once keep the processor busy.
 from __future__ import annotations
 
 from . import vector
-from .integrate import COUNTS, DRIVE, HEIGHT, LEAKY, MEMBRANES, N_STEPS, N_TILES, NEGATIVES, PARAMETERS, RESUME, SPIKES, WIDTH, WORD_BYTES
 from .jit import kernel
+from .jobs.integrate import COUNTS, DRIVE, HEIGHT, LEAKY, MEMBRANES, N_STEPS, N_TILES, NEGATIVES, PARAMETERS, RESUME, SPIKES, WIDTH, WORD_BYTES
 from .layout import PARAMETER_ROWS
 from .memory import load_i64
 

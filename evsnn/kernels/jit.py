@@ -1,29 +1,23 @@
-"""The decorator that all kernels share."""
+"""The compiler: what all kernels are decorated with, and machine code from them."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import logging
-from pathlib import Path
+import importlib
+import re
+from types import FunctionType
 
 from numba import config, njit, types
 
-__all__ = ["inner", "kernel", "source_digest", "specialise"]
+__all__ = ["compiled", "function_of", "inner", "kernel"]
 
-_LOG = logging.getLogger("evsnn")
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": False, "boundscheck": False}
+_EVERYWHERE = {"memcpy", "memmove", "memset"}
+"""Functions outside that machine code may call: those that are in every process."""
 
 
 def kernel(function):
-    """Compile on demand, without the GIL, checks or reordering, and keep the machine code on disk.
-
-    Where no directory can be written the code is compiled in each process anew.
-    """
-    try:
-        return njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # numba found no directory to keep code in
-        return njit(**_OPTIONS)(function)
+    """Compile on demand, without the GIL, checks or reordering, and without a way in for Python objects: arguments are integers."""
+    return njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
 
 
 def inner(function):
@@ -31,49 +25,38 @@ def inner(function):
     return njit(**_OPTIONS)(function)
 
 
-def specialise(kernel, *selectors, n_arguments: int):
-    """A kernel compiled for the given elements: a function of its other arguments, all of them int64.
+def function_of(name: str) -> FunctionType:
+    """The Python function of a kernel, named "module.function"; with numba's compiler off, what runs."""
+    module, _, function = name.partition(".")
+    found = getattr(importlib.import_module(f"{__package__}.{module}"), function)
+    return found if config.DISABLE_JIT else found.py_func
+
+
+def compiled(dispatcher, selectors: tuple, n_arguments: int) -> tuple[bytes, str, bool]:
+    """Machine code of a kernel for the given selectors, all other arguments being int64.
 
     Parameters
     ----------
-    kernel : dispatcher
-    selectors : Vectors or Events
-        Its first arguments.
+    dispatcher : str or dispatcher
+        "module.function" of this package, or what `kernel` has made.
+    selectors : tuple of Vectors or Events
     n_arguments : int
-        How many more it takes.
+
+    Returns
+    -------
+    code : bytes
+        An object file.
+    symbol : str
+    alone : bool
+        Whether another process can run it: it calls nothing that numba has put into this one.
     """
-    if config.DISABLE_JIT:
-        return functools.partial(kernel, *selectors)
-    signature = (*(selector.numba_type for selector in selectors), *[types.int64] * n_arguments)
-    return functools.partial(_compiled(kernel, signature), *[None] * len(selectors))
+    from .vector import type_of
 
-
-def _compiled(kernel, signature):
-    """The machine code for a signature, kept or new.
-
-    Kept code can be damaged, a disk full, and an index written by two processes at once can name
-    another signature's code: then the kernel is compiled for this process alone.
-    """
-    trouble = "it holds code of another kernel"
-    try:
-        code = kernel.compile(signature)
-        if signature in kernel.overloads:
-            return code
-    except Exception as error:  # whatever unpickling damaged files raises; an error of the kernel's own comes again below
-        trouble = f"{type(error).__name__}: {error}"
-    folder = getattr(getattr(kernel, "stats", None), "cache_path", None)
-    _LOG.warning("evsnn: compiled code in %s cannot be used (%s); compiling anew, remove the folder to keep code again", folder, trouble)
-    return njit(**_OPTIONS)(kernel.py_func).compile(signature)
-
-
-@functools.cache
-def source_digest() -> str:
-    """A digest of this package's sources.
-
-    numba's cache looks at the file a kernel stands in, not at what it calls; types that carry this
-    digest in their name make kept code stale as soon as any of these files changes.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+    if isinstance(dispatcher, str):
+        module, _, function = dispatcher.partition(".")
+        dispatcher = getattr(importlib.import_module(f"{__package__}.{module}"), function)
+    signature = (*map(type_of, selectors), *[types.int64] * n_arguments)
+    dispatcher.compile(signature)
+    made = dispatcher.overloads[signature]
+    outside = set(re.findall(r"^declare [^@]*@([^(]+)", made.library.get_llvm_str(), re.MULTILINE))
+    return made.library._get_compiled_object(), made.fndesc.llvm_func_name, all(name.startswith("llvm.") or name in _EVERYWHERE for name in outside)

@@ -18,22 +18,15 @@ from __future__ import annotations
 
 from . import vector
 from .jit import inner, kernel
+
+from .jobs.maxpool import (  # isort: skip
+    COUNTS, HEIGHT, IN_HEIGHT, IN_WIDTH, KERNEL_X, KERNEL_Y, LARGEST, MASKS, NEGATIVES, N_STEPS, ONES, OUT, OUT_NEGATIVES, PAD_LEFT, PAD_TOP, STRIDE_X, STRIDE_Y, WIDTH,
+    WORD_BYTES,
+)  # fmt: skip
 from .layout import COUNTS_PER_MASK
 from .memory import load_i64
 
 __all__ = ["count", "maxpool"]
-
-# Slots of a job, int64 each.
-(
-    N_STEPS, HEIGHT, WIDTH, WORD_BYTES,  # of the block; of the output map; bytes of a position's masks, in and out
-    MASKS, NEGATIVES,        # of the inputs; of their negative spikes, where they are signed
-    IN_HEIGHT, IN_WIDTH,
-    KERNEL_Y, KERNEL_X, STRIDE_Y, STRIDE_X, PAD_TOP, PAD_LEFT,
-    OUT, OUT_NEGATIVES,      # likewise of the output
-    ONES,                    # [64] counters of 1, then [64] of -1
-    COUNTS, LARGEST,         # [in y][in x][channel] and [y][x][channel] uint16 that outlast a block, or 0
-) = range(0, 8 * 19, 8)  # fmt: skip
-JOB_BYTES = 8 * 19
 
 
 @inner

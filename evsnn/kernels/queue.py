@@ -9,41 +9,20 @@ map, one event that counts the spikes in the window.
 
 from __future__ import annotations
 
-import numpy as np
 from numba import types
 
 from . import vector
 from .jit import inner, kernel
+
+from .jobs.queue import (  # isort: skip
+    COLUMNS, EVENTS, HEIGHT, N_PARTS, N_PLANES, N_SOURCES, N_STEPS, PARTS, PART_CHANNELS, PLANES, POINTERS, POSITIONS, Q_CHANNELS, Q_HEIGHT, Q_KERNEL_X, Q_KERNEL_Y,
+    Q_MASKS, Q_OFFSET, Q_PAD_LEFT, Q_PAD_TOP, Q_ROW_BYTES, Q_STEP_BYTES, Q_STRIDE_X, Q_STRIDE_Y, Q_WIDTH, Q_WORD_BYTES, REACH_X, REACH_Y, SOURCES, SOURCE_BYTES, TOTAL,
+    WIDTH,
+)  # fmt: skip
 from .layout import LEAST_PLANES
 from .memory import load_i32, load_i64, load_u64, pop_count, store_i32, store_i64, store_u64, trailing_zeros
 
-__all__ = ["bit_positions", "build", "build_simple", "count_events", "count_spikes"]
-
-# Slots of a queue's job, int64 each.
-(
-    N_STEPS, HEIGHT, WIDTH,  # of the block; of the map the synapse reads
-    EVENTS, POINTERS,        # what is written
-    COLUMNS,                 # [width] int32: the map's column of each queue column
-    PARTS, N_PARTS,          # [part][first channel, last + 1] int64
-    PART_CHANNELS,           # ids are column * PART_CHANNELS + channel - first channel
-    SOURCES, N_SOURCES,
-    PLANES,                  # scratch: N_PLANES words of bit-sliced counters, at least `LEAST_PLANES`
-    N_PLANES,
-    POSITIONS,               # [256] uint64: the positions of a byte's set bits, a byte each, lowest first
-    REACH_Y, REACH_X,        # [height], [width] int64: output rows and columns that a position of the map reaches
-    TOTAL,                   # [2] int64: events, a pooled position counting once, and the same times their reach
-) = range(0, 8 * 17, 8)  # fmt: skip
-JOB_BYTES = 8 * 17
-
-# A source: masks of a population, perhaps seen through a pooling window.
-(
-    Q_MASKS, Q_STEP_BYTES, Q_ROW_BYTES, Q_WORD_BYTES,
-    Q_HEIGHT, Q_WIDTH,       # of the source's own map
-    Q_CHANNELS, Q_OFFSET,    # its channels, and where they stand in the synapse's
-    Q_KERNEL_Y, Q_KERNEL_X,  # 0: not pooled
-    Q_STRIDE_Y, Q_STRIDE_X, Q_PAD_TOP, Q_PAD_LEFT,
-) = range(0, 8 * 14, 8)  # fmt: skip
-SOURCE_BYTES = 8 * 14
+__all__ = ["build", "build_simple", "count_events", "count_spikes"]
 
 _ONE = types.uint64(1)
 _BYTE = types.uint64(255)
@@ -288,12 +267,3 @@ def count_spikes(masks, n_words):
     for word in range(n_words):
         n += pop_count(load_u64(masks + 8 * word))
     return n
-
-
-def bit_positions() -> np.ndarray:
-    """(256,) uint64: the table that `POSITIONS` points to."""
-    table = np.zeros((256, 8), np.uint8)
-    for byte in range(256):
-        set_bits = [bit for bit in range(8) if byte >> bit & 1]
-        table[byte, : len(set_bits)] = set_bits
-    return table.view(np.uint64).ravel()

@@ -15,7 +15,7 @@ import numpy as np
 from .layout import COPY_BYTES
 
 if TYPE_CHECKING:
-    from .vector import Events, Vectors
+    from .selectors import Events, Vectors
 
 Array = np.ndarray
 

@@ -3,8 +3,8 @@
 LLVM lowers ``<64 x float>`` to four AVX-512, eight AVX2 or sixteen NEON registers, so one kernel
 text serves every CPU, with a tile's membranes in registers for all time steps.
 
-A `Vectors` object says which elements a kernel works on and is its first argument; an `Events`
-object says how an event is stored. Both carry no data: they select the specialisation.
+A `Vectors` object (`selectors`) says which elements a kernel works on and is its first argument; an
+`Events` object says how an event is stored. Both carry no data: they select the specialisation.
 
 =========  ==========  ========  ======  ==========================================================
 membrane   partial     weight    lanes
@@ -19,94 +19,23 @@ int8       (membrane)  int8      64      counters of max pools, which know membr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from llvmlite import ir
 from numba import config
 from numba.core import types
-from numba.core.extending import NativeValue, intrinsic, models, register_model, unbox
+from numba.core.extending import intrinsic, models, register_model
 
-from .jit import source_digest
 from .layout import COPY_BYTES
 from .memory import pointer
+from .selectors import ELEMENT_BYTES, Events, Vectors
 
 __all__ = [
-    "Events", "Vectors", "add", "add_counts", "add_event", "add_masked", "add_product", "begin", "behind", "below", "copy_events", "delayed", "event_bytes",
+    "add", "add_counts", "add_event", "add_masked", "add_product", "begin", "behind", "below", "copy_events", "delayed", "event_bytes",
     "graded", "leak", "lift", "load", "mask", "mask_bytes", "maximum", "membrane_bytes", "merge", "pad_events", "put_event", "put_ids", "reset", "row_bytes", "signed",
-    "store", "store_mask", "tally", "zero",
+    "store", "store_mask", "tally", "type_of", "zero",
 ]  # fmt: skip
 
 _ELEMENTS = {"float32": ir.FloatType(), "int8": ir.IntType(8), "int16": ir.IntType(16), "int32": ir.IntType(32), "bool": ir.IntType(1)}
-_BYTES = {"float32": 4, "int8": 1, "int16": 2, "int32": 4}
 _I64 = ir.IntType(64)
-
-
-@dataclass(frozen=True)
-class Vectors:
-    """What a kernel computes with.
-
-    Parameters
-    ----------
-    membrane, partial, weight : {"float32", "int32", "int16", "int8"}
-        Elements of the membranes, of the sums within a step, and of the weights.
-    lanes : {16, 32, 64, 128}
-        Output channels in a tile.
-    signed : bool
-        Whether neurons send negative spikes, too.
-    delayed : bool
-        Whether neurons first fire some steps after their first input.
-    """
-
-    membrane: str
-    partial: str
-    weight: str
-    lanes: int
-    signed: bool = False
-    delayed: bool = False
-
-    @property
-    def direct(self) -> bool:
-        """Whether events are added straight onto the membrane."""
-        return self.partial == self.membrane
-
-    @property
-    def membrane_bytes(self) -> int:
-        return self.lanes * _BYTES[self.membrane]
-
-    @property
-    def row_bytes(self) -> int:
-        return self.lanes * _BYTES[self.weight]
-
-    @property
-    def numba_type(self) -> _VectorsType:
-        return _VectorsType(self)
-
-
-@dataclass(frozen=True)
-class Events:
-    """How an event is stored: an id of `id_bits` bits and, where it is graded, a count of as many above it.
-
-    Parameters
-    ----------
-    id_bits : {16, 32}
-    count : {"", "integer", "float32"}
-        "float32": the upper bits of the count's float32, which are all of it up to 256 in 16 bits.
-    """
-
-    id_bits: int
-    count: str = ""
-
-    @property
-    def graded(self) -> bool:
-        return bool(self.count)
-
-    @property
-    def bytes(self) -> int:
-        return self.id_bits // 8 * (2 if self.graded else 1)
-
-    @property
-    def numba_type(self) -> _EventsType:
-        return _EventsType(self)
 
 
 class _Selector(types.Type):
@@ -114,7 +43,7 @@ class _Selector(types.Type):
 
     def __init__(self, selects):
         self.selects = selects
-        super().__init__(name=f"{selects} of kernels {source_digest()}")
+        super().__init__(name=str(selects))
 
 
 class _VectorsType(_Selector):
@@ -128,9 +57,10 @@ class _EventsType(_Selector):
 for _type in (_VectorsType, _EventsType):
     register_model(_type)(models.OpaqueModel)
 
-    @unbox(_type)
-    def _unbox_selector(typ, obj, c):
-        return NativeValue(c.context.get_dummy_value())
+
+def type_of(selector: Vectors | Events) -> _Selector:
+    """The numba type of a selector."""
+    return (_VectorsType if isinstance(selector, Vectors) else _EventsType)(selector)
 
 
 class _Vector(types.Type):
@@ -160,7 +90,7 @@ def _partial(vectors: _VectorsType) -> _Vector:
 
 
 def _load(builder, address, vector: _Vector):
-    return builder.load(pointer(builder, address, vector.llvm), align=_BYTES[vector.element])
+    return builder.load(pointer(builder, address, vector.llvm), align=ELEMENT_BYTES[vector.element])
 
 
 def _sum(builder, vector: _Vector, a, b):
@@ -239,7 +169,7 @@ def store(context, fmt, address, v):
     """Membranes to memory."""
 
     def generate(context, builder, signature, args):
-        builder.store(args[2], pointer(builder, args[1], v.llvm), align=_BYTES[v.element])
+        builder.store(args[2], pointer(builder, args[1], v.llvm), align=ELEMENT_BYTES[v.element])
         return context.get_dummy_value()
 
     return types.void(fmt, types.int64, v), generate
@@ -299,7 +229,7 @@ def add_counts(context, fmt, address, v):
         elif v.element == "int8":
             more = builder.sext(more, counts.llvm)
         total = builder.add(_load(builder, args[1], counts), more)
-        builder.store(total, pointer(builder, args[1], counts.llvm), align=_BYTES[counts.element])
+        builder.store(total, pointer(builder, args[1], counts.llvm), align=ELEMENT_BYTES[counts.element])
         return context.get_dummy_value()
 
     return types.void(fmt, types.int64, v), generate
@@ -368,7 +298,7 @@ def add_product(context, fmt, v, value_address, row_address):
         raise TypeError("add_product works on direct vectors")
 
     def generate(context, builder, signature, args):
-        value = builder.load(pointer(builder, args[2], _ELEMENTS[v.element]), align=_BYTES[v.element])
+        value = builder.load(pointer(builder, args[2], _ELEMENTS[v.element]), align=ELEMENT_BYTES[v.element])
         row = _row(builder, args[3], spec)
         product = (builder.fmul if v.element == "float32" else builder.mul)(_splat(builder, value, v), row)
         return _sum(builder, v, args[1], product)

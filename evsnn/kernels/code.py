@@ -1,0 +1,254 @@
+"""Machine code of kernels: kept on disk as object files, loaded with llvmlite alone, made by numba where there is none.
+
+numba takes most of a second to import and to look for its own kept code; an object file takes
+milliseconds. What is kept is found by all that decides the code: the kernel and what it is
+specialised for, the sources of this package, the versions of numba and llvmlite, the CPU and its
+features, and numba's settings. A file is run only if it is ours, nobody else can write to it or to
+its folder, and its digest is right; anything else is said once, and compiled anew.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import platform
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .selectors import Events, Vectors
+
+__all__ = ["Kernel", "Store", "compiler_off", "missing", "specialise", "store"]
+
+_LOG = logging.getLogger("evsnn")
+_FORMAT = 1
+_LARGEST = 16 << 20
+_OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel and what it is specialised for.
+
+    Parameters
+    ----------
+    name : str
+        "module.function" in this package.
+    selectors : tuple of Vectors or Events
+        Its first arguments; they carry no data.
+    n_arguments : int
+        How many int64 it takes behind them.
+    """
+
+    name: str
+    selectors: tuple[Vectors | Events, ...]
+    n_arguments: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}({', '.join(map(str, self.selectors))}; {self.n_arguments})"
+
+
+def compiler_off() -> bool:
+    """Whether kernels run as plain Python: numba's own switch."""
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+
+
+@functools.cache
+def specialise(kernel: Kernel) -> Callable[..., int]:
+    """A function of the kernel's integers; it holds no GIL while it runs."""
+    if compiler_off():
+        from .jit import function_of
+
+        return functools.partial(function_of(kernel.name), *kernel.selectors)
+    found = store().load(kernel)
+    if found is None:
+        from .jit import compiled
+
+        code, symbol, alone = compiled(kernel.name, kernel.selectors, kernel.n_arguments)
+        if alone:
+            store().save(kernel, code, symbol)
+    else:
+        code, symbol = found
+    return native(code, symbol, len(kernel.selectors), kernel.n_arguments)
+
+
+def missing(kernels: Iterable[Kernel]) -> bool:
+    """Whether any of the kernels would have to be compiled."""
+    return not compiler_off() and any(store().load(kernel) is None for kernel in kernels)
+
+
+_ENGINES: list = []  # machine code lives as long as what has loaded it
+
+
+def native(code: bytes, symbol: str, n_selectors: int, n_arguments: int) -> Callable[..., int]:
+    """An object file's function, by the calling convention of numba: a status, and the value through a pointer."""
+    import llvmlite.binding as llvm
+
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target().create_target_machine(jit=True))
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    _ENGINES.append(engine)
+    pointers = [ctypes.c_void_p] * (2 + n_selectors)
+    function = ctypes.CFUNCTYPE(ctypes.c_int, *pointers, *[ctypes.c_int64] * n_arguments)(engine.get_function_address(symbol))
+    error, nothing = ctypes.byref(ctypes.c_void_p()), [None] * n_selectors
+
+    def call(*arguments: int) -> int:
+        value = ctypes.c_int64()
+        function(ctypes.byref(value), error, *nothing, *arguments)  # kernels raise nothing
+        return value.value
+
+    return call
+
+
+@functools.cache
+def _target():
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.Target.from_default_triple()
+
+
+@functools.cache
+def store() -> Store:
+    """This user's store."""
+    home = os.environ.get("EVSNN_CACHE_DIR")
+    if home is None:
+        home = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "evsnn")
+    return Store(Path(home), environment())
+
+
+def environment() -> str:
+    """All that decides the machine code of every kernel, as text."""
+    import llvmlite
+    import llvmlite.binding as llvm
+
+    features = ",".join(f"{'+' if on else '-'}{name}" for name, on in sorted(llvm.get_host_cpu_features().items()))
+    settings = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_") and name not in ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS"))
+    facts = (_FORMAT, source_digest(), _numba_version(), llvmlite.__version__, sys.version_info[:3], platform.machine(), llvm.get_host_cpu_name(), features, *settings)
+    return "; ".join(map(str, facts))
+
+
+def source_digest() -> str:
+    """A digest of this package's sources."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _numba_version() -> str:
+    """numba's version, which is not imported for it."""
+    try:
+        spec = importlib.util.find_spec("numba")
+    except ValueError:  # it is kept from being imported
+        spec = None
+    return (Path(spec.origin).parent / "_version.py").read_text() if spec and spec.origin else "none"
+
+
+class Store:
+    """Object files in a folder, one a kernel: a line of JSON, then the code.
+
+    Parameters
+    ----------
+    home : Path
+        Folders of several environments lie in it.
+    environment : str
+        All that decides the code, beside the kernel.
+    """
+
+    def __init__(self, home: Path, environment: str):
+        self.home, self.environment = home, environment
+        self.folder = home / hashlib.sha256(environment.encode()).hexdigest()[:16]
+        self._loaded: dict[Kernel, tuple[bytes, str] | None] = {}
+        self._said: set[str] = set()
+        self.trouble = self._prepared()
+
+    def _prepared(self) -> str | None:
+        """Make the folder; what speaks against using it."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            return f"{self.folder} cannot be made ({error.strerror})"
+        return next((trouble for path in (self.home, self.folder) if (trouble := _distrusted(path, stat.S_ISDIR))), None)
+
+    def path(self, kernel: Kernel) -> Path:
+        return self.folder / f"{kernel.name}-{hashlib.sha256(kernel.key.encode()).hexdigest()[:20]}.o"
+
+    def load(self, kernel: Kernel) -> tuple[bytes, str] | None:
+        """Code and symbol, if there are any that can be trusted."""
+        if kernel not in self._loaded:
+            self._loaded[kernel] = None if self.trouble else self._read(kernel)
+        return self._loaded[kernel]
+
+    def _read(self, kernel: Kernel) -> tuple[bytes, str] | None:
+        path = self.path(kernel)
+        try:
+            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+                trouble = _distrusted_status(os.fstat(file.fileno()), path, stat.S_ISREG)
+                content = b"" if trouble else file.read(_LARGEST)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            trouble, content = f"{path} cannot be read ({error.strerror})", b""
+        if not trouble:
+            line, _, code = content.partition(b"\n")
+            try:
+                said = json.loads(line)
+                if said["key"] == kernel.key and said["environment"] == self.environment and said["sha256"] == hashlib.sha256(code).hexdigest():
+                    return code, str(said["symbol"])
+            except (ValueError, KeyError, TypeError):
+                pass
+            trouble = f"{path} is damaged"
+        self._say(trouble)
+        return None
+
+    def save(self, kernel: Kernel, code: bytes, symbol: str) -> None:
+        """Keep code, all or nothing; two processes may do so at once. If it cannot be kept, that is said, and all goes on."""
+        self._loaded[kernel] = code, symbol
+        if self.trouble:
+            self._say(f"{self.trouble}; every start compiles anew, EVSNN_CACHE_DIR can name another folder")
+            return
+        header = {"key": kernel.key, "symbol": symbol, "sha256": hashlib.sha256(code).hexdigest(), "environment": self.environment}
+        part = None
+        try:
+            descriptor, part = tempfile.mkstemp(dir=self.folder, suffix=".part")
+            with open(descriptor, "wb") as file:
+                file.write(json.dumps(header).encode() + b"\n" + code)
+            os.replace(part, self.path(kernel))
+        except OSError as error:
+            self._say(f"{self.folder} cannot be written to ({error.strerror}); every start compiles anew, EVSNN_CACHE_DIR can name another folder")
+            if part:
+                Path(part).unlink(missing_ok=True)
+
+    def _say(self, trouble: str) -> None:
+        if trouble not in self._said:
+            self._said.add(trouble)
+            _LOG.warning("evsnn: compiled code is not used: %s", trouble)
+
+
+def _distrusted(path: Path, is_kind: Callable[[int], bool]) -> str | None:
+    try:
+        return _distrusted_status(os.stat(path), path, is_kind)
+    except OSError as error:
+        return f"{path} cannot be used ({error.strerror})"
+
+
+def _distrusted_status(status: os.stat_result, path: Path, is_kind: Callable[[int], bool]) -> str | None:
+    """Why what is there must not be run: it is somebody else's, or others can write to it."""
+    if not is_kind(status.st_mode):
+        return f"{path} is of another kind"
+    if status.st_uid not in (os.geteuid(), 0):
+        return f"{path} belongs to another user"
+    if status.st_mode & _OTHERS_CAN_WRITE:
+        return f"{path} can be written to by others (chmod go-w makes it usable)"
+    return None

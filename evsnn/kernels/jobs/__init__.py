@@ -1,0 +1,1 @@
+"""What stages write and kernels read: the slots of jobs, one module a kernel module. Needs no numba."""

@@ -1,0 +1,69 @@
+"""What a kernel is specialised for: its elements, lanes and events. Needs no numba."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ELEMENT_BYTES", "Events", "Vectors"]
+
+ELEMENT_BYTES = {"float32": 4, "int8": 1, "int16": 2, "int32": 4}
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What a kernel computes with.
+
+    Parameters
+    ----------
+    membrane, partial, weight : {"float32", "int32", "int16", "int8"}
+        Elements of the membranes, of the sums within a step, and of the weights.
+    lanes : {16, 32, 64, 128}
+        Output channels in a tile.
+    signed : bool
+        Whether neurons send negative spikes, too.
+    delayed : bool
+        Whether neurons first fire some steps after their first input.
+    """
+
+    membrane: str
+    partial: str
+    weight: str
+    lanes: int
+    signed: bool = False
+    delayed: bool = False
+
+    @property
+    def direct(self) -> bool:
+        """Whether events are added straight onto the membrane."""
+        return self.partial == self.membrane
+
+    @property
+    def membrane_bytes(self) -> int:
+        return self.lanes * ELEMENT_BYTES[self.membrane]
+
+    @property
+    def row_bytes(self) -> int:
+        return self.lanes * ELEMENT_BYTES[self.weight]
+
+
+@dataclass(frozen=True)
+class Events:
+    """How an event is stored: an id of `id_bits` bits and, where it is graded, a count of as many above it.
+
+    Parameters
+    ----------
+    id_bits : {16, 32}
+    count : {"", "integer", "float32"}
+        "float32": the upper bits of the count's float32, which are all of it up to 256 in 16 bits.
+    """
+
+    id_bits: int
+    count: str = ""
+
+    @property
+    def graded(self) -> bool:
+        return bool(self.count)
+
+    @property
+    def bytes(self) -> int:
+        return self.id_bits // 8 * (2 if self.graded else 1)
