@@ -52,7 +52,7 @@ class Kernels:
         ]  # fmt: skip
 
 
-COUNT_SPIKES = Kernel("queue.count_spikes", (), 2)
+COUNT_SPIKES = Kernel("queue.count_spikes", (), 2, counts=True)
 
 
 def fires_only(p: PopulationPlan) -> bool:

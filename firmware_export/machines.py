@@ -134,7 +134,7 @@ def build(machine: Machine, source: Path, folder: Path, includes: Sequence[Path]
     program = folder / f"{source.stem}.{machine.name}"
     options = [*machine.flags, *flags, "-std=c99", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", *(f"-I{d}" for d in (EMULATOR, RUNTIME, *includes))]
     if machine.memory is not None:
-        stack = (4 if machine.memory[3] <= 16 * _K else 64) * _K
+        stack = (1 if machine.memory[3] <= 16 * _K else 64) * _K
         names = zip(("ROM0", "ROML", "RAM0", "RAML", "STACKL"), (*machine.memory, stack))
         options += ["-nostartfiles", "-Wl,--no-warn-rwx-segments", f"-T{EMULATOR / 'memory.ld'}", *(f"-Wl,--defsym={name}={value:#x}" for name, value in names)]
         options += ["--specs=picolibc.specs"] if machine.compiler.startswith("riscv") else ["--specs=nano.specs", "--specs=nosys.specs"]

@@ -29,7 +29,7 @@ net = demo()
 r = evsnn.simulate(net, net.samples.images[:2], threads=1)
 print(r.outputs.tobytes().hex(), r.backend, "numba" in sys.modules, "scipy" in sys.modules)
 """
-KERNEL = Kernel("queue.count_spikes", (), 2)
+KERNEL = Kernel("queue.count_spikes", (), 2, counts=True)
 
 
 def run(folder: Path, **more: str) -> subprocess.CompletedProcess:
@@ -81,7 +81,7 @@ def test_kept_code_is_numbas(tmp_path):
     assert alone
     (made,) = queue.count_spikes.overloads.values()
     direct = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 2)(made.library.get_pointer_to_function(symbol))
-    kept = code.native(object_file, symbol, 0, 2)
+    kept = code.native(object_file, symbol, KERNEL)
     rng = np.random.default_rng(0)
     for n in (0, 1, 7, 1000):
         words = rng.integers(0, 2**63, n, np.uint64)

@@ -46,11 +46,14 @@ class Kernel:
         Its first arguments; they carry no data.
     n_arguments : int
         How many int64 it takes behind them.
+    counts : bool
+        Whether it gives a number back, not nothing.
     """
 
     name: str
     selectors: tuple[Vectors | Events, ...]
     n_arguments: int
+    counts: bool = False
 
     @property
     def key(self) -> str:
@@ -63,7 +66,7 @@ def compiler_off() -> bool:
 
 
 @functools.cache
-def specialise(kernel: Kernel) -> Callable[..., int]:
+def specialise(kernel: Kernel) -> Callable[..., int | None]:
     """A function of the kernel's integers; it holds no GIL while it runs."""
     if compiler_off():
         from .jit import function_of
@@ -78,7 +81,7 @@ def specialise(kernel: Kernel) -> Callable[..., int]:
             store().save(kernel, code, symbol)
     else:
         code, symbol = found
-    return native(code, symbol, len(kernel.selectors), kernel.n_arguments)
+    return native(code, symbol, kernel)
 
 
 def missing(kernels: Iterable[Kernel]) -> bool:
@@ -89,7 +92,11 @@ def missing(kernels: Iterable[Kernel]) -> bool:
 _ENGINES: list = []  # machine code lives as long as what has loaded it
 
 
-def native(code: bytes, symbol: str, n_selectors: int, n_arguments: int) -> Callable[..., int]:
+_NOWHERE = (ctypes.c_int64 * 2)()  # where the value of a kernel that has none goes, and an error that never comes
+_NO_VALUE, _NO_ERROR = (ctypes.addressof(_NOWHERE) + 8 * i for i in range(2))
+
+
+def native(code: bytes, symbol: str, kernel: Kernel) -> Callable[..., int | None]:
     """An object file's function, by the calling convention of numba: a status, and the value through a pointer."""
     import llvmlite.binding as llvm
 
@@ -97,16 +104,18 @@ def native(code: bytes, symbol: str, n_selectors: int, n_arguments: int) -> Call
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _ENGINES.append(engine)
-    pointers = [ctypes.c_void_p] * (2 + n_selectors)
-    function = ctypes.CFUNCTYPE(ctypes.c_int, *pointers, *[ctypes.c_int64] * n_arguments)(engine.get_function_address(symbol))
-    error, nothing = ctypes.byref(ctypes.c_void_p()), [None] * n_selectors
+    nothing = [None] * len(kernel.selectors)
+    pointers = [ctypes.c_void_p] * (2 + len(nothing))
+    function = ctypes.CFUNCTYPE(ctypes.c_int, *pointers, *[ctypes.c_int64] * kernel.n_arguments)(engine.get_function_address(symbol))
+    if not kernel.counts:
+        return functools.partial(function, _NO_VALUE, _NO_ERROR, *nothing)
 
-    def call(*arguments: int) -> int:
-        value = ctypes.c_int64()
-        function(ctypes.byref(value), error, *nothing, *arguments)  # kernels raise nothing
+    def count(*arguments: int) -> int:
+        value = ctypes.c_int64()  # the call's own: threads share the function
+        function(ctypes.byref(value), _NO_ERROR, *nothing, *arguments)
         return value.value
 
-    return call
+    return count
 
 
 @functools.cache
