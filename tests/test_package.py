@@ -37,7 +37,7 @@ FLOORS = [
     ["result"],
     ["simulation"],
     ["console", "demo"],
-    ["memory", "startup", "table", "arrayfile"],
+    ["memory", "host", "meterfile", "energy", "startup", "table", "arrayfile"],
     ["imagefile"],
     ["inputs", "report"],
     ["plot"],
