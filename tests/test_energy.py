@@ -239,7 +239,7 @@ def test_encodings(read, encoding):
 @pytest.mark.parametrize("header, match", [
     ("time,power_W,power_mW", "log.csv:1: more than one column may be the power: got 'power_W', 'power_mW', expected one. Give"), ("time,power", "the power has no unit: got 'power', expected W, mW or uW"),
     ("time,power_kW", "the power has no unit"), ("time,power (kW)", "the power has no unit"), ("time,current_nA,voltage_V", "the current has no unit"), ("time,voltage_V,current", "the current has no unit: got 'current', expected A, mA or uA. Write it behind the name, as in current_A"),
-    ("time,voltage_V", "no column is a power, nor are a voltage and a current: got 'time', 'voltage_V'"), ("time,note", "no column is a power"), ("note,power_W", "log.csv:1: no column is a time: got 'power_W'"),
+    ("time,voltage_V", "no column is a power, nor are a voltage and a current: got 'time', 'voltage_V'"), ("time,note", "no column is a power"), ("note,power_W", "log.csv:1: no column is a time: got 'power_W'"), ("time (h),power_W", "no column is a time"), ("time_ns,power_W", "no column is a time"), ("time (min),power_W", "no column is a time"),
     ("time_s,timestamp,power_W", "more than one column may be the time: got 'time_s', 'timestamp'"), ("time,ch1_V,ch2_V,current_A", "more than one column may be the voltage"),
     ("one,two", "log.csv:1: there is no header that names a time and a power: got 'one,two'"), (f"{NOON},4", "there is no header"), (f"{ISO},5 V,1 A", "there is no header"), ("", "there is no header"), ("\0\0\0", "there is no header"),
     ("time,energy_Wh,shunt_voltage_mV,capacity_mAh", "no column is a power"), ("time,power_V", "the power has no unit"), ("time,power mW W", "the power has no unit"),

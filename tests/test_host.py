@@ -147,8 +147,9 @@ def test_temperature_is_the_cpus_hottest(tmp_path):
     ("throttled=0xe0000000", ()),
     ("throttled=0x1ffffffff", ()), ("throttled=0x", ()), ("throttled=5", ()), ("VCHI initialization failed", ()), ("", ()), ("throttled=0x1\nthrottled=0x1", ()),
 ])  # fmt: skip
-def test_the_firmware_is_asked(tmp_path, printed, throttled):
-    assert state(tmp_path, tool(tmp_path / "vcgencmd", f'[ "$*" = get_throttled ] && [ -z "$HOME" ] && echo "{printed}"')).throttled == throttled
+def test_the_firmware_is_asked(tmp_path, monkeypatch, printed, throttled):
+    monkeypatch.setenv("SECRET", "ours")
+    assert state(tmp_path, tool(tmp_path / "vcgencmd", f'[ "$*" = get_throttled ] && [ -z "$SECRET" ] && echo "{printed}"')).throttled == throttled
 
 
 @pytest.mark.parametrize("script", ["exec sleep 30", "exec yes throttled=0x1", "echo throttled=0x1; exit 3", "sleep 3 & echo nothing", "cat; exit 1"])
