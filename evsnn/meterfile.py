@@ -159,7 +159,8 @@ _TIMES = {"time", "times", "timestamp", "datetime", "date", "t", "ts", "epoch", 
 _QUALIFIERS = {"bus", "load", "avg", "average", "mean", "in", "out", "input", "output", "usb", "dc", "ch", *_LETTERS}  # what may stand beside a unit of one letter
 _OTHERS = {  # other quantities, and other places than the supply
     "wh", "mwh", "kwh", "ah", "mah", "ws", "as", "j", "mj", "kj", "joule", "joules", "va", "var", "ohm", "ohms", "c", "celsius", "hz", "energy", "capacity", "charge", "resistance",
-    "factor", "temperature", "temp", "shunt", "d", "dp", "dm", "dn", "cc", "min", "max", "minimum", "maximum", "peak", "limit", "set", "ripple", "ns", "minutes", "h", "hours", "zone",
+    "factor", "temperature", "temp", "shunt", "d", "dp", "dm", "dn", "cc", "min", "max", "minimum", "maximum", "peak", "limit", "set", "ripple", "zone",
+    "ns", "minutes", "h", "hours",  # units of time that no meter should need
 }  # fmt: skip
 _KNOWN = {*_TIME_UNITS, *_UNITS, *_NOUNS, *_TIMES, *_QUALIFIERS, *_OTHERS}
 _WORD = re.compile(r"[a-zA-Zµμ]+")
