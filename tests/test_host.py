@@ -1,5 +1,6 @@
 """Facts about the host, from trees of files laid out as Linux lays them, and from trees of nonsense."""
 
+import contextlib
 import os
 import threading
 import time
@@ -246,7 +247,8 @@ def affinity(monkeypatch):
     before = os.sched_getaffinity(0)
     yield before
     for thread in os.listdir("/proc/self/task"):
-        os.sched_setaffinity(int(thread), before)
+        with contextlib.suppress(ProcessLookupError):  # a thread that has ended
+            os.sched_setaffinity(int(thread), before)
 
 
 def test_pin_holds_all_threads(affinity):
