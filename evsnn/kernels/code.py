@@ -9,6 +9,7 @@ its folder, and its digest is right; anything else is said once, and compiled an
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -180,6 +181,7 @@ class Store:
         self.folder = home / hashlib.sha256(environment.encode()).hexdigest()[:16]
         self._loaded: dict[Kernel, tuple[bytes, str] | None] = {}
         self._said: set[str] = set()
+        self._notes: dict[str, dict[str, float]] = {}
         self.trouble = self._prepared()
 
     def _prepared(self) -> str | None:
@@ -228,16 +230,38 @@ class Store:
             self._say(f"{self.trouble}; every start compiles anew, EVSNN_CACHE_DIR can name another folder")
             return
         header = {"key": kernel.key, "symbol": symbol, "sha256": hashlib.sha256(code).hexdigest(), "environment": self.environment}
-        part = None
         try:
-            descriptor, part = tempfile.mkstemp(dir=self.folder, suffix=".part")
-            with open(descriptor, "wb") as file:
-                file.write(json.dumps(header).encode() + b"\n" + code)
-            os.replace(part, self.path(kernel))
+            self._replace(self.path(kernel), json.dumps(header).encode() + b"\n" + code)
         except OSError as error:
             self._say(f"{self.folder} cannot be written to ({error.strerror}); every start compiles anew, EVSNN_CACHE_DIR can name another folder")
-            if part:
-                Path(part).unlink(missing_ok=True)
+
+    def notes(self, name: str) -> dict[str, float]:
+        """Numbers that were measured on this CPU; none where there are none, or they cannot be trusted."""
+        path = self.folder / f"{name}.json"
+        if self.trouble or _distrusted(path, stat.S_ISREG):
+            return dict(self._notes.get(name, {}))
+        try:
+            known = json.loads(path.read_bytes()[:_LARGEST])
+            return {str(k): float(v) for k, v in known.items()} if isinstance(known, dict) else {}
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    def note(self, name: str, numbers: dict[str, float]) -> None:
+        """Remember numbers, for other processes too where the folder can be written to."""
+        self._notes[name] = dict(numbers)
+        if not self.trouble:
+            with contextlib.suppress(OSError):
+                self._replace(self.folder / f"{name}.json", json.dumps(numbers).encode())
+
+    def _replace(self, path: Path, content: bytes) -> None:
+        descriptor, part = tempfile.mkstemp(dir=self.folder, suffix=".part")
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(content)
+            os.replace(part, path)
+        except OSError:
+            Path(part).unlink(missing_ok=True)
+            raise
 
     def _say(self, trouble: str) -> None:
         if trouble not in self._said:

@@ -14,45 +14,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evsnn.kernels import vector
-from evsnn.kernels.jit import kernel, specialise
-from evsnn.plan import aligned
+from .kernels.code import Kernel, specialise, store
+from .kernels.selectors import Events, Vectors
+from .plan import aligned
 
-__all__ = ["BEST", "Gather", "Stream"]
+__all__ = ["BEST", "Gather", "Stream", "ceiling_of"]
 
-BEST = {
-    "float32": vector.Vectors("float32", "float32", "float32", 64),
-    "int8": vector.Vectors("int16", "int16", "int8", 128),
-}
+BEST = {"float32": Vectors("float32", "float32", "float32", 64), "int8": Vectors("int16", "int16", "int8", 128)}
 """The vectors with which an arithmetic is fastest; a ceiling is theirs, whatever a layer can use."""
 
 LEAST_EVENTS = 4_096
 CALL_MS = 2.0
+CALLS = 5
+_LEAST_BLOCK, _LARGEST_BLOCK = 1 << 13, 1 << 24
 
 
-@kernel
-def gather(fmt, events, queue, n_events, weights, repeats, out):
-    """Add the rows of all events, `repeats` times over; store the sum at `out`."""
-    event_bytes = vector.event_bytes(events)
-    v = vector.load(fmt, out)
-    s = vector.begin(fmt, v)
-    for _ in range(repeats):
-        event = queue
-        end = queue + n_events * event_bytes
-        while event < end:
-            s = vector.add_event(fmt, events, s, weights, event)
-            event += event_bytes
-    vector.store(fmt, out, vector.merge(fmt, v, s))
+def ceiling_of(arithmetic: str, block_bytes: int) -> float:
+    """Additions a nanosecond (GSOP/s) at the ceiling of this core, for blocks of about that size; measured once, then remembered.
 
-
-@kernel
-def stream(fmt, block, n_vectors, out):
-    """Add a block's vectors in order; store the sum at `out`."""
-    vector_bytes = vector.membrane_bytes(fmt)
-    v = vector.load(fmt, out)
-    for i in range(n_vectors):
-        v = vector.add(fmt, v, vector.load(fmt, block + i * vector_bytes))
-    vector.store(fmt, out, v)
+    Sizes are rounded up to powers of 2. What is remembered lies with the kernels' machine code, and belongs to the same CPU and versions.
+    """
+    size = min(max(_LEAST_BLOCK, 1 << (block_bytes - 1).bit_length()), _LARGEST_BLOCK)
+    name = f"{arithmetic} {size}"
+    known = store().notes("ceilings")
+    if name not in known:
+        measured = Gather(arithmetic, size)
+        known = known | {name: max(measured.gsops() for _ in range(CALLS))}
+        store().note("ceilings", known)
+    return known[name]
 
 
 @dataclass(frozen=True)
@@ -74,7 +63,7 @@ class Gather:
     """
 
     def __init__(self, arithmetic: str, block_bytes: int, seed: int = 0):
-        fmt, events = BEST[arithmetic], vector.Events(16)
+        fmt, events = BEST[arithmetic], Events(16)
         rows = min(max(1, block_bytes // fmt.row_bytes), 1 << 16)
         n_events = max(rows, LEAST_EVENTS)
         rng = np.random.default_rng(seed)
@@ -83,7 +72,7 @@ class Gather:
         self._arrays = _Arrays(aligned(rows * fmt.row_bytes), queue, aligned(fmt.membrane_bytes))
         self._arrays.weights[:] = 1  # else all its pages are the one page of zeros
         self._addresses = tuple(array.ctypes.data for array in (self._arrays.queue, self._arrays.weights, self._arrays.out))
-        self._gather = specialise(gather, fmt, events, n_arguments=5)
+        self._gather = specialise(Kernel("ceiling.gather", (fmt, events), 5))
         self._additions = n_events * fmt.lanes
         self._n_events, self._repeats = n_events, 1
         self._call()
@@ -110,7 +99,7 @@ class Stream:
         self._n_bytes = self._vectors * fmt.membrane_bytes
         self._block, self._out = aligned(self._n_bytes), aligned(fmt.membrane_bytes)
         self._block[:] = 1  # else all its pages are the one page of zeros
-        self._stream = specialise(stream, fmt, n_arguments=3)
+        self._stream = specialise(Kernel("ceiling.stream", (fmt,), 3))
         self.gigabytes_a_second()
 
     def gigabytes_a_second(self) -> float:

@@ -1,0 +1,33 @@
+"""The fastest a core can add weight rows and read memory: what layers are compared with."""
+
+from __future__ import annotations
+
+from . import vector
+from .jit import kernel
+
+__all__ = ["gather", "stream"]
+
+
+@kernel
+def gather(fmt, events, queue, n_events, weights, repeats, out):
+    """Add the rows of all events, `repeats` times over; store the sum at `out`."""
+    event_bytes = vector.event_bytes(events)
+    v = vector.load(fmt, out)
+    s = vector.begin(fmt, v)
+    for _ in range(repeats):
+        event = queue
+        end = queue + n_events * event_bytes
+        while event < end:
+            s = vector.add_event(fmt, events, s, weights, event)
+            event += event_bytes
+    vector.store(fmt, out, vector.merge(fmt, v, s))
+
+
+@kernel
+def stream(fmt, block, n_vectors, out):
+    """Add a block's vectors in order; store the sum at `out`."""
+    vector_bytes = vector.membrane_bytes(fmt)
+    v = vector.load(fmt, out)
+    for i in range(n_vectors):
+        v = vector.add(fmt, v, vector.load(fmt, block + i * vector_bytes))
+    vector.store(fmt, out, v)
