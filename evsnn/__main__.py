@@ -14,6 +14,7 @@ __all__ = ["main"]
 _COMMANDS: Mapping[str, str] = MappingProxyType({
     "convert": "make a weights file of a trained ReLU network in ONNX",
     "run": "run a network: accuracy, rates, operations and time",
+    "profile": "where time, memory and energy go, layer by layer",
     "inspect": "what is in a weights file",
 })  # fmt: skip
 

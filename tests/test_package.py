@@ -31,7 +31,7 @@ FLOORS = [
     ["encoding", "reference", "inventory"],
     ["quantized"],
     ["kernels"],
-    ["plan"],
+    ["plan", "ceiling"],
     ["stage", "pool_stage"],
     ["engine"],
     ["result"],
@@ -41,9 +41,12 @@ FLOORS = [
     ["imagefile"],
     ["inputs", "report"],
     ["plot"],
+    ["profiling", "profile_files"],
+    ["profile_report"],
+    ["profile_page"],
     ["conversion"],
     ["warm"],
-    ["run", "inspect", "convert"],
+    ["run", "inspect", "convert", "profile"],
     ["__main__"],
 ]
 FLOOR = {module: i for i, floor in enumerate(FLOORS) for module in floor}
@@ -247,7 +250,7 @@ def test_packages_hold_the_demo_and_no_other_model():
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
     assert settings["options"]["packages"] == "find:" and settings["options.packages.find"]["include"].split() == ["evsnn*", "firmware_export*"]
-    assert dict(settings["options.package_data"]) == {"evsnn": "models/*.h5", "firmware_export": "runtime/*.h, emulator/*, templates/*.j2"} and "include_package_data" not in settings["options"]
+    assert dict(settings["options.package_data"]) == {"evsnn": "models/*.h5, pages/*.html", "firmware_export": "runtime/*.h, emulator/*, templates/*.j2"} and "include_package_data" not in settings["options"]
     assert 'requires = ["setuptools>=64"]' in (ROOT / "pyproject.toml").read_text() and not (ROOT / "MANIFEST.in").exists()
     assert [path.name for path in (PACKAGE / "models").iterdir()] == ["mnist.h5"]
 
