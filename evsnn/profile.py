@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_BORN = time.time()
+"""Since when this process is busy."""
+
 _EPILOG = """\
 without WEIGHTS, the packaged demo model (handwritten digits) runs; without --input, the samples stored with the model, else seeded noise
 with several T the last is profiled, the others are run once: for accuracy and latency against T
@@ -69,7 +72,8 @@ def parser(prog: str) -> console.Parser:
     p.add_argument("--deadline-ms", metavar="MS", type=_positive, help="count the samples that took longer")
     p.add_argument("--power-csv", metavar="F", help="the log of a power meter that ran along: joules beside the estimate")
     p.add_argument("--idle-w", metavar="W", type=_number, help="power of the idle board (default: from the log, outside the run)")
-    p.add_argument("--clock-offset-s", metavar="S", type=_number, default=0.0, help="how far the meter's clock is ahead of this one")
+    p.add_argument("--power-offset", metavar="S", type=_number, default=0.0, help="seconds to add to the log's times: this clock less the meter's")
+    p.add_argument("--power-start", metavar="S", type=_number, help="seconds since the epoch at which the log's times are 0, where they do not count from the epoch")
     p.add_argument("--compare", metavar="OLD.json", help="beside an earlier profile of the same model on the same host")
     p.add_argument("--json", action="store_true", help="print one JSON object (docs/profile.md)")
     p.add_argument("--html", metavar="F.html", help="write a page with interactive charts, all in one file")
@@ -179,7 +183,8 @@ def _metered(options: argparse.Namespace, profile: Profile):
         return None
     from .energy import PowerLog
 
-    return PowerLog.read(options.power_csv).energy(profile.started, profile.ended, idle_w=options.idle_w, offset_s=options.clock_offset_s)
+    log = PowerLog.read(options.power_csv, starts_at=options.power_start)
+    return log.energy(profile.started, profile.ended, idle_w=options.idle_w, offset_s=options.power_offset, busy_since=_BORN)
 
 
 if __name__ == "__main__":

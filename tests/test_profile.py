@@ -144,7 +144,7 @@ def test_a_comparison_is_of_like_with_like(report, tmp_path):
         with pytest.raises(RunError, match=what):
             old_profile(str(tmp_path / "bad.json"))
     for path in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(RunError, match="cannot be read|not a regular file"):
+        with pytest.raises(RunError, match=r"cannot be read|not a regular file"):
             old_profile(str(path))
 
 
@@ -182,6 +182,21 @@ def test_bad_command_lines_are_one_line(words, status, what, capsys):
     err = capsys.readouterr().err
     assert what in err and "Traceback" not in err
     assert os.sched_getaffinity(0) == before
+
+
+def test_a_meters_log_is_read_when_the_run_is_over(tmp_path, capsys):
+    """2 W at idle and 5 W from now on, for as long as the run can last."""
+    import time
+
+    now = time.time()
+    rows = [f"{now + t / 10:.3f},{5.0 if t >= -5 else 2.0}" for t in range(-100, 600)]
+    (tmp_path / "log.csv").write_text("time_s,power_W\n" + "\n".join(rows) + "\n")
+    words = ["--limit", "2", "--seconds", "0.5", "--json", "--power-csv", str(tmp_path / "log.csv")]
+    assert main([*words, "--idle-w", "2"]) == 0
+    measured = json.loads(capsys.readouterr().out)["energy_measured"]
+    assert measured["mean_w"] == pytest.approx(5) and measured["joules"] == pytest.approx(3 * measured["seconds"]) and measured["seconds"] >= 0.5
+    assert main([*words, "--power-offset", "86400"]) == 1
+    assert "no reading is of the time of the run" in capsys.readouterr().err
 
 
 def test_events_are_profiled_too(tmp_path, capsys):
