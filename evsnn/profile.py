@@ -23,6 +23,8 @@ __all__ = ["main"]
 _BORN = time.time()
 """Since when this process is busy."""
 
+_JUMP_S = 0.2
+
 _EPILOG = """\
 without WEIGHTS, the packaged demo model (handwritten digits) runs; without --input, the samples stored with the model, else seeded noise
 with several T the last is profiled, the others are run once: for accuracy and latency against T
@@ -183,6 +185,9 @@ def _metered(options: argparse.Namespace, profile: Profile):
         return None
     from .energy import PowerLog
 
+    jump = profile.ended - profile.started - profile.seconds
+    if abs(jump) > max(_JUMP_S, 0.02 * profile.seconds):
+        raise RunError("the clock was set while samples ran, so the log cannot be laid beside them", got=f"a jump of {jump:+.1f} s", hint="measure again")
     log = PowerLog.read(options.power_csv, starts_at=options.power_start)
     return log.energy(profile.started, profile.ended, idle_w=options.idle_w, offset_s=options.power_offset, busy_since=_BORN)
 

@@ -19,6 +19,7 @@ from .simulation import Simulator
 __all__ = ["L2_BYTES", "Hint", "LayerProfile", "Profile", "hints_of", "measure"]
 
 LEAST_ROUNDS = 3
+LEAST_GAIN, MOST_HINTS = 0.02, 8
 L2_BYTES = 1 << 20
 """Of a Cortex-A72 or A76, and of many others: weights that fit stay there from sample to sample."""
 _ELEMENT_BYTES = {"int8": 1, "float32": 4}
@@ -121,7 +122,9 @@ class Profile:
     latency_ms : (n,) float64
         Of all samples of all rounds.
     started, ended : float
-        Seconds since the epoch, of all rounds.
+        Seconds since the epoch, of all rounds, by the clock that others read, too.
+    seconds : float
+        Between them, by a clock that is never set.
     host : Host
     before, after : HostState
     throttling : tuple of str
@@ -140,6 +143,7 @@ class Profile:
     latency_ms: np.ndarray = field(repr=False)
     started: float
     ended: float
+    seconds: float
     host: Host
     before: HostState
     after: HostState
@@ -178,14 +182,14 @@ def measure(simulator: Simulator, images: np.ndarray, labels: np.ndarray | None,
         rounds.append((1e3 * (time.perf_counter() - now), result))
         if progress:
             progress(min(int(1e3 * (time.perf_counter() - began)), int(1e3 * seconds)), int(1e3 * seconds))
-    ended, after = time.time(), HostState.read()
+    ended, elapsed, after = time.time(), time.perf_counter() - began, HostState.read()
     wall_ms, result = sorted(rounds, key=lambda one: one[0])[(len(rounds) - 1) // 2]
     plans = simulator.plan.populations
     layers = tuple(_layer(layer, plan, result, simulator) for layer, plan in zip(result.layers, plans))
     facts, weights = facts_of(simulator.network), [layer.weight for layer in simulator.network.layers if isinstance(layer, (Conv2d, Linear))]
     return Profile(
         result, layers, wall_ms, simulator.threads if simulator.backend == "numba" and simulator.threads <= len(images) else 1, tuple(ms for ms, _ in rounds),
-        np.concatenate([one.latency_ms for _, one in rounds]), started, ended, host, before, after, changes(before, after),
+        np.concatenate([one.latency_ms for _, one in rounds]), started, ended, elapsed, host, before, after, changes(before, after),
         sum(layer.n_parameters for layer in facts), sum(int(w.size - np.count_nonzero(w)) for w in weights), sum(layer.macs for layer in facts),
         sum(p.weight_bytes for p in plans if isinstance(p, PopulationPlan)),
     )  # fmt: skip
@@ -237,4 +241,4 @@ def hints_of(profile: Profile) -> list[Hint]:
         hints.append(Hint("", f"the governor is {profile.host.governor}", "performance keeps the frequency up: a short run sees the slow start", 0.1))
     if profile.throttling:
         hints.append(Hint("", "; ".join(profile.throttling), "cool the board or feed it better, and measure again", 0.3))
-    return sorted(hints, key=lambda hint: -hint.gain)
+    return sorted((hint for hint in hints if hint.gain >= LEAST_GAIN), key=lambda hint: -hint.gain)[:MOST_HINTS]

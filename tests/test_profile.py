@@ -184,7 +184,7 @@ def test_bad_command_lines_are_one_line(words, status, what, capsys):
     assert os.sched_getaffinity(0) == before
 
 
-def test_a_meters_log_is_read_when_the_run_is_over(tmp_path, capsys):
+def test_a_meters_log_is_read_when_the_run_is_over(tmp_path, capsys, monkeypatch):
     """2 W at idle and 5 W from now on, for as long as the run can last."""
     import time
 
@@ -197,6 +197,10 @@ def test_a_meters_log_is_read_when_the_run_is_over(tmp_path, capsys):
     assert measured["mean_w"] == pytest.approx(5) and measured["joules"] == pytest.approx(3 * measured["seconds"]) and measured["seconds"] >= 0.5
     assert main([*words, "--power-offset", "86400"]) == 1
     assert "no reading is of the time of the run" in capsys.readouterr().err
+    ticks = iter(range(10**9, 10**9 + 10**8, 10**5))
+    monkeypatch.setattr(time, "time", lambda: next(ticks))
+    assert main([*words, "--idle-w", "2"]) == 1
+    assert "the clock was set" in capsys.readouterr().err
 
 
 def test_events_are_profiled_too(tmp_path, capsys):
