@@ -13,7 +13,7 @@ def gather(fmt, events, queue, n_events, weights, repeats, out):
     """Add the rows of all events, `repeats` times over; store the sum at `out`."""
     event_bytes = vector.event_bytes(events)
     v = vector.load(fmt, out)
-    s = vector.begin(fmt, v)
+    s = vector.begin(fmt, events, v)
     for _ in range(repeats):
         event = queue
         end = queue + n_events * event_bytes

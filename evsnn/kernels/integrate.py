@@ -169,7 +169,7 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
                     if leaky:
                         v = vector.leak(fmt, v, vector.load(fmt, parameters + 3 * vector_bytes))
                     if scratch < taps:
-                        s = vector.begin(fmt, v)
+                        s = vector.begin(fmt, events, v)
                         event, end = load_i64(taps_end + 8 * listed), load_i64(taps_end + 8 * listed + 8)
                         while end - event > budget:  # a partial sum could leave its range: bring it home
                             stop = event + budget
@@ -177,7 +177,7 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
                                 s = vector.add_event(fmt, events, s, weights, event)
                                 event += event_bytes
                             v = vector.merge(fmt, v, s)
-                            s = vector.begin(fmt, v)
+                            s = vector.begin(fmt, events, v)
                         while event < end:
                             for _ in range(UNROLL):
                                 s = vector.add_event(fmt, events, s, weights, event)

@@ -119,7 +119,7 @@ def add_counts(fmt: Vectors, address: int, v: Array) -> None:
     _at(address, np.uint16, fmt.lanes)[:] += v.astype(np.uint16)
 
 
-def begin(fmt: Vectors, v: Array) -> Array:
+def begin(fmt: Vectors, events: Events, v: Array) -> Array:
     return v if fmt.direct else np.zeros(fmt.lanes, fmt.partial)
 
 

@@ -81,6 +81,37 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, typ, typ.llvm)
 
 
+class _Halves(types.Type):
+    """Type of a vector in registers that is worked on half by half.
+
+    A product and a sum of 64 float32 need 16 registers each for membranes and products, and one more for the count. NEON has 32, so
+    that the compiler would put membranes on the stack; it does not where a half is done before the other is begun.
+    """
+
+    def __init__(self, whole: _Vector):
+        self.whole, self.half = whole, _Vector(whole.element, whole.lanes // 2)
+        super().__init__(name=f"halves of {whole}")
+
+    def split(self, builder, whole):
+        """The halves of a whole vector."""
+        halves = ir.Constant(ir.LiteralStructType([self.half.llvm] * 2), ir.Undefined)
+        for i, first in enumerate((0, self.half.lanes)):
+            lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.half.lanes), list(range(first, first + self.half.lanes)))
+            halves = builder.insert_value(halves, builder.shuffle_vector(whole, ir.Constant(self.whole.llvm, ir.Undefined), lanes), i)
+        return halves
+
+    def joined(self, builder, halves):
+        """The whole vector."""
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.whole.lanes), list(range(self.whole.lanes)))
+        return builder.shuffle_vector(*(builder.extract_value(halves, i) for i in range(2)), lanes)
+
+
+@register_model(_Halves)
+class _HalvesModel(models.PrimitiveModel):
+    def __init__(self, manager, typ):
+        super().__init__(manager, typ, ir.LiteralStructType([typ.half.llvm] * 2))
+
+
 def _membrane(vectors: _VectorsType) -> _Vector:
     return _Vector(vectors.selects.membrane, vectors.selects.lanes)
 
@@ -235,16 +266,25 @@ def add_counts(context, fmt, address, v):
     return types.void(fmt, types.int64, v), generate
 
 
+def _sums(fmt: _VectorsType, events: _EventsType) -> _Vector | _Halves:
+    """Type of the sums within a step."""
+    partial = _partial(fmt)
+    halved = events.selects.graded and fmt.selects.direct and partial.element == "float32" and partial.lanes == 64
+    return _Halves(partial) if halved else partial
+
+
 @intrinsic
-def begin(context, fmt, v):
+def begin(context, fmt, events, v):
     """The sum a step starts from: the membrane itself, or zero where sums are narrower."""
-    result = _partial(fmt)
+    result = _sums(fmt, events)
     direct = fmt.selects.direct
 
     def generate(context, builder, signature, args):
-        return args[1] if direct else ir.Constant(result.llvm, None)
+        if isinstance(result, _Halves):
+            return result.split(builder, args[2])
+        return args[2] if direct else ir.Constant(result.llvm, None)
 
-    return result(fmt, v), generate
+    return result(fmt, events, v), generate
 
 
 @intrinsic
@@ -253,6 +293,8 @@ def merge(context, fmt, v, s):
     direct = fmt.selects.direct
 
     def generate(context, builder, signature, args):
+        if isinstance(s, _Halves):
+            return s.joined(builder, args[2])
         return args[2] if direct else builder.add(args[1], builder.sext(args[2], v.llvm))
 
     return v(fmt, v, s), generate
@@ -274,6 +316,17 @@ def _count(builder, events: Events, address, vector: _Vector):
     return _splat(builder, count, vector)
 
 
+def _add_product_in_halves(builder, events: Events, s: _Halves, sums, row_address, event_address):
+    """Halves + count * row."""
+    half_bytes = ir.Constant(_I64, s.half.lanes * ELEMENT_BYTES[s.half.element])
+    count = _count(builder, events, event_address, s.half)
+    for i in range(2):
+        product = builder.fmul(count, _load(builder, row_address, s.half))
+        sums = builder.insert_value(sums, builder.fadd(builder.extract_value(sums, i), product), i)
+        row_address = builder.add(row_address, half_bytes)
+    return sums
+
+
 @intrinsic
 def add_event(context, fmt, events, s, weights, address):
     """s + the weight row of the event at `address`; for graded events s + count * row, one product, then one sum, never fused."""
@@ -282,7 +335,10 @@ def add_event(context, fmt, events, s, weights, address):
     def generate(context, builder, signature, args):
         number = builder.load(pointer(builder, args[4], ir.IntType(stored.id_bits)), align=stored.id_bits // 8)
         row_bytes = ir.Constant(_I64, spec.row_bytes)
-        row = _row(builder, builder.add(args[3], builder.mul(builder.zext(number, _I64), row_bytes)), spec)
+        address = builder.add(args[3], builder.mul(builder.zext(number, _I64), row_bytes))
+        if isinstance(s, _Halves):
+            return _add_product_in_halves(builder, stored, s, args[2], address, args[4])
+        row = _row(builder, address, spec)
         if stored.graded:
             row = (builder.fmul if s.element == "float32" else builder.mul)(_count(builder, stored, args[4], s), row)
         return _sum(builder, s, args[2], row)
