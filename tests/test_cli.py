@@ -221,6 +221,20 @@ def test_the_packaged_model(call, refused):
     assert status == 0 and report["model"] == "demo" and report["n_samples"] == 10 and report["accuracy"] >= 0.9
 
 
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+def test_without_numba(arithmetic):
+    """As on 32-bit ARM, for which there is no numba: NumPy does the same."""
+    blocked = "import runpy, sys; sys.modules['numba'] = sys.modules['llvmlite'] = None; runpy.run_module('evsnn.run', run_name='__main__', alter_sys=True)"
+    arguments = ["--json", "--limit", "1", "--arithmetic", arithmetic]
+    done = subprocess.run([sys.executable, "-W", "error", "-c", blocked, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["backend"] == "reference" and report["threads"] == 1
+    assert "numba cannot be imported" in done.stderr and "the NumPy reference runs instead, slowly, with the same bits" in done.stderr and "Traceback" not in done.stderr
+    with_numba = json.loads(spawn(*arguments, "--threads", "1").stdout)
+    assert without_times(report) | {"backend": "numba"} == without_times(with_numba)
+
+
 def test_a_plot(call, folder, weights):
     pytest.importorskip("matplotlib")
     status, out, err = call(weights, "--steps", "2,4", "--plot", folder / "a.png")
