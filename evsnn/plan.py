@@ -345,6 +345,8 @@ def _population(population: Population, membrane: str) -> PopulationPlan:
         partial, budget = "int16", 32767 // largest_term // UNROLL * UNROLL
     channels = population.shape[0]
     choices = [n for n in _LANES[membrane] if partial != "int32" or n <= 64]  # 128 sums of 32 bits fill all registers of NEON
+    if membrane != "float32" and not population.synapses and not population.delay:
+        choices = [16, *choices]  # nothing is added: no rows of int8 that would be too short
     lanes = min(choices, key=lambda n: (-(-channels // n) * (n + _ROW_OVERHEAD[membrane]), n))
     n_tiles = -(-channels // lanes)
     gathers = tuple(_gather(s, lanes, n_tiles) for s in population.synapses if not s.channelwise)
