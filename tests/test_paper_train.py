@@ -10,9 +10,19 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import evsnn  # noqa: E402
 from examples.paper import train  # noqa: E402
 from examples.paper.data import Data, scaled  # noqa: E402
 from examples.threshold_relu import ThresholdReLU  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch):
+    """Training sets how the whole process computes."""
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture
@@ -87,19 +97,64 @@ def test_pictures_are_shifted_mirrored_and_erased(data):
         assert any(np.allclose(np.where(erased | np.isnan(crop), 0, picture - np.nan_to_num(crop)), 0, atol=1e-4) for crop in crops)
 
 
-def test_what_is_written_fits_together(data, tmp_path, monkeypatch):
-    np.savez(tmp_path / "data.npz", train_images=data.train_images, train_labels=data.train_labels, test_images=data.test_images, test_labels=data.test_labels)
+def trained(data: Data, output, monkeypatch, *words: str) -> dict:
+    """What the command writes: its record."""
+    np.savez(output.parent / "data.npz", train_images=data.train_images, train_labels=data.train_labels, test_images=data.test_images, test_labels=data.test_labels)
     monkeypatch.setitem(train.NETWORKS, "vgg16", tiny)
-    output = tmp_path / "vgg16_cifar10_threshold"
-    monkeypatch.setattr("sys.argv", ["train", "vgg16", str(tmp_path / "data.npz"), "-o", str(output), "--limit", "1", "--epochs", "2", "--no-onnx"])
+    monkeypatch.setattr("sys.argv", ["train", "vgg16", str(output.parent / "data.npz"), "-o", str(output), "--epochs", "2", *words])
     train.main()
-    record = json.loads(output.with_suffix(".json").read_text())
+    return json.loads(output.with_suffix(".json").read_text())
+
+
+def test_what_is_written_fits_together(data, tmp_path, monkeypatch):
+    output = tmp_path / "vgg16_cifar10_threshold"
+    record = trained(data, output, monkeypatch, "--limit", "1", "--no-onnx")
     assert record["system"] == "vgg16_cifar10" and record["activation"] == "threshold" and record["epochs"] == 2 and record["n_test"] == 16
     model = tiny()
     model.load_state_dict(torch.load(output.with_suffix(".pt")))
     assert model[1].limit == 1.0 and train.accuracy(model, data.test_images, data.test_labels, torch.device("cpu")) == record["accuracy"]
     assert all(torch.equal(p, p.half().float()) for p in model.parameters())
-    assert not output.with_suffix(".state").exists()
+    assert not output.with_suffix(".state").exists() and record["started_from"] is None
+
+
+def test_the_same_command_gives_the_same_bits(data, tmp_path, monkeypatch):
+    found = []
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        trained(data, tmp_path / folder / "vgg16_cifar10_threshold", monkeypatch, "--limit", "1", "--no-onnx")
+        torch.manual_seed(99)
+        model = tiny()
+        model.load_state_dict(torch.load(tmp_path / folder / "vgg16_cifar10_threshold.pt"))
+        found.append(weights(model))
+    assert np.array_equal(*found) and torch.are_deterministic_algorithms_enabled()
+
+
+def test_training_goes_on_from_other_weights(data, tmp_path, monkeypatch):
+    first = trained(data, tmp_path / "vgg16_cifar10_regular", monkeypatch, "--no-onnx")
+    wider = Data(data.train_images, np.arange(144) % 12, data.test_images, data.test_labels)
+    second = trained(wider, tmp_path / "vgg16_cifar100_regular", monkeypatch, "--no-onnx", "--start", str(tmp_path / "vgg16_cifar10_regular.pt"))
+    assert first["started_from"] is None and second["started_from"] == "vgg16_cifar10_regular"
+    own, kept = tiny(12), torch.load(tmp_path / "vgg16_cifar10_regular.pt")
+    fresh = own.state_dict()["5.weight"].clone()
+    train.start_from(own, tmp_path / "vgg16_cifar10_regular.pt")
+    assert torch.equal(own.state_dict()["0.weight"], kept["0.weight"]) and torch.equal(own.state_dict()["5.weight"], fresh)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the exporter
+def test_training_goes_on_from_a_published_model(data, tmp_path):
+    pytest.importorskip("onnx")
+    source = train.rounded(tiny())
+    train.export(source, tmp_path / "tiny.onnx")
+    network = evsnn.convert(str(tmp_path / "tiny.onnx"), scaled(data.train_images), n_steps=(4, 32), storage="int8")
+    evsnn.save(tmp_path / "tiny.h5", network, storage="int8")
+    model = tiny()
+    train.start_from(model, tmp_path / "tiny.h5")
+    for name, weight in source.state_dict().items():
+        if name.endswith("weight"):
+            scale = weight.reshape(len(weight), -1).abs().amax(1) / 127
+            off = (model.state_dict()[name] - weight).reshape(len(weight), -1).abs().amax(1)
+            assert bool((off <= 0.51 * scale).all()) and bool((off > 0).any())
+    assert train.origin_of(tmp_path / "tiny.h5").startswith("tiny.h5 (SHA-256 ")
 
 
 def test_mixed_pictures_show_the_one_before_by_the_share_that_its_label_counts(data):

@@ -1,7 +1,7 @@
 """Train a network of the paper on CIFAR-10 or CIFAR-100, and export it to ONNX (PyTorch; one GPU, or a patient CPU).
 
 usage: python -m examples.paper.train NETWORK DATA -o MODELS/vgg16_cifar10_threshold [--limit 1] [--epochs N] [--seed S]
-                                      [--start WEIGHTS.pt] [--no-onnx]
+                                      [--start WEIGHTS] [--no-onnx]
 
 Without --limit the activations stay plain ReLU ("regular"); with it they are limited from a fifteenth of the epochs
 on ("threshold"; the paper: 1 on CIFAR-10, 2 on CIFAR-100). Written are OUTPUT.pt (weights), OUTPUT.onnx and
@@ -10,12 +10,14 @@ TF32 where they meet spikes. The accuracy is that of the rounded network.
 
 The recipe: SGD with momentum 0.9, weight decay 5e-4, batches of 128, one cosine from 0.03 behind a short rise, random
 crops, mirror images and erased squares, gradients limited to norm 2, bfloat16 products. A run that was cut short goes
-on from OUTPUT.state.
+on from OUTPUT.state. The same command gives the same weights to the bit on the same kind of device with the same PyTorch.
+WEIGHTS is what a training left (.pt) or a published model (.h5, its int8 weights times their scales).
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import inspect
 import json
 import math
@@ -29,11 +31,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import evsnn
 from examples.paper.data import DEVIATION, MEAN, Data, load, scaled
 from examples.paper.networks import NETWORKS
 from examples.threshold_relu import set_limit
 
-__all__ = ["Recipe", "Trainer", "accuracy", "export"]
+__all__ = ["Recipe", "Trainer", "accuracy", "export", "repeatable"]
+
+KEEP_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -204,6 +209,14 @@ class Trainer:
         return kept["seconds"]
 
 
+def repeatable() -> None:
+    """Let this process compute the same bits each time; before anything ran on a GPU."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it has not written
+
+
 @torch.no_grad()
 def accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray, device: torch.device) -> float:
     """Share of (n, 32, 32, 3) uint8 pictures that a network classes right, in float32."""
@@ -233,9 +246,23 @@ def rounded(model: nn.Module) -> nn.Module:
 
 
 def start_from(model: nn.Module, path: Path) -> None:
-    """Take over weights of another data set; a classifier of other width starts anew."""
-    kept, own = torch.load(path, map_location="cpu"), model.state_dict()
-    model.load_state_dict({k: v for k, v in kept.items() if not isinstance(v, torch.Tensor) or v.shape == own[k].shape}, strict=False)
+    """Take over weights of another training, of another data set, too; a classifier of other width starts anew."""
+    kept, own = published(path) if path.suffix == ".h5" else torch.load(path, map_location="cpu"), model.state_dict()
+    model.load_state_dict({k: v for k, v in kept.items() if not isinstance(v, torch.Tensor) or (k in own and v.shape == own[k].shape)}, strict=False)
+
+
+def published(path: Path) -> dict[str, torch.Tensor]:
+    """The weights of a published model under the names of a network of networks.py; biases are those of the longest T, which no conversion corrected."""
+    network = evsnn.load(path)
+    layers = network.at(max(network.tables, default=network.n_steps)).layers
+    named = {layer.name.strip("/").rpartition("/")[0].replace("/", "."): layer for layer in layers if hasattr(layer, "weight")}
+    arrays = {f"{name}.{what}": getattr(layer, what) for name, layer in named.items() for what in ("weight", "bias")}
+    return {name: torch.from_numpy(np.array(array, np.float32)) for name, array in arrays.items() if array is not None}
+
+
+def origin_of(path: Path) -> str:
+    """What a record says of the weights at the start: the training's name, or the published file and which one it was."""
+    return f"{path.name} (SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]})" if path.suffix == ".h5" else path.stem
 
 
 def main() -> None:
@@ -252,10 +279,11 @@ def main() -> None:
     parser.add_argument("--smoothing", type=float, default=0.0)
     parser.add_argument("--weight-decay", type=float, default=5e-4)
     parser.add_argument("--dropout", type=float, nargs=2, metavar=("CONVOLUTIONS", "DENSE"))
-    parser.add_argument("--start", type=Path, help="weights of the same network on another data set")
+    parser.add_argument("--start", type=Path, help="weights of the same network: .pt, or a published .h5")
     parser.add_argument("--no-onnx", action="store_true")
     arguments = parser.parse_args()
     output: Path = arguments.output
+    repeatable()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = load(arguments.data)
     recipe = Recipe(arguments.epochs, arguments.limit, arguments.seed, arguments.rate, arguments.erase, arguments.mix, arguments.smoothing, weight_decay=arguments.weight_decay)
@@ -269,12 +297,14 @@ def main() -> None:
     trainer = Trainer(model, data, recipe, device)
     state = output.with_suffix(".state")
     seconds = trainer.resume(state) if state.exists() else 0.0
-    started = time.perf_counter() - seconds
+    started, kept = time.perf_counter() - seconds, seconds
     while trainer.epoch < recipe.epochs:
         loss = trainer.run_epoch()
         if trainer.epoch % 10 == 0 or trainer.epoch == recipe.epochs:
             seconds = time.perf_counter() - started
-            trainer.save(state, seconds)
+            if seconds > kept + KEEP_EVERY_S:
+                trainer.save(state, seconds)
+                kept = seconds
             right = accuracy(trainer.model, data.test_images[:2000], data.test_labels[:2000], device)
             print(f"{output.name}: epoch {trainer.epoch}/{recipe.epochs}, loss {loss:.3f}, {right:.2%} of the first test images, {seconds:.0f} s", flush=True)
     set_limit(model, recipe.limit_at(recipe.epochs))
@@ -284,7 +314,7 @@ def main() -> None:
         "system": system, "network": arguments.network, "data": system.rpartition("_")[2], "activation": activation, "limit": recipe.limit,
         "accuracy": accuracy(model, data.test_images, data.test_labels, device), "n_test": len(data.test_labels), "seed": recipe.seed, "epochs": recipe.epochs,
         "rate": recipe.rate, "erase": recipe.erase, "mix": recipe.mix, "smoothing": recipe.smoothing, "weight_decay": recipe.weight_decay, "dropout": dropout.get("dropout"),
-        "started_from": arguments.start and arguments.start.stem,
+        "started_from": arguments.start and origin_of(arguments.start),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU", "minutes": round(seconds / 60, 2), "n_parameters": sum(p.numel() for p in model.parameters()),
     }  # fmt: skip
     torch.save(model.cpu().state_dict(), output.with_suffix(".pt"))
