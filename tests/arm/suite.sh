@@ -20,18 +20,22 @@ timeout 400 tests/arm/setup.sh "$dir" "$python" || case $? in
     *) exit 1 ;;
 esac
 
-EVSNN_CACHE_DIR="$work/native" "$python" tests/arm/results.py make "$work/cases"
-EVSNN_CACHE_DIR="$work/native" "$python" tests/arm/results.py run "$work/cases" 2> "$work/native.log" > "$work/native.json" &
+export EVSNN_CACHE_DIR="${EVSNN_CACHE_DIR:-$work/native}"
+"$python" tests/arm/results.py make "$work/cases"
+"$python" tests/arm/results.py run "$work/cases" 2> "$work/native.log" > "$work/native.json" &
 native=$!
 
 on() {  # CPU: all of it on one core; machine code is made on this side, and is what the emulated numba makes
     export EVSNN_ARM_CPU=$1 EVSNN_CACHE_DIR="$work/$1" PYTHONPATH=$PWD PYTHONUNBUFFERED=1 PYTEST_ADDOPTS="-p no:cacheprovider"
     PYTHONPATH='' "$python" tests/arm/results.py fill "$work/cases" "$dir/armpy" "$1" "$EVSNN_CACHE_DIR"
     "$dir/armpy" tests/arm/results.py run "$work/cases" > "$work/$1.json"
-    "$dir/armpy" -m pytest --basetemp="$work/$1-tests" tests/test_code.py -k "second_process or kept_code_is_numbas or another_kernel or cannot_be_made"
+    echo "results after $SECONDS s"
+    "$dir/armpy" -m pytest --basetemp="$work/$1-tests" tests/test_code.py -k "second_process or kept_code_is_numbas or cannot_be_made"
     EVSNN_CACHE_DIR="$work/$1-int8" "$dir/armpy" -m evsnn.run warm --arithmetic int8
     PYTHONPATH='' "$python" tests/arm/results.py same "$EVSNN_CACHE_DIR" "$work/$1-tests/code0" "$work/$1-int8"
+    echo "machine code after $SECONDS s"
     PYTHONPATH='' "$python" tests/arm/instructions.py "$dir/armpy" "$1"
+    echo "instructions after $SECONDS s"
 }
 
 running=()
