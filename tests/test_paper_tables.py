@@ -33,7 +33,7 @@ def source(activation, accuracy, **more):
 
 def measured(ts_rows, *, t_rows=(), regular=0.92, threshold=0.925):
     runs = {"TS": {"engine": {"device": "a CPU", "rows": ts_rows}}, "T": {"dense": {"device": "a GPU", "rows": list(t_rows)}}}
-    described = {"macs": 1_000_000, "n_neurons": 100, "largest_activations": [3.0, 5.0, 2.0]}
+    described = {"macs": 1_000_000, "n_neurons": 100, "largest_activations": [3.0, 5.0, 2.0], "weights_sha256": "0123456789ab"}
     return System(SYSTEM, {"regular": source("regular", regular, **described), "threshold": source("threshold", threshold, **described)}, runs)
 
 
@@ -87,6 +87,49 @@ def test_merging_keeps_what_other_folders_brought(tmp_path):
     assert "engine_dense_agreement" in system.row("TS", "engine", 16)
 
 
+def write_trained(folder, **more):
+    (folder / f"{SYSTEM}_threshold.json").write_text(json.dumps(source("threshold", 0.925, **more)))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [("a" * 12, "a" * 12, True), ("a" * 12, "b" * 12, False), (None, "b" * 12, False), ("a" * 12, None, False)],
+    ids=["the same", "others", "not known before", "not known now"],
+)
+def test_rows_stay_with_the_weights_they_were_measured_of(tmp_path, before, after, kept):
+    first, second, target = (tmp_path / name for name in ("first", "second", "results"))
+    first.mkdir()
+    second.mkdir()
+    write_records(first)
+    Record(first, SYSTEM, "S", "dense", "here").add(row(16, 200, 170, 185), {"T16": np.zeros(200, np.uint8)})  # of the regular ANN
+    write_trained(first, **({"weights_sha256": before} if before else {}))
+    merge([first], target)
+    Record(second, SYSTEM, "TS", "engine", "there").add(row(64, 100, 91, 92), {"T64": np.zeros(100, np.uint8)})
+    write_trained(second, **({"weights_sha256": after} if after else {}))
+    merge([second], target)
+    (system,) = load_all(target)
+    assert system.row("TS", "engine", 64)["n_samples"] == 100
+    assert system.row("S", "dense", 16)
+    assert (system.row("TS", "engine", 16) is not None) == (system.row("TS", "dense", 64) is not None) == kept
+    assert system.runs["TS"]["engine"]["device"] == ("here; there" if kept else "there")
+    assert len(system.runs["TS"]["engine"]["rows"]) == (3 if kept else 1)
+    assert system.sources["threshold"].get("weights_sha256") == after
+
+
+def test_without_a_training_record_a_method_is_replaced_whole(tmp_path):
+    """Nothing says then that the rows before are of the same weights."""
+    first, second, target = (tmp_path / name for name in ("first", "second", "results"))
+    first.mkdir()
+    second.mkdir()
+    write_records(first)
+    write_trained(first, weights_sha256="a" * 12)
+    merge([first], target)
+    Record(second, SYSTEM, "TS", "engine", "there").add(row(64, 100, 91, 92), {"T64": np.zeros(100, np.uint8)})
+    merge([second], target)
+    (system,) = load_all(target)
+    assert [r["T"] for r in system.runs["TS"]["engine"]["rows"]] == [64] and system.row("TS", "dense", 16)
+
+
 @pytest.mark.parametrize(("right", "within"), [(9225, True), (9224, False), (9300, True)])
 def test_a_loss_is_the_papers_up_to_its_noise(right, within):
     """The paper loses 92.34 - 92.29 = 0.05 points at T = 16; ours may be 0.25."""
@@ -116,7 +159,7 @@ def test_the_page_holds_what_was_measured_and_blanks_elsewhere(tmp_path):
     system = measured([row(16, N, 9220, 9250, sops=2.5e6, engine_dense_agreement=0.9995), row(64, FEW, 1850, 1850)], t_rows=[row(AVERAGE, N, 9248, 9250)])
     system.runs["auto"] = {"engine": {"rows": [row(T, N, right, 9250, sops=T * 1e5, recipe="mse per channel") for T, right in ((8, 9200), (16, 9240))]}}
     page = document([system], {}, tmp_path)
-    assert cells(page, "VGG-16, CIFAR-10", "regular") == ["VGG-16, CIFAR-10", "regular", "92.00", "92.09", "-0.09", "7", "90", "", "12.5", "a GPU"]
+    assert cells(page, "VGG-16, CIFAR-10", "regular") == ["VGG-16, CIFAR-10", "regular", "92.00", "92.09", "-0.09", "7", "90", "", "12.5", "a GPU", "0123456789ab"]
     assert cells(page, "TS, evsnn") == ["TS, evsnn", "92.20 / 0.30", "92.50 / 0.00†", ""]
     assert cells(page, "T, dense") == ["T, dense", "", "", "92.48 / 0.02"]
     assert cells(page, "TS, 16") == ["TS, 16", "10,000", "92.20", "92.29", "0.30", "0.05", "-0.20", "-0.20", "**no**"]

@@ -114,6 +114,7 @@ def test_what_is_written_fits_together(data, tmp_path, monkeypatch):
     model.load_state_dict(torch.load(output.with_suffix(".pt")))
     assert model[1].limit == 1.0 and train.accuracy(model, data.test_images, data.test_labels, torch.device("cpu")) == record["accuracy"]
     assert all(torch.equal(p, p.half().float()) for p in model.parameters())
+    assert record["weights_sha256"] == train.digest_of(model) != train.digest_of(tiny())
     assert not output.with_suffix(".state").exists() and record["started_from"] is None
 
 

@@ -168,11 +168,11 @@ def sources(systems: Sequence[System]) -> list[str]:
             limit = "" if source["limit"] is None else f", y_th = {source['limit']:g}"
             rows.append((
                 system.title, activation + limit, f"{ours:.2f}", None if theirs is None else f"{theirs:g}", None if theirs is None else points(ours - theirs), source["seed"],
-                source["epochs"], source["started_from"], f"{source['minutes']:g}", source["device"],
+                source["epochs"], source["started_from"], f"{source['minutes']:g}", source["device"], source.get("weights_sha256"),
             ))  # fmt: skip
     if not rows:
         return []
-    header = ("system", "ReLU", "accuracy", "the paper's", "difference", "seed", "epochs", "weights at the start", "minutes", "on")
+    header = ("system", "ReLU", "accuracy", "the paper's", "difference", "seed", "epochs", "weights at the start", "minutes", "on", "SHA-256 of its weights")
     said = (
         f"{sum(near)} of the {len(near)} source ANNs for which we know the paper's accuracy reach it within a point, or pass it. Minutes are of training. The last epoch was "
         "taken, not the one with the best test accuracy."

@@ -3,7 +3,7 @@
 ``{"system", "sources": {activation: {...}}, "runs": {method: {by: {"device", "rows": [...]}}}}``: a source is the
 record that train.py wrote, with `largest_activations`, `macs` and `n_neurons` from evaluate.py; rows are those of
 records.py without their predictions, and where an engine's row has a dense one beside it,
-`engine_dense_agreement`: the share of equal predictions.
+`engine_dense_agreement`: the share of equal predictions. Rows belong to the weights whose `weights_sha256` the source has.
 """
 
 from __future__ import annotations
@@ -79,30 +79,56 @@ def load_all(folder: Path = FOLDER) -> list[System]:
 
 
 def merge(folders: Sequence[Path], target: Path = FOLDER) -> list[str]:
-    """Put what lies in `folders` into the results; what they do not hold stays. Gives the names of what was read."""
+    """Put what lies in `folders` into the results. Gives the names of what was read.
+
+    What the folders do not hold stays: other methods, and other T of a method if the folders hold the training record of the
+    same weights. Where they hold that of other weights, everything that was measured of the weights before is dropped.
+    """
     read = []
     for system in SYSTEMS:
         path = target / f"{system}.json"
         entry = json.loads(path.read_text()) if path.exists() else {"system": system, "sources": {}, "runs": {}}
-        before = len(read)
+        before, same = len(read), {}
         for activation in ACTIVATIONS:
-            for part in found(folders, f"{system}_{activation}.json"), found(folders, f"{system}_{activation}_ann.json"):
+            trained = found(folders, f"{system}_{activation}.json")
+            known = entry["sources"].get(activation, {}).get("weights_sha256")
+            weights = trained and json.loads(trained.read_text()).get("weights_sha256")
+            if trained and weights != known:
+                forget(entry, activation)
+            same[activation] = weights is not None and weights == known
+            for part in trained, found(folders, f"{system}_{activation}_ann.json"):
                 if part:
                     read.append(part.name)
                     described = json.loads(part.read_text())
-                    known = entry["sources"].setdefault(activation, {})
-                    known |= {"accuracy_by_evsnn" if key == "accuracy" and part.stem.endswith("_ann") else key: value for key, value in described.items()}
-        for method in METHODS:
+                    source = entry["sources"].setdefault(activation, {})
+                    source |= {"accuracy_by_evsnn" if key == "accuracy" and part.stem.endswith("_ann") else key: value for key, value in described.items()}
+        for method, how in METHODS.items():
             for by in MAKERS:
                 if part := found(folders, f"{system}_{method}_{by}.json"):
                     read.append(part.name)
-                    record = json.loads(part.read_text())
-                    entry["runs"].setdefault(method, {})[by] = {"device": record["device"], "rows": record["rows"]}
+                    makers = entry["runs"].setdefault(method, {})
+                    makers[by] = joined(makers.get(by, {}) if same[how.activation] else {}, json.loads(part.read_text()))
             compare(entry["runs"].get(method, {}), *(found(folders, f"{system}_{method}_{by}.npz") for by in MAKERS))
         if len(read) > before:
             target.mkdir(exist_ok=True)
             replace_file(path, f"{json.dumps(entry, indent=1)}\n".encode())
     return read
+
+
+def forget(entry: dict, activation: str) -> None:
+    """Drop a source ANN and what was measured of it."""
+    entry["sources"].pop(activation, None)
+    for method, how in METHODS.items():
+        if how.activation == activation:
+            entry["runs"].pop(method, None)
+
+
+def joined(before: Mapping, record: Mapping) -> dict:
+    """A record's rows, and those before of other T: of the same network by the same method."""
+    new = {row["T"] for row in record["rows"]}
+    rows = record["rows"] + [row for row in before.get("rows", []) if row["T"] not in new]
+    devices = [device for each in (before, record) for device in each.get("device", "").split("; ") if device]
+    return {**before, "device": "; ".join(dict.fromkeys(devices)), "rows": rows}
 
 
 def found(folders: Sequence[Path], name: str) -> Path | None:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,11 @@ from evsnn.inventory import facts_of
 from examples.paper.data import Data, scaled
 from examples.paper.progress import News
 from examples.paper.records import AUTO_STEPS, Method, replace_file, replace_npz
+
+try:
+    from threadpoolctl import threadpool_limits
+except ImportError:  # then threads of evsnn and of BLAS multiply: no harm on a few cores, slow on many
+    threadpool_limits = nullcontext
 
 __all__ = ["Source", "describe", "network_of", "source_of"]
 
@@ -83,7 +89,7 @@ def predicted(model: Path, images: np.ndarray, name: str, threads: int | None) -
         return forward(ann, ann.arranged(scaled(images[first : first + ANN_BATCH]))).argmax(axis=1).astype(np.uint8)
 
     found: list[np.ndarray] = []
-    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
         for part in pool.map(classes, range(0, len(images), ANN_BATCH)):
             found.append(part)
             news(f"{name}: the ANN's predictions, {len(found) * ANN_BATCH}/{len(images)}")

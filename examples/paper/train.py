@@ -36,9 +36,11 @@ from examples.paper.data import DEVIATION, MEAN, Data, load, scaled
 from examples.paper.networks import NETWORKS
 from examples.threshold_relu import set_limit
 
-__all__ = ["Recipe", "Trainer", "accuracy", "export", "repeatable"]
+__all__ = ["Recipe", "Trainer", "accuracy", "digest_of", "export", "repeatable"]
 
 KEEP_EVERY_S = 60.0
+DIGITS = 12
+"""Of a SHA-256, in records."""
 
 
 @dataclass(frozen=True)
@@ -245,6 +247,15 @@ def rounded(model: nn.Module) -> nn.Module:
     return model
 
 
+def digest_of(model: nn.Module) -> str:
+    """Which weights these are: the start of a SHA-256 over float32 values, by name."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if isinstance(tensor, torch.Tensor):
+            found.update(name.encode() + tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return found.hexdigest()[:DIGITS]
+
+
 def start_from(model: nn.Module, path: Path) -> None:
     """Take over weights of another training, of another data set, too; a classifier of other width starts anew."""
     kept, own = published(path) if path.suffix == ".h5" else torch.load(path, map_location="cpu"), model.state_dict()
@@ -262,7 +273,7 @@ def published(path: Path) -> dict[str, torch.Tensor]:
 
 def origin_of(path: Path) -> str:
     """What a record says of the weights at the start: the training's name, or the published file and which one it was."""
-    return f"{path.name} (SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]})" if path.suffix == ".h5" else path.stem
+    return f"{path.name} (SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:DIGITS]})" if path.suffix == ".h5" else path.stem
 
 
 def main() -> None:
@@ -316,6 +327,7 @@ def main() -> None:
         "rate": recipe.rate, "erase": recipe.erase, "mix": recipe.mix, "smoothing": recipe.smoothing, "weight_decay": recipe.weight_decay, "dropout": dropout.get("dropout"),
         "started_from": arguments.start and origin_of(arguments.start),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU", "minutes": round(seconds / 60, 2), "n_parameters": sum(p.numel() for p in model.parameters()),
+        "weights_sha256": digest_of(model),
     }  # fmt: skip
     torch.save(model.cpu().state_dict(), output.with_suffix(".pt"))
     if not arguments.no_onnx:
