@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from evsnn.circuit import Population, Source, Synapse
 from evsnn.quantized import membrane_bounds
 
-from .program import TILE, Program, Read, Stage, View
+from .program import TILE, Program, Read, Stage, View, key_of, live_sources, sends_negative
 
-__all__ = ["Blank", "at_once", "blank_of", "fast_kind", "pair_words", "is_depthwise", "pairs_of", "tapped", "tile_pairs", "tiled_currents"]
+__all__ = ["Blank", "Charge", "apart", "at_once", "blank_of", "charges_of", "fast_kind", "pair_words", "pairs_of", "tapped", "tile_pairs", "tiled_currents"]
 
 COLUMNS = 32
 """Columns of a row, padding included, up to which blank places are tracked: a word's bits."""
@@ -21,30 +22,38 @@ def fast_kind(stage: Stage, program: Program) -> str | None:
     """ "drive", "pairs", "wide", "singles" or "taps"; None: the code for any layer."""
     if stage.kind != "population":
         return None
-    p: Population = program.network.circuit.populations[stage.population]
-    if not p.fires or p.leak != 1 or p.signed or p.delay or len(stage.writes) > 1 or not (stage.writes or stage.tally):
+    populations = program.network.circuit.populations
+    p: Population = populations[stage.population]
+    takes_back = sends_negative(stage.population, populations)
+    if not p.fires or p.leak != 1 or not (stage.writes or stage.tally) or len({replace(program.views[key], key=stage.writes[0]) for key in stage.writes}) > 1:
         return None
-    low, _ = membrane_bounds(p, program.n_steps, (program.network.input_low, program.network.input_high))
-    above = low - p.v_threshold  # the runtime compares v - v_threshold with 0
-    if p.drives:
-        (drive, *others) = p.drives
-        plain = not others and not p.synapses and _is_plain(drive) and len(drive.sources) == 1 and not drive.pooled and drive.dilation == (1, 1)
-        return "drive" if plain and above.min() >= -(2**31) and not program.by_step else None
-    if 1 <= len(p.synapses) <= 2 and all(is_depthwise(s, p) for s in p.synapses):
-        return "taps" if above.min() >= -(2**31) else None
-    gathers, same = gathered(p)
-    if not 1 <= len(gathers) <= 2 or len(same) > 1 or any(not _is_plain(s) or s.dilation[1] != 1 for s, _, _ in gathers) or any(not is_identity(s) for s in same):
-        return None
-    area = stage.window[0] * stage.window[1]
-    if program.network.widths[stage.population] == "int16" and above.min() >= -(2**15) and program.n_steps * area < 2**16:
-        return "pairs"
+    least, _ = membrane_bounds(p, program.n_steps, (program.network.input_low, program.network.input_high))
+    if takes_back:
+        least = np.minimum(least, p.v_negative)
+    above = least - p.v_threshold  # the runtime compares v - v_threshold with 0
     if above.min() < -(2**31):
         return None
-    return "singles" if program.compact or not all(at_once(*gather) for gather in gathers) else "wide"
+    if p.drives:
+        (drive, *others) = p.drives
+        plain = not others and not p.synapses and not takes_back and drive.groups == 1 and len(drive.sources) == 1 and not drive.pooled and drive.dilation == (1, 1)
+        return "drive" if plain and not program.by_step else None
+    charges = charges_of(p, program)
+    if charges is None:
+        return None
+    if 1 <= len(charges) <= 2 and all(is_depthwise(c.synapse, p) for c in charges):
+        return "taps"
+    gathers, same = apart(charges)
+    if not 1 <= len(gathers) <= 2 or len(same) > 1 or any(c.synapse.groups != 1 or c.synapse.dilation[1] != 1 for c in gathers) or any(not is_identity(c.synapse) for c in same):
+        return None
+    area = stage.window[0] * stage.window[1]
+    if program.network.widths[stage.population] == "int16" and above.min() >= -(2**15) and program.n_steps * area < 2**16 and not takes_back and not p.delay:
+        return "pairs"
+    return "singles" if program.compact or not all(map(at_once, gathers)) else "wide"
 
 
-def at_once(synapse: Synapse, source: Source, first: int) -> int:
-    """Rows of a kernel next to each other whose charge in a step stays in 16 bits for any spikes; 0: a single row can leave them.
+@dataclass(frozen=True, eq=False)
+class Charge:
+    """What charges a population: spikes of a source, and those that take one back.
 
     Parameters
     ----------
@@ -53,38 +62,72 @@ def at_once(synapse: Synapse, source: Source, first: int) -> int:
         One of the synapse's.
     first : int
         Its first channel in the weights.
+    takes_back : bool
+        Whether it sends negative spikes, too; they take the same weights away.
     """
-    weight = synapse.weight[:, first : first + source.shape[0]].astype(np.int64) * (source.pool.area if source.pool else 1)
+
+    synapse: Synapse
+    source: Source
+    first: int = 0
+    takes_back: bool = False
+
+    @property
+    def weight(self) -> np.ndarray:
+        """Of the source's channels."""
+        return self.synapse.weight[:, self.first : self.first + self.source.shape[0]]
+
+    def is_negated_by(self, other: Charge, program: Program) -> bool:
+        """Whether the other's spikes take away what these add, and lie like them."""
+        a, b = self.synapse, other.synapse
+        views = [replace(program.views[key_of(source)], key=key_of(self.source)) for source in (self.source, other.source)]
+        same = (a.stride, a.padding, a.dilation, a.groups) == (b.stride, b.padding, b.dilation, b.groups) and self.source == replace(other.source, negative=False)
+        return same and views[0] == views[1] and np.array_equal(self.weight, -other.weight)
+
+
+def charges_of(p: Population, program: Program) -> list[Charge] | None:
+    """What charges a population, without sources that never send anything; None: negative spikes have weights of their own."""
+    found: list[Charge] = []
+    for synapse in p.synapses:
+        live, first = live_sources(synapse, program.network.circuit.populations), 0
+        for source in synapse.sources:
+            charge = Charge(synapse, source, first)
+            first += source.shape[0]
+            if source not in live:
+                continue
+            if not source.negative:
+                found.append(charge)
+                continue
+            at = next((i for i, other in enumerate(found) if not other.takes_back and other.is_negated_by(charge, program)), None)
+            if at is None:
+                return None
+            found[at] = replace(found[at], takes_back=True)
+    return found
+
+
+def apart(charges: Sequence[Charge]) -> tuple[list[Charge], list[Charge]]:
+    """Those that are gathered, and those of one weight a channel."""
+    return [c for c in charges if not c.synapse.channelwise], [c for c in charges if c.synapse.channelwise]
+
+
+def at_once(charge: Charge) -> int:
+    """Rows of a kernel next to each other whose charge in a step stays in 16 bits for any spikes; 0: a single row can leave them."""
+    weight = charge.weight.astype(np.int64) * (charge.source.pool.area if charge.source.pool else 1)
+    parts = (np.abs(weight), -np.abs(weight)) if charge.takes_back else (np.maximum(weight, 0), np.minimum(weight, 0))
     for n in range(weight.shape[2], 0, -1):
-        rows = [np.lib.stride_tricks.sliding_window_view(part.sum(axis=(1, 3)), n, axis=1).sum(axis=2) for part in (np.maximum(weight, 0), np.minimum(weight, 0))]
-        if rows[0].max() < 2**15 and rows[1].min() >= -(2**15):
+        most, least = (np.lib.stride_tricks.sliding_window_view(part.sum(axis=(1, 3)), n, axis=1).sum(axis=2) for part in parts)
+        if most.max() < 2**15 and least.min() >= -(2**15):
             return n
     return 0
 
 
-def _is_plain(synapse: Synapse) -> bool:
-    return synapse.groups == 1 and not synapse.negative
-
-
 def is_depthwise(synapse: Synapse, p: Population) -> bool:
     """Whether each neuron reads its own channel alone."""
-    return synapse.groups == synapse.shape[0] == p.shape[0] and len(synapse.sources) == 1 and not synapse.negative and synapse.dilation[1] == 1
-
-
-def gathered(p: Population) -> tuple[list[tuple[Synapse, Source, int]], list[Synapse]]:
-    """Sources that a population gathers, each with its synapse and its first channel there; and synapses of one weight a channel."""
-    gathers = []
-    for synapse in p.synapses:
-        first = 0
-        for source in () if synapse.channelwise else synapse.sources:
-            gathers.append((synapse, source, first))
-            first += source.shape[0]
-    return gathers, [s for s in p.synapses if s.channelwise]
+    return synapse.groups == synapse.shape[0] == p.shape[0] and len(synapse.sources) == 1 and synapse.dilation[1] == 1
 
 
 def is_identity(synapse: Synapse) -> bool:
     """Whether each neuron gets the spikes of its own channel and place."""
-    return synapse.kernel == (1, 1) and synapse.stride == (1, 1) and not any(synapse.padding) and not synapse.negative
+    return synapse.kernel == (1, 1) and synapse.stride == (1, 1) and not any(synapse.padding)
 
 
 def tile_pairs(channels: int) -> int:
@@ -161,9 +204,9 @@ def blank_of(stage: Stage, p: Population, program: Program) -> Blank | None:
 
 def constant_spikes(current: np.ndarray, p: Population, n_steps: int) -> np.ndarray:
     """Spikes (n_steps, channels) of neurons under a constant current."""
-    v, spikes = p.v_init.astype(np.int64), np.zeros((n_steps, len(p.v_init)), np.int64)
+    v, spikes = p.v_init + min(p.delay, n_steps) * current.astype(np.int64), np.zeros((n_steps, len(p.v_init)), np.int64)
     for t in range(n_steps):
-        v = v + current
+        v = v + current * (t + p.delay < n_steps)
         spikes[t] = v >= p.v_threshold
         v = v - p.v_threshold * spikes[t]
     return spikes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from evsnn.circuit import Population
@@ -9,8 +11,8 @@ from evsnn.circuit import Population
 from .any_layer import NEVER, tiled
 from .arena import Arena
 from .ctext import initialiser
-from .fast import Blank, at_once, blank_of, blank_totals, gathered, pair_words, pairs_of, tapped, tile_pairs, tiled_currents, view_words
-from .program import TILE, Key, Stage, key_of, padded_to_tiles
+from .fast import Blank, Charge, apart, at_once, blank_of, blank_totals, charges_of, pair_words, pairs_of, tapped, tile_pairs, tiled_currents, view_words
+from .program import TILE, Key, Stage, key_of, padded_to_tiles, sends_negative
 from .tables import Tables
 
 __all__ = ["describe_fast"]
@@ -67,7 +69,8 @@ def _drive(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key,
         "channels": drive.weight.shape[1], "height": drive.shape[1], "in_width": drive.shape[2], "kernel": drive.kernel, "stride": drive.stride, "padding": drive.padding,
         "sides": (drive.padding[1], max(0, (columns - 1) * drive.stride[1] - drive.padding[1] + drive.kernel[1] - drive.shape[2])), "tiles": -(-p.shape[0] // TILE),
         "last_channels": (p.shape[0] - 1) % TILE + 1, "weight": tables.array(f"s{i}_w", tiled_currents(drive), np.int8),
-        "tile_weights": int(np.prod(drive.weight.shape[1:])) * TILE, "bias": padded("bias", p.bias), "least": padded("least", np.clip(least, -(2**31), NEVER), NEVER),
+        "tile_weights": int(np.prod(drive.weight.shape[1:])) * TILE, "delay": min(p.delay, n_steps),
+        "bias": padded("bias", p.bias), "least": padded("least", np.clip(least, -(2**31), NEVER), NEVER),
         "u_init": padded("init", -to_threshold, -1),
         "threshold": padded("th", p.v_threshold, NEVER),
     }  # fmt: skip
@@ -88,8 +91,10 @@ def _drive(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key,
 
 def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blanks: dict[Key, Blank]) -> dict:
     program = arena.program
-    p: Population = program.network.circuit.populations[stage.population]
-    gathers, same = ([(s, s.sources[0], 0) for s in p.synapses], []) if kind == "taps" else gathered(p)
+    populations = program.network.circuit.populations
+    p: Population = populations[stage.population]
+    charges = charges_of(p, program)
+    gathers, same = (charges, []) if kind == "taps" else apart(charges)
     pairs, packed = kind == "pairs", kind in ("pairs", "wide")  # membranes, and weights
     row = tile_pairs(p.shape[0]) if packed else TILE
     tile = 2 * row if packed else TILE
@@ -98,35 +103,40 @@ def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blank
         words = pair_words(values, row, min(fill, 2**15 - 1)) if pairs else padded_to_tiles(np.asarray(values, np.int64), 1, tile, fill)
         return tables.array(f"s{i}_{what}", words, np.uint32 if pairs else np.int32)
 
-    weights = {s: pairs_of(s, row) if packed else tapped(s) if kind == "taps" else tiled(s.weight)[0] for s, _, _ in gathers}
+    synapses = dict.fromkeys(charge.synapse for charge in gathers)
+    weights = {s: pairs_of(s, row) if packed else tapped(s) if kind == "taps" else tiled(s.weight)[0] for s in synapses}
     types = {"singles": np.int8, "taps": np.int32}
     names = {s: tables.array(f"s{i}_w{j}", weight, types.get(kind, np.uint32)) for j, (s, weight) in enumerate(weights.items())}
     sources = []
-    for synapse, source, first in gathers:
-        view, weight = program.views[key_of(source)], weights[synapse]
+    for charge in gathers:
+        synapse, view, weight = charge.synapse, program.views[key_of(charge.source)], weights[charge.synapse]
         layout = {"rows": weight.shape[2], "tile_weights": TILE} if kind == "taps" else {"rows": synapse.weight.shape[1], "tile_weights": int(np.prod(weight.shape[1:]))}
         sources.append(layout | {
             "view": view, "c_view": initialiser(arena.view(view.key)), "kernel": synapse.kernel, "stride": synapse.stride, "dilation": synapse.dilation, "padding": synapse.padding,
-            "weight": names[synapse], "first": first * row, "row_weights": int(np.prod(weight.shape[1:] if kind == "taps" else weight.shape[2:])),
-            "position_bytes": view.words * view.word_bits // 8,
-            "at_once": at_once(synapse, source, first) if kind == "wide" else 1,
+            "weight": names[synapse], "first": charge.first * row, "row_weights": int(np.prod(weight.shape[1:] if kind == "taps" else weight.shape[2:])),
+            "position_bytes": view.words * view.word_bits // 8, "at_once": at_once(charge) if kind == "wide" else 1, "negative": _negative(charge, arena),
         })  # fmt: skip
     tiles = -(-p.shape[0] // tile)
     u_init = p.v_init.astype(np.int64) - p.v_threshold
+    takes_back = sends_negative(stage.population, populations)
+    state, net = (arena.state(what, stage.population) for what in ("membranes", "net counts"))
+    spike, negative = (arena.view(key)["offset"] for key in stage.writes) if len(stage.writes) == 2 else (0, 0)
     values = {
         "row": row, "lanes": "8" if kind == "taps" else "4" if row == 4 else "EVSNN_LANES", "sources": sources, "tiles": tiles, "last_channels": (p.shape[0] - 1) % tile + 1,
         "emit": "EVSNN_TALLY" if stage.tally else "EVSNN_SPIKES" if program.views[stage.writes[0]].field_bits == 1 else "EVSNN_COUNTS", "same": None,
         "state_words": tiles * (row if pairs else tile), "state_length": p.shape[1] * p.shape[2] * tiles * (row if pairs else tile), "neurons_width": p.shape[2],
         "u_init": constants("init", u_init + 2**15 if pairs else u_init, 0 if pairs else -1),  # a pair has fired where its highest bit is set
-        "bias": constants("bias", p.bias), "threshold": constants("th", p.v_threshold, NEVER),
+        "bias": constants("bias", p.bias), "threshold": constants("th", p.v_threshold, NEVER), "delay": p.delay, "signed": takes_back,
+        "bottom": constants("bottom", p.v_negative.astype(np.int64) - p.v_threshold) if takes_back else None, "negative": negative - spike,
+        "net": net, "net_words": (net - state) // 4 if takes_back and program.by_step else 0,
     }  # fmt: skip
-    for synapse in same:
-        (source,) = synapse.sources
-        view = program.views[key_of(source)]
+    for charge in same:
+        view = program.views[key_of(charge.source)]
         values["same"] = {
-            "view": view, "c_view": initialiser(arena.view(view.key)), "weight": constants("same", synapse.weight.reshape(-1)), "position_bytes": view.words * view.word_bits // 8,
+            "view": view, "c_view": initialiser(arena.view(view.key)), "weight": constants("same", charge.synapse.weight.reshape(-1)),
+            "position_bytes": view.words * view.word_bits // 8, "negative": _negative(charge, arena),
         }  # fmt: skip
-    if pairs and stage.tally and len(gathers) == 1 and not same and sources[0]["view"].key in blanks and not program.by_step:
+    if pairs and stage.tally and len(gathers) == 1 and not gathers[0].takes_back and not same and sources[0]["view"].key in blanks and not program.by_step:
         (read,), view = stage.reads, sources[0]["view"]
         totals, rows, columns = blank_totals(stage, p, read, blanks[read.key], view, program.n_steps)
         if len(totals) < 256:
@@ -136,3 +146,9 @@ def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blank
                 "columns": tables.array(f"s{i}_columns", columns, np.uint8),
             }  # fmt: skip
     return values
+
+
+def _negative(charge: Charge, arena: Arena) -> int:
+    """Bytes from a source's spikes to those that take one back; 0: it sends none."""
+    key = key_of(charge.source)
+    return arena.view(replace(key, negative=True))["offset"] - arena.view(key)["offset"] if charge.takes_back else 0

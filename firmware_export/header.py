@@ -92,7 +92,7 @@ def export_header(network: QuantizedNetwork, name: str, *, by_step: bool = False
         "placed": arena.placed, "arena_words": max(1, arena.placed.n_bytes // 4), "by_step": by_step, "n_steps": network.n_steps, "view_steps": program.view_steps,
         "blanks": [s["blank"] for s in stages if s["kind"] == "drive" and s["blank"]], "schedule": tables.array("schedule", schedule, np.uint8 if len(stages) < 256 else np.uint16),
         "start": tables.array("start", _start(program), np.int32), "out_bias": tables.array("out_bias", last.bias, np.int32) if by_step and program.counts else None,
-        "amplitude": _amplitude(circuit.network, last, tables), "stack_bytes": _stack_bytes({s["kind"] for s in stages}),
+        "amplitude": _amplitude(circuit.network, last, tables), "stack_bytes": _stack_bytes(stages),
         "sops_max": _sops_max(program),
         "input_events": not circuit.analog, "event_view": initialiser(arena.view(Key(INPUT))), "event_offset": arena.view(Key(INPUT))["offset"],
         "event_bytes": events.n_bytes(1) if events else 0, "input_type": "uint8_t" if network.input_low >= 0 else "int16_t",
@@ -113,8 +113,9 @@ def _stages(arena: Arena, tables: Tables) -> list[dict]:
     return stages
 
 
-def _stack_bytes(kinds: set[str]) -> int:
+def _stack_bytes(stages: list[dict]) -> int:
     """A bound on what calls take on 32-bit cores, measured for each kind of code."""
+    kinds = {"signed" if stage.get("signed") else stage["kind"] for stage in stages}
     if kinds <= {"drive", "pairs", "singles", "taps"}:
         return STACK_BYTES_FAST
     return STACK_BYTES_WIDE if kinds <= {"drive", "pairs", "singles", "taps", "wide"} else STACK_BYTES_ANY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ from generate import networks
 from hypothesis import HealthCheck, given, settings
 
 import evsnn
-from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, RunError
+from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, RunError, reference
 from evsnn.circuit import Pool, Source, Synapse
 from evsnn.network import Samples
 from evsnn.quantized import quantize
 from firmware_export.check import HOST, inputs_for, run_on
-from firmware_export.fast import at_once, fast_kind
+from firmware_export.fast import Charge, at_once, fast_kind
 from firmware_export.header import expected_outputs, export_header
 from firmware_export.machines import MACHINES, RUNTIME, Machine
 
@@ -66,6 +67,22 @@ FAST = {
     "initial": {"channels": (8, 16), "shift": "initial"},
 }
 
+CORRECTING = {
+    "signed": {"signed": 0.02},
+    "delayed": {"delay": 2},
+    "signed and delayed": {"signed": 0.02, "delay": 1},
+    "all input first": {"delay": 6},
+}
+NETWORKS = {
+    "two tiles": lambda **neurons: cnn(channels=(9, 20), **neurons),
+    "four pairs": lambda **neurons: cnn(channels=(5, 7), **neurons),
+    "three layers": lambda **neurons: cnn(channels=(4, 33, 18), pool=1, **neurons),
+    "a pool of 4": lambda **neurons: cnn(channels=(10, 12, 6), pool=4, size=64, n_steps=24, **neurons),
+    "residual": lambda **neurons: residual(6, **neurons),
+    "depthwise": lambda **neurons: depthwise(20, 2, 2, False, **neurons),
+    "depthwise, last": lambda **neurons: depthwise(9, 1, 1, True, **neurons),
+}
+
 
 @pytest.mark.parametrize("by_step", [False, True])
 @pytest.mark.parametrize("case", FAST)
@@ -85,18 +102,63 @@ def test_fast_code_equals_python(case, by_step):
                 run_on(MACHINES[core], export, shaped(quantized, images[:1]))
 
 
+@pytest.mark.parametrize("neurons", CORRECTING)
+@pytest.mark.parametrize("case", NETWORKS)
+def test_fast_code_of_neurons_that_take_spikes_back_and_that_wait(case, neurons):
+    network = NETWORKS[case](**CORRECTING[neurons])
+    quantized = quantize(network)
+    images = shaped(quantized, np.random.default_rng(1).random((3, *network.input_shape), np.float32))
+    traces = reference.run(quantized.circuit, images)
+    assert any((trace.spikes < 0).any() for trace in traces) == neurons.startswith("signed")
+    for by_step in (False,) if "delay" in CORRECTING[neurons] else (False, True):
+        for compact in (False, True):
+            export = export_header(quantized, "net", by_step=by_step, compact=compact)
+            kinds = [fast_kind(stage, export.program) for stage in export.program.stages]
+            assert kinds[0] == (None if by_step else "drive") and set(kinds[1:]) <= {"singles" if compact else "wide", "taps"}
+            run_on(GCC, export, images, SANITIZED, trace=True)
+            for core in ("cortex-m55", "cortex-m0plus", "powerpc"):
+                if not compact and network.input_shape[-1] < 20 and not MACHINES[core].missing():
+                    run_on(MACHINES[core], export, images[:1])
+
+
+def test_weights_of_spikes_that_are_taken_back_are_not_stored_twice():
+    plain, signed = (export_header(quantize(cnn(pool=1, n_steps=60, **neurons)), "net").constant_bytes for neurons in ({}, {"signed": 0.25}))
+    assert signed < 1.02 * plain
+
+
+def test_neurons_that_only_the_input_drives_take_nothing_back():
+    """A first layer's negative spikes are not looked for: there are none, whatever the input; unless it begins above its threshold."""
+    network = cnn(signed=0.05, delay=1)
+    quantized = quantize(network)
+    images = shaped(quantized, np.random.default_rng(2).random((20, *network.input_shape), np.float32) * 2)
+    assert not (reference.run(quantized.circuit, images)[0].spikes < 0).any()
+    assert len(export_header(quantized, "net").program.stages[0].writes) == 1
+    first = next(layer for layer in network.layers if isinstance(layer, IF))
+    layers = [replace(layer, v_init=3 * layer.v_threshold) if layer is first else layer for layer in network.layers]
+    quantized = quantize(network.replace(layers=layers, shift="none"))
+    export = export_header(quantized, "net")
+    assert len(export.program.stages[0].writes) == 2 and (reference.run(quantized.circuit, images)[0].spikes < 0).any()
+    run_on(GCC, export, images[:3], SANITIZED, trace=True)
+
+
+def depthwise(channels: int, pool: int, stride: int, last: bool, **neurons) -> Network:
+    """A convolution, a depthwise one, and a 1x1 if that is not the last layer of neurons."""
+    rng = np.random.default_rng(channels)
+    size = 20 // pool
+    layers = [Input((2, 20, 20)), Conv2d(rng.normal(size=(channels, 2, 3, 3)), padding=1), IF(1.5, **neurons), AvgPool2d(pool)]
+    layers += [Conv2d(rng.normal(size=(channels, 1, 3, 3)), padding=1, stride=stride, groups=channels), IF(rng.uniform(0.5, 1.0, channels), **neurons)]
+    layers += [] if last else [Conv2d(rng.normal(size=(7, channels, 1, 1))), IF(0.8, **neurons)]
+    layers += [Flatten(), Linear(rng.normal(size=(3, (channels if last else 7) * (-(-size // stride)) ** 2))), Readout()]
+    return Network(layers, n_steps=6, input_range=(0, 1))
+
+
 @pytest.mark.parametrize("by_step", [False, True])
 @pytest.mark.parametrize(("channels", "pool", "stride", "last"), [(3, 1, 1, False), (16, 2, 1, False), (20, 2, 2, False), (9, 4, 1, True), (12, 1, 2, True), (33, 5, 1, False)])
 def test_depthwise_weights(channels, pool, stride, last, by_step):
-    rng = np.random.default_rng(channels)
-    size = 20 // pool
-    layers = [Input((2, 20, 20)), Conv2d(rng.normal(size=(channels, 2, 3, 3)), padding=1), IF(1.5), AvgPool2d(pool), Conv2d(rng.normal(size=(channels, 1, 3, 3)), padding=1, stride=stride, groups=channels)]
-    layers += [IF(rng.uniform(0.5, 1.0, channels))] + ([] if last else [Conv2d(rng.normal(size=(7, channels, 1, 1))), IF(0.8)])
-    layers += [Flatten(), Linear(rng.normal(size=(3, (channels if last else 7) * (-(-size // stride)) ** 2))), Readout()]
-    quantized = quantize(Network(layers, n_steps=6, input_range=(0, 1)))
+    quantized = quantize(depthwise(channels, pool, stride, last))
     export = export_header(quantized, "net", by_step=by_step)
     assert fast_kind(export.program.stages[1], export.program) == "taps"
-    images = shaped(quantized, rng.random((3, 2, 20, 20), np.float32))
+    images = shaped(quantized, np.random.default_rng(channels).random((3, 2, 20, 20), np.float32))
     run_on(GCC, export, images, SANITIZED, trace=True)
     if not MACHINES["cortex-m0plus"].missing():
         run_on(MACHINES["cortex-m0plus"], export, images[:1])
@@ -118,9 +180,11 @@ def test_sums_of_a_step_are_widened_before_they_leave_16_bits(channels, kernel, 
     weight = rng.integers(-127, 128, (3, channels, kernel, kernel))
     pool = Pool((2, 2), (2, 2), (0, 0, 0, 0)) if area == 4 else None
     source = Source(0, (channels, 9, 9), pool)
-    n = at_once(Synapse("", (source,), source.shape, weight, None), source, 0)
-    fits = [all(-(2**15) <= area * charge < 2**15 for charge in largest_charges(weight, rows)) for rows in range(1, kernel + 1)]
-    assert n == max([rows for rows, fit in enumerate(fits, 1) if fit], default=0)
+    for takes_back in (False, True):
+        n = at_once(Charge(Synapse("", (source,), source.shape, weight, None), source, takes_back=takes_back))
+        either = np.abs(weight) if takes_back else weight  # a spike taken back charges the other way
+        fits = [all(-(2**15) <= area * charge < 2**15 for charge in largest_charges(either, rows)) for rows in range(1, kernel + 1)]
+        assert n == max([rows for rows, fit in enumerate(fits, 1) if fit], default=0)
 
 
 @pytest.mark.parametrize("by_step", [False, True])
@@ -211,7 +275,7 @@ def test_stated_memory_is_what_a_core_takes():
     if machine.missing():
         pytest.skip(f"{machine.missing()} is not installed")
     for by_step in (False, True):
-        for network in (cnn(), events()):
+        for network in (cnn(), events(), cnn(signed=0.1)):
             quantized = quantize(network)
             export = export_header(quantized, "net", by_step=by_step)
             inputs, _ = inputs_for(quantized, 2)
@@ -236,8 +300,8 @@ STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion",
 def test_no_warnings_and_no_strange_symbols(compiler, standard, tmp_path):
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
-    for network in (cnn(), cnn(n_steps=60), events()):
-        for by_step in (False, True):
+    for network in (cnn(), cnn(n_steps=60), events(), residual(signed=0.1), depthwise(9, 2, 1, False, signed=0.1, delay=2)):
+        for by_step in (False,) if any(getattr(layer, "delay", 0) for layer in network.layers) else (False, True):
             export = export_header(quantize(network), "net", by_step=by_step, n_vectors=2 if network.samples else 0)
             (tmp_path / "net.h").write_text(export.text)
             text = '#define NET_SELF_TEST\n#include "net.h"\nint user(net_ctx_t *c); int user(net_ctx_t *c) { return net_init(c) || net_run(c, NET_N_STEPS) || net_predict(c); }\n'

@@ -672,6 +672,7 @@ typedef struct {
     int rows;            /* channels of a tap in the weights */
     uint32_t step_bytes; /* from a step to the next */
     int at_once;         /* runs whose sums stay within 16 bits together, where membranes have 32 */
+    int32_t negative;    /* bytes from a count of spikes to that of those taken back, which take the weights away; 0: there are none */
 } evsnn_source_t;
 
 typedef struct {
@@ -679,6 +680,7 @@ typedef struct {
     int same;              /* 1: an identity shortcut charges each neuron with the spikes of its own channel, too */
     int same_word_bits;
     uint32_t same_step_bytes;
+    int32_t same_negative; /* like that of a source */
     int row;               /* pairs of a tile; 8 neurons where they have 32 bits */
     int lanes;             /* of them computed in a call */
     uint32_t n_steps;
@@ -686,6 +688,10 @@ typedef struct {
     int out_word_bits;
     int out_field_bits;
     uint32_t out_step_bytes;
+    uint32_t delay;        /* steps that only charge; as many at the end only compare. In pairs: 0 */
+    int is_signed;         /* 1: neurons may take spikes back; in pairs: 0 */
+    int32_t negative;      /* bytes from a spike's place to that of one that takes it back, */
+    int32_t net;           /* and words from a membrane that is kept to its net count */
 } evsnn_fast_t;
 
 /* The rows of a kernel that lie on the map, for outputs of row y: where each begins, and how far its weights are from the first. Gives how many. */
@@ -740,31 +746,43 @@ EVSNN_INLINE uint32_t evsnn_rows(const uint8_t **p, uint32_t *w, uint8_t *arena,
 /* The weights of the first channel of word I of a run. */
 #define EVSNN_BASE(S, I) (q->w + ((I) / (S).words * (S).rows + (I) % (S).words * ((S).word_bits / (S).field_bits)) * row)
 
+/* Run q, whose words begin at p. */
+#define EVSNN_RUN(WEIGHT, S, ADD) \
+    do { \
+        const WEIGHT *w; \
+        if ((S).taps * (S).words <= 3) { \
+            EVSNN_WALK(S, 0, q->w, ADD); \
+            if ((S).taps * (S).words > 1) { EVSNN_WALK(S, 1, EVSNN_BASE(S, 1), ADD); } \
+            if ((S).taps * (S).words > 2) { EVSNN_WALK(S, 2, EVSNN_BASE(S, 2), ADD); } \
+        } else { \
+            const int per_word = (S).word_bits / (S).field_bits, filled = (S).words * per_word == (S).rows; \
+            const WEIGHT *base = q->w; \
+            int tap, i; \
+            for (tap = 0; tap < (filled ? 1 : (S).taps); tap++) { \
+                for (i = 0; i < (filled ? (S).taps * (S).words : (S).words); i++) { \
+                    EVSNN_WALK(S, 0, base, ADD); \
+                    p += (S).word_bits / 8; \
+                    base += per_word * row; \
+                } \
+                base += ((S).rows - (S).words * per_word) * row; \
+            } \
+        } \
+    } while (0)
+
 /* The runs R .. END of source S at one step, which they leave behind them. */
 #define EVSNN_RUNS(RUN, WEIGHT, S, R, END, ADD) \
     do { \
         RUN *q; \
         for (q = (R); q != (END); q++) { \
             const uint8_t *p = q->p; \
-            const WEIGHT *w; \
             q->p = p + (S).step_bytes; \
-            if ((S).taps * (S).words <= 3) { \
-                EVSNN_WALK(S, 0, q->w, ADD); \
-                if ((S).taps * (S).words > 1) { EVSNN_WALK(S, 1, EVSNN_BASE(S, 1), ADD); } \
-                if ((S).taps * (S).words > 2) { EVSNN_WALK(S, 2, EVSNN_BASE(S, 2), ADD); } \
-            } else { \
-                const int per_word = (S).word_bits / (S).field_bits, filled = (S).words * per_word == (S).rows; \
-                const WEIGHT *base = q->w; \
-                int tap, i; \
-                for (tap = 0; tap < (filled ? 1 : (S).taps); tap++) { \
-                    for (i = 0; i < (filled ? (S).taps * (S).words : (S).words); i++) { \
-                        EVSNN_WALK(S, 0, base, ADD); \
-                        p += (S).word_bits / 8; \
-                        base += per_word * row; \
-                    } \
-                    base += ((S).rows - (S).words * per_word) * row; \
-                } \
+            if ((S).negative) { \
+                const uint8_t *spikes = p; \
+                p = spikes + (S).negative; \
+                EVSNN_RUN(WEIGHT, S, k = 0u - k; ADD); \
+                p = spikes; \
             } \
+            EVSNN_RUN(WEIGHT, S, ADD); \
         } \
     } while (0)
 
@@ -777,11 +795,29 @@ EVSNN_INLINE uint32_t evsnn_tile_spikes(const uint8_t *p, int word_bits, int row
 /* Of the tile's spikes m, those of pair j: all bits of a half that has one. */
 #define EVSNN_SAME_MASK(j) (((m >> (31u - (uint32_t)(j)) & 1u) | (m >> (31u - (uint32_t)(j) - (uint32_t)row) & 1u) << 16) * 0xffffu)
 
-#define EVSNN_SAME_PAIR(j) \
-    if (lanes > (j)) { u##j += EVSNN_U32(same_weight + (j)) & EVSNN_SAME_MASK((uint32_t)(j) + half); }
+#define EVSNN_SAME_PAIR(j, SIGN) \
+    if (lanes > (j)) { u##j SIGN EVSNN_U32(same_weight + (j)) & EVSNN_SAME_MASK((uint32_t)(j) + half); }
 
-#define EVSNN_SAME_SINGLE(j) \
-    if (lanes > (j) && (m << (j)) & 0x80000000u) { u##j += evsnn_u(EVSNN_I32(same_weight + (j))); }
+#define EVSNN_SAME_PAIRS(P, SIGN) \
+    do { \
+        uint32_t m = evsnn_tile_spikes(P, s->same_word_bits, row, tile); \
+        if (m) { \
+            EVSNN_SAME_PAIR(0, SIGN) EVSNN_SAME_PAIR(1, SIGN) EVSNN_SAME_PAIR(2, SIGN) EVSNN_SAME_PAIR(3, SIGN) \
+            EVSNN_SAME_PAIR(4, SIGN) EVSNN_SAME_PAIR(5, SIGN) EVSNN_SAME_PAIR(6, SIGN) EVSNN_SAME_PAIR(7, SIGN) \
+        } \
+    } while (0)
+
+#define EVSNN_SAME_SINGLE(j, SIGN) \
+    if (lanes > (j) && (m << (j)) & 0x80000000u) { u##j SIGN evsnn_u(EVSNN_I32(same_weight + (j))); }
+
+#define EVSNN_SAME_SINGLES(P, SIGN) \
+    do { \
+        uint32_t m = evsnn_tile_spikes(P, s->same_word_bits, 4, tile) << half; \
+        if (m) { \
+            EVSNN_SAME_SINGLE(0, SIGN) EVSNN_SAME_SINGLE(1, SIGN) EVSNN_SAME_SINGLE(2, SIGN) EVSNN_SAME_SINGLE(3, SIGN) \
+            EVSNN_SAME_SINGLE(4, SIGN) EVSNN_SAME_SINGLE(5, SIGN) EVSNN_SAME_SINGLE(6, SIGN) EVSNN_SAME_SINGLE(7, SIGN) \
+        } \
+    } while (0)
 
 #define EVSNN_U_INIT(j) (state ? state[j] : EVSNN_U32(u_init + (j)))
 
@@ -817,6 +853,12 @@ EVSNN_INLINE void evsnn_pairs(const evsnn_fast_t *s, evsnn_run_t *r, evsnn_run_t
             for (j = 0; j < 8; j++) { spikes[j] = j < (uint32_t)row ? EVSNN_SAME_MASK(j) : 0u; }
             u0 = vaddq_u32(u0, vandq_u32(vldrwq_u32(same_weight), vldrwq_u32(spikes)));
             if (row == 8) { u1 = vaddq_u32(u1, vandq_u32(vldrwq_u32(same_weight + 4), vldrwq_u32(spikes + 4))); }
+            if (s->same_negative) {
+                m = evsnn_tile_spikes(same + s->same_negative, s->same_word_bits, row, tile);
+                for (j = 0; j < 8; j++) { spikes[j] = j < (uint32_t)row ? EVSNN_SAME_MASK(j) : 0u; }
+                u0 = vsubq_u32(u0, vandq_u32(vldrwq_u32(same_weight), vldrwq_u32(spikes)));
+                if (row == 8) { u1 = vsubq_u32(u1, vandq_u32(vldrwq_u32(same_weight + 4), vldrwq_u32(spikes + 4))); }
+            }
             same += s->same_step_bytes;
         }
         u0 = vaddq_u32(u0, vldrwq_u32(bias));
@@ -925,8 +967,8 @@ EVSNN_INLINE void evsnn_pairs(const evsnn_fast_t *s, evsnn_run_t *r, evsnn_run_t
         EVSNN_RUNS(evsnn_run_t, uint32_t, s->source[0], r, middle, EVSNN_ADD_PAIRS);
         if (s->source[1].taps) { EVSNN_RUNS(evsnn_run_t, uint32_t, s->source[1], middle, end, EVSNN_ADD_PAIRS); }
         if (s->same) {
-            uint32_t m = evsnn_tile_spikes(same, s->same_word_bits, row, tile);
-            if (m) { EVSNN_SAME_PAIR(0) EVSNN_SAME_PAIR(1) EVSNN_SAME_PAIR(2) EVSNN_SAME_PAIR(3) EVSNN_SAME_PAIR(4) EVSNN_SAME_PAIR(5) EVSNN_SAME_PAIR(6) EVSNN_SAME_PAIR(7) }
+            EVSNN_SAME_PAIRS(same, +=);
+            if (s->same_negative) { EVSNN_SAME_PAIRS(same + s->same_negative, -=); }
             same += s->same_step_bytes;
         }
         EVSNN_BIAS_PAIR(0) EVSNN_BIAS_PAIR(1) EVSNN_IN_ORDER; EVSNN_BIAS_PAIR(2) EVSNN_BIAS_PAIR(3)
@@ -978,13 +1020,35 @@ EVSNN_INLINE void evsnn_pairs(const evsnn_fast_t *s, evsnn_run_t *r, evsnn_run_t
 
 #endif
 
+/* Membranes of 32 bits: whether the step in hand is one of input, and whether one of output. */
+#define EVSNN_CHARGES (!s->delay || t > s->delay)
+#define EVSNN_FIRES (!s->delay || t <= s->n_steps)
+
+/* Whether neuron u, without a spike at this step, takes one back. */
+#define EVSNN_TAKES_BACK(u, net, INDEX) (s->is_signed && evsnn_signed(net) > 0 && evsnn_signed(u) < EVSNN_I32(bottom + (INDEX)))
+
+/* Tell of a spike, or of one that is taken back. */
+#define EVSNN_EMIT(INDEX, CHANNEL) \
+    do { \
+        if (s->emit == EVSNN_TALLY) { tally[INDEX]++; } else { evsnn_count(out, (CHANNEL), s->out_word_bits, s->out_field_bits); } \
+    } while (0)
+#define EVSNN_EMIT_NEGATIVE(INDEX, CHANNEL) \
+    do { \
+        if (s->emit == EVSNN_TALLY) { tally[INDEX]--; } else { evsnn_count(out + s->negative, (CHANNEL), s->out_word_bits, s->out_field_bits); } \
+    } while (0)
+
 /* Bias, comparison and reset of N neurons of 32 bits; INDEX of j is its constants' and tally's place, CHANNEL its channel. */
 #define EVSNN_FIRE_ALL(N, INDEX, CHANNEL) \
     for (j = 0; j < (N); j++) { \
-        uint32_t u = v[j] + evsnn_u(EVSNN_I32(bias + (INDEX))); \
-        if (evsnn_signed(u) >= 0) { \
+        uint32_t u = EVSNN_CHARGES ? v[j] + evsnn_u(EVSNN_I32(bias + (INDEX))) : v[j]; \
+        if (EVSNN_FIRES && evsnn_signed(u) >= 0) { \
             u -= evsnn_u(EVSNN_I32(threshold + (INDEX))); \
-            if (s->emit == EVSNN_TALLY) { tally[INDEX]++; } else { evsnn_count(out, (CHANNEL), s->out_word_bits, s->out_field_bits); } \
+            if (s->is_signed) { net[j]++; } \
+            EVSNN_EMIT(INDEX, CHANNEL); \
+        } else if (EVSNN_FIRES && EVSNN_TAKES_BACK(u, net[j], INDEX)) { \
+            u += evsnn_u(EVSNN_I32(threshold + (INDEX))); \
+            net[j]--; \
+            EVSNN_EMIT_NEGATIVE(INDEX, CHANNEL); \
         } \
         v[j] = u; \
     }
@@ -992,28 +1056,39 @@ EVSNN_INLINE void evsnn_pairs(const evsnn_fast_t *s, evsnn_run_t *r, evsnn_run_t
 /* Neuron j of 2 * lanes: which of its tile's, from `half` on. */
 #define EVSNN_PLACE (j < lanes ? j : j - lanes + row)
 
+#define EVSNN_SAME_WIDE(P, SIGN) \
+    do { \
+        uint32_t m = evsnn_tile_spikes(P, s->same_word_bits, row, tile); \
+        for (j = 0; m && j < 2 * lanes; j++) { \
+            if ((m << ((uint32_t)(EVSNN_PLACE) + half)) & 0x80000000u) { v[j] SIGN evsnn_u(EVSNN_I32(same_weight + EVSNN_PLACE)); } \
+        } \
+    } while (0)
+
 /* The same for 2 * lanes neurons of 32 bits: the sum of a step is kept in pairs of 16 bits, and widened once for some runs. Here u = v - v_threshold;
- * u_init, bias, threshold, state and tally have 2 * row values a tile, in the order of the channels. */
+ * u_init, bias, threshold, bottom, state and tally have 2 * row values a tile, in the order of the channels. A signed neuron whose net count is
+ * positive takes a spike back below `bottom`, which is NULL where none does. */
 EVSNN_INLINE void evsnn_wide(const evsnn_fast_t *s, evsnn_run_t *r, evsnn_run_t *middle, evsnn_run_t *end, const uint8_t *same, const int32_t *same_weight, const int32_t *u_init,
-                             uint32_t *state, const int32_t *bias, const int32_t *threshold, uint32_t *tally, uint8_t *out, uint32_t tile, uint32_t half) {
+                             uint32_t *state, const int32_t *bias, const int32_t *threshold, const int32_t *bottom, uint32_t *tally, uint8_t *out, uint32_t tile, uint32_t half) {
     const int row = s->row, lanes = s->lanes;
-    uint32_t t = s->n_steps, v[16];
+    uint32_t t = s->n_steps + s->delay, v[16], net[16];
     int j;
     for (j = 0; j < 2 * lanes; j++) { v[j] = state ? state[EVSNN_PLACE] : evsnn_u(EVSNN_I32(u_init + EVSNN_PLACE)); }
+    for (j = 0; s->is_signed && j < 2 * lanes; j++) { net[j] = state ? state[s->net + EVSNN_PLACE] : 0u; }
     do {
-        EVSNN_WIDE_RUNS(s->source[0], r, middle, s->source[0].at_once);
-        if (s->source[1].taps) { EVSNN_WIDE_RUNS(s->source[1], middle, end, s->source[1].at_once); }
-        if (s->same) {
-            uint32_t m = evsnn_tile_spikes(same, s->same_word_bits, row, tile);
-            for (j = 0; m && j < 2 * lanes; j++) {
-                if ((m << ((uint32_t)(EVSNN_PLACE) + half)) & 0x80000000u) { v[j] += evsnn_u(EVSNN_I32(same_weight + EVSNN_PLACE)); }
+        if (EVSNN_CHARGES) {
+            EVSNN_WIDE_RUNS(s->source[0], r, middle, s->source[0].at_once);
+            if (s->source[1].taps) { EVSNN_WIDE_RUNS(s->source[1], middle, end, s->source[1].at_once); }
+            if (s->same) {
+                EVSNN_SAME_WIDE(same, +=);
+                if (s->same_negative) { EVSNN_SAME_WIDE(same + s->same_negative, -=); }
+                same += s->same_step_bytes;
             }
-            same += s->same_step_bytes;
         }
         EVSNN_FIRE_ALL(2 * lanes, EVSNN_PLACE, tile * 2u * (uint32_t)row + half + (uint32_t)(EVSNN_PLACE))
-        if (s->emit != EVSNN_TALLY) { out += s->out_step_bytes; }
+        if (EVSNN_FIRES && s->emit != EVSNN_TALLY) { out += s->out_step_bytes; }
     } while (--t);
     for (j = 0; state && j < 2 * lanes; j++) { state[EVSNN_PLACE] = v[j]; }
+    for (j = 0; state && s->is_signed && j < 2 * lanes; j++) { state[s->net + EVSNN_PLACE] = net[j]; }
 }
 
 /* The readout's membranes get the spikes of a window of neurons: counts in pairs j, row + j; weight is [channel][classes] of the tile. */
@@ -1043,75 +1118,92 @@ EVSNN_INLINE void evsnn_readout_pairs(uint32_t *out, const uint32_t *tally, int 
 #define EVSNN_FIRE_SINGLE(j) \
     if (lanes > (j) && (int32_t)u##j >= 0) { \
         u##j -= evsnn_u(EVSNN_I32(threshold + (j))); \
-        if (s->emit == EVSNN_TALLY) { tally[j]++; } else { evsnn_count(out, tile * 8u + half + (j), s->out_word_bits, s->out_field_bits); } \
+        if (s->is_signed) { net[j]++; } \
+        EVSNN_EMIT(j, tile * 8u + half + (j)); \
+    } else if (lanes > (j) && EVSNN_TAKES_BACK(u##j, net[j], j)) { \
+        u##j += evsnn_u(EVSNN_I32(threshold + (j))); \
+        net[j]--; \
+        EVSNN_EMIT_NEGATIVE(j, tile * 8u + half + (j)); \
     }
 
 /* The same for `lanes` neurons of 32 bits, of a tile of 8; here u = v - v_threshold, and weights are int8_t. */
 EVSNN_INLINE void evsnn_singles(const evsnn_fast_t *s, evsnn_run8_t *r, evsnn_run8_t *middle, evsnn_run8_t *end, const uint8_t *same, const int32_t *same_weight, const int32_t *u_init,
-                                uint32_t *state, const int32_t *bias, const int32_t *threshold, uint32_t *tally, uint8_t *out, uint32_t tile, uint32_t half) {
+                                uint32_t *state, const int32_t *bias, const int32_t *threshold, const int32_t *bottom, uint32_t *tally, uint8_t *out, uint32_t tile, uint32_t half) {
     const int row = 8, lanes = s->lanes;
-    uint32_t t = s->n_steps;
+    uint32_t t = s->n_steps + s->delay, net[8];
+    int j;
     uint32_t u0 = EVSNN_V_INIT(0), u1 = EVSNN_V_INIT(1), u2 = EVSNN_V_INIT(2), u3 = EVSNN_V_INIT(3);
     uint32_t u4 = lanes > 4 ? EVSNN_V_INIT(4) : 0x80000000u, u5 = lanes > 4 ? EVSNN_V_INIT(5) : 0x80000000u;
     uint32_t u6 = lanes > 4 ? EVSNN_V_INIT(6) : 0x80000000u, u7 = lanes > 4 ? EVSNN_V_INIT(7) : 0x80000000u;
+    for (j = 0; s->is_signed && j < lanes; j++) { net[j] = state ? state[s->net + j] : 0u; }
     do {
-        EVSNN_RUNS(evsnn_run8_t, int8_t, s->source[0], r, middle, EVSNN_ADD_SINGLES);
-        if (s->source[1].taps) { EVSNN_RUNS(evsnn_run8_t, int8_t, s->source[1], middle, end, EVSNN_ADD_SINGLES); }
-        if (s->same) {
-            uint32_t m = evsnn_tile_spikes(same, s->same_word_bits, 4, tile) << half;
-            if (m) { EVSNN_SAME_SINGLE(0) EVSNN_SAME_SINGLE(1) EVSNN_SAME_SINGLE(2) EVSNN_SAME_SINGLE(3) EVSNN_SAME_SINGLE(4) EVSNN_SAME_SINGLE(5) EVSNN_SAME_SINGLE(6) EVSNN_SAME_SINGLE(7) }
-            same += s->same_step_bytes;
+        if (EVSNN_CHARGES) {
+            EVSNN_RUNS(evsnn_run8_t, int8_t, s->source[0], r, middle, EVSNN_ADD_SINGLES);
+            if (s->source[1].taps) { EVSNN_RUNS(evsnn_run8_t, int8_t, s->source[1], middle, end, EVSNN_ADD_SINGLES); }
+            if (s->same) {
+                EVSNN_SAME_SINGLES(same, +=);
+                if (s->same_negative) { EVSNN_SAME_SINGLES(same + s->same_negative, -=); }
+                same += s->same_step_bytes;
+            }
+            EVSNN_BIAS_SINGLE(0) EVSNN_BIAS_SINGLE(1) EVSNN_IN_ORDER; EVSNN_BIAS_SINGLE(2) EVSNN_BIAS_SINGLE(3)
+            if (lanes > 4) { EVSNN_IN_ORDER; }
+            EVSNN_BIAS_SINGLE(4) EVSNN_BIAS_SINGLE(5)
+            if (lanes > 4) { EVSNN_IN_ORDER; }
+            EVSNN_BIAS_SINGLE(6) EVSNN_BIAS_SINGLE(7)
         }
-        EVSNN_BIAS_SINGLE(0) EVSNN_BIAS_SINGLE(1) EVSNN_IN_ORDER; EVSNN_BIAS_SINGLE(2) EVSNN_BIAS_SINGLE(3)
-        if (lanes > 4) { EVSNN_IN_ORDER; }
-        EVSNN_BIAS_SINGLE(4) EVSNN_BIAS_SINGLE(5)
-        if (lanes > 4) { EVSNN_IN_ORDER; }
-        EVSNN_BIAS_SINGLE(6) EVSNN_BIAS_SINGLE(7)
-        if ((int32_t)(u0 & u1 & u2 & u3 & u4 & u5 & u6 & u7) >= 0) {
+        if (EVSNN_FIRES && (s->is_signed || (int32_t)(u0 & u1 & u2 & u3 & u4 & u5 & u6 & u7) >= 0)) {
             EVSNN_FIRE_SINGLE(0) EVSNN_FIRE_SINGLE(1) EVSNN_FIRE_SINGLE(2) EVSNN_FIRE_SINGLE(3)
             EVSNN_FIRE_SINGLE(4) EVSNN_FIRE_SINGLE(5) EVSNN_FIRE_SINGLE(6) EVSNN_FIRE_SINGLE(7)
         }
-        if (s->emit != EVSNN_TALLY) { out += s->out_step_bytes; }
+        if (EVSNN_FIRES && s->emit != EVSNN_TALLY) { out += s->out_step_bytes; }
     } while (--t);
     EVSNN_KEEP;
+    for (j = 0; state && s->is_signed && j < lanes; j++) { state[s->net + j] = net[j]; }
 }
 
 /* Count j of eight in a word. Behind a pool most are not 0: all are multiplied. */
-#define EVSNN_TAP(j) \
-    a##j += ((m >> (28 - 4 * (j))) & 15u) * evsnn_u(EVSNN_I32(w + (j)));
+#define EVSNN_TAP(j, SIGN) \
+    a##j SIGN ((m >> (28 - 4 * (j))) & 15u) * evsnn_u(EVSNN_I32(w + (j)));
 
-/* The counts of a tile of eight channels at the taps of runs R .. END, each to the membrane of its own channel; weights are [tap][channel]. */
-#define EVSNN_TAPS(S, R, END) \
+/* The counts of a tile of eight channels at the taps of run q, whose words begin at P, each to the membrane of its own channel. */
+#define EVSNN_TAPS_OF(S, P, SIGN) \
     do { \
         const int per_word = (S).word_bits / (S).field_bits, n_words = per_word < 8 ? 8 / per_word : 1; \
+        int tap, i; \
+        for (tap = 0; tap < (S).taps; tap++) { \
+            const int32_t *w = q->w + tap * (S).rows; \
+            if ((S).field_bits == 4 && (S).word_bits == 32) { \
+                uint32_t m = evsnn_word(P, (uint32_t)(tap * (S).words) + tile, 32); \
+                if (m) { EVSNN_TAP(0, SIGN) EVSNN_TAP(1, SIGN) EVSNN_TAP(2, SIGN) EVSNN_TAP(3, SIGN) EVSNN_TAP(4, SIGN) EVSNN_TAP(5, SIGN) EVSNN_TAP(6, SIGN) EVSNN_TAP(7, SIGN) } \
+                continue; \
+            } \
+            for (i = 0; i < n_words; i++) { \
+                const uint32_t first = tile * 8u / (uint32_t)per_word + (uint32_t)i, place = tile * 8u % (uint32_t)per_word; \
+                uint32_t *membrane = v + i * per_word, m, k; \
+                if (per_word < 8 && first >= (uint32_t)(S).words) { break; } \
+                m = evsnn_word(P, (uint32_t)(tap * (S).words) + first, (S).word_bits) << (place * (uint32_t)(S).field_bits); \
+                if (per_word > 8) { m &= ~((~(uint32_t)0) >> (8 * (S).field_bits)); } \
+                w = q->w + tap * (S).rows + i * per_word; \
+                while (m) { \
+                    uint32_t skipped = evsnn_next(&m, &k, (S).field_bits); \
+                    membrane += skipped; \
+                    w += skipped; \
+                    *membrane SIGN k * evsnn_u(EVSNN_I32(w)); \
+                    membrane++; \
+                    w++; \
+                } \
+            } \
+        } \
+    } while (0)
+
+/* Runs R .. END of source S at one step, which they leave behind them; weights are [tap][channel]. */
+#define EVSNN_TAPS(S, R, END) \
+    do { \
         uint32_t a0 = v[0], a1 = v[1], a2 = v[2], a3 = v[3], a4 = v[4], a5 = v[5], a6 = v[6], a7 = v[7]; \
         evsnn_run32_t *q; \
         for (q = (R); q != (END); q++) { \
-            int tap, i; \
-            for (tap = 0; tap < (S).taps; tap++) { \
-                const int32_t *w = q->w + tap * (S).rows; \
-                if ((S).field_bits == 4 && (S).word_bits == 32) { \
-                    uint32_t m = evsnn_word(q->p, (uint32_t)(tap * (S).words) + tile, 32); \
-                    if (m) { EVSNN_TAP(0) EVSNN_TAP(1) EVSNN_TAP(2) EVSNN_TAP(3) EVSNN_TAP(4) EVSNN_TAP(5) EVSNN_TAP(6) EVSNN_TAP(7) } \
-                    continue; \
-                } \
-                for (i = 0; i < n_words; i++) { \
-                    const uint32_t first = tile * 8u / (uint32_t)per_word + (uint32_t)i, place = tile * 8u % (uint32_t)per_word; \
-                    uint32_t *membrane = v + i * per_word, m, k; \
-                    if (per_word < 8 && first >= (uint32_t)(S).words) { break; } \
-                    m = evsnn_word(q->p, (uint32_t)(tap * (S).words) + first, (S).word_bits) << (place * (uint32_t)(S).field_bits); \
-                    if (per_word > 8) { m &= ~((~(uint32_t)0) >> (8 * (S).field_bits)); } \
-                    w = q->w + tap * (S).rows + i * per_word; \
-                    while (m) { \
-                        uint32_t skipped = evsnn_next(&m, &k, (S).field_bits); \
-                        membrane += skipped; \
-                        w += skipped; \
-                        *membrane += k * evsnn_u(EVSNN_I32(w)); \
-                        membrane++; \
-                        w++; \
-                    } \
-                } \
-            } \
+            EVSNN_TAPS_OF(S, q->p, +=); \
+            if ((S).negative) { EVSNN_TAPS_OF(S, q->p + (S).negative, -=); } \
             q->p += (S).step_bytes; \
         } \
         if ((S).field_bits == 4 && (S).word_bits == 32) { \
@@ -1121,17 +1213,21 @@ EVSNN_INLINE void evsnn_singles(const evsnn_fast_t *s, evsnn_run8_t *r, evsnn_ru
 
 /* Eight neurons of 32 bits, each of which reads one channel alone: depthwise weights. Here u = v - v_threshold, and runs hold weights of 32 bits. */
 EVSNN_INLINE void evsnn_taps(const evsnn_fast_t *s, evsnn_run32_t *r, evsnn_run32_t *middle, evsnn_run32_t *end, const uint8_t *same, const int32_t *same_weight, const int32_t *u_init,
-                             uint32_t *state, const int32_t *bias, const int32_t *threshold, uint32_t *tally, uint8_t *out, uint32_t tile, uint32_t half) {
-    uint32_t t = s->n_steps, v[8];
+                             uint32_t *state, const int32_t *bias, const int32_t *threshold, const int32_t *bottom, uint32_t *tally, uint8_t *out, uint32_t tile, uint32_t half) {
+    uint32_t t = s->n_steps + s->delay, v[8], net[8];
     int j;
     for (j = 0; j < 8; j++) { v[j] = state ? state[j] : evsnn_u(EVSNN_I32(u_init + j)); }
+    for (j = 0; s->is_signed && j < 8; j++) { net[j] = state ? state[s->net + j] : 0u; }
     do {
-        EVSNN_TAPS(s->source[0], r, middle);
-        if (s->source[1].taps) { EVSNN_TAPS(s->source[1], middle, end); }
+        if (EVSNN_CHARGES) {
+            EVSNN_TAPS(s->source[0], r, middle);
+            if (s->source[1].taps) { EVSNN_TAPS(s->source[1], middle, end); }
+        }
         EVSNN_FIRE_ALL(8, j, tile * 8u + (uint32_t)j)
-        if (s->emit != EVSNN_TALLY) { out += s->out_step_bytes; }
+        if (EVSNN_FIRES && s->emit != EVSNN_TALLY) { out += s->out_step_bytes; }
     } while (--t);
     for (j = 0; state && j < 8; j++) { state[j] = v[j]; }
+    for (j = 0; state && s->is_signed && j < 8; j++) { state[s->net + j] = net[j]; }
     (void)same;
     (void)same_weight;
     (void)half;
@@ -1147,14 +1243,15 @@ EVSNN_INLINE void evsnn_readout_singles(uint32_t *out, const uint32_t *tally, ui
     }
 }
 
-/* All steps of a neuron whose current is the same at each: u = v - v_threshold. Its spikes add `one` to a word of each step. */
-EVSNN_INLINE void evsnn_fire_constant(int32_t current, int32_t u, int32_t threshold, uint32_t one, uint8_t *out, uint32_t step_bytes, int word_bits, uint32_t n_steps) {
+/* All steps of a neuron whose current is the same at each: u = v - v_threshold. Its spikes add `one` to a word of each step. At most n_steps of `delay` steps charge it beforehand. */
+EVSNN_INLINE void evsnn_fire_constant(int32_t current, int32_t u, int32_t threshold, uint32_t one, uint8_t *out, uint32_t step_bytes, int word_bits, uint32_t n_steps, uint32_t delay) {
     uint32_t t;
+    u += current * (int32_t)delay;
 #if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 8
 #pragma GCC unroll 16
 #endif
     for (t = 0; t < n_steps; t++) {
-        u += current;
+        if (t + delay < n_steps) { u += current; }
         if (u >= 0) {
             u -= threshold;
             evsnn_word_add(out + t * step_bytes, 0, word_bits, one);

@@ -37,7 +37,7 @@ A_BATCH = 20
 
 
 def drawn(number: int) -> list[tuple]:
-    """Networks and inputs of one seed: `A_BATCH` of any kind, and two with fast code."""
+    """Networks and inputs of one seed: `A_BATCH` of any kind, and four with fast code, two of them of neurons that take spikes back."""
     found: list[tuple] = []
 
     @seed(number)
@@ -50,8 +50,10 @@ def drawn(number: int) -> list[tuple]:
     rng = np.random.default_rng(number)
     channels, steps = tuple(int(n) for n in rng.integers(1, 40, rng.integers(1, 4))), int(rng.choice([1, 3, 8, 17, 60, 200]))
     size = int(rng.choice([8, 12, 20]))
-    found.append((cnn(channels, int(rng.integers(1, 3)), int(rng.integers(2, 12)), size, steps, str(rng.choice(["bias", "initial", "none"])), 1.0, number), rng.random((2, 1, size, size), np.float32)))
-    found.append((residual(steps, 1.0, number), rng.random((2, 2, 9, 9), np.float32)))
+    pool, classes, shift = int(rng.integers(1, 3)), int(rng.integers(2, 12)), str(rng.choice(["bias", "initial", "none"]))
+    for neurons in {}, {"signed": float(rng.choice([0.02, 0.25])), "delay": int(rng.integers(0, steps + 1)) * int(rng.integers(2))}:
+        found.append((cnn(channels, pool, classes, size, steps, shift, 1.0, number, **neurons), rng.random((2, 1, size, size), np.float32)))
+        found.append((residual(steps, 1.0, number, **neurons), rng.random((2, 2, 9, 9), np.float32)))
     return found
 
 
