@@ -94,7 +94,7 @@ def last_step(row: int | str) -> int:
     return READ[-1] if row == AVERAGE else row
 
 
-def carry_out(run: Run, network: evsnn.Network, images: np.ndarray, part: Path, threads: int | None, tell: Callable[[int, float], None]) -> dict[str, np.ndarray]:
+def carry_out(run: Run, network: evsnn.Network, images: np.ndarray, part: Path, threads: int | None, tell: Callable[[int, int, float], None]) -> dict[str, np.ndarray]:
     """Run the engine, a few images a thread at a time; what is done is kept in `part`.
 
     Parameters
@@ -105,8 +105,8 @@ def carry_out(run: Run, network: evsnn.Network, images: np.ndarray, part: Path, 
     part : Path
         The caller removes it, once the rows are written.
     threads : int, optional
-    tell : callable (images, seconds)
-        Called after each piece.
+    tell : callable (images so far, images, seconds)
+        Called after each piece, with how many were done in it and how long it took.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def carry_out(run: Run, network: evsnn.Network, images: np.ndarray, part: Path, 
         kept |= {f"t{t}": np.concatenate([kept[f"t{t}"], result.readings[t].argmax(axis=1).astype(np.uint8)]) for t in run.read_at}
         kept |= {"sops": old * kept["sops"] + new * result.sops_per_sample, "rate": old * kept["rate"] + new * result.mean_rate, "seconds": kept["seconds"] + seconds}
         replace_npz(part, kept)
-        tell(len(batch), seconds)
+        tell(done + len(batch), len(batch), seconds)
     return kept
 
 
@@ -199,11 +199,8 @@ def perform(task: Task, data: Data, arguments: argparse.Namespace, estimate: Est
     for run in task.runs:
         what = f"{task.system} {task.method}, {run.n_steps} steps"
         part = task.record.path(f"_{run.n_steps}x{run.n_samples}.part.npz")
-        done = 0
 
-        def tell(n: int, seconds: float, run: Run = run, what: str = what) -> None:
-            nonlocal done
-            done += n
+        def tell(done: int, n: int, seconds: float, run: Run = run, what: str = what) -> None:
             estimate.add(n * task.macs * run.n_steps, seconds)
             estimate.news(f"{what}: {done} of {run.n_samples} images, {estimate}")
 
