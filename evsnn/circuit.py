@@ -10,7 +10,8 @@ A `MaxPool2d` has no neurons either, but counters; it becomes one `MaxPool` for 
 it reads, and stands among the populations: it sends spikes as they do.
 
 A synapse that reads signed neurons is followed by its twin, which reads their negative spikes with
-the same weights and amplitudes of the other sign.
+the same weights and amplitudes of the other sign. Signed neurons that never have a spike to take back,
+most often those of the first layer, are not signed here.
 
 Order of the sums (part of the specification, DESIGN §3): synapses that gather (convolutions and
 linear layers) as their branches are listed, then those with one weight a channel (depthwise
@@ -169,7 +170,7 @@ class Population:
     leak : float
         Share of the membrane kept from step to step.
     v_negative : (channels,), optional
-        At most 0; below it, neurons whose net count is positive send a negative spike. None: none do.
+        At most 0; below it, neurons whose net count is positive send a negative spike. None: none do, or could.
     delay : int
         Input steps that charge it before it first may fire, n_steps at most.
     """
@@ -473,12 +474,21 @@ def _population(layer: IF | Readout, branches: list[Synapse], bias: np.ndarray, 
         v_threshold = np.broadcast_to(layer.v_threshold, shape[:1]).astype(np.float32)
         v_init = np.broadcast_to(layer.v_init, shape[:1]).astype(np.float64)
         leak, delay = layer.leak, min(layer.delay, n_steps)
-        if layer.signed:
-            v_negative = np.maximum(-layer.signed * v_threshold.astype(np.float64), np.finfo(np.float32).min).astype(np.float32)
         if layer.shift and network.shift == "bias":
             bias += v_threshold.astype(np.float64) / (2 * shift_steps)
         elif layer.shift and network.shift == "initial":
             v_init = v_init + v_threshold.astype(np.float64) / 2
+        if layer.signed and _may_take_back(synapses, leak, v_init, v_threshold):
+            v_negative = np.maximum(-layer.signed * v_threshold.astype(np.float64), np.finfo(np.float32).min).astype(np.float32)
     return Population(
         layer.name, shape, output_shape, synapses, drives, bias.astype(np.float32), v_threshold, v_init.astype(np.float32), leak, v_negative, delay,
     )  # fmt: skip
+
+
+def _may_take_back(synapses: Sequence[Synapse], leak: float, v_init: np.ndarray, v_threshold: np.ndarray) -> bool:
+    """Whether a signed neuron may ever send a negative spike.
+
+    Charged by nothing but a constant current, from a membrane at its threshold at most, it does not: it fires only if the current is 0 or more, and then
+    its membrane never falls below 0.
+    """
+    return bool(synapses) or leak < 1 or bool((v_init.astype(np.float32) > v_threshold).any())

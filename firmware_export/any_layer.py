@@ -10,7 +10,7 @@ from evsnn.circuit import MaxPool, Population, Synapse
 from evsnn.reference import leak_shift
 
 from .arena import Arena
-from .program import TILE, Key, Stage, groups_of, key_of, live_sources, padded_to_tiles, sends_negative
+from .program import TILE, Key, Stage, groups_of, key_of, live_sources, padded_to_tiles
 from .tables import Tables
 
 __all__ = ["NEVER", "describe", "tiled"]
@@ -48,7 +48,7 @@ def _max_pool(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
 def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     network = arena.program.network
     p: Population = network.circuit.populations[stage.population]
-    groups, keys, takes_back = groups_of(p), stage.writes, sends_negative(stage.population, network.circuit.populations)
+    groups, keys = groups_of(p), stage.writes
     gathers, channelwise = [s for s in p.synapses if not s.channelwise], [s for s in p.synapses if s.channelwise]
     parts = [part for j, s in enumerate(gathers) for part in _parts(s, f"s{i}_w{j}", groups, arena, tables)]
     wise = [item for j, s in enumerate(channelwise) for item in _channelwise(s, f"s{i}_c{j}", arena, tables)]
@@ -65,7 +65,7 @@ def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     fields = {
         "parts": tables.structs(f"s{i}_parts", "evsnn_part_t", parts), "channelwise": tables.structs(f"s{i}_wise", "evsnn_channelwise_t", wise),
         "drives": tables.structs(f"s{i}_drives", "evsnn_drive_t", drives), "bias": padded("bias", p.bias), "v_init": padded("init", p.v_init),
-        "v_threshold": padded("th", p.v_threshold, NEVER), "v_negative": padded("neg", p.v_negative) if takes_back else "NULL", "readout": readout,
+        "v_threshold": padded("th", p.v_threshold, NEVER), "v_negative": padded("neg", p.v_negative), "readout": readout,
         "view": arena.view(keys[0] if keys else None),
         "view_negative": arena.view(keys[1] if len(keys) == 2 else None), "state": arena.state("membranes", stage.population),
         "state_net": arena.state("net counts", stage.population), "state_current": arena.state("currents", stage.population),

@@ -8,7 +8,7 @@ from evsnn.circuit import INPUT, MaxPool, Population
 
 from .fast import fast_kind, tile_pairs
 from .memory import Buffer, Placed, place
-from .program import TILE, Key, Program, Stage, groups_of, sends_negative
+from .program import TILE, Key, Program, Stage, groups_of
 
 __all__ = ["Arena", "NO_VIEW", "buffer_name"]
 
@@ -52,8 +52,7 @@ class Arena:
 
     def _state_bytes(self, stage: Stage) -> dict[str, int]:
         """What neurons keep from step to step."""
-        populations = self.program.network.circuit.populations
-        p: Population = populations[stage.population]
+        p: Population = self.program.network.circuit.populations[stage.population]
         kind, places = fast_kind(stage, self.program), p.shape[1] * p.shape[2]
         if kind in ("pairs", "wide"):
             row = tile_pairs(p.shape[0])
@@ -61,7 +60,7 @@ class Arena:
         else:
             groups = 1 if kind else groups_of(p)
             n_bytes = 4 * places * groups * -(-p.shape[0] // groups // TILE) * TILE
-        return {"membranes": n_bytes} | ({"net counts": n_bytes} if sends_negative(stage.population, populations) else {}) | ({"currents": n_bytes} if p.drives else {})
+        return {"membranes": n_bytes} | ({"net counts": n_bytes} if p.signed else {}) | ({"currents": n_bytes} if p.drives else {})
 
     def view(self, key: Key | None) -> dict[str, int]:
         """A view as an evsnn_view_t; None, or one that nobody keeps: an empty one."""

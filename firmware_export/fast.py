@@ -10,7 +10,7 @@ import numpy as np
 from evsnn.circuit import Population, Source, Synapse
 from evsnn.quantized import membrane_bounds
 
-from .program import TILE, Program, Read, Stage, View, key_of, live_sources, sends_negative
+from .program import TILE, Program, Read, Stage, View, key_of, live_sources
 
 __all__ = ["Blank", "Charge", "apart", "at_once", "blank_of", "charges_of", "fast_kind", "pair_words", "pairs_of", "tapped", "tile_pairs", "tiled_currents"]
 
@@ -22,20 +22,18 @@ def fast_kind(stage: Stage, program: Program) -> str | None:
     """ "drive", "pairs", "wide", "singles" or "taps"; None: the code for any layer."""
     if stage.kind != "population":
         return None
-    populations = program.network.circuit.populations
-    p: Population = populations[stage.population]
-    takes_back = sends_negative(stage.population, populations)
+    p: Population = program.network.circuit.populations[stage.population]
     if not p.fires or p.leak != 1 or not (stage.writes or stage.tally) or len({replace(program.views[key], key=stage.writes[0]) for key in stage.writes}) > 1:
         return None
     least, _ = membrane_bounds(p, program.n_steps, (program.network.input_low, program.network.input_high))
-    if takes_back:
+    if p.signed:
         least = np.minimum(least, p.v_negative)
     above = least - p.v_threshold  # the runtime compares v - v_threshold with 0
     if above.min() < -(2**31):
         return None
     if p.drives:
         (drive, *others) = p.drives
-        plain = not others and not p.synapses and not takes_back and drive.groups == 1 and len(drive.sources) == 1 and not drive.pooled and drive.dilation == (1, 1)
+        plain = not others and not p.synapses and not p.signed and drive.groups == 1 and len(drive.sources) == 1 and not drive.pooled and drive.dilation == (1, 1)
         return "drive" if plain and not program.by_step else None
     charges = charges_of(p, program)
     if charges is None:
@@ -46,7 +44,7 @@ def fast_kind(stage: Stage, program: Program) -> str | None:
     if not 1 <= len(gathers) <= 2 or len(same) > 1 or any(c.synapse.groups != 1 or c.synapse.dilation[1] != 1 for c in gathers) or any(not is_identity(c.synapse) for c in same):
         return None
     area = stage.window[0] * stage.window[1]
-    if program.network.widths[stage.population] == "int16" and above.min() >= -(2**15) and program.n_steps * area < 2**16 and not takes_back and not p.delay:
+    if program.network.widths[stage.population] == "int16" and above.min() >= -(2**15) and program.n_steps * area < 2**16 and not p.signed and not p.delay:
         return "pairs"
     return "singles" if program.compact or not all(map(at_once, gathers)) else "wide"
 

@@ -12,7 +12,7 @@ from .any_layer import NEVER, tiled
 from .arena import Arena
 from .ctext import initialiser
 from .fast import Blank, Charge, apart, at_once, blank_of, blank_totals, charges_of, pair_words, pairs_of, tapped, tile_pairs, tiled_currents, view_words
-from .program import TILE, Key, Stage, key_of, padded_to_tiles, sends_negative
+from .program import TILE, Key, Stage, key_of, padded_to_tiles
 from .tables import Tables
 
 __all__ = ["describe_fast"]
@@ -91,8 +91,7 @@ def _drive(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key,
 
 def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blanks: dict[Key, Blank]) -> dict:
     program = arena.program
-    populations = program.network.circuit.populations
-    p: Population = populations[stage.population]
+    p: Population = program.network.circuit.populations[stage.population]
     charges = charges_of(p, program)
     gathers, same = (charges, []) if kind == "taps" else apart(charges)
     pairs, packed = kind == "pairs", kind in ("pairs", "wide")  # membranes, and weights
@@ -118,7 +117,6 @@ def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blank
         })  # fmt: skip
     tiles = -(-p.shape[0] // tile)
     u_init = p.v_init.astype(np.int64) - p.v_threshold
-    takes_back = sends_negative(stage.population, populations)
     state, net = (arena.state(what, stage.population) for what in ("membranes", "net counts"))
     spike, negative = (arena.view(key)["offset"] for key in stage.writes) if len(stage.writes) == 2 else (0, 0)
     values = {
@@ -126,9 +124,9 @@ def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blank
         "emit": "EVSNN_TALLY" if stage.tally else "EVSNN_SPIKES" if program.views[stage.writes[0]].field_bits == 1 else "EVSNN_COUNTS", "same": None,
         "state_words": tiles * (row if pairs else tile), "state_length": p.shape[1] * p.shape[2] * tiles * (row if pairs else tile), "neurons_width": p.shape[2],
         "u_init": constants("init", u_init + 2**15 if pairs else u_init, 0 if pairs else -1),  # a pair has fired where its highest bit is set
-        "bias": constants("bias", p.bias), "threshold": constants("th", p.v_threshold, NEVER), "delay": p.delay, "signed": takes_back,
-        "bottom": constants("bottom", p.v_negative.astype(np.int64) - p.v_threshold) if takes_back else None, "negative": negative - spike,
-        "net": net, "net_words": (net - state) // 4 if takes_back and program.by_step else 0,
+        "bias": constants("bias", p.bias), "threshold": constants("th", p.v_threshold, NEVER), "delay": p.delay, "signed": p.signed,
+        "bottom": constants("bottom", p.v_negative.astype(np.int64) - p.v_threshold) if p.signed else None, "negative": negative - spike,
+        "net": net, "net_words": (net - state) // 4 if p.signed and program.by_step else 0,
     }  # fmt: skip
     for charge in same:
         view = program.views[key_of(charge.source)]

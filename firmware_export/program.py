@@ -16,7 +16,7 @@ from evsnn.circuit import INPUT, MaxPool, Pool, Population, Source, Synapse
 from evsnn.errors import RunError
 from evsnn.quantized import QuantizedNetwork
 
-__all__ = ["TILE", "Key", "Program", "Read", "Stage", "View", "groups_of", "key_of", "live_sources", "padded_to_tiles", "program_of", "sends_negative"]
+__all__ = ["TILE", "Key", "Program", "Read", "Stage", "View", "groups_of", "key_of", "live_sources", "padded_to_tiles", "program_of"]
 
 FIELD_BITS = (1, 4, 8, 16)
 TILE = 8
@@ -241,26 +241,13 @@ def _reads(population: Population | MaxPool, populations: Sequence[Population | 
 
 def live_sources(synapse: Synapse, populations: Sequence[Population | MaxPool]) -> list[Source]:
     """The sources of a synapse that ever send anything: not the negative spikes of neurons that send none."""
-    return [s for s in synapse.sources if not s.negative or (s.population != INPUT and sends_negative(s.population, populations))]
-
-
-def sends_negative(i: int, populations: Sequence[Population | MaxPool]) -> bool:
-    """Whether neurons may take spikes back.
-
-    Signed ones under a constant current do not: only a current above 0 brings them from below their threshold to a spike, and
-    then their membrane stays above 0. A max pool that reads them looks for both signs all the same.
-    """
-    p = populations[i]
-    if isinstance(p, MaxPool) or not p.signed:
-        return p.signed
-    pooled = any(isinstance(other, MaxPool) and other.source.population == i for other in populations)
-    return pooled or bool(p.synapses) or p.leak != 1 or bool((p.v_init >= p.v_threshold).any())
+    return [s for s in synapse.sources if not s.negative or (s.population != INPUT and populations[s.population].signed)]
 
 
 def _stages(i: int, population: Population | MaxPool, needed: Sequence[Key], populations: Sequence[Population | MaxPool], counts: bool) -> Iterator[Stage]:
     """The stages that make what is needed of a population."""
     reads = tuple(_reads(population, populations))
-    signs = (False, True) if sends_negative(i, populations) else (False,)
+    signs = (False, True) if population.signed else (False,)
     if isinstance(population, MaxPool):
         yield Stage("maxpool", i, population.shape[1], population.shape[2], (1, 1), reads, tuple(Key(i, sign) for sign in signs))
         pools = dict.fromkeys(key.pool for key in needed if key.pool)

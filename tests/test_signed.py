@@ -12,7 +12,7 @@ from numba import config
 from test_engine import assert_same, run_both
 
 import evsnn
-from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Network, Readout, reference
+from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, MaxPool2d, Network, Readout, reference
 from evsnn.circuit import lower
 from evsnn.plan import plan
 from evsnn.quantized import membrane_bounds, quantize
@@ -262,3 +262,44 @@ def test_vectors_side_by_side_are_one_synapse():
     assert (result.layers[0].spikes < 0).any()
     for i, image in enumerate(images):
         assert np.array_equal(result.layers[1].v_mem[i], Naive(network, image, 6).run()[1]["readout1"])
+
+
+@ARITHMETICS
+@pytest.mark.parametrize("delay", [0, 3])
+def test_a_constant_current_leaves_nothing_to_take_back(arithmetic, delay):
+    """Such neurons are not signed in the circuit; if they were, they would do the same."""
+    rng = np.random.default_rng(delay)
+    thresholds = rng.choice([1e-3, 0.3, 1.0, 40.0], 64).astype(np.float32)
+    weights = np.concatenate([rng.normal(0, 1, 48), 10.0 ** rng.uniform(-9, 3, 14) * rng.choice([-1, 1], 14), [0.0, 0.0]])
+    neurons = IF(thresholds, v_init=thresholds * rng.choice([-3, 0, 0.5, 0.9, 1], 64), signed=0.01, delay=delay)
+    layers = [Input((1,)), Linear(weights[:, None] * thresholds[:, None], rng.normal(0, 0.1, 64) * thresholds), neurons, Linear(rng.normal(0, 1, (2, 64))), Readout()]
+    network = Network(layers, n_steps=24, shift="none", input_range=(0, 1))
+    images = rng.random((5, 1)).astype(np.float32)
+    circuit = lower(network) if arithmetic == "float32" else quantize(network).circuit
+    first = circuit.populations[0]
+    assert not first.signed and not any(synapse.negative for synapse in circuit.populations[1].synapses)
+    values = images.reshape(5, 1, 1, 1) if arithmetic == "float32" else np.arange(0, 256, 51).reshape(-1, 1, 1, 1)
+    signed = dataclasses.replace(first, v_negative=0 * first.v_threshold)
+    plain, corrected = (reference.run(dataclasses.replace(circuit, populations=(p, *circuit.populations[1:])), values)[0] for p in (first, signed))
+    below = first.v_init <= first.v_threshold  # of integers, too: what rounding left of T biases is in v_init
+    assert below.mean() > 0.8
+    assert 0 < plain.spikes.mean() < 1
+    assert np.array_equal(plain.spikes[:, :, below], corrected.spikes[:, :, below])
+    assert np.array_equal(plain.v_mem[:, below], corrected.v_mem[:, below])
+    run_both(network, images, arithmetic=arithmetic)
+
+
+@pytest.mark.parametrize(("why", "options"), [("a leak", {"leak": 0.5}), ("a membrane above the threshold", {"v_init": 1.5}), ("spikes", {})])
+def test_what_may_take_back_stays_signed(why, options):
+    layers = [Input((1,), "events" if why == "spikes" else "constant"), Linear([[1.0]]), IF(1.0, signed=0.5, **options), Linear([[1.0]]), Readout()]
+    circuit = lower(Network(layers, n_steps=4, shift="none"))
+    assert circuit.populations[0].signed
+    assert [synapse.negative for synapse in circuit.populations[1].synapses] == [False, True]
+
+
+def test_a_max_pool_of_neurons_that_take_nothing_back_is_plain():
+    layers = [Input((1, 4, 4)), IF(0.5, signed=0.5), MaxPool2d(2), Flatten(), Linear(np.ones((1, 4))), Readout()]
+    network = Network(layers, n_steps=6, input_range=(0, 1))
+    assert not any(population.signed for population in lower(network).populations[:2])
+    result = run_both(network, np.linspace(0, 1, 32, dtype=np.float32).reshape(2, 1, 4, 4))
+    assert result.layers[1].spikes.dtype == bool
