@@ -488,7 +488,7 @@ def _population(layer: IF | Readout, branches: list[Synapse], bias: np.ndarray, 
 def _may_take_back(synapses: Sequence[Synapse], leak: float, v_init: np.ndarray, v_threshold: np.ndarray) -> bool:
     """Whether a signed neuron may ever send a negative spike.
 
-    Charged by nothing but a constant current, from a membrane at its threshold at most, it does not: it fires only if the current is 0 or more, and then
+    Charged by nothing but a constant current, from a membrane below its threshold, it does not: it fires only if the current is above 0, and then
     its membrane never falls below 0.
     """
-    return bool(synapses) or leak < 1 or bool((v_init.astype(np.float32) > v_threshold).any())
+    return bool(synapses) or leak < 1 or bool((v_init.astype(np.float32) >= v_threshold).any())
