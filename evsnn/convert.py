@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from . import __version__, console
-from .errors import EvsnnError, MissingExtraError, WeightsError
+from .errors import EvsnnError, InputError, MissingExtraError, WeightsError
 
 if TYPE_CHECKING:
     from .conversion.ann import Ann
@@ -112,16 +112,19 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
     with ExitStack() as files:
         samples = None if arguments.data_free else files.enter_context(open_calibration(arguments.calibration, limit=arguments.limit))
         others = files.enter_context(open_calibration(arguments.validate)) if arguments.validate else None
+        if arguments.plot and samples.n < 4:
+            raise InputError("there are too few samples to draw: a quarter of them is held out for that", where=arguments.calibration, got=samples.n, expected="at least 4")
         with _Stages() as progress:
             conversion = convert_model(arguments.model, samples, options, progress, arguments.scores)
             for warning in conversion.warnings:
                 console.say(f"warning: {warning}")
             explanation = explain(conversion, progress=progress) if len(conversion.held_out) or arguments.plot else None
             validations = _validate(conversion.network, conversion.ann, others, options.n_steps, progress) if others else ()
+        fitted = samples and samples.fitted(conversion.ann.input_shape, conversion.ann.network.n_classes)
         summary = Summary(
-            arguments.model, arguments.output, arguments.calibration, samples.n if samples else 0, options.storage, conversion, explanation, validations
+            arguments.model, arguments.output, arguments.calibration, fitted.n if fitted else 0, options.storage, conversion, explanation, validations
         )  # fmt: skip
-        network = _with_samples(conversion, samples, arguments.samples).replace(metadata=summary.metadata())
+        network = _with_samples(conversion, fitted, arguments.samples).replace(metadata=summary.metadata())
     text = summary.json() if arguments.json else summary.text()
     if arguments.plot:
         explanation.plot(arguments.plot)
@@ -132,15 +135,14 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
 
 
 def _with_samples(conversion: Conversion, samples: CalibrationSet | None, n: int) -> Network:
-    """The network with the first few of its calibration samples."""
+    """The network with the first few of its calibration samples, which are `fitted`."""
     from .network import Samples
 
     n = 0 if samples is None else min(n, samples.n)
     if not n:
         return conversion.network
-    fitted = samples.fitted(conversion.ann.input_shape, conversion.ann.network.n_classes)
-    labels = None if fitted.labels is None else fitted.labels[:n]
-    return conversion.network.replace(samples=Samples(conversion.ann.arranged(fitted.read(0, n)), labels))
+    labels = None if samples.labels is None else samples.labels[:n]
+    return conversion.network.replace(samples=Samples(conversion.ann.arranged(samples.read(0, n)), labels))
 
 
 def _validate(network: Network, ann: Ann, samples: CalibrationSet, n_steps: Sequence[int], progress: _Stages) -> tuple[Validation, ...]:

@@ -93,6 +93,8 @@ def read_floats(stored: UnreadArray, n: int, row_shape: tuple[int, ...], first: 
             bad = first + at + int(np.argmin(np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)))
             raise InputError("images hold NaN or infinity", where=f"{stored.where}[{bad}]", expected="finite float32 values")
         at += len(block)
+    if at != n:
+        raise InputError("there are fewer images than were asked for", where=stored.where, got=first + at, expected=f"at least {first + n}")
     return images
 
 
@@ -171,6 +173,8 @@ def _h5_array(dataset: Dataset) -> UnreadArray:
     at_once = max(1, min(whole_chunks, _BAND_BYTES // row_bytes))
 
     def blocks(n: int, row_shape: tuple[int, ...], first: int = 0) -> Iterator[np.ndarray]:
+        if not n:
+            return
         if math.prod(dataset.shape) == math.prod(row_shape):  # one image, with or without its batch axis
             with _as_input_errors():
                 whole = dataset.read()
@@ -193,4 +197,5 @@ def _as_input_errors() -> Iterator[None]:
     try:
         yield
     except WeightsError as error:
-        raise InputError(error.what, where=error.where, got=error.got, expected=error.expected, hint="write it as .npz, or keep to h5py's defaults and plain numbers") from error
+        hint = "write it as .npz, or as plain numbers with h5py's default layout and filters"
+        raise InputError(error.what, where=error.where, got=error.got, expected=error.expected, hint=hint) from error

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from .console import say
 from .errors import RunError
 
-__all__ = ["announce", "as_bytes"]
+__all__ = ["announce", "as_bytes", "require"]
 
 
 def announce(parts: Mapping[str, int]) -> int:
@@ -30,14 +30,30 @@ def announce(parts: Mapping[str, int]) -> int:
     RunError
         If the machine has not that much left.
     """
-    wanted, resident, available = sum(parts.values()), _resident_bytes(), _available_bytes()
+    wanted, resident = sum(parts.values()), _resident_bytes()
     listed = ", ".join(f"{name} {as_bytes(size)}" for name, size in parts.items() if size)
     total = f", {as_bytes(wanted + resident)} with the {as_bytes(resident)} in use" if resident else ""
     say(f"memory: {as_bytes(wanted)} to allocate ({listed}){total}")
+    require(parts)
+    return wanted + (resident or 0)
+
+
+def require(parts: Mapping[str, int]) -> None:
+    """Refuse what the machine has no memory left for.
+
+    Parameters
+    ----------
+    parts : mapping of str to int
+        Bytes by what they are for.
+
+    Raises
+    ------
+    RunError
+    """
+    wanted, available = sum(parts.values()), _available_bytes()
     if available is not None and wanted > available:
         hint = "use fewer samples (--limit), steps or threads"
         raise RunError("the run does not fit into memory", got=as_bytes(wanted), expected=f"at most the {as_bytes(available)} that are free", hint=hint)
-    return wanted + (resident or 0)
 
 
 def as_bytes(n_bytes: int) -> str:

@@ -309,7 +309,7 @@ class _Tally:
             self.emitted[i] = counts[-1]
             for step in self.readings:
                 if first < step <= first + len(spikes):
-                    self.readings[step][i] = counts[step - first - 1] * (self.amplitude / step)
+                    self.readings[step][i] = counts[step - first - 1] * self.amplitude / step  # in this order, so that ties of exact sums stay ties
 
     def read(self, i: int, step: int, v_mem: np.ndarray) -> None:
         """Sample i's membranes (n_classes, 1, 1) of a readout that never fires, after `step`."""

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import onnx
 import pytest
@@ -234,6 +235,27 @@ def test_few_samples_are_enough_to_run(call):
     assert status == 0 and json.loads(out)["layers"] is None and "only 2 calibration samples" in err
 
 
+@pytest.mark.parametrize("kind", ["one.npz", "one.npy", "one.h5"])
+@pytest.mark.parametrize("batch_axis", [False, True])
+def test_one_sample_with_or_without_its_batch_axis(call, folder, tmp_path, kind, batch_axis):
+    image = IMAGES[:1] if batch_axis else IMAGES[0]
+    if kind == "one.h5":
+        with h5py.File(folder / kind, "w") as file:
+            file["images"] = image
+    else:
+        np.savez(folder / kind, images=image) if kind == "one.npz" else np.save(folder / kind, image)
+    status, out, err = call("--steps", "4", "--json", calibration=kind)
+    assert status == 0 and json.loads(out)["n_samples"] == 1 and "only 1 calibration samples" in err
+    assert np.array_equal(evsnn.load(tmp_path / "w.h5").samples.images, IMAGES[:1])
+
+
+def test_many_small_chunks(call, folder):
+    """As h5py makes them by itself: more of them than images."""
+    with h5py.File(folder / "chunks.h5", "w") as file:
+        file.create_dataset("images", data=IMAGES, chunks=(1, 1, 6, 1), compression="gzip")
+    assert call("--steps", "4", "--threshold", "max", calibration="chunks.h5")[0] == 0
+
+
 def test_suspicions_are_said(call, folder):
     np.savez(folder / "pixels.npz", images=(40 * np.abs(IMAGES)).clip(0, 255).astype(np.uint8))
     status, out, err = call("--steps", "4", "--json", calibration="pixels.npz")
@@ -291,6 +313,10 @@ CALIBRATIONS = {
     "other names": ({"x": IMAGES}, "no array named 'images'"),
     "scale": ({"images": np.sign(IMAGES) * np.float32(3e38)}, "not finite"),
 }
+
+
+def test_too_few_samples_to_draw(refused):
+    assert "got 3, expected at least 4" in refused(1, "--limit", "3", "--plot", "a.png")
 
 
 @pytest.mark.parametrize("kind", CALIBRATIONS)

@@ -230,6 +230,16 @@ def test_an_upper_limit_around_a_max_pool():
     assert list(ann.clips.values()) == [0.5]
 
 
+@pytest.mark.parametrize("max_pool", ["spiking", "average"])
+@pytest.mark.parametrize("shifts", [[0.0, -1.0, 0.25, -0.5], [-0.5, -1.0, -0.5, -3.0]])
+def test_an_upper_limit_that_a_constant_brings_to_0_or_below(shifts, max_pool):
+    """relu(min(x, 0.5) + shift): a channel whose limit is not above 0 is always 0."""
+    m = OnnxModel((3, 6, 6))
+    x = m.op("Add", m.op("Min", m.conv("x", 3, 4), np.float32(0.5)), np.array(shifts, np.float32).reshape(1, 4, 1, 1))
+    ann = lowered(m.model(m.head(m.op("Relu", x), 64)), max_pool=max_pool)
+    assert all((clip > 0).all() for clip in ann.clips.values())
+
+
 @pytest.mark.parametrize("behind", ["conv", "LeakyRelu", "negative", "depth"])
 def test_linear_max_pools_become_averages(behind):
     m = OnnxModel((3, 8, 8))
@@ -521,6 +531,20 @@ def test_spikes_come_to_the_same_scores(arithmetic, n_steps, error):
     assert np.abs(outputs - scores).max() < error * np.abs(scores).max()
 
 
+def test_wide_networks_take_few_samples_at_a_time(monkeypatch):
+    m = OnnxModel((3, 8, 8))
+    ann = lower_graph(import_onnx(m.model(m.head(m.op("Relu", m.conv("x", 3, 4)), 144))))
+    assert ann.batch == 64
+    widest = 4 * (3 * 64 + 2 * 4 * 36)  # the input, the convolution's result, and as much again
+    for n in (1, 5, 64, 100):
+        monkeypatch.setattr("evsnn.conversion.ann.BATCH_BYTES", n * widest)
+        fresh = dataclasses.replace(ann)
+        assert fresh.batch == min(n, 64)
+        seen = []
+        forward(fresh, np.zeros((70, 3, 8, 8), np.float32), observe=lambda name, current, activation: seen.append(len(current)))
+        assert max(seen) == fresh.batch
+
+
 def test_what_is_observed():
     m = OnnxModel((3, 6, 6))
     x = m.op("Relu", m.conv("x", 3, 4))
@@ -563,6 +587,7 @@ REFUSED = {
     "dilated max pool": (lambda m: m.op("MaxPool", m.op("Relu", m.conv("x", 3, 5)), kernel_shape=[2, 2], dilations=[2, 2]), "the pool is dilated"),
     "border divisors": (lambda m: m.op("AveragePool", m.op("Relu", m.conv("x", 3, 5)), kernel_shape=[2, 2], pads=[1, 1, 1, 1]), "count_include_pad=1"),
     "overhanging average": (lambda m: m.op("AveragePool", m.op("Relu", m.conv("x", 3, 5)), kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, count_include_pad=1), "ceil_mode=0"),
+    "overhanging average without a border": (lambda m: m.op("AveragePool", m.op("Relu", m.conv("x", 3, 5)), kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1), "ceil_mode=0"),
     "padding with ones": (lambda m: m.conv(m.op("Pad", "x", np.array([0, 0, 1, 1, 0, 0, 1, 1]), np.float32(1)), 3, 4), "values that are not 0"),
     "padded channels": (lambda m: m.conv(m.op("Pad", "x", np.array([0, 1, 0, 0, 0, 0, 0, 0])), 4, 4), "other axes than height and width"),
     "padding nothing takes in": (lambda m: m.op("Pad", "x", np.array([0, 0, 1, 1, 0, 0, 1, 1])), "only a convolution or a pool"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import evsnn
-from evsnn import IF, ModelError
+from evsnn import IF, ModelError, RunError
 from evsnn.conversion import conversion, selection
 from evsnn.conversion.ann import forward
 from evsnn.conversion.balance import Balanced
@@ -84,7 +84,7 @@ def offered(monkeypatch, errors, sops, agreeing=(True,) * 9):
         predictions = SCORES.argmax(axis=1) if agreeing[network] else np.arange(50) % 7
         result = SimpleNamespace(outputs=outputs, predictions=predictions, sops_per_sample=sops[network], mean_rate=0.1)
         assert n_steps == 8
-        return SimpleNamespace(run=lambda images: result if images is HELD_OUT else None)
+        return SimpleNamespace(run=lambda images: result if images is HELD_OUT else None, memory_bytes={"weights": 1})
 
     monkeypatch.setattr(selection, "Simulator", simulator)
     choice, balanced = choose(RECIPES[: len(errors)], 8, make, HELD_OUT, SCORES, lambda *progress: told.append(progress))
@@ -148,6 +148,25 @@ def test_a_single_recipe_is_taken(monkeypatch):
     assert choice.recipe == RECIPES[0] and choice.reason.startswith("divergence ")
 
 
+@pytest.mark.parametrize("where", ["planning", "memory"])
+def test_what_cannot_be_run_is_left_out(monkeypatch, where):
+    """Delays want all steps in one block; the plainest recipe must run."""
+    def simulator(network, n_steps):
+        if where == "planning" and network:
+            raise RunError("too many events for one block")
+        result = SimpleNamespace(outputs=SCORES - 1, predictions=SCORES.argmax(axis=1), sops_per_sample=1, mean_rate=0.1)
+        return SimpleNamespace(run=lambda images: result, memory_bytes={"workspaces": 1 << 60 if network else 1})
+
+    monkeypatch.setattr(selection, "LOSSLESS", 0.0)
+    monkeypatch.setattr(selection, "Simulator", simulator)
+    monkeypatch.setattr("evsnn.memory._available_bytes", lambda: 1 << 40)
+    choice, _ = choose(RECIPES, 8, lambda recipe: (Balanced(8, recipe, {}, {}), RECIPES.index(recipe)), HELD_OUT, SCORES + 1e-3 * OTHERS)
+    assert choice.recipe == RECIPES[0] and len(choice.candidates) == 1
+    assert choice.reason.endswith(f"; {RECIPES[1]} and what follows it left out: " + ("too many events for one block" if where == "planning" else "the run does not fit into memory"))
+    with pytest.raises(RunError):
+        choose(RECIPES[1:], 8, lambda recipe: (Balanced(8, recipe, {}, {}), RECIPES.index(recipe)), HELD_OUT, SCORES)
+
+
 def test_nothing_held_out_takes_the_first_unseen(monkeypatch):
     monkeypatch.setattr(selection, "Simulator", None)
     choice, balanced = choose(RECIPES, 8, lambda recipe: (Balanced(8, recipe, {}, {"a": 1}), None), HELD_OUT[:0], SCORES[:0])
@@ -203,6 +222,10 @@ def test_options_that_cannot_be_are_refused(fields, message):
     with pytest.raises(ModelError) as refused:
         Options(**fields)
     assert message in str(refused.value)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert Options(np.int64(8), delay=np.int64(2)).recipe("mse") == Options(8, delay=2).recipe("mse")
 
 
 def test_recipes_read_well():
@@ -376,6 +399,8 @@ def test_a_conversion_that_does_not_compute_the_same_is_refused(monkeypatch, tmp
         convert(make_model(), IMAGES, n_steps=4, threshold="max")
     with pytest.raises(ModelError, match="does not compute what the model does"):
         convert(make_model(limit=1.0), n_steps=4)
+    with pytest.raises(ModelError, match="does not compute what the model does"):
+        convert(make_model(), IMAGES, n_steps=4, threshold="max", max_pool="average")  # there is none to replace
     onnx.save(make_model(), tmp_path / "net.onnx")
     np.savez(tmp_path / "cal.npz", images=IMAGES)
     before = sorted(tmp_path.iterdir())

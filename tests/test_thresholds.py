@@ -223,7 +223,9 @@ def test_no_threshold_passes_the_limit(rule):
         limit = np.array([0.5, 0.1, 9.0, 9.0, 9.0])
         free = found_for(rule, n_steps)
         assert np.array_equal(found_for(rule, n_steps, limit=limit), np.minimum(free, limit)) and free[0] > 0.5
-        assert found_for(rule, n_steps, "layer", limit=limit / 100)[0] == 0.09
+        assert found_for(rule, n_steps, "layer", limit=0.09)[0] == 0.09
+        joined = thresholds(counted(LAYER), rule, n_steps, "layer", limit)
+        assert np.array_equal(joined, np.minimum(found_for(rule, n_steps, "layer"), limit)), "channels keep limits of their own"
         assert (found_for(rule, n_steps, limit=0.01) == np.minimum(free, 0.01)).all()
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
 
 import numpy as np
 
@@ -19,6 +21,9 @@ from .operators import OPERATORS
 __all__ = ["Ann", "forward"]
 
 Observer = Callable[[str, np.ndarray, np.ndarray], None]
+
+MAX_BATCH = 64
+BATCH_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +60,18 @@ class Ann:
     input_layout: tuple[int, ...] = ()
     output: str = ""
 
+    @cached_property
+    def batch(self) -> int:
+        """Samples that go through at a time: `MAX_BATCH`, or as many as take `BATCH_BYTES` where the network is widest; at least one."""
+        layers, last = self.network.layers, _last_readers(self.network)
+        size = {layer.name: 4 * prod(self.network.shapes[layer.name]) for layer in layers}
+        alive = most = 0
+        for i, layer in enumerate(layers):
+            alive += size[layer.name]
+            most = max(most, alive + size[layer.name])  # as much again for an operator's own work
+            alive -= sum(size[name] for name in set(layer.inputs) if last[name] == i)
+        return max(1, min(MAX_BATCH, BATCH_BYTES // most))
+
     def arranged(self, images: np.ndarray) -> np.ndarray:
         """Samples (n, *input_shape) of the source model as the network reads them, (n, *network.input_shape)."""
         if self.input_layout:
@@ -62,7 +79,7 @@ class Ann:
         return images.reshape(len(images), *self.network.input_shape)
 
 
-def forward(ann: Ann, images: np.ndarray, batch: int = 64, observe: Observer | None = None) -> np.ndarray:
+def forward(ann: Ann, images: np.ndarray, batch: int | None = None, observe: Observer | None = None) -> np.ndarray:
     """The ANN's scores.
 
     Parameters
@@ -70,8 +87,8 @@ def forward(ann: Ann, images: np.ndarray, batch: int = 64, observe: Observer | N
     ann : Ann
     images : (n, *network.input_shape)
         See `Ann.arranged`.
-    batch : int
-        Samples at a time; activations of that many are held, each until its last reader is done.
+    batch : int, optional
+        Samples at a time, by default `Ann.batch`; activations of that many are held, each until its last reader is done.
     observe : callable, optional
         ``observe(name, current, activation)`` for each `IF` and batch: float32 arrays (batch, *shape)
         before and after the ReLU, read-only by agreement; for the readout, its scores twice.
@@ -81,14 +98,14 @@ def forward(ann: Ann, images: np.ndarray, batch: int = 64, observe: Observer | N
     (n, n_classes) float32
     """
     scores = np.empty((len(images), ann.network.n_classes), np.float32)
+    batch = batch or ann.batch
     for start in range(0, len(images), batch):
         scores[start : start + batch] = _batch(ann, np.asarray(images[start : start + batch], np.float32), observe)
     return scores
 
 
 def _batch(ann: Ann, images: np.ndarray, observe: Observer | None) -> np.ndarray:
-    layers = ann.network.layers
-    last = {name: i for i, layer in enumerate(layers) for name in layer.inputs}
+    layers, last = ann.network.layers, _last_readers(ann.network)
     values = {}
     for i, layer in enumerate(layers):
         inputs = [values[name] for name in layer.inputs]
@@ -100,6 +117,11 @@ def _batch(ann: Ann, images: np.ndarray, observe: Observer | None) -> np.ndarray
             if last[name] == i:
                 values.pop(name, None)
     return value
+
+
+def _last_readers(network: Network) -> dict[str, int]:
+    """The number of the last layer that reads each layer."""
+    return {name: i for i, layer in enumerate(network.layers) for name in layer.inputs}
 
 
 def _computed(layer: Layer, inputs: list[np.ndarray], clip: np.ndarray | None) -> np.ndarray:

@@ -58,9 +58,13 @@ class Assembly:
     def relu(self, part: Expression | Pending, name: str, clip: np.ndarray | None = None) -> Expression:
         """min(max(x, 0), clip), and the pools that waited for it."""
         if isinstance(part, Pending):
+            inner = part.inner
             if part.cap is not None:
                 clip = part.cap if clip is None else np.minimum(clip, part.cap)
-            out = self.relu(part.inner, name, clip)
+                if (clip <= 0).any():  # a constant added behind an upper limit has brought it there: such channels are always 0
+                    inner = inner.affine(np.where(clip > 0, 1.0, 0.0), np.zeros(len(clip)), name)
+                    clip = np.where(clip > 0, clip, 1.0)
+            out = self.relu(inner, name, clip)
             for window, pool in part.pools:
                 out = self.max_pool(out, window, pool)
             return out

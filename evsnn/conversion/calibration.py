@@ -107,11 +107,12 @@ class CalibrationSet:
         """
         return read_floats(self._images, stop - start, self.shape, start)
 
-    def batches(self) -> Iterator[np.ndarray]:
-        """All samples, as many at a time as fit into `BATCH_BYTES`, at least one."""
-        at_once = max(1, BATCH_BYTES // (4 * max(1, math.prod(self.shape))))
-        for start in range(0, self.n, at_once):
-            yield self.read(start, min(self.n, start + at_once))
+    def batches(self, n: int | None = None, multiple_of: int = 1) -> Iterator[np.ndarray]:
+        """The first `n` samples (None: all), as many at a time as fit into `BATCH_BYTES`, at least `multiple_of`."""
+        n = self.n if n is None else n
+        at_once = multiple_of * max(1, BATCH_BYTES // (4 * multiple_of * max(1, math.prod(self.shape))))
+        for start in range(0, n, at_once):
+            yield self.read(start, min(n, start + at_once))
 
     def fitted(self, shape: tuple[int, ...], n_classes: int) -> CalibrationSet:
         """This set as samples of `shape`, once they and their labels fit; the file stays this set's to close.

@@ -18,7 +18,7 @@ from ..weights import as_stored
 from .ann import Ann, forward
 from .balance import Balanced, assemble, balance, with_readout, without_data
 from .calibration import CalibrationSet, open_calibration, suspicions
-from .evaluate import evaluate, sample_bytes
+from .evaluate import evaluate
 from .graph import Graph
 from .lowering import lower_graph
 from .onnx_import import import_onnx
@@ -36,7 +36,6 @@ COMPARED = 64
 """Calibration inputs on which the ANN of the file is compared with the source's."""
 TOLERANCE = 1e-3
 """Largest difference allowed between them, as a share of the largest score."""
-BATCH_BYTES = 256 << 20
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is, and of how much (0: unknown)."""
@@ -134,20 +133,20 @@ def convert_model(model, calibration=None, options: Options = Options(), progres
     def inputs(first: int, last: int) -> np.ndarray:
         return ann.arranged(samples.read(first, last))
 
-    mismatch = _compare(graph, ann, None if samples is None else samples.read(0, min(n, COMPARED)), exact=options.max_pool == "spiking")
+    mismatch = _compare(graph, ann, None if samples is None else samples.read(0, min(n, COMPARED)), exact=options.max_pool == "spiking" or not any("MaxPool" in node.op for node in graph.nodes))
     warnings: list[str] = []
     if samples is None:
         activations = without_data(ann)
         corrected, held_out = None, np.zeros((0, *ann.network.input_shape), np.float32)
     else:
         warnings += suspicions(samples)
-        batch = int(np.clip(BATCH_BYTES // max(1, sample_bytes(graph, [graph.output])), 1, 64))
 
         def batches() -> Iterator[np.ndarray]:
-            for first in range(0, n_used, batch):
-                yield inputs(first, min(first + batch, n_used))
+            for images in samples.batches(n_used, ann.batch):  # many at a time: chunks of a file are inflated for each
+                for first in range(0, len(images), ann.batch):
+                    yield ann.arranged(images[first : first + ann.batch])
 
-        activations = measure(ann, batches, lambda done, total: tell("measuring activations", done, total or 2 * -(-n_used // batch)))
+        activations = measure(ann, batches, lambda done, total: tell("measuring activations", done, total or 2 * -(-n_used // ann.batch)))
         corrected, held_out = inputs(0, min(n_used, CORRECTED)), inputs(n_used, n)
         warnings += _silent(activations, ann)
     scores = forward(ann, held_out) if len(held_out) else np.zeros((0, ann.network.n_classes), np.float32)

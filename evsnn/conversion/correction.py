@@ -19,12 +19,15 @@ import numpy as np
 
 from ..circuit import INPUT, Circuit, MaxPool, Population
 from .currents import analog_current, last_uses, spiking_current
+from .operators import OPERATORS
 
 __all__ = ["MAX_BYTES", "Correction", "correct", "fire", "samples_that_fit"]
 
 ROUNDS = 3
 MAX_BYTES = 512 << 20
 """Most memory for the currents of one population."""
+AT_ONCE = 65_536
+"""Neurons, of one sample or several, whose membranes are carried through all steps together: they stay in a cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +126,7 @@ def _corrected(population: Population, currents: np.ndarray, target: np.ndarray,
         bias = np.where(better, bias + step, bias)
         least = np.where(better, squared, least)
         step = np.where(better, mean, step / 2)
-    errors(bias)
+    fire(population, currents, bias, spikes)
     return Correction(bias, float(np.sqrt(before.mean())), float(np.sqrt(least.mean())))
 
 
@@ -153,37 +156,37 @@ def fire(population: Population, currents: np.ndarray, bias: np.ndarray, spikes:
     n, n_steps, channels, height, width = currents.shape
     delay = population.delay
     counts = np.zeros((n, height, width, channels), np.float32)
-    v, fired, amount = (np.empty((height, width, channels), t) for t in (np.float32, bool, np.float32))
-    for sample in range(n):
+    at_once = max(1, AT_ONCE // (height * width * channels))
+    for start in range(0, n, at_once):
+        some = slice(start, start + at_once)
+        count = counts[some]
+        v, fired, amount = (np.empty(count.shape, t) for t in (np.float32, bool, np.float32))
         v[...] = first
         for t in range(n_steps + delay):
             if t < n_steps:
                 if population.leak != 1:
                     v *= np.float32(population.leak)
-                v += currents[sample, t].transpose(1, 2, 0)
+                v += currents[some, t].transpose(0, 2, 3, 1)
                 v += bias
             if t < delay:
                 continue
             np.greater_equal(v, threshold, out=fired)
-            now = spikes[sample, t - delay].transpose(1, 2, 0)
+            now = spikes[some, t - delay].transpose(0, 2, 3, 1)
             now[...] = fired
             if negative is not None:
-                now -= (v < negative) & (counts[sample] > 0)
+                now -= (v < negative) & (count > 0)
             np.multiply(now, threshold, out=amount)
             v -= amount
-            counts[sample] += now
+            count += now
     return counts.transpose(0, 3, 1, 2)
 
 
 def _pooled(pool: MaxPool, spikes: np.ndarray, n_steps: int) -> np.ndarray:
     """The net spikes of a max pool: the largest count of each window, step by step."""
-    (top, left, bottom, right), (ky, kx), (sy, sx) = pool.window.padding, pool.window.kernel, pool.window.stride
     pooled = np.empty((len(spikes), *pool.shape[1:], pool.shape[0]), np.int8).transpose(0, 3, 1, 2)
     for first in range(0, len(spikes), n_steps):  # sample by sample: counts are wider than spikes
-        counts = np.cumsum(spikes[first : first + n_steps], axis=0, dtype=np.int32)
-        counts = np.pad(counts, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=np.iinfo(np.int32).min)
-        rows = np.lib.stride_tricks.sliding_window_view(counts, ky, axis=2)[:, :, ::sy].max(axis=-1)
-        largest = np.lib.stride_tricks.sliding_window_view(rows, kx, axis=3)[:, :, :, ::sx].max(axis=-1)
+        counts = np.cumsum(spikes[first : first + n_steps], axis=0, dtype=np.float32)
+        largest = OPERATORS["MaxPool"](counts, kernel_shape=pool.window.kernel, strides=pool.window.stride, pads=pool.window.padding)
         pooled[first : first + n_steps] = np.diff(largest, axis=0, prepend=0)
     return pooled
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 from ..errors import ModelError, NetworkError
 from ..layers import IF
@@ -110,7 +111,7 @@ class Options:
             IF(signed=self.signed or 0.0)
         except NetworkError as error:  # what neurons refuse
             raise ModelError(error.what, got=error.got, expected=error.expected) from error
-        if self.delay is not None and (isinstance(self.delay, bool) or not isinstance(self.delay, int) or not 0 <= self.delay <= max(steps)):
+        if self.delay is not None and (isinstance(self.delay, bool) or not isinstance(self.delay, Integral) or not 0 <= self.delay <= max(steps)):
             raise ModelError("delay is out of range", got=self.delay, expected=f"0 to {max(steps)} steps")
 
     def recipe(self, rule: str, *, signed: float = 0.0, delay: int = 0) -> Recipe:
@@ -123,7 +124,7 @@ class Options:
             shift=self.shift or ("initial" if initial else "bias"),
             correction=fitted if self.correction is None else self.correction,
             signed=signed if self.signed is None else float(self.signed),
-            delay=delay if self.delay is None else self.delay,
+            delay=delay if self.delay is None else int(self.delay),
         )
 
     def recipes(self, n_steps: int) -> tuple[Recipe, ...]:

@@ -47,7 +47,8 @@ def _avg_pool(state: State, node: Node) -> Value:
     value = state.value(node)
     at = _windows(node, value)
     if any(at.pads) and not node.attributes.get("count_include_pad", 0):
-        raise refusal(node, "its divisor is smaller at the border: padded positions do not count", got=f"pads {at.pads}", hint="use count_include_pad=1, or no padding")
+        what = "its divisor is smaller at the border: padded positions, and those that ceil_mode adds, do not count"
+        raise refusal(node, what, got=f"pads {at.pads}", hint="use ceil_mode=0, and count_include_pad=1 or no padding")
     if any(at.overhang):
         raise refusal(node, "its last windows stand over the map (ceil_mode), where the divisor is smaller", hint="use ceil_mode=0, or a size that the stride divides")
     window = Window(at.kernel, at.stride, tuple(a + b for a, b in zip(at.pads, value.padding)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ModelError
+from ..memory import require
 from ..report import as_count
 from ..simulation import Simulator
 from ..table import Column, Table, apportion, draw
@@ -237,6 +238,7 @@ def explain(conversion: Conversion, *, sweep: Sequence[int] = (4, 8, 16, 32, 64)
         if network.n_steps == T:
             predictions, sops, mean_rate = compared.outputs.argmax(axis=1), sum(layer.sops for layer in layers) / len(images), _mean_rate(layers)
         else:
+            require(simulator.memory_bytes)
             result = simulator.run(images, progress=progress and (lambda done, total, T=T: progress(f"running T = {T}", done, total)))
             predictions, sops, mean_rate = result.predictions, result.sops_per_sample, result.mean_rate
         simulators[T] = None  # its arrays go before the next one's come

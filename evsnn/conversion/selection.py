@@ -2,7 +2,8 @@
 
 Recipes are tried from the plainest to the most elaborate, each run by evsnn's own engine. What is
 compared is how far the network's class probabilities are from the ANN's (Kullback-Leibler divergence
-of the softmax of the scores, see `divergence`), a finer measure than counting changed predictions. Of
+of the softmax of the scores, see `divergence`), a finer measure than counting changed predictions.
+A recipe whose run does not fit into memory or into a block of steps (delays want all steps at once) is left out. Of
 those that are nearly as near as the nearest the plainest is taken, unless a more elaborate one saves
 synaptic operations; trying ends early when nothing is left to gain.
 """
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..errors import RunError
+from ..memory import require
 from ..network import Network
 from ..simulation import Simulator
 from .balance import Balanced
@@ -114,6 +117,11 @@ def choose(recipes: tuple[Recipe, ...], n_steps: int, make: Callable[[Recipe], t
     scores : (n, classes)
         The ANN's on them.
     progress : callable (done, total), optional
+
+    Raises
+    ------
+    RunError
+        If the plainest cannot be run.
     """
     if not len(held_out):
         balanced, _ = make(recipes[0])
@@ -123,7 +131,15 @@ def choose(recipes: tuple[Recipe, ...], n_steps: int, make: Callable[[Recipe], t
     ended = ""
     for i, recipe in enumerate(recipes):
         balanced, network = make(recipe)
-        result = Simulator(network, n_steps).run(held_out)
+        try:
+            simulator = Simulator(network, n_steps)
+            require(simulator.memory_bytes)
+        except RunError as error:
+            if not tried:
+                raise
+            ended = f"; {recipe} and what follows it left out: {error.what}"
+            break
+        result = simulator.run(held_out)
         agreement = float((result.predictions == scores.argmax(axis=1)).mean())
         tried.append(Candidate(recipe, agreement, float(divergence(result.outputs, scores).mean()), result.sops_per_sample, result.mean_rate))
         made.append(balanced)

@@ -65,7 +65,7 @@ def thresholds(activations: Activations, rule: str, n_steps: int, granularity: s
     granularity : {"layer", "channel"}
         One threshold for all channels, or one for each.
     limit : float or (channels,), optional
-        y_th of the ReLU: no threshold passes it.
+        y_th of the ReLU: no threshold passes it, so that limits of their own give channels thresholds of their own.
 
     Returns
     -------
@@ -88,8 +88,8 @@ def thresholds(activations: Activations, rule: str, n_steps: int, granularity: s
         found = _least_error(activations, n_steps, number)
     found = np.maximum(found, _FLOOR * largest)
     if limit is not None:
-        found = np.minimum(found, limit if granularity == "channel" else np.max(limit))
-    return found[0] if granularity == "layer" else found
+        found = np.minimum(found, limit)
+    return found[0] if len(found) == 1 and granularity == "layer" else found
 
 
 def _joined(activations: Activations) -> Activations:
@@ -109,11 +109,7 @@ def _percentile(activations: Activations, percentile: float) -> np.ndarray:
 
 
 def _least_error(activations: Activations, n_steps: int, power: float) -> np.ndarray:
-    best, least = activations.maximum.copy(), np.full(len(activations.maximum), np.inf)
-    values = activations.centres
-    for share in _CANDIDATES:
-        v = np.maximum(share * activations.maximum, 1e-30)[:, None]
-        error = (activations.histogram * np.abs(rate(values, v, n_steps) - values) ** power).sum(axis=1)
-        better = error < least
-        best[better], least[better] = v[better, 0], error[better]
-    return best
+    """Candidates and activations are shares of the maximum: an error is the same for every channel."""
+    shares = (np.arange(BINS) + 0.5) / BINS
+    errors = np.array([np.abs(rate(shares, candidate, n_steps) - shares) ** power for candidate in _CANDIDATES])
+    return np.maximum(_CANDIDATES[(activations.histogram @ errors.T).argmin(axis=1)] * activations.maximum, 1e-30)

@@ -20,7 +20,7 @@ __all__ = ["Chunk", "chunks", "dense_objects", "symbol_table"]
 MAX_LEVELS = 8
 MAX_NAME_BYTES = 1_024
 MAX_HEAP_BLOCKS = 512
-MAX_CHUNKS = 4_096  # a dataset
+MAX_CHUNKS = 65_536  # a dataset
 _AGAIN = "copy or download it again"
 
 
