@@ -540,8 +540,8 @@ def test_wide_networks_take_few_samples_at_a_time(monkeypatch):
         monkeypatch.setattr("evsnn.conversion.ann.BATCH_BYTES", n * widest)
         fresh = dataclasses.replace(ann)
         assert fresh.batch == min(n, 64)
-        seen = []
-        forward(fresh, np.zeros((70, 3, 8, 8), np.float32), observe=lambda name, current, activation: seen.append(len(current)))
+        seen = set()
+        forward(fresh, np.zeros((70, 3, 8, 8), np.float32), observe=lambda name, current, activation, seen=seen: seen.add(len(current)))
         assert max(seen) == fresh.batch
 
 

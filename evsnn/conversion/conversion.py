@@ -133,7 +133,8 @@ def convert_model(model, calibration=None, options: Options = Options(), progres
     def inputs(first: int, last: int) -> np.ndarray:
         return ann.arranged(samples.read(first, last))
 
-    mismatch = _compare(graph, ann, None if samples is None else samples.read(0, min(n, COMPARED)), exact=options.max_pool == "spiking" or not any("MaxPool" in node.op for node in graph.nodes))
+    exact = options.max_pool == "spiking" or not any("MaxPool" in node.op for node in graph.nodes)
+    mismatch = _compare(graph, ann, None if samples is None else samples.read(0, min(n, COMPARED)), exact)
     warnings: list[str] = []
     if samples is None:
         activations = without_data(ann)
