@@ -64,11 +64,19 @@ def steps(text: str) -> tuple[int, ...]:
     return values
 
 
-def picture(text: str) -> str:
-    """The type of ``--plot F.png``: a name of which matplotlib knows the format."""
-    if os.path.splitext(text)[1].lower() not in (".png", ".svg", ".pdf"):
-        raise argparse.ArgumentTypeError(f"got {text[:80]!r}, expected a name that ends in .png, .svg or .pdf")
-    return text
+def name_with(*endings: str) -> Callable[[str], str]:
+    """The type of a file to write: a name with one of these endings, so that no file of another kind is replaced by a slip."""
+
+    def name(text: str) -> str:
+        if os.path.splitext(text)[1].lower() not in endings:
+            raise argparse.ArgumentTypeError(f"got {text[:80]!r}, expected a name that ends in {' or '.join([', '.join(endings[:-1])] * (len(endings) > 1) + [endings[-1]])}")
+        return text
+
+    return name
+
+
+picture = name_with(".png", ".svg", ".pdf")
+"""The type of ``--plot F.png``: matplotlib knows the format."""
 
 
 def check_picture(path: str) -> None:

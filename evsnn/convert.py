@@ -54,7 +54,7 @@ def parser(prog: str) -> console.Parser:
     data = p.add_mutually_exclusive_group(required=True)
     data.add_argument("--calibration", metavar="F", help="inputs from which thresholds are made: .npz, .npy or .h5, in the model's own shape and scale")
     data.add_argument("--data-free", action="store_true", help="no inputs: thresholds from Clip limits and batch norms")
-    p.add_argument("--scores", metavar="NAME", help="the tensor to read scores from, where the model has several outputs")
+    p.add_argument("--scores", metavar="NAME", help="the tensor to read scores from: one of several outputs, or one before the last operators")
     p.add_argument("--steps", metavar="T[,T2,...]", type=console.steps, default=(32,), help="number of time steps, or several to make the file for (default: 32)")
     p.add_argument("--threshold", metavar="RULE", default="auto", help="auto, max (the paper's), percentile:p (99.9), mse or error:p (default: auto, which tries some)")
     p.add_argument("--granularity", choices=("layer", "channel"), help="one threshold a layer or a channel (default: channel with mse, else layer)")
@@ -80,8 +80,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m evsnn.convert
     def command(words: Sequence[str]) -> int:
         p = parser(prog)
         arguments = p.parse_args(words)
-        if arguments.plot and arguments.data_free:
-            p.error("--plot draws held-out calibration samples, of which --data-free has none")
+        if arguments.data_free:
+            for flag, given in (("--plot", arguments.plot), ("--correction on", arguments.correction == "on"), ("--limit", arguments.limit)):
+                if given:
+                    p.error(f"{flag} needs calibration samples, of which --data-free has none")
         return _convert(arguments, _options(p, arguments))
 
     return console.run(command, argv)
@@ -147,9 +149,12 @@ def _with_samples(conversion: Conversion, samples: CalibrationSet | None, n: int
 
 def _validate(network: Network, ann: Ann, samples: CalibrationSet, n_steps: Sequence[int], progress: _Stages) -> tuple[Validation, ...]:
     """ANN and spiking network on the same samples, for every T."""
+    from .conversion.calibration import suspicions
     from .conversion.validation import ann_predictions, validate
 
     samples = samples.fitted(ann.input_shape, ann.network.n_classes)
+    for warning in suspicions(samples, "validation"):
+        console.say(f"warning: {warning}")
     predictions = ann_predictions(ann, samples, lambda done, total: progress("validating the ANN", done, total))
     return tuple(validate(network, ann, samples, predictions, T, lambda done, total, T=T: progress(f"T = {T}: validating", done, total)) for T in n_steps)
 
@@ -160,6 +165,8 @@ def _check_output(arguments: argparse.Namespace) -> None:
         raise MissingExtraError("reading ONNX models needs the onnx package", hint='install it with: pip install "evsnn[onnx]"')
     if arguments.plot:
         console.check_picture(arguments.plot)
+        if os.path.abspath(arguments.plot) == os.path.abspath(arguments.output):
+            raise WeightsError("the weights and the plot are one file", where=arguments.plot, hint="give --plot another name")
     path = arguments.output
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):

@@ -110,7 +110,8 @@ def read_labels(stored: UnreadArray, n: int, n_classes: int) -> np.ndarray:
     bad = (labels < 0) | (labels >= n_classes)
     if bad.any():
         at = int(bad.argmax())
-        raise InputError("a label is out of range", where=f"{stored.where}[{at}]", got=int(labels[at]), expected=f"0 to {n_classes - 1}")
+        expected = "0 or more" if n_classes == np.iinfo(np.int64).max else f"0 to {n_classes - 1}"
+        raise InputError("a label is out of range", where=f"{stored.where}[{at}]", got=int(labels[at]), expected=expected)
     return labels.astype(np.int64)
 
 
@@ -142,9 +143,12 @@ def check_labels(labels: UnreadArray, n: int, single: bool) -> None:
     InputError
     """
     if labels.shape != ((1,) if single and labels.shape else () if single else (n,)):
-        raise InputError("labels do not fit the images", where=labels.where, got=f"shape {labels.shape}", expected=f"({n},), one an image")
+        rows = labels.shape[1:] if labels.shape[:1] == (n,) and len(labels.shape) == 2 else None
+        hint = rows and ("give labels.ravel()" if rows == (1,) else "give labels.argmax(axis=1), where they are one-hot rows")
+        raise InputError("labels do not fit the images", where=labels.where, got=f"shape {labels.shape}", expected=f"({n},), one an image", hint=hint)
     if labels.dtype.kind not in "iu":
-        raise InputError("labels are not integers", where=labels.where, got=labels.dtype.name, expected="class indices, from 0 on")
+        hint = "give labels.astype(int), where they are whole numbers"
+        raise InputError("labels are not integers", where=labels.where, got=labels.dtype.name, expected="class indices, from 0 on", hint=hint)
 
 
 def _read_h5(path: str, stack: ExitStack, max_bytes: int | None) -> tuple[Callable[[str], UnreadArray], list[str]]:

@@ -78,8 +78,8 @@ def parser(prog: str) -> console.Parser:
     p.add_argument("--power-start", metavar="S", type=_number, help="seconds since the epoch at which the log's times are 0, where they do not count from the epoch")
     p.add_argument("--compare", metavar="OLD.json", help="beside an earlier profile of the same model on the same host")
     p.add_argument("--json", action="store_true", help="print one JSON object (docs/profile.md)")
-    p.add_argument("--html", metavar="F.html", help="write a page with interactive charts, all in one file")
-    p.add_argument("--speedscope", metavar="F.json", help="write a profile for speedscope.app")
+    p.add_argument("--html", metavar="F.html", type=console.name_with(".html", ".htm"), help="write a page with interactive charts, all in one file")
+    p.add_argument("--speedscope", metavar="F.json", type=console.name_with(".json"), help="write a profile for speedscope.app")
     p.add_argument("--version", action="version", version=f"evsnn {__version__}")
     return p
 
@@ -102,7 +102,7 @@ def _profile(options: argparse.Namespace) -> int:
     from .weights import load
 
     for path in (options.html, options.speedscope):
-        check_target(path)
+        check_target(path, (options.weights, options.input, options.compare, options.power_csv))
     if options.power_csv and not os.path.isfile(options.power_csv):
         raise RunError("there is no log of a meter", where=options.power_csv, hint="let the meter write while this command runs")
     if options.cpu is not None:
@@ -119,6 +119,10 @@ def _profile(options: argparse.Namespace) -> int:
             console.say(f"input: the model's file holds no samples, running on noise of seed {options.seed}")
         steps = options.steps or (inputs.n_steps or network.n_steps,)
         inputs.require_steps(max(steps))
+        if old is not None:
+            from .profile_report import digest_of, require_same
+
+            require_same(old, {"model_sha256": digest_of(network), "n_steps": steps[-1], "arithmetic": options.arithmetic, "threads": options.threads}, options.compare)
         report = _measured(network, steps, inputs, options, start_up_ms)
     if old is not None:
         report = report.compared_with(old, options.compare)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 import tempfile
+from collections.abc import Sequence
 
 from .errors import RunError
 
@@ -15,13 +17,15 @@ SCHEMA_VERSION = 1
 _LARGEST = 64 << 20
 
 
-def check_target(path: str | None) -> None:
-    """Refuse a file that could not be written, before the work that it is to hold."""
+def check_target(path: str | None, read: Sequence[str | None] = ()) -> None:
+    """Refuse a file that could not be written, or is one of those that are `read`, before the work that it is to hold."""
     if path is None:
         return
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise RunError("the file cannot be written", where=path, hint="name a file in a folder that can be written to")
+    if os.path.exists(path) and any(other and os.path.exists(other) and os.path.samefile(path, other) for other in read):
+        raise RunError("the file to write is one that is read", where=path, hint="give it another name")
 
 
 def write_text(path: str, text: str) -> None:
@@ -59,4 +63,8 @@ def old_profile(path: str) -> dict:
         raise RunError("this is not a profile", where=path, expected='an object whose "kind" is "evsnn.profile"')
     if found.get("schema_version") != SCHEMA_VERSION:
         raise RunError("the earlier profile is of another schema", where=path, got=found.get("schema_version"), expected=SCHEMA_VERSION, hint="measure it again")
+    layers = found.get("layers")
+    times = [found.get("total_ms"), *(layer.get("ms") if isinstance(layer, dict) else None for layer in layers)] if isinstance(layers, list) else [None]
+    if not all(type(time) in (int, float) and 0 <= time < math.inf for time in times):
+        raise RunError("the earlier profile is damaged: layers or their times are missing", where=path, hint="measure it again")
     return found

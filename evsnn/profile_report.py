@@ -97,6 +97,18 @@ def seen_of(simulator: Simulator, images: np.ndarray, seed: int) -> list[Seen]:
     return seen
 
 
+def require_same(old: Mapping, mine: Mapping, where: str, whose: str = "") -> None:
+    """Refuse an earlier profile that differs in what `mine` holds.
+
+    Raises
+    ------
+    RunError
+    """
+    for name, expected in mine.items():
+        if old.get(name) != expected:
+            raise RunError(f"the earlier profile cannot be compared: its {whose}{name} differs", where=where, got=old.get(name), expected=expected, hint="compare like with like")
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
     """What `python -m evsnn.profile` says.
@@ -145,12 +157,8 @@ class Report:
         """
         mine = self.facts()
         theirs, ours = old.get("host"), mine["host"]
-        differ = [(name, old.get(name), mine[name]) for name in _SAME if old.get(name) != mine[name]]
-        theirs = theirs if isinstance(theirs, Mapping) else {}
-        differ += [(f"host's {name}", theirs.get(name), ours[name]) for name in _SAME_HOST if theirs.get(name) != ours[name]]
-        if differ:
-            name, got, expected = differ[0]
-            raise RunError(f"the earlier profile cannot be compared: its {name} differs", where=where, got=got, expected=expected, hint="compare like with like")
+        require_same(old, {name: mine[name] for name in _SAME}, where)
+        require_same(theirs if isinstance(theirs, Mapping) else {}, {name: ours[name] for name in _SAME_HOST}, where, "host's ")
         for throttling, whose in ((old.get("throttling"), "the earlier profile"), (list(self.profile.throttling), "this profile")):
             if throttling != []:
                 raise RunError(f"{whose} was throttled", where=where, got=str(throttling)[:160], hint="cool the board or feed it better, and measure again")

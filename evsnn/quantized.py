@@ -142,9 +142,10 @@ def _input_grid(circuit: Circuit, input_range: tuple[float, float] | None) -> tu
     return (reach / 255, 0, 255) if smallest >= 0 else (reach / 2047, -2047, 2047)
 
 
-def _wide(synapse: Synapse) -> bool:
-    """Whether a synapse's weights are kept as wide as membranes: identity shortcuts."""
-    return synapse.channelwise and synapse.label == "identity"
+def _wide(synapse: Synapse, p: Population) -> bool:
+    """Whether the weights of a synapse of `p` are kept as wide as membranes: those of identity shortcuts, and one weight a channel beside the
+    analog input, whose weights are on a scale of their own (the input's grid)."""
+    return synapse.channelwise and synapse in p.synapses and (synapse.label == "identity" or bool(p.drives))
 
 
 def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane: str, last: bool):
@@ -153,7 +154,7 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
         raise RunError("a leak is not 1 - 2^-k", where=f"layer {p.name!r}", got=p.leak, expected="1/2, 3/4, 7/8, ...", hint="use float32 arithmetic")
     channels = p.shape[0]
     scales = {s: grid[0] if s in p.drives else 1.0 for s in (*p.drives, *p.synapses)}
-    narrow = [s for s in scales if s in p.drives or not _wide(s)] or list(scales)
+    narrow = [s for s in scales if not _wide(s, p)] or list(scales)
     reach = np.max([_largest(s.weight, lambda rows, s=s: s.effective(rows).astype(np.float64)) * scales[s] for s in narrow], axis=0) if narrow else np.zeros(channels)
     if last and p.v_threshold is None:
         reach = np.full(channels, reach.max())
@@ -217,7 +218,7 @@ def _rounded(p: Population, scales: dict[Synapse, float], unit: np.ndarray, n_st
     """The population in integers of the given units."""
 
     def integers(s: Synapse) -> Synapse:
-        wide = s in p.synapses and _wide(s)
+        wide = _wide(s, p)
         weight = np.empty(s.weight.shape, np.int64 if wide else np.int8)
         for rows in _slabs(s.weight):
             values = s.effective(rows).astype(np.float64) * scales[s] / unit[rows, None, None, None]

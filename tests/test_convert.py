@@ -310,9 +310,31 @@ CALIBRATIONS = {
     "nan": ({"images": np.where(np.arange(64)[:, None, None, None] == 63, np.nan, IMAGES)}, "images[63]: images hold NaN"),
     "labels": ({"images": IMAGES, "labels": np.full(64, 4)}, "out of range: got 4, expected 0 to 3"),
     "too few labels": ({"images": IMAGES, "labels": np.zeros(3, int)}, "labels do not fit"),
+    "negative labels": ({"images": IMAGES, "labels": np.full(64, -1)}, "out of range: got -1, expected 0 or more"),
+    "one-hot labels": ({"images": IMAGES, "labels": np.zeros((64, 4), int)}, "labels.argmax(axis=1)"),
+    "labels in a column": ({"images": IMAGES, "labels": np.zeros((64, 1), int)}, "labels.ravel()"),
+    "labels of floats": ({"images": IMAGES, "labels": np.zeros(64)}, "labels.astype(int)"),
     "other names": ({"x": IMAGES}, "no array named 'images'"),
     "scale": ({"images": np.sign(IMAGES) * np.float32(3e38)}, "not finite"),
 }
+
+
+def test_flags_that_need_samples(refused, tmp_path):
+    for flags in ("--correction on", "--limit 5"):
+        assert "needs calibration samples" in refused(2, "--data-free", *flags.split(), calibration=None)
+    assert "are one file" in refused(1, "--plot", tmp_path / "a.svg", "-o", tmp_path / "a.svg")
+
+
+def test_validation_samples_are_looked_at_too(call, folder):
+    np.savez(folder / "pixels.npz", images=(40 * np.abs(IMAGES)).clip(0, 255).astype(np.uint8))
+    status, _, err = call("--steps", "4", "--validate", folder / "pixels.npz")
+    assert status == 0 and "warning: the validation samples are whole numbers" in err
+
+
+def test_what_is_no_model_is_refused():
+    for thing in (None, object(), 5):
+        with pytest.raises(evsnn.ModelError, match=r"this is not an ONNX model: got .*, expected a path, bytes or onnx.ModelProto. Export it first"):
+            convert(thing, IMAGES)
 
 
 def test_too_few_samples_to_draw(refused):

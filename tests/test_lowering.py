@@ -588,6 +588,8 @@ REFUSED = {
     "border divisors": (lambda m: m.op("AveragePool", m.op("Relu", m.conv("x", 3, 5)), kernel_shape=[2, 2], pads=[1, 1, 1, 1]), "count_include_pad=1"),
     "overhanging average": (lambda m: m.op("AveragePool", m.op("Relu", m.conv("x", 3, 5)), kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, count_include_pad=1), "ceil_mode=0"),
     "overhanging average without a border": (lambda m: m.op("AveragePool", m.op("Relu", m.conv("x", 3, 5)), kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1), "ceil_mode=0"),
+    "a variance below 0": (
+        lambda m: m.op("Relu", m.op("BatchNormalization", m.conv("x", 3, 5), *(np.full(5, v, np.float32) for v in (1, 0, 0, -1)))), "a variance with its epsilon is not above 0"),
     "padding with ones": (lambda m: m.conv(m.op("Pad", "x", np.array([0, 0, 1, 1, 0, 0, 1, 1]), np.float32(1)), 3, 4), "values that are not 0"),
     "padded channels": (lambda m: m.conv(m.op("Pad", "x", np.array([0, 1, 0, 0, 0, 0, 0, 0])), 4, 4), "other axes than height and width"),
     "padding nothing takes in": (lambda m: m.op("Pad", "x", np.array([0, 0, 1, 1, 0, 0, 1, 1])), "only a convolution or a pool"),

@@ -135,7 +135,8 @@ def test_a_comparison_is_of_like_with_like(report, tmp_path):
     for changed, what in (
         ({"n_steps": 9}, "n_steps"), ({"model_sha256": "0"}, "model_sha256"), ({"arithmetic": "int16"}, "arithmetic"), ({"host": host | {"cpu": "another"}}, "cpu"),
         ({"host": host | {"governor": "powersave"}}, "governor"), ({"host": 5}, "host's"), ({"throttling": ["under-voltage"]}, "throttled"), ({"throttling": None}, "throttled"),
-        ({"layers": []}, "other layers"), ({"layers": [5] * 4}, "other layers"),
+        ({"layers": []}, "other layers"), ({"layers": [{"ms": 1.0}] * 4}, "other layers"), ({"layers": [5] * 4}, "damaged"), ({"layers": None}, "damaged"),
+        ({"total_ms": None}, "damaged"), ({"total_ms": float("nan")}, "damaged"), ({"layers": [{"ms": "1"}] * 4}, "damaged"),
     ):  # fmt: skip
         with pytest.raises(RunError, match=what):
             report.compared_with(old_profile(kept(**changed)), "old.json")
@@ -173,7 +174,8 @@ def test_the_command_end_to_end(tmp_path, capsys):
 
 @pytest.mark.parametrize(("words", "status", "what"), [
     (["--seconds", "0"], 2, "--seconds"), (["--seconds", "x"], 2, "--seconds"), (["--limit", "0"], 2, "--limit"), (["--deadline-ms", "-1"], 2, "--deadline-ms"), (["--sort", "x"], 2, "--sort"),
-    (["--cpu", "0", "--threads", "2"], 1, "several threads"), (["--cpu", "4000"], 1, "4000"), (["--html", "/nowhere/p.html"], 1, "cannot be written"), (["--speedscope", "/"], 1, "cannot be written"),
+    (["--cpu", "0", "--threads", "2"], 1, "several threads"), (["--cpu", "4000"], 1, "4000"), (["--html", "/nowhere/p.html"], 1, "cannot be written"),
+    (["--speedscope", "/nowhere/p.json"], 1, "cannot be written"), (["--speedscope", "/"], 2, "ends in .json"), (["--html", "weights.h5"], 2, "ends in .html or .htm"),
     (["--compare", "/nowhere.json"], 1, "cannot be read"), (["--power-csv", "/nowhere.csv", "--limit", "1", "--seconds", "0.01"], 1, "nowhere.csv"), (["nothing.h5"], 1, "cannot be opened"),
 ])  # fmt: skip
 def test_bad_command_lines_are_one_line(words, status, what, capsys):
@@ -182,6 +184,16 @@ def test_bad_command_lines_are_one_line(words, status, what, capsys):
     err = capsys.readouterr().err
     assert what in err and "Traceback" not in err
     assert os.sched_getaffinity(0) == before
+
+
+def test_what_is_read_is_not_written_over(report, tmp_path, capsys):
+    """And an earlier profile of another T is refused before anything is measured."""
+    old = tmp_path / "old.json"
+    old.write_text(text := json.dumps(report.facts()))
+    assert main(["--compare", str(old), "--speedscope", str(tmp_path / "." / "old.json")]) == 1
+    assert "is one that is read" in capsys.readouterr().err and old.read_text() == text
+    assert main(["--compare", str(old), "--seconds", "3600"]) == 1
+    assert "its model_sha256 differs" in capsys.readouterr().err
 
 
 def test_a_meters_log_is_read_when_the_run_is_over(tmp_path, capsys, monkeypatch):

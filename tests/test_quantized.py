@@ -227,6 +227,31 @@ def test_thresholds_beyond_all_integers_are_refused():
     assert result.layers[0].n_spikes == 0, "a neuron that cannot fire in float32 must not fire in integers"
 
 
+@pytest.mark.parametrize("op", ["affine", "batch norm"])
+def test_inputs_that_the_model_itself_normalises(op):
+    """Border neurons beside the analog input: their weights are on another scale, and take no bits from the input's."""
+    onnx = pytest.importorskip("onnx")
+    assert onnx
+    from onnx_builder import OnnxModel
+
+    from evsnn.conversion.conversion import convert_model
+    from evsnn.conversion.options import Options
+
+    m = OnnxModel((2, 8, 8), seed=4)
+    if op == "affine":
+        x = m.op("Div", m.op("Sub", "x", np.float32(0.5)), np.float32(0.25))
+    else:
+        x = m.op("BatchNormalization", "x", *(np.full(2, v, np.float32) for v in (1, 0, 0.5, 0.0625)))
+    model = m.model(m.head(m.op("Relu", m.conv(x, 2, 12, pads=[1, 1, 1, 1])), 768, 6))
+    images = np.random.default_rng(0).random((64, 2, 8, 8), np.float32)
+    network = convert_model(model, images, Options((64,), threshold="max")).network
+    quantized = quantize(network)
+    (mixed,) = (p for p in quantized.circuit.populations if p.drives and p.synapses)
+    assert all(np.abs(drive.weight).max(axis=(1, 2, 3)).min() == 127 for drive in mixed.drives)
+    exact, rounded = (evsnn.simulate(network, images, arithmetic=arithmetic, backend="reference").outputs for arithmetic in ("float32", "int8"))
+    assert np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
+
+
 def test_dead_channels_do_not_stop_the_others():
     weight = np.array([[1.0, 0.5], [1e-12, 1e-13]])
     network = Network([Input((2,)), Linear(weight), IF(1.0), Linear(np.eye(2)), Readout()], n_steps=8, input_range=(0, 1))

@@ -216,7 +216,7 @@ def test_steps_are_kept_in_order_and_once():
     ({"shift": "half"}, "unknown shift: got 'half', expected bias or initial or none"), ({"readout": None}, "unknown readout: got None, expected membrane or spikes"),
     ({"max_pool": "max"}, "unknown max_pool: got 'max', expected spiking or average"), ({"signed": -1}, "signed is out of range"), ({"signed": np.nan}, "signed is out of range"),
     ({"signed": "x"}, "signed is out of range"), ({"delay": -1}, "delay is out of range: got -1, expected 0 to 32 steps"), ({"delay": 33}, "delay is out of range"),
-    ({"delay": 1.0}, "delay is out of range"), ({"delay": True}, "delay is out of range"),
+    ({"delay": 1.0}, "delay is out of range"), ({"delay": True}, "delay is out of range"), ({"correction": "on"}, "unknown correction: got 'on', expected True, False or None"),
 ])  # fmt: skip
 def test_options_that_cannot_be_are_refused(fields, message):
     with pytest.raises(ModelError) as refused:
@@ -315,6 +315,31 @@ def test_a_conversion_says_how_it_came_about():
     assert told[:2] == [("reading the model", 0, 1), ("reading the model", 1, 1)] and ("measuring activations", 2, 2) in told
 
 
+@pytest.mark.parametrize("case, words", [("constant", "predicts class 2 on all 16"), ("chance", "no better than chance"), ("one score", "has one score"), ("good", None)])
+def test_held_out_samples_that_tell_little(case, words):
+    """Agreement of 100 % is then no sign that a conversion is good."""
+    from onnx_builder import OnnxModel
+
+    m = OnnxModel((4,), seed=3)
+    n_classes = 1 if case == "one score" else 4
+    scores = m.op("Gemm", m.op("Relu", "x"), np.eye(4, n_classes, dtype=np.float32), np.array([0, 0, 9 * (case == "constant"), 0], np.float32)[:n_classes])
+    images = np.tile(np.eye(4, dtype=np.float32), (16, 1))
+    labels = np.tile(np.arange(4), 16)
+    found = convert_model(m.model(scores), (images, 0 * labels if n_classes == 1 else (labels + (case == "chance")) % 4), Options((4,), threshold="max"))
+    told = [warning for warning in found.warnings if "held-out" in warning or "one score" in warning]
+    assert any(words in warning for warning in told) if words else not told
+
+
+def test_activations_next_to_nothing_are_none():
+    """Subnormal numbers, whose reciprocals overflow."""
+    from onnx_builder import OnnxModel
+
+    m = OnnxModel((4,))
+    hidden = m.op("Relu", m.op("Gemm", "x", np.full((4, 3), 1e-42, np.float32)))
+    found = convert_model(m.model(m.op("Gemm", hidden, np.ones((3, 2), np.float32))), np.ones((8, 4), np.float32), Options((4,), threshold="mse"))
+    assert found.activations[next(iter(neurons_of(found.network)))].dead.all()
+
+
 def test_held_out_inputs_take_no_part_in_balancing():
     """Whatever is in the last quarter, thresholds and biases stay."""
     networks = [convert(make_model(), np.concatenate([IMAGES[:36], scale * IMAGES[36:]]), n_steps=4, threshold="mse") for scale in (1.0, 0.1)]
@@ -339,7 +364,7 @@ def test_without_data_limits_are_the_thresholds():
 def test_without_data_batch_norms_tell():
     """Thresholds are fitted, and inputs of the kind that the norms saw are classified as the ANN does."""
     found = convert_model(make_model(norms=True), options=Options((64,)))
-    assert found.choices[64].recipe == Recipe("mse", "channel", "initial", True) and not found.choices[64].corrections
+    assert found.choices[64].recipe == Recipe("mse", "channel", "initial", False) and not found.choices[64].corrections
     assert all(layer.v_threshold.shape == (found.ann.network.shapes[name][0],) for name, layer in neurons_of(found.network).items())
     for name, layer in neurons_of(found.network).items():
         mean, deviation = found.ann.moments[name]

@@ -112,8 +112,10 @@ class Assembly:
             taps = kernel.of_constant(part.bias)
             total = total + taps.sum(axis=(1, 2))
             if any(kernel.padding) and taps.any():  # the constant is missing where the kernel meets padding
-                border = replace(kernel, weight=-taps[:, None], gain=None, padding=(0, 0, 0, 0), groups=1)
-                terms.append(Term(self._ring(part, kernel.padding), border, f"{name}.border"))
+                # Beside the analog input integers need one weight a channel here: those are wide, whatever the scale of the input's.
+                channels = 1 if all(t.signal.spiking for t in part.terms) else kernel.n_out
+                border = replace(kernel, weight=-taps[:, None], gain=None, padding=(0, 0, 0, 0), groups=channels)
+                terms.append(Term(self._ring(part, kernel.padding, channels), border, f"{name}.border"))
                 self.note(f"{name}: a constant before a padded convolution; a neuron for each position of the border takes it off there")
         return Expression(tuple(terms), total, name)
 
@@ -228,18 +230,18 @@ class Assembly:
                 terms.append(replace(term, kernel=replace(kernel, weight=weight, gain=None)))
         return Expression(tuple(terms), np.concatenate([p.bias for p in parts]), name)
 
-    def _ring(self, part: Expression, padding: tuple[int, int, int, int]) -> Signal:
+    def _ring(self, part: Expression, padding: tuple[int, int, int, int], channels: int) -> Signal:
         """Neurons around a map of the size of `part`: those of the border fire at every step, the others never."""
         size = part.shape[1:]
-        key = ("ring", size, padding)
+        key = ("ring", size, padding, channels)
         if key not in self._made:
             name, limit = f"border_{size[0]}x{size[1]}", np.ones(1)
             term = Term(self.input) if self.input.shape[1:] == size and not self.input.vector else part.terms[0]
             like = term.weights()  # any layer of this size will do: nothing of it arrives
             zero = replace(like, weight=np.zeros((1, like.n_in, *like.size)), gain=None, groups=1, product=False)
             ones = self._fire(Expression((replace(term, kernel=zero, name=f"{name}.zero"),), np.ones(1), name), f"{name}.ones", limit)
-            outside = Kernel(-np.ones((1, 1, 1, 1)), padding=padding)
-            ring = self._fire(Expression((Term(ones.signal, outside, f"{name}.outside"),), np.ones(1), name), name, limit)
+            outside = Kernel(-np.ones((channels, 1, 1, 1)), padding=padding)
+            ring = self._fire(Expression((Term(ones.signal, outside, f"{name}.outside"),), np.ones(channels), name), name, limit)
             self.fixed |= {ones.signal.layer, ring.signal.layer}
             self._made[key] = ring.signal
         return self._made[key]

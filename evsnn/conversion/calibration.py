@@ -180,7 +180,7 @@ def open_calibration(source, *, limit: int | None = None) -> CalibrationSet:
     return CalibrationSet("calibration", _array(images, "images"), None if labels is None else _array(labels, "labels"), limit)
 
 
-def suspicions(samples: CalibrationSet) -> tuple[str, ...]:
+def suspicions(samples: CalibrationSet, role: str = "calibration") -> tuple[str, ...]:
     """What looks wrong with samples that can be read; one line each.
 
     The first `LOOKED_AT` are looked at, as far as `BATCH_BYTES` holds them.
@@ -189,18 +189,18 @@ def suspicions(samples: CalibrationSet) -> tuple[str, ...]:
     rows = samples.read(0, n).reshape(n, -1)
     least, most = float(rows.min()), float(rows.max())
     found = []
-    if samples.n < FEW:
+    if samples.n < FEW and role == "calibration":
         found.append(f"there are only {samples.n} calibration samples; thresholds come from them, give a few hundred")
     if least >= 0 and 64 <= most <= 255 and np.array_equal(rows, np.round(rows)):
-        found.append(f"the calibration samples are whole numbers from {least:g} to {most:g}, like pixels before scaling; give them as the model reads them")
+        found.append(f"the {role} samples are whole numbers from {least:g} to {most:g}, like pixels before scaling; give them as the model reads them")
     elif max(-least, most) > LARGE:
-        found.append(f"the calibration samples run from {least:g} to {most:g}, which few models read; give them in the model's own scale")
+        found.append(f"the {role} samples run from {least:g} to {most:g}, which few models read; give them in the model's own scale")
     constant = int((rows == rows[:, :1]).all(axis=1).sum()) if rows.shape[1] > 1 else 0
     if constant:
-        found.append(f"{constant} of the first {n} calibration samples are the same value throughout")
+        found.append(f"{constant} of the first {n} {role} samples are the same value throughout")
     copies = n - len({row.tobytes() for row in rows})
     if 2 * copies > n > 1:
-        found.append(f"{copies} of the first {n} calibration samples are copies of others")
+        found.append(f"{copies} of the first {n} {role} samples are copies of others")
     return tuple(found)
 
 

@@ -7,7 +7,7 @@ reporting; thresholds come from the rest, bias corrections from its first `CORRE
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,6 +32,8 @@ HELD_OUT = 256
 CORRECTED = 256
 CORRECTED_STEPS = 1024
 """Samples times steps that a correction sees at most, but not fewer than 32 samples."""
+TELLING = 16
+"""Held-out samples from which on it is said that they tell little."""
 COMPARED = 64
 """Calibration inputs on which the ANN of the file is compared with the source's."""
 TOLERANCE = 1e-3
@@ -151,6 +153,8 @@ def convert_model(model, calibration=None, options: Options = Options(), progres
         corrected, held_out = inputs(0, min(n_used, CORRECTED)), inputs(n_used, n)
         warnings += _silent(activations, ann)
     scores = forward(ann, held_out) if len(held_out) else np.zeros((0, ann.network.n_classes), np.float32)
+    labels = None if samples is None or samples.labels is None else np.asarray(samples.labels[n_used:], np.int64)
+    warnings += _telling_little(scores, labels)
     network = with_readout(ann, options.readout)
     if options.storage != "float32":  # thresholds, corrections and choices are then for the weights of the file; what they aim at stays the source's ANN
         network = as_stored(network, options.storage)
@@ -166,10 +170,10 @@ def convert_model(model, calibration=None, options: Options = Options(), progres
             made = balance(ann, network, activations, recipe, n_steps, some, lambda done, total: tell(f"T = {n_steps}: {recipe}", done, total))
             return made, assemble(network, recipe.shift, [made])
 
-        choices[n_steps], made = choose(options.recipes(n_steps) if n_held_out else (options.unseen(normal),), n_steps, make, held_out, scores)
+        unseen = options.unseen(normal) if samples is not None else replace(options.unseen(normal), correction=False)
+        choices[n_steps], made = choose(options.recipes(n_steps) if n_held_out else (unseen,), n_steps, make, held_out, scores)
         balanced.append(made)
     result = assemble(network, balanced[0].recipe.shift, balanced)
-    labels = None if samples is None or samples.labels is None else np.asarray(samples.labels[n_used:], np.int64)
     return Conversion(result, ann, choices, mismatch, activations, held_out, labels, scores, ann.notes, tuple(warnings))
 
 
@@ -202,6 +206,24 @@ def _input_range(samples: CalibrationSet, ann: Ann) -> tuple[float, float]:
         part = samples.read(first, min(first + 256, samples.n))
         low, high = min(low, float(part.min())), max(high, float(part.max()))
     return (low, high) if low < high else (min(low, 0.0), max(high, 0.0) or 1.0)
+
+
+def _telling_little(scores: np.ndarray, labels: np.ndarray | None) -> list[str]:
+    """Warnings of held-out samples on which agreement or accuracy means little."""
+    n, n_classes = scores.shape
+    if n < TELLING:
+        return []
+    if n_classes == 1:
+        return ["the model has one score, so that agreement of predicted classes says nothing; look at the readout's error"]
+    found, predictions = [], scores.argmax(axis=1)
+    if (predictions == predictions[0]).all():
+        doubt = "are they in the model's own scale, and of several classes?"
+        found.append(f"the ANN predicts class {predictions[0]} on all {n} held-out samples, so that agreement says little; {doubt}")
+    chance = 1 / n_classes
+    if labels is not None and (right := float((predictions == labels).mean())) <= chance + (chance * (1 - chance) / n) ** 0.5:
+        doubt = "are they in the model's own scale, and do the labels count its outputs?"
+        found.append(f"the ANN is right on {right:.1%} of the held-out samples, no better than chance; {doubt}")
+    return found
 
 
 def _silent(activations: Mapping[str, Activations], ann: Ann) -> list[str]:

@@ -30,7 +30,10 @@ def _batch_norm(state: State, node: Node) -> Value:
     value = state.value(node)
     names = ("scale", "bias", "mean", "variance")
     gamma, beta, mean, variance = (state.constant(node, i + 1, what).astype(np.float64) for i, what in enumerate(names))
-    factor = gamma / np.sqrt(variance + float(node.attributes.get("epsilon", 1e-5)))
+    variance = variance + float(node.attributes.get("epsilon", 1e-5))
+    if not (variance > 0).all():
+        raise refusal(node, "a variance with its epsilon is not above 0", got=float(np.min(variance)), hint="train the model, or export it with its own statistics")
+    factor = gamma / np.sqrt(variance)
 
     along = (1, -1, *(1,) * (len(value.shape) - 1))
     value, *constants = _per_channel(state, node, value, *(v.reshape(along) for v in (factor, beta - mean * factor, beta, np.abs(gamma))))

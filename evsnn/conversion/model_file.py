@@ -78,6 +78,9 @@ def open_model(source) -> ModelFile:
         if isinstance(source, (bytes, bytearray, memoryview)):
             data = bytes(source)
         else:
+            if not isinstance(source, (str, os.PathLike)):
+                hint = "export it first: torch.onnx.export(model, example, 'net.onnx'), or tf2onnx for Keras"
+                raise ModelError("this is not an ONNX model", got=type(source).__name__, expected="a path, bytes or onnx.ModelProto", hint=hint)
             path = os.fspath(source)
             data = _contents(path)
             folder, file_name = os.path.split(os.path.abspath(os.fsdecode(path)))

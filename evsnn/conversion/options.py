@@ -107,6 +107,8 @@ class Options:
             value = getattr(self, name)
             if value not in allowed and not (may_be_open and value is None):
                 raise ModelError(f"unknown {name}", got=repr(value)[:40], expected=" or ".join(allowed))
+        if self.correction is not None and not isinstance(self.correction, bool):
+            raise ModelError("unknown correction", got=repr(self.correction)[:40], expected="True, False or None")
         try:
             IF(signed=self.signed or 0.0)
         except NetworkError as error:  # what neurons refuse

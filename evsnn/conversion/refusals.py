@@ -10,7 +10,8 @@ __all__ = ["refusal"]
 _QUANTISED = "quantised models are not read: export the float model"
 _HINTS = {
     "use Relu (or Clip from 0) in its place and train again: only piecewise linear activations become spikes": """
-        Abs Celu Cos Elu Erf Exp Gelu HardSigmoid HardSwish Log Mish Pow Reciprocal Selu Shrink Sigmoid Sign Sin Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu""",
+        Abs Celu Cos Elu Erf Exp Gelu HardSigmoid HardSwish Log Mish Pow Reciprocal Selu Shrink Sign Sin Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu""",
+    "use Relu in its place and train again; at the end of the model leave it out, by --scores and the name of its input": "Sigmoid",
     "attention and its norms are not converted: use convolutions, linear layers and BatchNormalization": """
         Attention Einsum GroupNormalization InstanceNormalization LRN LayerNormalization LpNormalization MeanVarianceNormalization RMSNormalization RotaryEmbedding""",
     _QUANTISED: """

@@ -250,7 +250,7 @@ def explain(conversion: Conversion, *, sweep: Sequence[int] = (4, 8, 16, 32, 64)
     ann_right = ann_predictions == wanted
     worth_n_steps, why = worth_it(points, right, float(ann_right.mean()))
     loss, loss_error = float(ann_right.mean() - right[own].mean()), standard_error(ann_right, right[own])
-    advice = (_about_loss(layers, points[own], loss, loss_error), why, *about_more_steps(points, right, network.n_steps))
+    advice = (_about_loss(layers, points[own], loss, loss_error), why, *about_more_steps(points, right, ann_right, network.n_steps))
     return Explanation(
         len(images), network.n_steps, layers, points[own].agreement, None if labels is None else float(ann_right.mean()), points[own].accuracy,
         loss, loss_error, tuple(points), worth_n_steps, advice,
@@ -275,6 +275,9 @@ def _completed(conversion: Conversion, layers: Sequence[LayerExplanation]) -> tu
 
 
 def _about_loss(layers: Sequence[LayerExplanation], point: SweepPoint, loss: float, error: float) -> str:
+    if loss <= 0:
+        more = f", {-100 * loss:.1f} points above the ANN's accuracy" if loss < 0 else ""
+        return f"at T = {point.n_steps}, nothing is lost{more} (standard error {100 * error:.1f})"
     what = "of predictions differ from the ANN's" if point.accuracy is None else "points of accuracy are lost"
     line = f"at T = {point.n_steps}, {100 * loss:.1f} {'% ' if point.accuracy is None else ''}{what} (standard error {100 * error:.1f})"
     if loss <= error:

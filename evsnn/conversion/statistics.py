@@ -18,6 +18,7 @@ from .ann import Ann, forward
 __all__ = ["BINS", "Activations", "from_moments", "measure"]
 
 BINS = 512
+_SILENT = 1e-30  # activations below are 0: thresholds and their reciprocals stay normal numbers
 _DEVIATIONS = 6.0  # how far a normal distribution is followed
 
 
@@ -73,7 +74,7 @@ def measure(ann: Ann, batches: Callable[[], Iterable[np.ndarray]], progress: Cal
         largest = activation.max(axis=(0, *range(2, activation.ndim))).astype(np.float64)
         if not np.isfinite(largest).all():
             raise InputError("the ANN's activations are not finite", where=f"layer {name!r}", hint="check the calibration inputs' scale")
-        maxima[name] = np.maximum(maxima.get(name, 0.0), largest)
+        maxima[name] = np.maximum(maxima.get(name, 0.0), np.where(largest < _SILENT, 0.0, largest))
 
     for batch in batches():
         forward(ann, batch, observe=take_maximum)
@@ -91,7 +92,7 @@ def measure(ann: Ann, batches: Callable[[], Iterable[np.ndarray]], progress: Cal
         rows = np.ascontiguousarray(np.moveaxis(activation, 1, -1)).reshape(-1, len(maximum))
         for first in range(0, len(rows), 4096):
             part = rows[first : first + 4096]
-            positive = np.flatnonzero(part > 0)
+            positive = np.flatnonzero((part > 0) & (maximum > 0))
             channel = positive % len(maximum)
             position = np.minimum((part.reshape(-1)[positive] * scale[channel]).astype(np.int64), BINS - 1)
             histograms[name] += np.bincount(channel * BINS + position, minlength=histograms[name].size).reshape(-1, BINS)

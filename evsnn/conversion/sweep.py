@@ -66,7 +66,8 @@ def worth_it(points: Sequence[SweepPoint], right: Sequence[np.ndarray], of_ann: 
     chosen = next(i for i in range(len(points)) if best.quality - points[i].quality <= standard_error(right[at], right[i]) or i == at)
     worth = points[chosen]
     if worth is best:
-        line = f"T = {best.n_steps} is worth it: no smaller T comes within one standard error of its {what}, {100 * best.quality:.1f} %"
+        why = "it is the smallest that was tried, with" if worth is points[0] else "no smaller T comes within one standard error of its"
+        line = f"T = {best.n_steps} is worth it: {why} {what}, {100 * best.quality:.1f} %"
     else:
         error = standard_error(right[at], right[chosen])
         line = f"T = {worth.n_steps} is worth it: its {what}, {100 * worth.quality:.1f} %, is within one standard error ({100 * error:.1f} points)"
@@ -76,11 +77,11 @@ def worth_it(points: Sequence[SweepPoint], right: Sequence[np.ndarray], of_ann: 
     return worth.n_steps, line
 
 
-def about_more_steps(points: Sequence[SweepPoint], right: Sequence[np.ndarray], n_steps: int) -> list[str]:
-    """What is to be known where the largest T is not the best."""
+def about_more_steps(points: Sequence[SweepPoint], right: Sequence[np.ndarray], of_ann: np.ndarray, n_steps: int) -> list[str]:
+    """What is to be known where the largest T is neither the best nor as good as the ANN, which is `right` where `of_ann` says so."""
     at = max(range(len(points)), key=lambda i: points[i].quality)
     best, last = points[at], points[-1]
-    if best.quality - last.quality <= standard_error(right[at], right[-1]):
+    if best.quality - last.quality <= standard_error(right[at], right[-1]) or last.quality >= of_ann.mean():
         return []
     falls = f"it falls to {100 * last.quality:.1f} % at T = {last.n_steps}, whose thresholds are made for T = {last.table_n_steps or n_steps}"
     return [f"{falls}: convert for the T that you run (--steps {best.n_steps},{last.n_steps})"]
