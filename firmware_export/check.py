@@ -13,8 +13,9 @@ from evsnn.circuit import INPUT, Source
 from evsnn.errors import RunError
 from evsnn.quantized import QuantizedNetwork
 
+from .export import export_files
 from .harness import harness, outputs_in, traced_keys
-from .header import Export, expected_outputs
+from .header import Export, expected_classes, expected_outputs
 from .machines import Machine, Measured, build, host_compiler, measure
 
 __all__ = ["HOST", "inputs_for", "run_on"]
@@ -48,20 +49,21 @@ def run_on(machine: Machine, export: Export, inputs: np.ndarray, flags: tuple[st
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / f"{export.name}.h").write_text(export.text, encoding="ascii")
-        (folder / "program.c").write_text(harness(export, inputs, trace), encoding="ascii")
+        for file, text in (export_files(export) | {"program.c": harness(export, inputs, trace)}).items():
+            (folder / file).write_text(text, encoding="ascii")
         measured = measure(machine, build(machine, folder / "program.c", folder, (folder,), flags), folder)
     try:
-        _, outputs = outputs_in(measured.text)
+        classes, outputs = outputs_in(measured.text)
     except ValueError as error:
         raise RunError(str(error), where=machine.name) from error
     expected = expected_outputs(export.program.network, inputs)
-    wrong = np.flatnonzero((outputs != expected).any(axis=1)) if outputs.shape == expected.shape else np.arange(1)
+    expected = np.column_stack([expected_classes(export.program.network, expected), expected])
+    found = np.column_stack([classes, outputs])
+    wrong = np.flatnonzero((found != expected).any(axis=1)) if found.shape == expected.shape else np.arange(1)
     if wrong.size:
         i = int(wrong[0])
-        raise RunError(
-            "C and Python differ, which must never be", where=f"{machine.name}, sample {i}", got=outputs[i].tolist(), expected=expected[i].tolist(), hint="please report it"
-        )
+        got, wanted = (f"class {row[0]} of {row[1:].tolist()}" for row in (found[i], expected[i]))
+        raise RunError("C and Python differ, which must never be", where=f"{machine.name}, sample {i}", got=got, expected=wanted, hint="please report it")
     if trace:
         found = [int(line.split()[1]) for line in measured.text.splitlines() if line.startswith("trace ")]
         if found != expected_trace(export, inputs):

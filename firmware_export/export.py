@@ -8,8 +8,7 @@ from evsnn.errors import RunError
 from evsnn.network import Network
 from evsnn.quantized import quantize
 
-from .header import Export, export_header
-from .machines import RUNTIME
+from .header import Export, export_header, runtime
 from .names import check_name, name_from
 
 __all__ = ["Settings", "export_files", "export_network"]
@@ -84,9 +83,9 @@ def _as_events(layer):
     return type(layer)(layer.shape, "events", name=layer.name)
 
 
-def export_files(export: Export, settings: Settings) -> dict[str, str]:
+def export_files(export: Export, settings: Settings = Settings()) -> dict[str, str]:
     """The headers: names and texts."""
-    runtime = (RUNTIME / "evsnn_rt.h").read_text(encoding="ascii")
+    text, _ = runtime()
     if not settings.single_file:
-        return {f"{export.name}.h": export.text, "evsnn_rt.h": runtime}
-    return {f"{export.name}.h": export.text.replace('#include "evsnn_rt.h"\n', runtime, 1)}
+        return {f"{export.name}.h": export.text, "evsnn_rt.h": text}
+    return {f"{export.name}.h": export.text.replace('#include "evsnn_rt.h"\n', text, 1)}

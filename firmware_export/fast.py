@@ -12,7 +12,7 @@ from evsnn.quantized import membrane_bounds
 
 from .program import TILE, Program, Read, Stage, View, key_of, live_sources
 
-__all__ = ["Blank", "Charge", "apart", "at_once", "blank_of", "charges_of", "fast_kind", "pair_words", "pairs_of", "tapped", "tile_pairs", "tiled_currents"]
+__all__ = ["Blank", "Charge", "apart", "at_once", "blank_of", "charges_of", "fast_kind", "pair_words", "pairs_of", "tapped", "tile_pairs"]
 
 COLUMNS = 32
 """Columns of a row, padding included, up to which blank places are tracked: a word's bits."""
@@ -155,15 +155,6 @@ def tapped(synapse: Synapse) -> np.ndarray:
     """Weights of single channels as [ky][kx][channel], filled up to whole tiles."""
     taps = synapse.weight[:, 0].astype(np.int64).transpose(1, 2, 0)
     return np.pad(taps, ((0, 0), (0, 0), (0, -taps.shape[2] % TILE)))
-
-
-def tiled_currents(drive: Synapse) -> np.ndarray:
-    """Weights as [tile][channel][ky][kx][8]."""
-    n_out = drive.weight.shape[0]
-    tiles = -(-n_out // 8)
-    padded = np.zeros((tiles * 8, *drive.weight.shape[1:]), np.int8)
-    padded[:n_out] = drive.weight
-    return padded.reshape(tiles, 8, *drive.weight.shape[1:]).transpose(0, 2, 3, 4, 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,11 +11,11 @@ from evsnn.circuit import Population
 from .any_layer import NEVER, tiled
 from .arena import Arena
 from .ctext import initialiser
-from .fast import Blank, Charge, apart, at_once, blank_of, blank_totals, charges_of, pair_words, pairs_of, tapped, tile_pairs, tiled_currents, view_words
+from .fast import Blank, Charge, apart, at_once, blank_of, blank_totals, charges_of, pair_words, pairs_of, tapped, tile_pairs, view_words
 from .program import TILE, Key, Stage, key_of, padded_to_tiles
 from .tables import Tables
 
-__all__ = ["describe_fast"]
+__all__ = ["describe_fast", "tiled_currents"]
 
 
 def describe_fast(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blanks: dict[Key, Blank]) -> dict:
@@ -50,6 +50,11 @@ def _common(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     return values
 
 
+def tiled_currents(weight: np.ndarray) -> np.ndarray:
+    """Weights (n_out, n_in, ky, kx) that the input drives, as [tile][channel][ky][kx][8]."""
+    return tiled(weight)[0].transpose(0, 3, 1, 2, 4)
+
+
 def _sides_bits(columns: int) -> int:
     return 16 if columns <= 16 else 32
 
@@ -68,7 +73,7 @@ def _drive(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key,
     values = {
         "channels": drive.weight.shape[1], "height": drive.shape[1], "in_width": drive.shape[2], "kernel": drive.kernel, "stride": drive.stride, "padding": drive.padding,
         "sides": (drive.padding[1], max(0, (columns - 1) * drive.stride[1] - drive.padding[1] + drive.kernel[1] - drive.shape[2])), "tiles": -(-p.shape[0] // TILE),
-        "last_channels": (p.shape[0] - 1) % TILE + 1, "weight": tables.array(f"s{i}_w", tiled_currents(drive), np.int8),
+        "last_channels": (p.shape[0] - 1) % TILE + 1, "weight": tables.array(f"s{i}_w", tiled_currents(drive.weight), np.int8),
         "tile_weights": int(np.prod(drive.weight.shape[1:])) * TILE, "delay": min(p.delay, n_steps),
         "bias": padded("bias", p.bias), "least": padded("least", np.clip(least, -(2**31), NEVER), NEVER),
         "u_init": padded("init", -to_threshold, -1),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from .arena import Arena
-from .ctext import array, initialiser
+from .ctext import array, c_type, initialiser
 from .header import Export
 from .program import Key
 
-__all__ = ["harness", "outputs_in", "traced_keys"]
+__all__ = ["harness", "outputs_in", "samples_of", "traced_keys"]
 
 _MAIN = """
 static void write_number(int32_t value) {{
@@ -95,6 +95,16 @@ def traced_keys(export: Export) -> list[tuple[int, Key]]:
     return [(i, key) for i, stage in enumerate(export.program.stages) for key in stage.writes]
 
 
+def samples_of(export: Export, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Inputs as the program holds them: the values of all samples, or the (t, x, y, p) of events and the first of each step."""
+    network = export.program.network
+    if network.circuit.analog:
+        return {"samples": inputs.astype(np.uint8 if network.input_low >= 0 else np.int16)}
+    events = np.argwhere(inputs)  # sample, step, channel, y, x
+    first = np.searchsorted(events[:, 0] * network.n_steps + events[:, 1], np.arange(len(inputs) * network.n_steps + 1))
+    return {"places": np.vstack([events[:, [1, 4, 3, 2]], [[0, 0, 0, 0]]]).astype(np.uint16), "first": first.astype(np.uint32)}
+
+
 def harness(export: Export, inputs: np.ndarray, trace: bool = False) -> str:
     """The program, as C99 and C++11.
 
@@ -118,18 +128,16 @@ def harness(export: Export, inputs: np.ndarray, trace: bool = False) -> str:
         arena = Arena(program)
         views = ", ".join(initialiser({"stage": i, "channels": program.views[key].shape[0], "view": arena.view(key)}) for i, key in keys)
         text += _TRACE.format(n=len(keys), views=views)
+    constants = samples_of(export, inputs)
+    text += "".join(array(what, values) for what, values in constants.items())
     if network.circuit.analog:
-        kind = np.uint8 if network.input_low >= 0 else np.int16
-        read = f"({'uint8_t' if kind is np.uint8 else 'int16_t'})EVSNN_{'U8' if kind is np.uint8 else 'U16'}(samples + sample * {name.upper()}_INPUT_LENGTH + i)"
-        text += array("samples", inputs.astype(kind).reshape(-1))
-        declared = f"static {'uint8_t' if kind is np.uint8 else 'int16_t'} input[{name.upper()}_INPUT_LENGTH];\n"
+        kind = c_type(constants["samples"].dtype)
+        read = f"({kind})EVSNN_{'U8' if kind == 'uint8_t' else 'U16'}(samples + sample * {name.upper()}_INPUT_LENGTH + i)"
+        declared = f"static {kind} input[{name.upper()}_INPUT_LENGTH];\n"
         fill = f"        for (i = 0; i < {name.upper()}_INPUT_LENGTH; i++) {{ input[i] = {read}; }}\n"
         fill += f"        status |= {name}_set_input(&ctx, input, {name.upper()}_INPUT_LENGTH);"
         run = f"        status |= {name}_run(&ctx, {name.upper()}_N_STEPS);"
     else:
-        events = np.argwhere(inputs)  # sample, step, channel, y, x
-        first = np.searchsorted(events[:, 0] * network.n_steps + events[:, 1], np.arange(len(inputs) * network.n_steps + 1))
-        text += array("places", np.vstack([events[:, [1, 4, 3, 2]], [[0, 0, 0, 0]]]).astype(np.uint16)) + array("first", first.astype(np.uint32))
         declared = ""
         place = ", ".join(f"EVSNN_U16(places + 4 * i + {field})" for field in range(program.by_step, 4))
         push = f"status |= {name}_push_event(&ctx, {place});"

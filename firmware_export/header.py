@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from evsnn import __version__, reference
-from evsnn.circuit import INPUT, MaxPool, Population
+from evsnn.circuit import INPUT, MaxPool, Population, fan_out
 from evsnn.errors import MissingExtraError, RunError
-from evsnn.network import Network
 from evsnn.quantized import QuantizedNetwork
 
 from .any_layer import check_drives, describe
@@ -18,16 +17,14 @@ from .arena import Arena
 from .ctext import initialiser
 from .fast import Blank, fast_kind
 from .fast_layer import describe_fast
+from .machines import RUNTIME
 from .memory import Placed
 from .program import Key, Program, program_of
 from .tables import Tables
 
-__all__ = ["Export", "expected_outputs", "export_header"]
+__all__ = ["Export", "expected_classes", "expected_outputs", "export_header", "products", "runtime"]
 
-RT_VERSION = 1
-STACK_BYTES_FAST = 512
-STACK_BYTES_WIDE = 640
-STACK_BYTES_ANY = 768
+_STACK_BYTES = {"fast": 480, "wide": 576, "any": 704}
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,15 +82,17 @@ def export_header(network: QuantizedNetwork, name: str, *, by_step: bool = False
     arena, tables = Arena(program), Tables(name)
     stages = _stages(arena, tables)
     circuit, last = network.circuit, network.circuit.populations[-1]
-    events = program.views.get(Key(INPUT))
+    macs_input, macs_spikes = products(network)
+    events, amplitude = program.views.get(Key(INPUT)), _amplitude(network)
     schedule = np.array(program.schedule)
     values = {
-        "name": name, "NAME": name.upper(), "version": __version__, "rt_version": RT_VERSION, "digest": _digest(network), "program": program, "network": network, "stages": stages,
-        "placed": arena.placed, "arena_words": max(1, arena.placed.n_bytes // 4), "by_step": by_step, "n_steps": network.n_steps, "view_steps": program.view_steps,
+        "name": name, "NAME": name.upper(), "version": __version__, "rt_version": runtime()[1], "digest": _digest(network),
+        "program": program, "network": network, "stages": stages, "placed": arena.placed,
+        "arena_words": max(1, arena.placed.n_bytes // 4), "by_step": by_step, "n_steps": network.n_steps, "view_steps": program.view_steps,
         "blanks": [s["blank"] for s in stages if s["kind"] == "drive" and s["blank"]], "schedule": tables.array("schedule", schedule, np.uint8 if len(stages) < 256 else np.uint16),
         "start": tables.array("start", _start(program), np.int32), "out_bias": tables.array("out_bias", last.bias, np.int32) if by_step and program.counts else None,
-        "amplitude": _amplitude(circuit.network, last, tables), "stack_bytes": _stack_bytes(stages),
-        "sops_max": _sops_max(program),
+        "amplitude": None if amplitude is None else tables.array("amplitude", _in_32_bits(amplitude), np.uint32), "stack_bytes": _stack_bytes(stages),
+        "macs_input": macs_input, "sops_max": network.n_steps * macs_spikes,
         "input_events": not circuit.analog, "event_view": initialiser(arena.view(Key(INPUT))), "event_offset": arena.view(Key(INPUT))["offset"],
         "event_bytes": events.n_bytes(1) if events else 0, "input_type": "uint8_t" if network.input_low >= 0 else "int16_t",
         "input_suffix": "u8" if network.input_low >= 0 else "i16",
@@ -101,6 +100,13 @@ def export_header(network: QuantizedNetwork, name: str, *, by_step: bool = False
     }  # fmt: skip
     text = _template("network.h.j2").render(values)
     return Export(name, program, arena.placed, text, tables.n_bytes, _context_bytes(values))
+
+
+def runtime() -> tuple[str, str]:
+    """The runtime's text with its version in it, and this version: a digest of the text, as a number of 32 bits in C."""
+    text = (RUNTIME / "evsnn_rt.h").read_text(encoding="ascii")
+    version = f"0x{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return text.replace("EVSNN_RT_VERSION 0 ", f"EVSNN_RT_VERSION {version} ", 1), version
 
 
 def _stages(arena: Arena, tables: Tables) -> list[dict]:
@@ -114,11 +120,11 @@ def _stages(arena: Arena, tables: Tables) -> list[dict]:
 
 
 def _stack_bytes(stages: list[dict]) -> int:
-    """A bound on what calls take on 32-bit cores, measured for each kind of code."""
-    kinds = {"signed" if stage.get("signed") else stage["kind"] for stage in stages}
-    if kinds <= {"drive", "pairs", "singles", "taps"}:
-        return STACK_BYTES_FAST
-    return STACK_BYTES_WIDE if kinds <= {"drive", "pairs", "singles", "taps", "wide"} else STACK_BYTES_ANY
+    """A bound on what calls take on 32-bit cores: measured for each kind of code, and what gather.h.j2 declares for each row of a kernel."""
+    kinds = {"signed" if stage.get("signed") else stage["kind"] for stage in stages} - {"drive", "pairs", "singles", "taps"}
+    code = _STACK_BYTES["fast" if not kinds else "wide" if kinds == {"wide"} else "any"]
+    gathers = [stage for stage in stages if "sources" in stage]
+    return code + max((8 * (stage["window"][0] + 1) * sum(source["kernel"][0] for source in stage["sources"]) for stage in gathers), default=0)
 
 
 def _context_bytes(values: dict) -> int:
@@ -159,9 +165,10 @@ def _digest(network: QuantizedNetwork) -> str:
     return digest.hexdigest()
 
 
-def _sops_max(program: Program) -> int:
-    synapses = [s for p in program.network.circuit.populations if isinstance(p, Population) for s in p.synapses if not s.negative]
-    return program.n_steps * sum(s.shape[0] // s.groups * s.weight.shape[0] * int(s.reach(0).sum() * s.reach(1).sum()) for s in synapses)
+def products(network: QuantizedNetwork) -> tuple[int, int]:
+    """How often a weight is used in one pass over the network: by the analog input, and by spikes, if every neuron sent one."""
+    populations = [p for p in network.circuit.populations if isinstance(p, Population)]
+    return sum(p.macs for p in populations), sum(fan_out(s) * s.shape[0] for p in populations for s in p.synapses if not s.negative)
 
 
 def _vectors(network: QuantizedNetwork, name: str, n: int) -> dict | None:
@@ -190,9 +197,22 @@ def _start(program: Program) -> np.ndarray:
     return last.v_init + steps * last.bias if program.counts else np.zeros(last.shape[0])
 
 
-def _amplitude(network: Network, last: Population | MaxPool, tables: Tables) -> str | None:
-    """What a spike of each class counts, where spikes are read out and their amplitudes differ."""
+def expected_classes(network: QuantizedNetwork, outputs: np.ndarray) -> np.ndarray:
+    """The classes (n,) that Python predicts from outputs (n, classes): the first of the largest, spikes weighted with their amplitudes."""
+    amplitude = _amplitude(network)
+    return (outputs if amplitude is None else outputs * amplitude).argmax(axis=1)
+
+
+def _amplitude(network: QuantizedNetwork) -> np.ndarray | None:
+    """What a spike of each class counts, (classes,) float64, where spikes are read out and their amplitudes differ."""
+    last = network.circuit.populations[-1]
     if not last.fires:
         return None
-    amplitude = np.broadcast_to(network.by_name[last.name].v_threshold, last.shape[:1]).astype(np.float64)
-    return None if np.ptp(amplitude) == 0 else tables.array("amplitude", np.rint(amplitude / amplitude.max() * (2**32 - 1)), np.uint32)
+    amplitude = np.broadcast_to(network.circuit.network.by_name[last.name].v_threshold, last.shape[:1]).astype(np.float64)
+    return None if np.ptp(amplitude) == 0 else amplitude
+
+
+def _in_32_bits(amplitude: np.ndarray) -> np.ndarray:
+    """Amplitudes times a power of two: exact for all that are float32 and at least 1/256 of the largest, and so ties stay ties."""
+    _, exponent = np.frexp(amplitude.max())
+    return np.rint(np.ldexp(amplitude, 32 - exponent))

@@ -132,7 +132,7 @@ def _run(command: Sequence[str | Path], what: str, accepted: Sequence[int] = (0,
 def build(machine: Machine, source: Path, folder: Path, includes: Sequence[Path] = (), flags: Sequence[str] = ("-O2",)) -> Path:
     """Compile and link a program for a machine; gives the file."""
     program = folder / f"{source.stem}.{machine.name}"
-    options = [*machine.flags, *flags, "-std=c99", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", *(f"-I{d}" for d in (EMULATOR, RUNTIME, *includes))]
+    options = [*machine.flags, *flags, "-std=c99", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", *(f"-I{d}" for d in (EMULATOR, *includes))]
     if machine.memory is not None:
         stack = (1 if machine.memory[3] <= 16 * _K else 64) * _K
         names = zip(("ROM0", "ROML", "RAM0", "RAML", "STACKL"), (*machine.memory, stack))

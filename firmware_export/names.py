@@ -20,8 +20,15 @@ _WORDS = (
     "virtual void volatile wchar_t while xor xor_eq abs bit boolean byte constrain degrees delay interrupts linux loop main map max memset min millis "
     "radians random round setup sq unix word evsnn errno near far arm avr xtensa "
 )
-_RESERVED = frozenset(_WORDS.split())
 """Words of C up to 11 and C++ up to 23, and what <stdint.h>, Arduino's core and compilers for its boards define in lower case."""
+_HEADERS = (
+    "assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdalign stdarg stdatomic stdbit stdbool stdckdint stddef stdint stdio stdlib "
+    "stdnoreturn string tgmath threads time uchar wchar wctype alloca endian fcntl features malloc memory poll pthread sched semaphore strings termios unistd values "
+    "arduino binary client eeprom ethernet hardwareserial hid ipaddress keyboard mouse pins_arduino print printable sd server servo softwareserial spi stepper stream udp "
+    "usbapi usbcore usbdesc variant wcharacter wifi wire wstring croutine freertos list portable projdefs queue sdkconfig semphr task timers"
+)
+"""Headers of C, POSIX, Arduino and FreeRTOS, which one of the same name would hide, on disks that take upper case for lower, too."""
+_RESERVED = frozenset(f"{_WORDS} {_HEADERS}".split())
 
 
 def check_name(name: str, where: str = "--name") -> str:
@@ -35,11 +42,17 @@ def check_name(name: str, where: str = "--name") -> str:
     expected = f"a lower-case letter, then letters a-z, digits and _, {LONGEST} characters at most"
     if not isinstance(name, str) or not _PLAIN.fullmatch(name) or len(name) > LONGEST:
         raise RunError("this is no name for a header", where=where, got=ascii(name)[:60], expected=expected)
-    if name in _RESERVED or name.startswith("evsnn_") or "__" in name or name.endswith("_t"):
+    if _means_something(name) or name.startswith("evsnn_"):
         raise RunError(
-            "this name means something else in C, C++ or the runtime", where=where, got=repr(name), expected="another", hint=f"try --name {name.strip('_')[: LONGEST - 4]}_net"
-        )
+            "this name means something else in C, C++, a library or another network's header", where=where, got=repr(name), expected="another",
+            hint=f"try --name {name.strip('_')[: LONGEST - 4]}_net",
+        )  # fmt: skip
     return name
+
+
+def _means_something(name: str) -> bool:
+    """Whether a name means something else in C, C++, a library, or another network's header, whose stages end in _s and a number."""
+    return name in _RESERVED or re.search(r"__|_$|_t$|_s[0-9]+$", name) is not None
 
 
 def name_from(path: str) -> str:
@@ -54,7 +67,7 @@ def name_from(path: str) -> str:
     plain = re.sub(r"_+", "_", re.sub(r"[^a-z0-9_]", "_", stem)).strip("_")[:LONGEST].strip("_")
     if plain and plain[0].isdigit():
         plain = f"net_{plain}"[:LONGEST].strip("_")
-    if plain in _RESERVED or plain.endswith("_t"):
+    if _means_something(plain):
         plain = f"{plain[: LONGEST - 4]}_net"
     if not plain:
         raise RunError("no name for the header follows from the file's", where=ascii(path)[:80], hint="give one with --name")

@@ -13,7 +13,8 @@ from evsnn.quantized import QuantizedNetwork
 from evsnn.table import Column, Table
 
 from .check import run_on
-from .header import Export
+from .harness import samples_of
+from .header import Export, products
 from .machines import MACHINES
 
 __all__ = ["dense_macs", "memory_of", "memory_table", "on_cores", "runs_table", "weight_additions"]
@@ -53,8 +54,7 @@ def weight_additions(network: QuantizedNetwork, inputs: np.ndarray) -> tuple[flo
 
 def dense_macs(network: QuantizedNetwork) -> int:
     """Multiply-adds of the ANN."""
-    synapses = [s for p in network.circuit.populations if not isinstance(p, MaxPool) for s in (*p.drives, *p.synapses) if not s.negative]
-    return sum(s.weight.shape[1] * s.weight.shape[0] * int(s.reach(0).sum() * s.reach(1).sum()) for s in synapses)
+    return sum(products(network))
 
 
 def on_cores(export: Export, inputs: np.ndarray, cores: Sequence[str], progress: Callable[[str], None] = lambda text: None) -> list[dict]:
@@ -69,7 +69,7 @@ def on_cores(export: Export, inputs: np.ndarray, cores: Sequence[str], progress:
         progress(f"running {len(inputs)} samples on {name}")
         measured = run_on(machine, export, inputs)
         context = int(next(line.split()[1] for line in measured.text.splitlines() if line.startswith("bytes ")))
-        samples = inputs.size * (1 if inputs.dtype.itemsize == 1 or export.program.network.input_low >= 0 else 2)
+        samples = sum(values.nbytes for values in samples_of(export, inputs).values())
         found.append({
             "core": name, "missing": None, "counts": machine.counts, "per_sample": fmean(measured.counted) if measured.counted else None,
             "flash_bytes": measured.flash_bytes - samples, "context_bytes": context, "stack_bytes": measured.stack_bytes,

@@ -29,6 +29,14 @@ def cnn(channels: tuple[int, ...] = (8, 16), pool: int = 2, classes: int = 10, s
     return Network(layers, n_steps=n_steps, shift=shift, input_range=(0, 1), samples=Samples(images, np.arange(len(images))))
 
 
+def hidden(size: int = 28, **neurons) -> Network:
+    """A convolution and a linear layer of neurons behind it, whose kernel is as high as the map; `neurons` are options of their IF."""
+    rng = np.random.default_rng(size)
+    layers = [Input((1, size, size)), Conv2d(rng.normal(size=(8, 1, 3, 3)), padding=1), IF(1.0, **neurons), Flatten()]
+    layers += [Linear(rng.normal(size=(16, 8 * size * size)) / size), IF(1.0, **neurons), Linear(rng.normal(size=(10, 16))), Readout()]
+    return Network(layers, n_steps=6, input_range=(0, 1))
+
+
 def residual(n_steps: int = 5, scale: float = 1.0, seed: int = 2, **neurons) -> Network:
     """A stem, a block with an identity shortcut, one with a convolution on its shortcut, and a concatenation."""
     rng = np.random.default_rng(seed)

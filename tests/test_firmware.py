@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
-from firmware_networks import cnn, digits, residual
+from firmware_networks import cnn, digits, hidden, residual
 from generate import networks
 from hypothesis import HealthCheck, given, settings
 
@@ -18,10 +19,13 @@ from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readou
 from evsnn.circuit import Pool, Source, Synapse
 from evsnn.network import Samples
 from evsnn.quantized import quantize
+from firmware_export import export_files
 from firmware_export.check import HOST, inputs_for, run_on
 from firmware_export.fast import Charge, at_once, fast_kind
-from firmware_export.header import expected_outputs, export_header
-from firmware_export.machines import MACHINES, RUNTIME, Machine
+from firmware_export.files import write_files
+from firmware_export.header import expected_classes, expected_outputs, export_header
+from firmware_export.machines import MACHINES, Machine
+from firmware_export.report import on_cores
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
 
@@ -259,7 +263,17 @@ def test_emulated_cores(core):
         quantized = quantize(network)
         inputs, _ = inputs_for(quantized, 2)
         measured = run_on(machine, export_header(quantized, "net", by_step=by_step), inputs)
-        assert core == "powerpc" or len(measured.counted) == 2
+        assert core == "powerpc" or (len(measured.counted) == 2 and all(count % 65_536 for count in measured.counted))
+
+
+@pytest.mark.parametrize("core", ["cortex-m4", "avr"])
+def test_a_report_counts_the_flash_of_the_network_without_that_of_the_samples(core):
+    if MACHINES[core].missing():
+        pytest.skip(f"{MACHINES[core].missing()} is not installed")
+    for network in (cnn(channels=(4,), size=8, n_steps=3), events()):
+        export = export_header(quantize(network), "net")
+        few, many = (on_cores(export, inputs_for(export.program.network, n)[0], [core])[0]["flash_bytes"] for n in (2, 9))
+        assert export.constant_bytes < few and abs(many - few) < 64
 
 
 def events() -> Network:
@@ -270,30 +284,36 @@ def events() -> Network:
     ], n_steps=5)  # fmt: skip
 
 
-def test_stated_memory_is_what_a_core_takes():
-    machine = MACHINES["cortex-m4"]
+@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4", "rv32"])
+def test_stated_memory_is_what_a_core_takes(core):
+    """The stack grows with the rows of a kernel, which behind a Flatten are those of the map."""
+    machine = MACHINES[core]
     if machine.missing():
         pytest.skip(f"{machine.missing()} is not installed")
-    for by_step in (False, True):
-        for network in (cnn(), events(), cnn(signed=0.1)):
+    small = (cnn(), events(), cnn(signed=0.1)) if core == "cortex-m4" else ()
+    for by_step in (False, True) if small else (False,):
+        for network in (*small, hidden(), hidden(signed=0.2)):
             quantized = quantize(network)
             export = export_header(quantized, "net", by_step=by_step)
             inputs, _ = inputs_for(quantized, 2)
             measured = run_on(machine, export, inputs)
             assert f"bytes {export.context_bytes}\n" in measured.text
             stated = int(export.text.split("NET_STACK_BYTES ")[1].split()[0])
-            assert measured.stack_bytes <= stated
+            assert stated - 512 < measured.stack_bytes <= stated
 
 
 def compile_only(text: str, tmp_path: Path, compiler: str, standard: str, *flags: str):
     source = tmp_path / ("x.cc" if "++" in compiler else "x.c")
     source.write_text(text)
     return subprocess.run(
-        [compiler, f"-std={standard}", *flags, "-I", str(RUNTIME), "-I", str(tmp_path), "-c", str(source), "-o", str(tmp_path / "x.o")], capture_output=True, text=True
+        [compiler, f"-std={standard}", *flags, "-I", str(tmp_path), "-c", str(source), "-o", str(tmp_path / "x.o")], capture_output=True, text=True
     )
 
 
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Wdouble-promotion", "-Wundef", "-Werror"]
+
+
+USER = '#define NET_SELF_TEST\n#include "net.h"\nint user(net_ctx_t *c); int user(net_ctx_t *c) { return net_init(c) || net_run(c, NET_N_STEPS) || net_predict(c); }\n'
 
 
 @pytest.mark.parametrize(("compiler", "standard"), [("gcc", "c99"), ("clang", "c99"), ("g++", "c++11"), ("g++", "c++17"), ("clang++", "c++11"), ("clang++", "c++17")])
@@ -301,11 +321,12 @@ def test_no_warnings_and_no_strange_symbols(compiler, standard, tmp_path):
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
     for network in (cnn(), cnn(n_steps=60), events(), residual(signed=0.1), depthwise(9, 2, 1, False, signed=0.1, delay=2)):
-        for by_step in (False,) if any(getattr(layer, "delay", 0) for layer in network.layers) else (False, True):
-            export = export_header(quantize(network), "net", by_step=by_step, n_vectors=2 if network.samples else 0)
-            (tmp_path / "net.h").write_text(export.text)
-            text = '#define NET_SELF_TEST\n#include "net.h"\nint user(net_ctx_t *c); int user(net_ctx_t *c) { return net_init(c) || net_run(c, NET_N_STEPS) || net_predict(c); }\n'
-            done = compile_only(text, tmp_path, compiler, standard, "-O2", *STRICT)
+        quantized = quantize(network)
+        signed = any(population.signed for population in quantized.circuit.populations)
+        for by_step, compact in product((False,) if quantized.circuit.delayed else (False, True), (False, True) if signed else (False,)):
+            export = export_header(quantized, "net", by_step=by_step, compact=compact, n_vectors=2 if network.samples else 0)
+            write_files(tmp_path, export_files(export))
+            done = compile_only(USER, tmp_path, compiler, standard, "-O2", *STRICT)
             assert done.returncode == 0, done.stderr[:2000]
             symbols = subprocess.run(["nm", str(tmp_path / "x.o")], capture_output=True, text=True).stdout.split("\n")
             wanted = {line.split()[-1] for line in symbols if " U " in line}
@@ -313,14 +334,25 @@ def test_no_warnings_and_no_strange_symbols(compiler, standard, tmp_path):
             assert all("user" in line for line in symbols if " T " in line)
 
 
+@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
+def test_no_warnings_of_a_cross_compiler(core, tmp_path):
+    machine = MACHINES[core]
+    if machine.missing():
+        pytest.skip(f"{machine.missing()} is not installed")
+    for network, compact in product((residual(signed=0.1), depthwise(9, 2, 1, False, signed=0.1, delay=2)), (False, True)):
+        write_files(tmp_path, export_files(export_header(quantize(network), "net", compact=compact)))
+        done = compile_only(USER, tmp_path, machine.compiler, "c99", *machine.flags, "-O2", *STRICT)
+        assert done.returncode == 0, done.stderr[:2000]
+
+
 def test_a_self_test_finds_a_changed_weight(tmp_path):
     export = export_header(quantize(cnn()), "net", n_vectors=3)
     main = '#define NET_SELF_TEST\n#include "net.h"\nstatic net_ctx_t c;\nint main(void) { return net_self_test(&c); }\n'
 
     def status(text: str) -> int:
-        (tmp_path / "net.h").write_text(text)
+        write_files(tmp_path, export_files(replace(export, text=text)))
         (tmp_path / "m.c").write_text(main)
-        subprocess.run(["gcc", "-I", str(RUNTIME), "-I", str(tmp_path), str(tmp_path / "m.c"), "-o", str(tmp_path / "m")], check=True, capture_output=True)
+        subprocess.run(["gcc", "-I", str(tmp_path), str(tmp_path / "m.c"), "-o", str(tmp_path / "m")], check=True, capture_output=True)
         return subprocess.run([str(tmp_path / "m")]).returncode
 
     assert status(export.text) == 0
@@ -335,22 +367,60 @@ def program(declarations: str, calls: tuple[str, ...]) -> str:
     return f'#include <stdio.h>\n#include "net.h"\nstatic net_ctx_t c;\n{declarations}\nint main(void) {{\n{lines}\n    return 0;\n}}\n'
 
 
+def results(tmp_path: Path, export, declarations: str, calls: tuple[str, ...]) -> list[int]:
+    """What calls give, one after the other."""
+    write_files(tmp_path, export_files(export))
+    (tmp_path / "m.c").write_text(program(declarations, calls))
+    subprocess.run(["gcc", *SANITIZED, "-I", str(tmp_path), str(tmp_path / "m.c"), "-o", str(tmp_path / "m")], check=True, capture_output=True)
+    return [int(word) for word in subprocess.run([str(tmp_path / "m")], capture_output=True, text=True, check=True).stdout.split()]
+
+
 def test_calls_that_are_wrong_return_codes(tmp_path):
     calls = (
         "net_init(NULL)", "net_set_input(NULL, x, NET_INPUT_LENGTH)", "net_run(NULL, NET_N_STEPS)", "net_predict(NULL)", "net_set_input(&c, x, NET_INPUT_LENGTH)", "net_run(&c, NET_N_STEPS)",
         "net_init(&c)", "net_predict(&c)", "net_run(&c, NET_N_STEPS)", "net_set_input(&c, NULL, NET_INPUT_LENGTH)", "net_set_input(&c, x, NET_INPUT_LENGTH - 1)",
         "net_set_input(&c, x, NET_INPUT_LENGTH)", "net_run(&c, NET_N_STEPS + 1)", "net_run(&c, NET_N_STEPS)", "net_run(&c, 1)", "net_predict(&c) >= 0",
     )  # fmt: skip
-    main = program("static uint8_t x[NET_INPUT_LENGTH];", calls)
-    outputs = {}
+    null, length, out_of_range, state = -1, -2, -3, -4
     for by_step in (False, True):
-        (tmp_path / "net.h").write_text(export_header(quantize(cnn()), "net", by_step=by_step).text)
-        (tmp_path / "m.c").write_text(main)
-        subprocess.run(["gcc", *SANITIZED, "-I", str(RUNTIME), "-I", str(tmp_path), str(tmp_path / "m.c"), "-o", str(tmp_path / "m")], check=True, capture_output=True)
-        outputs[by_step] = subprocess.run([str(tmp_path / "m")], capture_output=True, text=True).stdout.split()
-    null, length, out_of_range, state = "-1", "-2", "-3", "-4"
-    for found in outputs.values():
-        assert found == [null] * 4 + [state] * 2 + ["0", state, state, null, length, "0", out_of_range, "0", state, "1"]
+        found = results(tmp_path, export_header(quantize(cnn()), "net", by_step=by_step), "static uint8_t x[NET_INPUT_LENGTH];", calls)
+        assert found == [null] * 4 + [state] * 2 + [0, state, state, null, length, 0, out_of_range, 0, state, 1]
+
+
+def test_more_steps_than_are_left_are_refused_and_none_is_made(tmp_path):
+    calls = ("net_init(&c)", "net_set_input(&c, x, NET_INPUT_LENGTH)", "net_run(&c, 4)", "net_run(&c, 3)", "c.step", "net_run(&c, 0)", "net_run_until(&c, 0xffffffffu)", "net_step(&c)", "net_run(&c, 0)")
+    found = results(tmp_path, export_header(quantize(cnn(n_steps=6)), "net", by_step=True), "static uint8_t x[NET_INPUT_LENGTH];", calls)
+    assert found == [0, 0, 0, -3, 4, 0, 6, -4, -4]
+
+
+@pytest.mark.parametrize("by_step", [False, True])
+def test_macros_bound_the_work_and_the_input(by_step):
+    rng = np.random.default_rng(0)
+    network = Network([Input((784,)), Linear(rng.normal(size=(128, 784))), IF(9.0), Linear(rng.normal(size=(10, 128))), Readout()], n_steps=8, input_range=(-1, 3))
+    quantized = quantize(network)
+    words = [line.split() for line in export_header(quantized, "net", by_step=by_step).text.splitlines() if line.startswith("#define NET_")]
+    macros = {word[1].removeprefix("NET_"): word[2] for word in words if len(word) > 2}
+    assert macros["MACS_INPUT"] == f"{784 * 128}u" and macros["SOPS_MAX"] == f"{8 * 128 * 10}u"
+    assert (macros["INPUT_MIN"], int(macros["INPUT_MAX"])) == (f"({quantized.input_low})", quantized.input_high) and float(macros["INPUT_SCALE"]) == quantized.input_scale
+
+
+@pytest.mark.parametrize(("lanes", "status"), [(4, 0), (8, 0), (1, None), (6, None), (16, None)])
+def test_lanes_are_4_or_8(tmp_path, lanes, status):
+    write_files(tmp_path, export_files(export_header(quantize(cnn()), "net", n_vectors=2)))
+    (tmp_path / "m.c").write_text('#define NET_SELF_TEST\n#include "net.h"\nstatic net_ctx_t c;\nint main(void) { return net_self_test(&c); }\n')
+    done = subprocess.run(["gcc", f"-DEVSNN_LANES={lanes}", str(tmp_path / "m.c"), "-o", str(tmp_path / "m")], capture_output=True, text=True)
+    assert ("EVSNN_LANES is 4 or 8" in done.stderr) == (status is None)
+    assert status is None or subprocess.run([str(tmp_path / "m")]).returncode == status
+
+
+@pytest.mark.parametrize("by_step", [False, True])
+def test_an_input_that_is_out_of_range_is_refused(tmp_path, by_step):
+    """Ranges of membranes are proven for inputs in the stated range alone."""
+    network = Network([Input((1, 4, 4)), Flatten(), Linear(np.ones((5, 16))), IF(9.0), Linear(np.ones((2, 5))), Readout()], n_steps=4, input_range=(-1, 1))
+    bounds = [f"(x[15] = (int16_t)({value}), net_set_input(&c, x, 16))" for value in ("NET_INPUT_MIN", "NET_INPUT_MAX", "NET_INPUT_MIN - 1", "NET_INPUT_MAX + 1", "-32767 - 1", "32767")]
+    calls = ("net_init(&c)", bounds[2], "net_run(&c, 4)", bounds[0], bounds[1], *bounds[2:], "net_run(&c, 4)")
+    found = results(tmp_path, export_header(quantize(network), "net", by_step=by_step), "static int16_t x[NET_INPUT_LENGTH];", calls)
+    assert found == [0, -3, -4, 0, 0, -3, -3, -3, -3, 0]
 
 
 def test_events_outside_are_refused_and_do_nothing(tmp_path):
@@ -358,11 +428,7 @@ def test_events_outside_are_refused_and_do_nothing(tmp_path):
         "net_push_event(NULL, 0, 0, 0)", "net_push_event(&c, 0, 0, 0)", "net_init(&c)", "net_push_event(&c, 6, 0, 0)", "net_push_event(&c, 0, 5, 0)", "net_push_event(&c, 0, 0, 2)",
         "net_push_event(&c, 5, 4, 1)", "net_push_event(&c, 5, 4, 1)", "net_run(&c, NET_N_STEPS)", "net_step(&c)",
     )  # fmt: skip
-    main = program("", calls)
-    (tmp_path / "net.h").write_text(export_header(quantize(events()), "net", by_step=True).text)
-    (tmp_path / "m.c").write_text(main)
-    subprocess.run(["gcc", *SANITIZED, "-I", str(RUNTIME), "-I", str(tmp_path), str(tmp_path / "m.c"), "-o", str(tmp_path / "m")], check=True, capture_output=True)
-    assert subprocess.run([str(tmp_path / "m")], capture_output=True, text=True).stdout.split() == ["-1", "-4", "0", "-3", "-3", "-3", "0", "0", "0", "-4"]
+    assert results(tmp_path, export_header(quantize(events()), "net", by_step=True), "", calls) == [-1, -4, 0, -3, -3, -3, 0, 0, 0, -4]
 
 
 def test_early_exit_stops_at_the_margin(tmp_path):
@@ -386,11 +452,29 @@ int main(void) {{
     return 0;
 }}
 """
-    (tmp_path / "net.h").write_text(export_header(quantized, "net", by_step=True).text)
+    write_files(tmp_path, export_files(export_header(quantized, "net", by_step=True)))
     (tmp_path / "m.c").write_text(main)
-    subprocess.run(["gcc", "-I", str(RUNTIME), "-I", str(tmp_path), str(tmp_path / "m.c"), "-o", str(tmp_path / "m")], check=True, capture_output=True)
+    subprocess.run(["gcc", "-I", str(tmp_path), str(tmp_path / "m.c"), "-o", str(tmp_path / "m")], check=True, capture_output=True)
     steps, margin, some, right = map(int, subprocess.run([str(tmp_path / "m")], capture_output=True, text=True).stdout.split())
     assert (steps, margin, right) == (12, margins[0] - margins[1], 1) and some <= 12
+
+
+@pytest.mark.parametrize("amplitudes", [(1.0, 0.5), (0.75, 0.125, 0.3, 0.9)])
+def test_classes_whose_spikes_count_differently(amplitudes):
+    """The predicted class is Python's, also in ties such as 6 spikes of 1 and 12 of 1/2; how far a class leads is not told in spikes."""
+    n = len(amplitudes)
+    network = Network([Input((n,)), Linear(np.eye(n)), IF(np.array(amplitudes)), Readout()], n_steps=12, readout="spikes", input_range=(0, 1), shift="none")
+    quantized = quantize(network)
+    images = np.concatenate([np.linspace(0, 1, 256)[:, None].repeat(n, 1), np.random.default_rng(0).random((100, n))]).astype(np.float32)
+    inputs = shaped(quantized, images)
+    outputs = expected_outputs(quantized, inputs)
+    weighted = outputs * np.array(amplitudes, np.float32).astype(float)
+    assert (np.sort(weighted, axis=1)[:, -2:].min(axis=1) == weighted.max(axis=1)).any(), "there are ties"
+    assert np.array_equal(expected_classes(quantized, outputs), evsnn.simulate(network, images, n_steps=12, arithmetic="int8").predictions)
+    for by_step in (False, True):
+        export = export_header(quantized, "net", by_step=by_step)
+        run_on(GCC, export, inputs, SANITIZED)
+        assert "net_margin" not in export.text and "net_run_until" not in export.text
 
 
 def test_delays_cannot_run_step_by_step():

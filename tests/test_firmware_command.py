@@ -37,7 +37,7 @@ def test_writes_two_files_and_says_what_they_need(weights, tmp_path, capsys):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["digits_net.h", "evsnn_rt.h"]
     out = capsys.readouterr().out
     assert "bytes of arena" in out and "layer 0 pooled 2x2" in out and "digits_net.h" in out
-    assert (tmp_path / "out" / "evsnn_rt.h").read_text() == (RUNTIME / "evsnn_rt.h").read_text()
+    assert len((tmp_path / "out" / "evsnn_rt.h").read_text().splitlines()) == len((RUNTIME / "evsnn_rt.h").read_text().splitlines())
 
 
 def test_json_says_the_same(weights, tmp_path, capsys):
@@ -70,19 +70,26 @@ def test_one_file_compiles_alone(tmp_path):
     subprocess.run(["gcc", "-Wall", "-Wextra", "-Werror", str(tmp_path / "m.c"), "-o", str(tmp_path / "m")], check=True)
 
 
-def test_the_header_refuses_another_runtime(tmp_path):
+def test_the_header_refuses_another_runtime(tmp_path, monkeypatch):
+    """Its version follows from its text: two runtimes that differ anywhere never go together, nor does one that was not exported."""
     if shutil.which("gcc") is None:
         pytest.skip("no C compiler")
-    (tmp_path / "net.h").write_text(export_network(cnn(), Settings(name="net")).text)
-    (tmp_path / "evsnn_rt.h").write_text((RUNTIME / "evsnn_rt.h").read_text().replace("#define EVSNN_RT_VERSION 1", "#define EVSNN_RT_VERSION 2"))
-    (tmp_path / "m.c").write_text('#include "net.h"\n')
-    done = subprocess.run(["gcc", "-c", str(tmp_path / "m.c"), "-o", str(tmp_path / "m.o")], capture_output=True, text=True)
-    assert done.returncode and "take both files from one export" in done.stderr
+    raw, export = (RUNTIME / "evsnn_rt.h").read_text(), export_network(cnn(), Settings(name="net"))
+    files = export_files(export)
+    (tmp_path / "evsnn_rt.h").write_text(raw.replace("uint16_t ring;", "uint16_t other;\n    uint16_t ring;"))
+    monkeypatch.setattr("firmware_export.header.RUNTIME", tmp_path)
+    other = export_files(export_network(cnn(), Settings(name="net")))
+    for i, (header, runtime, fits) in enumerate([
+        (files, files["evsnn_rt.h"], True), (other, other["evsnn_rt.h"], True), (files, other["evsnn_rt.h"], False), (other, files["evsnn_rt.h"], False), (files, raw, False),
+    ]):  # fmt: skip
+        write_files(tmp_path / str(i), {"net.h": header["net.h"], "evsnn_rt.h": runtime, "m.c": '#include "net.h"\n'})
+        done = subprocess.run(["gcc", "-fsyntax-only", str(tmp_path / str(i) / "m.c")], capture_output=True, text=True)
+        assert (done.returncode == 0) == fits and ("take both files from one export" in done.stderr) != fits
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", "1x", "Net", "a b", "a\n", "net\n", "*/", '"', "a/b", "é", "int", "class", "setup", "loop", "word", "uint8_t", "a__b", "evsnn", "evsnn_x", "x" * 300, "x\x00", None, 3],
+    ["", "1x", "Net", "a b", "a\n", "net\n", "*/", '"', "a/b", "é", "int", "class", "setup", "loop", "word", "uint8_t", "a__b", "evsnn", "evsnn_x", "string", "stdint", "arduino", "wire", "a_", "mnist_s1", "a_s12", "x" * 300, "x\x00", None, 3],
 )
 def test_names_that_are_refused(name):
     with pytest.raises(RunError, match="name"):
@@ -90,7 +97,7 @@ def test_names_that_are_refused(name):
 
 
 @pytest.mark.parametrize(
-    ("path", "name"), [("Mnist.h5", "mnist"), ("/a b/My Net-2.weights.h5", "my_net_2_weights"), ("3d.h5", "net_3d"), ("int.h5", "int_net"), ("é*/x.h5", "x"), ("A" * 300, "a" * 32)]
+    ("path", "name"), [("Mnist.h5", "mnist"), ("/a b/My Net-2.weights.h5", "my_net_2_weights"), ("3d.h5", "net_3d"), ("int.h5", "int_net"), ("SPI.h5", "spi_net"), ("mnist_s1.h5", "mnist_s1_net"), ("é*/x.h5", "x"), ("A" * 300, "a" * 32)]
 )
 def test_names_made_of_files(path, name):
     assert name_from(path) == name == check_name(name)
@@ -168,10 +175,25 @@ def test_buffers_that_meet_do_not_overlap_and_others_share():
 ARDUINO = """#include <cstddef>
 #include <cstdint>
 #define A0 14
-inline int analogRead(int) { return 7; }
+#define constrain(x, low, high) ((x) < (low) ? (low) : ((x) > (high) ? (high) : (x)))
+inline long map(long x, long a, long b, long c, long d) { return (x - a) * (d - c) / (b - a) + c; }
+static int sensor = 512;
+inline int analogRead(int) { return sensor; }
 inline int digitalRead(int) { return 1; }
 struct Port { void begin(long) {} void println(int) {} };
 static Port Serial;
+"""
+
+
+SKETCH_MAIN = """
+int main() {
+    setup();
+    loop();
+    if (input[0] != 127) { return 1; }
+    sensor = 4095;
+    loop();
+    return input[0] != NET_INPUT_MAX;
+}
 """
 
 
@@ -193,7 +215,7 @@ def test_the_arduino_sketch_compiles_with_the_exported_header_alone(tmp_path, or
     write_files(tmp_path, bundle("arduino", export_network(cnn(), settings), settings))
     library = tmp_path / "arduino" / "net"
     sketch = library / "examples" / "classify_net" / "classify_net.ino"
-    (tmp_path / "sketch.cpp").write_text(ARDUINO + sketch.read_text() + "int main() { setup(); loop(); return 0; }\n")
+    (tmp_path / "sketch.cpp").write_text(ARDUINO + sketch.read_text() + SKETCH_MAIN)
     subprocess.run(["g++", "-std=c++11", "-Wall", "-Wextra", "-Werror", "-I", str(library / "src"), str(tmp_path / "sketch.cpp"), "-o", str(tmp_path / "sketch")], check=True)
     assert subprocess.run([str(tmp_path / "sketch")]).returncode == 0
     properties = dict(line.split("=", 1) for line in (library / "library.properties").read_text().splitlines())
@@ -268,7 +290,9 @@ def test_bundles_hold_the_headers_and_their_manifests():
     manifest = json.loads(bundle("platformio", export, settings)["platformio/net/library.json"])
     assert manifest["name"] == "net" and manifest["version"].count(".") == 2
     assert "idf_component_register" in bundle("esp-idf", export, settings)["esp-idf/net/CMakeLists.txt"]
-    assert "name: net\n" in bundle("zephyr", export, settings)["zephyr/net/zephyr/module.yml"]
+    zephyr = bundle("zephyr", export, settings)
+    assert "name: net\n" in zephyr["zephyr/net/zephyr/module.yml"] and "config EVSNN_NET\n" in zephyr["zephyr/net/Kconfig"]
+    assert "if(CONFIG_EVSNN_NET)" in zephyr["zephyr/net/CMakeLists.txt"]
 
 
 def test_check_compares_with_python(weights, tmp_path, capsys):
@@ -288,7 +312,7 @@ def test_the_digest_tells_networks_apart():
         layers[i] = type(layers[i])(**{f: getattr(layers[i], f) for f in layers[i].__dataclass_fields__} | fields)
         return cnn().replace(layers=layers)
 
-    networks = [cnn(), cnn(seed=1), cnn(n_steps=7), changed(2, leak=0.5), changed(2, signed=0.5), changed(2, delay=1), changed(3, kernel=(3, 3), stride=(2, 2), padding=(1, 1))]
+    networks = [cnn(), cnn(seed=1), cnn(n_steps=7), changed(2, leak=0.5), changed(5, signed=0.5), changed(2, delay=1), changed(3, kernel=(3, 3), stride=(2, 2), padding=(1, 1))]
     digests = [digest(network) for network in networks]
     assert len(set(digests)) == len(digests) and digest(cnn()) == digests[0]
 

@@ -27,6 +27,7 @@ void machine_begin(void) {
     overflows = 0;
     TIMSK1 = (1 << TOIE1);
     TCCR1A = 0;
+    TIFR1 = (1 << TOV1);
     TCNT1 = 0;
     TCCR1B = 1;
     sei();
@@ -35,10 +36,13 @@ void machine_begin(void) {
 void machine_end(void) {
     char text[24] = "cycles ";
     uint32_t cycles;
+    uint16_t count;
     uint8_t i = 22;
-    TCCR1B = 0;
     cli();
-    cycles = ((uint32_t)overflows << 16) + TCNT1;
+    count = TCNT1; /* a timer that stands reads 0 under simavr */
+    if ((TIFR1 & (1 << TOV1)) && count < 0x8000u) { overflows++; } /* since interrupts are off */
+    TCCR1B = 0;
+    cycles = ((uint32_t)overflows << 16) + count;
     text[23] = 0;
     text[22] = '\n';
     while (i > 7) {

@@ -26,15 +26,15 @@
 #define EVSNN_HAS_MVE 0
 #endif
 
-#define EVSNN_RT_VERSION 1
+#define EVSNN_RT_VERSION 0 /* in an export: a digest of this text */
 
 /* ------------------------------------------------------------------ results of calls */
 
 #define EVSNN_OK 0
 #define EVSNN_ERROR_NULL (-1)     /* a pointer is NULL */
 #define EVSNN_ERROR_LENGTH (-2)   /* an array is not as long as the network's input */
-#define EVSNN_ERROR_RANGE (-3)    /* an event outside the input, or a number of steps out of range */
-#define EVSNN_ERROR_STATE (-4)    /* not initialised, no input, or a step after the last */
+#define EVSNN_ERROR_RANGE (-3)    /* a value or an event outside the input's range, or a number of steps out of range */
+#define EVSNN_ERROR_STATE (-4)    /* not initialised, no input, or a step or event after the last step */
 
 /* ------------------------------------------------------------------ compilers */
 
@@ -67,6 +67,9 @@
     type name##_copy; \
     const type *name = &name##_copy; \
     memcpy_P(&name##_copy, (from), sizeof name##_copy)
+#define EVSNN_GET_ARRAY(type, n, name, from) \
+    type name[n]; \
+    memcpy_P(name, (from), sizeof name)
 #else
 #ifndef EVSNN_CONST
 #define EVSNN_CONST
@@ -77,10 +80,13 @@
 #define EVSNN_I32(p) (*(p))
 #define EVSNN_U32(p) (*(p))
 #define EVSNN_GET(type, name, from) const type *name = (from)
+#define EVSNN_GET_ARRAY(type, n, name, from) const type *name = (from)
 #endif
 
+EVSNN_STATIC_ASSERT((int32_t)0xffffffffu == -1 && (-1 >> 1) == -1, negative_numbers_are_two_s_complement_and_keep_their_sign_in_a_shift);
+
 /* Cores that count leading zeros in an instruction. */
-#if defined(__GNUC__) && (defined(__ARM_FEATURE_CLZ) || defined(__riscv_zbb) || defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__PPC__))
+#if defined(__GNUC__) && (defined(__ARM_FEATURE_CLZ) || defined(__riscv_zbb) || defined(__XTENSA__) || defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__PPC__))
 #define EVSNN_HAS_CLZ 1
 #else
 #define EVSNN_HAS_CLZ 0
@@ -116,6 +122,9 @@
 #endif
 #endif
 
+#if EVSNN_LANES != 4 && EVSNN_LANES != 8
+#error "EVSNN_LANES is 4 or 8"
+#endif
 #if EVSNN_HAS_MVE && EVSNN_LANES != 8
 #error "with Helium EVSNN_LANES is 8"
 #endif
@@ -694,17 +703,17 @@ typedef struct {
     int32_t net;           /* and words from a membrane that is kept to its net count */
 } evsnn_fast_t;
 
-/* The rows of a kernel that lie on the map, for outputs of row y: where each begins, and how far its weights are from the first. Gives how many. */
+/* The rows of a kernel that lie on the map, for outputs of row y: where each begins, and how far its weights are from the first. Gives how many.
+ * A row off the map is written, too, and then overwritten or not counted: else compilers warn of places that are never set. */
 EVSNN_INLINE uint32_t evsnn_rows(const uint8_t **p, uint32_t *w, uint8_t *arena, const evsnn_view_t *view, uint32_t y, int kernel, int stride, int dilation, int padding,
                                  uint32_t row_weights) {
     int ky;
     uint32_t n = 0;
     for (ky = 0; ky < kernel; ky++) {
         int32_t at = (int32_t)y * stride + ky * dilation - padding;
-        if (at >= 0 && at < (int32_t)view->height) {
-            p[n] = evsnn_row(arena, view, (uint32_t)at);
-            w[n++] = (uint32_t)ky * row_weights;
-        }
+        p[n] = evsnn_row(arena, view, (uint32_t)at);
+        w[n] = (uint32_t)ky * row_weights;
+        if (at >= 0 && at < (int32_t)view->height) { n++; }
     }
     return n;
 }

@@ -29,7 +29,7 @@ from evsnn import IF, Add, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, R
 from firmware_export import Settings, export_network  # noqa: E402
 from firmware_export.check import inputs_for  # noqa: E402
 from firmware_export.ctext import array, initialiser  # noqa: E402
-from firmware_export.fast import tiled_currents  # noqa: E402
+from firmware_export.fast_layer import tiled_currents  # noqa: E402
 from firmware_export.machines import EMULATOR, MACHINES, RUNTIME, Machine, build, measure  # noqa: E402
 from firmware_export.report import dense_macs, on_cores  # noqa: E402
 
@@ -324,7 +324,7 @@ def plain_program(ops: list[Op], images: np.ndarray) -> str:
     for i, op in enumerate(ops):
         values = geometry(op, i, shapes)
         if op.kind in ("conv", "dense"):
-            tables += constants(op, i, tiled_currents(op), 8)
+            tables += constants(op, i, tiled_currents(op.weight), 8)
             lines.append(CONV.format(**values))
         else:
             tables += constants(op, i, op.weight)
