@@ -11,7 +11,7 @@ it reads, and stands among the populations: it sends spikes as they do.
 
 A synapse that reads signed neurons is followed by its twin, which reads their negative spikes with
 the same weights and amplitudes of the other sign. Signed neurons that never have a spike to take back,
-most often those of the first layer, are not signed here.
+most often those of the first layer, are not signed in the end (`settled`).
 
 Order of the sums (part of the specification, DESIGN §3): synapses that gather (convolutions and
 linear layers) as their branches are listed, then those with one weight a channel (depthwise
@@ -30,7 +30,7 @@ from .errors import NetworkError, RunError
 from .layers import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Layer, Linear, MaxPool2d, Readout, reach
 from .network import Network, check_steps
 
-__all__ = ["INPUT", "Circuit", "MaxPool", "Pool", "Population", "Source", "Synapse", "lower"]
+__all__ = ["INPUT", "Circuit", "MaxPool", "Pool", "Population", "Source", "Synapse", "lower", "settled", "unfolded"]
 
 INPUT = -1
 """Index of the input where a population's is meant."""
@@ -291,7 +291,32 @@ class _View:
 
 
 def lower(network: Network, n_steps: int | None = None, shift_steps: int | None = None) -> Circuit:
-    """The circuit of a network for a number of steps.
+    """The circuit of a network for a number of steps, as it is simulated in floats; see `unfolded`."""
+    return settled(unfolded(network, n_steps, shift_steps))
+
+
+def settled(circuit: Circuit) -> Circuit:
+    """The same circuit, of floats or integers, without negative spikes that are never sent.
+
+    Neurons that nothing but a constant current charges, from a membrane below their threshold, take no spike back: they fire
+    only if the current is above 0, and then their membrane never falls below 0.
+    """
+    populations: list[Population | MaxPool] = []
+    for p in circuit.populations:
+        if isinstance(p, MaxPool):
+            p = replace(p, signed=p.signed and populations[p.source.population].signed)
+        else:
+            if p.signed and not p.synapses and p.leak == 1 and (p.v_init < p.v_threshold).all():
+                p = replace(p, v_negative=None)
+            sent = tuple(s for s in p.synapses if not s.negative or any(source.population != INPUT and populations[source.population].signed for source in s.sources))
+            if len(sent) < len(p.synapses):
+                p = replace(p, synapses=sent)
+        populations.append(p)
+    return replace(circuit, populations=tuple(populations))
+
+
+def unfolded(network: Network, n_steps: int | None = None, shift_steps: int | None = None) -> Circuit:
+    """The circuit of a network for a number of steps, in which all neurons of signed layers are signed.
 
     Parameters
     ----------
@@ -478,17 +503,9 @@ def _population(layer: IF | Readout, branches: list[Synapse], bias: np.ndarray, 
             bias += v_threshold.astype(np.float64) / (2 * shift_steps)
         elif layer.shift and network.shift == "initial":
             v_init = v_init + v_threshold.astype(np.float64) / 2
-        if layer.signed and _may_take_back(synapses, leak, v_init, v_threshold):
+        if layer.signed:
             v_negative = np.maximum(-layer.signed * v_threshold.astype(np.float64), np.finfo(np.float32).min).astype(np.float32)
     return Population(
         layer.name, shape, output_shape, synapses, drives, bias.astype(np.float32), v_threshold, v_init.astype(np.float32), leak, v_negative, delay,
     )  # fmt: skip
 
-
-def _may_take_back(synapses: Sequence[Synapse], leak: float, v_init: np.ndarray, v_threshold: np.ndarray) -> bool:
-    """Whether a signed neuron may ever send a negative spike.
-
-    Charged by nothing but a constant current, from a membrane below its threshold, it does not: it fires only if the current is above 0, and then
-    its membrane never falls below 0.
-    """
-    return bool(synapses) or leak < 1 or bool((v_init.astype(np.float32) >= v_threshold).any())

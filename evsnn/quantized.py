@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .circuit import Circuit, MaxPool, Population, Synapse, lower
+from .circuit import Circuit, MaxPool, Population, Synapse, settled, unfolded
 from .errors import RunError
 from .network import Network
 from .reference import leak_shift
@@ -113,14 +113,14 @@ def quantize(network: Network, n_steps: int | None = None, *, shift_steps: int |
     """
     if membrane not in ("auto", "int16", "int32"):
         raise RunError("unknown membrane", got=repr(membrane), expected="auto, int16 or int32")
-    circuit = lower(network, n_steps, shift_steps)
+    circuit = unfolded(network, n_steps, shift_steps)
     scale, low, high = _input_grid(circuit, input_range)
     fitted = [
         (p, None, None, None, None) if isinstance(p, MaxPool) else _fit(p, circuit, (scale, low, high), membrane, last=i == len(circuit.populations) - 1)
         for i, p in enumerate(circuit.populations)
     ]  # fmt: skip
     populations, widths, units, largest, bounds = zip(*fitted)
-    return QuantizedNetwork(network, replace(circuit, populations=populations), widths, units, largest, bounds, scale, low, high)
+    return QuantizedNetwork(network, settled(replace(circuit, populations=populations)), widths, units, largest, bounds, scale, low, high)
 
 
 def _input_grid(circuit: Circuit, input_range: tuple[float, float] | None) -> tuple[float, int, int]:
