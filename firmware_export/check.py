@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from evsnn.quantized import QuantizedNetwork
 
 from .export import export_files
 from .harness import harness, outputs_in, traced_keys
-from .header import Export, expected_classes, expected_outputs
+from .header import Export, expected_classes, outputs_of
 from .machines import Machine, Measured, build, host_compiler, measure
 
 __all__ = ["HOST", "inputs_for", "run_on"]
@@ -56,7 +57,8 @@ def run_on(machine: Machine, export: Export, inputs: np.ndarray, flags: tuple[st
         classes, outputs = outputs_in(measured.text)
     except ValueError as error:
         raise RunError(str(error), where=machine.name) from error
-    expected = expected_outputs(export.program.network, inputs)
+    traces = reference.run(export.program.network.circuit, inputs)
+    expected = outputs_of(export.program.network, traces)
     expected = np.column_stack([expected_classes(export.program.network, expected), expected])
     found = np.column_stack([classes, outputs])
     wrong = np.flatnonzero((found != expected).any(axis=1)) if found.shape == expected.shape else np.arange(1)
@@ -66,14 +68,15 @@ def run_on(machine: Machine, export: Export, inputs: np.ndarray, flags: tuple[st
         raise RunError("C and Python differ, which must never be", where=f"{machine.name}, sample {i}", got=got, expected=wanted, hint="please report it")
     if trace:
         found = [int(line.split()[1]) for line in measured.text.splitlines() if line.startswith("trace ")]
-        if found != expected_trace(export, inputs):
-            raise RunError("spikes in C and Python differ, which must never be", where=machine.name, got=found, expected=expected_trace(export, inputs), hint="please report it")
+        expected = expected_trace(export, inputs, traces)
+        if found != expected:
+            raise RunError("spikes in C and Python differ, which must never be", where=machine.name, got=found, expected=expected, hint="please report it")
     return measured
 
 
-def expected_trace(export: Export, inputs: np.ndarray) -> list[int]:
-    """What a program with a trace prints if all spikes are Python's."""
-    traces, sums = reference.run(export.program.network.circuit, inputs), []
+def expected_trace(export: Export, inputs: np.ndarray, traces: Sequence[reference.Trace]) -> list[int]:
+    """What a program with a trace prints if all spikes are Python's, those of `traces`."""
+    sums = []
     for i, key in traced_keys(export):
         rows = export.program.schedule.count(i)  # those that nobody reads are not computed
         train = traces[key.population].spikes if key.population != INPUT else inputs

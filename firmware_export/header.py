@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from .memory import Placed
 from .program import Key, Program, program_of
 from .tables import Tables
 
-__all__ = ["Export", "expected_classes", "expected_outputs", "export_header", "products", "runtime"]
+__all__ = ["Export", "expected_classes", "expected_outputs", "export_header", "outputs_of", "products", "runtime"]
 
 _STACK_BYTES = {"fast": 480, "wide": 576, "any": 704}
 
@@ -185,9 +186,14 @@ def _vectors(network: QuantizedNetwork, name: str, n: int) -> dict | None:
 
 def expected_outputs(network: QuantizedNetwork, inputs: np.ndarray) -> np.ndarray:
     """What Python's specification of the integers reads out: membranes, or spike counts, (n, classes)."""
-    last = reference.run(network.circuit, inputs)[-1]
+    return outputs_of(network, reference.run(network.circuit, inputs))
+
+
+def outputs_of(network: QuantizedNetwork, traces: Sequence[reference.Trace]) -> np.ndarray:
+    """The same, of a run that is there."""
+    last = traces[-1]
     fires = network.circuit.populations[-1].fires
-    return (last.spikes.sum(axis=1, dtype=np.int64) if fires else last.v_mem).reshape(len(inputs), -1)
+    return (last.spikes.sum(axis=1, dtype=np.int64) if fires else last.v_mem).reshape(len(last.v_mem), -1)
 
 
 def _start(program: Program) -> np.ndarray:

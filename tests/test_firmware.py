@@ -64,7 +64,7 @@ FAST = {
     "two tiles": {"channels": (9, 20)},
     "three layers": {"channels": (4, 33, 18), "pool": 1},
     "wide": {"channels": (6, 11), "n_steps": 60},
-    "wide, two tiles": {"channels": (6, 19, 35), "n_steps": 300, "pool": 1},
+    "wide, two tiles": {"channels": (6, 19, 35), "n_steps": 300, "pool": 1, "size": 8},
     "wide, rows apart": {"channels": (8, 60), "n_steps": 60, "pool": 4, "size": 32},
     "a pool of 3": {"channels": (8, 12), "pool": 3},
     "a pool of 4": {"channels": (10, 8), "pool": 4, "size": 32},
