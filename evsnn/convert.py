@@ -7,10 +7,12 @@ Both names are one module, which can be called: ``evsnn.convert(model, calibrati
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -54,6 +56,7 @@ def parser(prog: str) -> console.Parser:
     data = p.add_mutually_exclusive_group(required=True)
     data.add_argument("--calibration", metavar="F", help="inputs from which thresholds are made: .npz, .npy or .h5, in the model's own shape and scale")
     data.add_argument("--data-free", action="store_true", help="no inputs: thresholds from Clip limits and batch norms")
+    p.add_argument("--input-range", metavar="LOW,HIGH", type=_range, help="smallest and largest input, for integers (default: of the calibration samples)")
     p.add_argument("--scores", metavar="NAME", help="the tensor to read scores from: one of several outputs, or one before the last operators")
     p.add_argument("--steps", metavar="T[,T2,...]", type=console.steps, default=(32,), help="number of time steps, or several to make the file for (default: 32)")
     p.add_argument("--threshold", metavar="RULE", default="auto", help="auto, max (the paper's), percentile:p (99.9), mse or error:p (default: auto, which tries some)")
@@ -72,6 +75,16 @@ def parser(prog: str) -> console.Parser:
     p.add_argument("--json", action="store_true", help="print one JSON object")
     p.add_argument("--version", action="version", version=f"evsnn {__version__}")
     return p
+
+
+def _range(text: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not (low < high and math.isfinite(high - low)):
+        raise argparse.ArgumentTypeError(f"got {text[:40]!r}, expected two numbers, the smaller first, such as 0,1")
+    return low, high
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m evsnn.convert") -> int:
@@ -118,6 +131,8 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
             raise InputError("there are too few samples to draw: a quarter of them is held out for that", where=arguments.calibration, got=samples.n, expected="at least 4")
         with _Stages() as progress:
             conversion = convert_model(arguments.model, samples, options, progress, arguments.scores)
+            if arguments.input_range:
+                conversion = replace(conversion, network=conversion.network.replace(input_range=arguments.input_range))
             for warning in conversion.warnings:
                 console.say(f"warning: {warning}")
             explanation = explain(conversion, progress=progress) if len(conversion.held_out) or arguments.plot else None

@@ -133,7 +133,7 @@ def _input_grid(circuit: Circuit, input_range: tuple[float, float] | None) -> tu
     if input_range is None and network.samples is not None:
         input_range = float(network.samples.images.min()), float(network.samples.images.max())
     if input_range is None:
-        raise RunError("integers need the input's range", hint="give input_range=(smallest, largest), or store it or samples in the network")
+        raise RunError("integers need the input's range", hint="convert with samples or --input-range, or give input_range=(smallest, largest)")
     smallest, greatest = (float(v) for v in input_range)
     reach = max(-smallest, greatest)
     if not np.isfinite(reach) or smallest > greatest:

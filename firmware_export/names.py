@@ -42,17 +42,21 @@ def check_name(name: str, where: str = "--name") -> str:
     expected = f"a lower-case letter, then letters a-z, digits and _, {LONGEST} characters at most"
     if not isinstance(name, str) or not _PLAIN.fullmatch(name) or len(name) > LONGEST:
         raise RunError("this is no name for a header", where=where, got=ascii(name)[:60], expected=expected)
-    if _means_something(name) or name.startswith("evsnn_"):
-        raise RunError(
-            "this name means something else in C, C++, a library or another network's header", where=where, got=repr(name), expected="another",
-            hint=f"try --name {name.strip('_')[: LONGEST - 4]}_net",
-        )  # fmt: skip
+    if _means_something(name):
+        what = "this name means something else in C, C++, a library, the runtime or another network's header"
+        raise RunError(what, where=where, got=repr(name), expected="another", hint=f"try --name {_free(name)}")
     return name
 
 
 def _means_something(name: str) -> bool:
-    """Whether a name means something else in C, C++, a library, or another network's header, whose stages end in _s and a number."""
-    return name in _RESERVED or re.search(r"__|_$|_t$|_s[0-9]+$", name) is not None
+    """Whether a name means something else in C, C++, a library, the runtime, or another network's header, whose stages end in _s and a number."""
+    return name in _RESERVED or re.search(r"__|^evsnn_|_$|_t$|_s[0-9]+$", name) is not None
+
+
+def _free(name: str) -> str:
+    """A name like it that means nothing else."""
+    plain = re.sub(r"_+", "_", re.sub(r"^(evsnn_+|evsnn$)+", "", name)).strip("_0123456789")
+    return f"{plain[: LONGEST - 4].rstrip('_') or 'my'}_net"
 
 
 def name_from(path: str) -> str:
@@ -67,8 +71,8 @@ def name_from(path: str) -> str:
     plain = re.sub(r"_+", "_", re.sub(r"[^a-z0-9_]", "_", stem)).strip("_")[:LONGEST].strip("_")
     if plain and plain[0].isdigit():
         plain = f"net_{plain}"[:LONGEST].strip("_")
-    if _means_something(plain):
-        plain = f"{plain[: LONGEST - 4]}_net"
+    if plain and _means_something(plain):
+        plain = _free(plain)
     if not plain:
         raise RunError("no name for the header follows from the file's", where=ascii(path)[:80], hint="give one with --name")
     return check_name(plain, ascii(path)[:80])

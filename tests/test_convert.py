@@ -229,6 +229,13 @@ def test_data_free(call, refused, tmp_path):
     assert "calibration samples" in refused(1, "--data-free", calibration=None)
 
 
+def test_an_input_range_makes_integers_possible(call, tmp_path):
+    status, _, _ = call("--data-free", "--input-range=-3,3", calibration=None, model="clipped.onnx")
+    network = evsnn.load(tmp_path / "w.h5")
+    assert status == 0 and network.input_range == (-3, 3) and evsnn.quantize(network).input_low == -2047
+    assert call("--input-range", "0,9", "--steps", "4")[0] == 0 and evsnn.load(tmp_path / "w.h5").input_range == (0, 9)
+
+
 def test_few_samples_are_enough_to_run(call):
     """With fewer than four nothing can be held out; the file is made, and it is said."""
     status, out, err = call("--steps", "4", "--limit", "2", "--json")
@@ -291,7 +298,7 @@ def test_without_rich(call, monkeypatch):
     [
         "--steps 0", "--steps 4,4", "--steps x", "--threshold best", "--threshold percentile:101", "--threshold percentile:x", "--threshold max:3", "--granularity neuron",
         "--shift late", "--readout argmax", "--max-pool none", "--correction maybe", "--signed -1", "--signed nan", "--signed x", "--delay -1", "--delay 33",
-        "--storage float64", "--limit 0", "--samples -1", "--plot a.txt", "--bogus", "--calib f", "--data-free", "more words",
+        "--storage float64", "--input-range 1", "--input-range 1,0", "--input-range 0,inf", "--input-range a,b", "--limit 0", "--samples -1", "--plot a.txt", "--bogus", "--calib f", "--data-free", "more words",
     ],
 )  # fmt: skip
 def test_bad_command_lines(refused, arguments):

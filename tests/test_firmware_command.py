@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -92,12 +93,14 @@ def test_the_header_refuses_another_runtime(tmp_path, monkeypatch):
     ["", "1x", "Net", "a b", "a\n", "net\n", "*/", '"', "a/b", "é", "int", "class", "setup", "loop", "word", "uint8_t", "a__b", "evsnn", "evsnn_x", "string", "stdint", "arduino", "wire", "a_", "mnist_s1", "a_s12", "x" * 300, "x\x00", None, 3],
 )
 def test_names_that_are_refused(name):
-    with pytest.raises(RunError, match="name"):
+    with pytest.raises(RunError, match="name") as refused:
         check_name(name)
+    if suggestion := re.search(r"[Tt]ry --name (\S+)", str(refused.value)):
+        assert check_name(suggestion[1])
 
 
 @pytest.mark.parametrize(
-    ("path", "name"), [("Mnist.h5", "mnist"), ("/a b/My Net-2.weights.h5", "my_net_2_weights"), ("3d.h5", "net_3d"), ("int.h5", "int_net"), ("SPI.h5", "spi_net"), ("mnist_s1.h5", "mnist_s1_net"), ("é*/x.h5", "x"), ("A" * 300, "a" * 32)]
+    ("path", "name"), [("Mnist.h5", "mnist"), ("/a b/My Net-2.weights.h5", "my_net_2_weights"), ("3d.h5", "net_3d"), ("int.h5", "int_net"), ("SPI.h5", "spi_net"), ("mnist_s1.h5", "mnist_s_net"), ("é*/x.h5", "x"), ("A" * 300, "a" * 32), ("evsnn.h5", "my_net"), ("evsnn_rt.h5", "rt_net"), ("evsnn_2.h5", "my_net"), ("a_t.h5", "a_t_net")]
 )
 def test_names_made_of_files(path, name):
     assert name_from(path) == name == check_name(name)
