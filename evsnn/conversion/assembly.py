@@ -112,7 +112,7 @@ class Assembly:
             taps = kernel.of_constant(part.bias)
             total = total + taps.sum(axis=(1, 2))
             if any(kernel.padding) and taps.any():  # the constant is missing where the kernel meets padding
-                # Beside the analog input integers need one weight a channel here: those are wide, whatever the scale of the input's.
+                # Beside the analog input, one weight a channel: integers keep those as wide as membranes, and the input's weights keep their bits.
                 channels = 1 if all(t.signal.spiking for t in part.terms) else kernel.n_out
                 border = replace(kernel, weight=-taps[:, None], gain=None, padding=(0, 0, 0, 0), groups=channels)
                 terms.append(Term(self._ring(part, kernel.padding, channels), border, f"{name}.border"))
