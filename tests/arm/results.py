@@ -30,7 +30,7 @@ from evsnn.simulation import ARITHMETICS, RECORDS, Simulator  # noqa: E402
 
 MODELS = sorted((ROOT / "examples" / "models").glob("*.h5"))
 MODEL_STEPS = 4
-N_RANDOM = 24
+N_RANDOM = 18
 TIMES = ("latency_ms", "start_up_ms", "memory_bytes", "ms")
 """Keys of the JSON object that are this machine's and this run's."""
 
