@@ -18,7 +18,7 @@ from evsnn.conversion.options import Recipe
 from evsnn.conversion.report import Explanation, explain
 from evsnn.conversion.selection import Choice
 from evsnn.conversion.statistics import BINS, Activations
-from evsnn.conversion.sweep import standard_error
+from evsnn.conversion.sweep import SweepPoint, about_more_steps, standard_error
 from evsnn.conversion.thresholds import rate
 from evsnn.inventory import facts_of
 from evsnn.table import draw
@@ -307,6 +307,16 @@ def test_a_loss_within_one_standard_error_of_the_best_is_worth_fewer_steps():
     found = explain(make_conversion(chain(n_steps=32), images), sweep=(4,))
     assert [point.agreement for point in found.sweep] == [63 / 64, 1] and found.worth_n_steps == 4
     assert "T = 4 is worth it" in found.advice[1] and "within one standard error (2.1 points) of the best, 100.0 % at T = 32" in found.advice[1]
+
+
+def test_the_smallest_that_was_tried_is_said_to_be_that():
+    """Nothing smaller was compared with it; and where the ANN is reached, a lucky T below is no reason to warn."""
+    found = explain(make_conversion(chain(n_steps=4), graded(64)), sweep=())
+    assert found.worth_n_steps == 4 and found.advice[1].startswith("T = 4 is worth it, the smallest that was tried: its agreement with the ANN is 100.0 %")
+    points = [SweepPoint(T, T, quality, quality, 1.0, 1.0, 0.1) for T, quality in ((4, 0.75), (64, 0.6875))]
+    right = [np.arange(64) < n for n in (48, 44)]
+    assert not about_more_steps(points, right, np.arange(64) < 44, 4)
+    assert about_more_steps(points, right, np.arange(64) < 60, 4)
 
 
 def test_where_nothing_is_worth_it():

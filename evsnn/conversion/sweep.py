@@ -65,9 +65,10 @@ def worth_it(points: Sequence[SweepPoint], right: Sequence[np.ndarray], of_ann: 
         return None, f"no T of the sweep is worth it: even the best, T = {best.n_steps}, loses {100 * (of_ann - best.quality):.1f} points of {what}; {do}"
     chosen = next(i for i in range(len(points)) if best.quality - points[i].quality <= standard_error(right[at], right[i]) or i == at)
     worth = points[chosen]
-    if worth is best:
-        why = "it is the smallest that was tried, with" if worth is points[0] else "no smaller T comes within one standard error of its"
-        line = f"T = {best.n_steps} is worth it: {why} {what}, {100 * best.quality:.1f} %"
+    if worth is best is points[0]:
+        line = f"T = {best.n_steps} is worth it, the smallest that was tried: its {what} is {100 * best.quality:.1f} %"
+    elif worth is best:
+        line = f"T = {best.n_steps} is worth it: no smaller T comes within one standard error of its {what}, {100 * best.quality:.1f} %"
     else:
         error = standard_error(right[at], right[chosen])
         line = f"T = {worth.n_steps} is worth it: its {what}, {100 * worth.quality:.1f} %, is within one standard error ({100 * error:.1f} points)"
