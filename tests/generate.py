@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -10,24 +12,61 @@ from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Ma
 CHANNELS = (1, 2, 3, 5, 16, 17, 33, 64, 65, 130)
 
 
-class Builder:
-    """Layers in the making; `draw` makes every choice, so that hypothesis can shrink them."""
+class Drawn:
+    """Choices that hypothesis makes, so that it can shrink a network."""
 
-    def __init__(self, draw, encoding: str, small: bool, delays: bool):
-        self.draw, self.small, self.delays = draw, small, delays and draw(st.booleans())
-        self.rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    def __init__(self, draw):
+        self._draw = draw
+
+    def one_of(self, values):
+        return self._draw(st.sampled_from(list(values)))
+
+    def boolean(self) -> bool:
+        return self._draw(st.booleans())
+
+    def integer(self, low: int, high: int) -> int:
+        return self._draw(st.integers(low, high))
+
+    def shuffled(self, values: list) -> list:
+        return self._draw(st.permutations(values))
+
+
+class Seeded:
+    """Choices that follow from a seed alone, whatever the version of a library."""
+
+    def __init__(self, seed: int):
+        self._random = random.Random(seed)
+
+    def one_of(self, values):
+        values = list(values)
+        return values[self.integer(0, len(values) - 1)]
+
+    def boolean(self) -> bool:
+        return self.integer(0, 1) == 1
+
+    def integer(self, low: int, high: int) -> int:
+        return low + self._random.getrandbits(64) % (high - low + 1)
+
+    def shuffled(self, values: list) -> list:
+        return sorted(values, key=lambda _: self._random.getrandbits(64))
+
+
+class Builder:
+    """Layers in the making; `choose` makes every choice."""
+
+    def __init__(self, choose: Drawn | Seeded, encoding: str, small: bool, delays: bool):
+        self.choose, self.small, self.delays = choose, small, delays and choose.boolean()
+        self.one_of = choose.one_of
+        self.rng = np.random.default_rng(choose.integer(0, 2**32 - 1))
         self.layers = []
         self.spiking = []  # names and shapes of layers that carry spikes
         self.loose = set()
-        vector = draw(st.booleans()) and draw(st.booleans())
+        vector = choose.boolean() and choose.boolean()
         size = self.one_of(range(1, 6 if small else 10))
         shape = (self.one_of((1, 7, 70)),) if vector else (self.one_of((1, 2, 3)), size, self.one_of(range(1, 6 if small else 10)))
         self.input = self.add(Input(shape, encoding), shape)
         if encoding != "constant":
             self.spiking.append(self.input)
-
-    def one_of(self, values):
-        return self.draw(st.sampled_from(list(values)))
 
     def add(self, layer, shape, *inputs):
         name = f"{layer.kind}_{len(self.layers)}"
@@ -47,7 +86,7 @@ class Builder:
         """A conv or linear layer on `source`."""
         shape = source[1]
         n_out = n_out or self.one_of(CHANNELS[:6] if self.small else CHANNELS)
-        bias = self.rng.normal(size=n_out) * 0.2 if self.draw(st.booleans()) else None
+        bias = self.rng.normal(size=n_out) * 0.2 if self.choose.boolean() else None
         if len(shape) == 1:
             layer = Linear(self.normal(n_out, shape[0]), bias)
             return self.add(layer, (n_out,), source)
@@ -65,13 +104,13 @@ class Builder:
 
     def fire(self, source):
         channels = source[1][0]
-        per_channel = self.draw(st.booleans())
+        per_channel = self.choose.boolean()
         threshold = self.rng.uniform(0.3, 1.2, channels if per_channel else None)
         signed = self.one_of((0.0, 0.0, 0.1, 0.25, 1.5))
-        v_init = self.rng.uniform(-0.5, 2.5 if signed else 0.5, channels) if signed or self.draw(st.booleans()) else 0.0  # high ones fire early and have to correct
+        v_init = self.rng.uniform(-0.5, 2.5 if signed else 0.5, channels) if signed or self.choose.boolean() else 0.0  # high ones fire early and have to correct
         leak = self.one_of((1.0, 1.0, 1.0, 0.5, 0.875))
         delay = self.one_of((0, 1, 3, 100)) if self.delays else 0
-        layer = IF(threshold, v_init, leak, shift=self.draw(st.booleans()), signed=signed, delay=delay)
+        layer = IF(threshold, v_init, leak, shift=self.choose.boolean(), signed=signed, delay=delay)
         self.spiking.append(self.add(layer, source[1], source))
         return self.spiking[-1]
 
@@ -87,7 +126,7 @@ class Builder:
         elif what == "pool" and len(source[1]) == 3:
             kernel = tuple(self.one_of(range(1, 1 + min(3, n))) for n in source[1][1:])
             padding = tuple(self.one_of(range(k)) for k in kernel)
-            layer = AvgPool2d(kernel, (self.one_of((1, 2, 3)), self.one_of((1, 2))), padding) if self.draw(st.booleans()) else AvgPool2d()
+            layer = AvgPool2d(kernel, (self.one_of((1, 2, 3)), self.one_of((1, 2))), padding) if self.choose.boolean() else AvgPool2d()
             if not _pooled(self.layers, source[0]):
                 self.spiking.append(self.add(layer, self.shape(layer, source), source))
         elif what == "maxpool" and len(source[1]) == 3 and not _pooled(self.layers, source[0]):
@@ -109,7 +148,7 @@ class Builder:
                 if len(main[1]) == 3 and s[1][1:] == main[1][1:] and len(branches) < 4:
                     layer = Conv2d(self.normal(main[1][0], s[1][0], 1, 1), self.rng.normal(size=main[1][0]) * 0.1)
                     branches.append(self.add(layer, main[1], s))
-            order = self.draw(st.permutations(branches))
+            order = self.choose.shuffled(branches)
             self.fire(self.add(Add(), main[1], *order))
         elif what == "flatten" and len(source[1]) == 3:
             self.spiking.append(self.add(Flatten(), (int(np.prod(source[1])),), source))
@@ -152,16 +191,24 @@ def _pooled(layers, name: str) -> bool:
     return any(layer.kind == "avgpool2d" for layer in _behind(layers, name))
 
 
+ENCODINGS = ("constant", "constant", "constant", "poisson", "events")
+
+
 @st.composite
-def networks(draw, encodings=("constant", "constant", "constant", "poisson", "events"), small=False, max_layers=5, delays=True):
+def networks(draw, encodings=ENCODINGS, small=False, max_layers=5, delays=True):
     """A random network and images for it; without `delays`, one that may be run in blocks of steps."""
-    encoding = draw(st.sampled_from(encodings))
-    builder = Builder(draw, encoding, small, delays)
+    return made(Drawn(draw), encodings, small, max_layers, delays)
+
+
+def made(choose: Drawn | Seeded, encodings=ENCODINGS, small=False, max_layers=5, delays=True) -> tuple[Network, np.ndarray]:
+    """The network and the two images that follow from the choices."""
+    encoding = choose.one_of(encodings)
+    builder = Builder(choose, encoding, small, delays)
     builder.fire(builder.weighted(builder.input))
-    for _ in range(draw(st.integers(0, max_layers))):
+    for _ in range(choose.integer(0, max_layers)):
         builder.grow()
-    n_steps = draw(st.sampled_from((1, 2, 5, 8)))
-    network = builder.finish(draw(st.sampled_from(("bias", "initial", "none"))), draw(st.sampled_from(("membrane", "membrane", "spikes"))), n_steps)
+    n_steps = choose.one_of((1, 2, 5, 8))
+    network = builder.finish(choose.one_of(("bias", "initial", "none")), choose.one_of(("membrane", "membrane", "spikes")), n_steps)
     shape = (2, n_steps, *network.input_shape) if encoding == "events" else (2, *network.input_shape)
     images = builder.rng.random(shape, dtype=np.float32)
     return network, images < 0.3 if encoding == "events" else images * (images > 0.3)
