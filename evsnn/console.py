@@ -16,10 +16,11 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from .errors import EvsnnError, MissingExtraError, RunError
+from .text import has_extra, printable
 
 __all__ = [
-    "DONE", "BAD_DATA", "BAD_USAGE", "INTERRUPTED", "UNREAD", "Parser", "Progress", "check_picture", "has_extra", "integer", "is_terminal",
-    "picture", "printable", "run", "say", "show", "steps",
+    "DONE", "BAD_DATA", "BAD_USAGE", "INTERRUPTED", "UNREAD", "Parser", "Progress", "check_picture", "integer", "is_terminal",
+    "picture", "run", "say", "show", "steps",
 ]  # fmt: skip
 
 DONE, BAD_DATA, BAD_USAGE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
@@ -94,18 +95,6 @@ def check_picture(path: str) -> None:
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path) or not os.access(folder, os.W_OK):
         raise RunError("the picture cannot be written", where=path, hint="name a file in a folder that can be written to")
-
-
-def has_extra(package: str) -> bool:
-    """Whether an optional package is installed; it is not imported."""
-    from importlib.util import find_spec
-
-    return find_spec(package) is not None
-
-
-def printable(text: str) -> str:
-    """`text` with control and other unprintable characters escaped: names in a file never steer a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def say(line: str) -> None:

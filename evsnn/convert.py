@@ -16,7 +16,7 @@ from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from . import __version__, console
+from . import __version__, console, text
 from .errors import EvsnnError, InputError, MissingExtraError, WeightsError
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _validate(network: Network, ann: Ann, samples: CalibrationSet, n_steps: Sequ
 
 def _check_output(arguments: argparse.Namespace) -> None:
     """Refuse what would fail only after the conversion."""
-    if not console.has_extra("onnx"):
+    if not text.has_extra("onnx"):
         raise MissingExtraError("reading ONNX models needs the onnx package", hint='install it with: pip install "evsnn[onnx]"')
     if arguments.plot:
         console.check_picture(arguments.plot)

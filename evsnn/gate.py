@@ -31,8 +31,9 @@ import numpy as np
 from .errors import EvsnnError, WeightsError
 from .hdf5 import indexes, messages, objects
 from .hdf5.source import NOWHERE, FormatError, Source
+from .text import shown
 
-__all__ = ["Dataset", "File", "Group", "MAX_BYTES", "MAX_TEXT_BYTES", "open_file", "open_stream", "shown"]
+__all__ = ["Dataset", "File", "Group", "MAX_BYTES", "MAX_TEXT_BYTES", "open_file", "open_stream"]
 
 MAX_BYTES = 2 << 30  # of the file, and of all it holds once decoded
 MAX_DEPTH = 3  # groups below the root
@@ -44,12 +45,6 @@ MAX_DEFLATE_RATIO = 1_040  # deflate cannot do better than 1032
 _SLACK = 64  # bytes of a chunk beyond its data: the checksum, and room to see the end of the stream
 _TRUSTED = "if you trust it, load it with a larger max_bytes"
 _OBJECT_NAME = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
-
-
-def shown(text: object, limit: int = 160) -> str:
-    """`text` on one line, without control characters, and no longer than `limit`."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in str(text))
-    return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .arrayfile import BLOCK_BYTES, UnreadArray, open_file, read_npy, read_npz
-from .console import printable
 from .errors import InputError, WeightsError
+from .text import printable
 
 if TYPE_CHECKING:
     from .gate import Dataset

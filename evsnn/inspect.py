@@ -172,8 +172,8 @@ def _compare(network: Network, n_steps: int, threads: int | None) -> dict:
 
 def _tables(inventory: dict) -> list[Table]:
     """The facts, the layers, the integers, the verdicts."""
-    from .report import as_shape
     from .table import Column, Table
+    from .text import as_shape
 
     layers = inventory["layers"]
     rows = [
@@ -195,7 +195,7 @@ def _tables(inventory: dict) -> list[Table]:
 
 
 def _facts(inventory: dict) -> list[tuple[str, str]]:
-    from .report import as_shape
+    from .text import as_shape
 
     encoding, input_range = inventory["encoding"], inventory["input_range"]
     where = f", {input_range[0]:g} to {input_range[1]:g}" if input_range else ""
@@ -224,7 +224,7 @@ def _range(values: Sequence[float] | None) -> str:
 
 
 def _verdicts(inventory: dict) -> list[tuple[str, str, str]]:
-    from .report import as_count
+    from .text import as_count
 
     checks, int8 = inventory["verify"], inventory["int8"]
     widths = [row["membrane"] for row in int8["populations"]]

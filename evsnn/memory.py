@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from .console import say
 from .errors import RunError
+from .text import as_bytes
 
-__all__ = ["announce", "as_bytes", "require"]
+__all__ = ["announce", "require"]
 
 
 def announce(parts: Mapping[str, int]) -> int:
@@ -54,14 +55,6 @@ def require(parts: Mapping[str, int]) -> None:
     if available is not None and wanted > available:
         hint = "use fewer samples (--limit), steps or threads"
         raise RunError("the run does not fit into memory", got=as_bytes(wanted), expected=f"at most the {as_bytes(available)} that are free", hint=hint)
-
-
-def as_bytes(n_bytes: int) -> str:
-    """A number of bytes in decimal units."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if n_bytes >= size:
-            return f"{n_bytes / size:.1f} {unit}"
-    return f"{n_bytes} B"
 
 
 def _resident_bytes() -> int | None:

@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from .console import printable
 from .errors import RunError
-from .report import Report, as_count, as_shape
+from .report import Report
+from .text import as_count, as_shape, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import __version__, console
+from . import __version__, console, text
 from .errors import RunError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m evsnn.profile
 
 def _profile(options: argparse.Namespace) -> int:
     started = time.perf_counter()
-    if options.html and not console.has_extra("plotly"):
+    if options.html and not text.has_extra("plotly"):
         from .errors import MissingExtraError
 
         raise MissingExtraError("--html needs plotly", hint='install it with: pip install "evsnn[html]"')

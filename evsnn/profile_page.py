@@ -8,9 +8,9 @@ import string
 from dataclasses import asdict
 from importlib import resources
 
-from .console import printable
 from .profile_report import Report
 from .table import Table
+from .text import printable
 
 __all__ = ["page"]
 

@@ -11,14 +11,13 @@ import numpy as np
 
 from .energy import MeasuredEnergy, estimate, estimate_ann
 from .errors import RunError
-from .memory import as_bytes
 from .network import Network
 from .profile_files import SCHEMA_VERSION
 from .profiling import L2_BYTES, Hint, LayerProfile, Profile
-from .report import as_count, as_shape
 from .result import Result
 from .simulation import Simulator
 from .table import Column, Table, apportion
+from .text import as_bytes, as_count, as_shape
 
 __all__ = ["Report", "Seen", "Sweep", "digest_of", "seen_of"]
 

@@ -8,25 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .memory import as_bytes
 from .network import Network
 from .result import LayerResult, Result
 from .table import Column, Table, apportion
+from .text import as_bytes, as_count, as_shape
 
-__all__ = ["SCHEMA_VERSION", "Report", "Run", "as_count", "as_shape"]
+__all__ = ["SCHEMA_VERSION", "Report", "Run"]
 
 SCHEMA_VERSION = 1
 _FEW = 10  # predictions a summary names
-
-
-def as_shape(shape: Sequence[int]) -> str:
-    """``64x32x32``."""
-    return "x".join(map(str, shape))
-
-
-def as_count(count: int, noun: str) -> str:
-    """``1 thread``, ``2 threads``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from .errors import WeightsError
-from .gate import MAX_TEXT_BYTES, shown
+from .gate import MAX_TEXT_BYTES
 from .hdf5.objects import MAX_ATTRIBUTES
 from .network import Network, Samples
+from .text import shown
 from .tuning import TUNABLE
 
 __all__ = [

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from . import console
+from . import console, text
 
 __all__ = ["Column", "Table", "apportion", "draw"]
 
@@ -31,7 +31,7 @@ class Column:
         """`value` as text, its thousands grouped or not; None is a dash."""
         if value is None:
             return "-"
-        return console.printable(value) if isinstance(value, str) else format(value, f",{self.spec}" if grouped else self.spec)
+        return text.printable(value) if isinstance(value, str) else format(value, f",{self.spec}" if grouped else self.spec)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def apportion(values: Sequence[float], digits: int) -> tuple[list[Decimal], Deci
 
 def draw(tables: Sequence[Table]) -> str:
     """The tables as one text for stdout, an empty line between them."""
-    if console.has_extra("rich"):
+    if text.has_extra("rich"):
         return _draw_rich(tables)
     texts = []
     for table in tables:

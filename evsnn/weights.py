@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import EvsnnError, NetworkError, WeightsError
-from .gate import MAX_BYTES, Dataset, File, Group, open_file, open_stream, shown
+from .gate import MAX_BYTES, Dataset, File, Group, open_file, open_stream
 from .layers import KINDS, Layer
 from .network import MAX_STEPS, Network, Samples, table_where
 from .schema import (
@@ -32,6 +32,7 @@ from .schema import (
     decode_table,
     sha256_of,
 )  # fmt: skip
+from .text import shown
 from .tuning import Tuning
 
 __all__ = ["StoredArray", "as_stored", "load", "save", "verify"]

@@ -121,7 +121,7 @@ def test_table_and_summary(call, weights):
 
 
 def test_text_without_rich(call, weights, monkeypatch):
-    monkeypatch.setattr(console, "has_extra", lambda package: False)
+    monkeypatch.setattr("evsnn.text.has_extra", lambda package: False)
     status, out, _ = call(weights)
     header, first, *_ = out.splitlines()
     assert status == 0 and header.split("\t") == ["layer", "synapse", "shape", "rate", "spikes/sample", "SOPs/sample", "ms/sample"]

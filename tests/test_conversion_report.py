@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, MaxPool2d, MissingExtraError, ModelError, Network, Readout, RunError, Tuning, console, simulate
+from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, MaxPool2d, MissingExtraError, ModelError, Network, Readout, RunError, Tuning, simulate
 from evsnn.conversion import comparison, picture
 from evsnn.conversion.ann import Ann, forward
 from evsnn.conversion.comparison import RESPONSE_EDGES, LayerExplanation
@@ -386,7 +386,7 @@ def test_text_is_drawn_with_and_without_rich(monkeypatch):
     network = mixed()
     found = explain(make_conversion(network, images_for(network, 6), labels=np.zeros(6, np.int64)), sweep=(2,))
     assert "advice" in found.text()
-    monkeypatch.setattr(console, "has_extra", lambda package: False)
+    monkeypatch.setattr("evsnn.text.has_extra", lambda package: False)
     text = found.text()
     assert text == draw(found.tables()) and "\t" in text and all(layer.name in text for layer in found.layers)
 

@@ -284,7 +284,7 @@ def test_a_plot(call, tmp_path):
 
 
 def test_without_rich(call, monkeypatch):
-    monkeypatch.setattr("evsnn.console.has_extra", lambda package: package != "rich")
+    monkeypatch.setattr("evsnn.text.has_extra", lambda package: package != "rich")
     monkeypatch.setattr("evsnn.conversion.selection.LOSSLESS", 0.0)
     status, out, _ = call("--steps", "4")
     assert status == 0 and any(line.startswith("T\trecipe\t") for line in out.splitlines())
@@ -372,7 +372,7 @@ def test_outputs_that_cannot_be(call, refused, folder, tmp_path, monkeypatch):
         assert "one that is read" in refused(1, "-o", folder / name)
     monkeypatch.setattr("evsnn.console.has_extra", lambda package: package != "matplotlib")
     assert 'pip install "evsnn[plot]"' in refused(1, "--plot", tmp_path / "a.png")
-    monkeypatch.setattr("evsnn.console.has_extra", lambda package: package != "onnx")
+    monkeypatch.setattr("evsnn.text.has_extra", lambda package: package != "onnx")
     assert 'pip install "evsnn[onnx]"' in refused(1)
 
 

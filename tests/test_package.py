@@ -20,6 +20,7 @@ PACKAGE = Path(evsnn.__file__).parent
 # Lower never imports upper. A module may import those on its own line and above, in the order listed.
 FLOORS = [
     ["errors"],
+    ["text"],
     ["layers"],
     ["tuning"],
     ["network"],

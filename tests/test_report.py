@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evsnn import IF, Conv2d, Flatten, Input, LayerResult, Linear, Network, Readout, Result, RunError, console
-from evsnn.memory import announce, as_bytes
+from evsnn import IF, Conv2d, Flatten, Input, LayerResult, Linear, Network, Readout, Result, RunError
+from evsnn.memory import announce
 from evsnn.plot import save
 from evsnn.report import Report, Run, layer_table
 from evsnn.table import Column, Table, apportion, draw
+from evsnn.text import as_bytes
 
 KEYS = {
     "schema_version", "model", "n_steps", "n_samples", "accuracy", "predictions", "latency_ms", "start_up_ms",
@@ -47,7 +48,7 @@ def make_report(steps=(4,), labels=(0, 1, 2), classes=(), **options):
 @pytest.fixture(params=["rich", "plain"])
 def style(request, monkeypatch):
     if request.param == "plain":
-        monkeypatch.setattr(console, "has_extra", lambda package: False)
+        monkeypatch.setattr("evsnn.text.has_extra", lambda package: False)
     return request.param
 
 
@@ -118,7 +119,7 @@ def test_json_of_a_sweep():
 def test_rich_and_plain_say_the_same(monkeypatch):
     tables = make_report().tables() + make_report(steps=(2, 4)).tables()
     rich = draw(tables)
-    monkeypatch.setattr(console, "has_extra", lambda package: False)
+    monkeypatch.setattr("evsnn.text.has_extra", lambda package: False)
     plain = draw(tables)
     assert "\x1b" not in rich + plain and "─" in rich and "\t" in plain
     words = lambda text: [word for word in text.replace(",", "").replace("─", "").split() if "/" not in word]  # noqa: E731

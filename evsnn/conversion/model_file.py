@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from ..console import printable
 from ..errors import MissingExtraError, ModelError
+from ..text import printable
 
 if TYPE_CHECKING:
     import onnx

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..console import printable
 from ..errors import ModelError
+from ..text import printable
 from .boundary import find_input, find_output, nodes_to
 from .folding import FOLDERS, fold
 from .graph import Graph, Node

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..console import has_extra, printable
 from ..errors import MissingExtraError
 from ..plot import LINE, MAX_BARS, draw_bars, draw_curves, short, write
-from ..report import as_count
+from ..text import as_count, has_extra, printable
 from .comparison import RESPONSE_EDGES, LayerExplanation
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import numpy as np
 
 from ..errors import ModelError
 from ..memory import require
-from ..report import as_count
 from ..simulation import Simulator
 from ..table import Column, Table, apportion, draw
+from ..text import as_count
 from .comparison import LayerExplanation, compare
 from .diagnosis import diagnose
 from .sweep import SweepPoint, about_more_steps, ratio, standard_error, worth_it

@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..console import printable
-from ..report import as_count
 from ..table import Column, Table, draw
+from ..text import as_count, printable
 from .validation import Validation
 
 if TYPE_CHECKING:

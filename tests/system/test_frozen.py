@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import frozen  # noqa: E402
+import frozen
 
 FROZEN = json.loads(frozen.FILE.read_text())
 
