@@ -19,13 +19,13 @@ __version__ = "0.1.0"
 _HOME = {
     "convert": ("convert",),
     "errors": ("EvsnnError", "InputError", "MissingExtraError", "ModelError", "NetworkError", "RunError", "WeightsError"),
-    "layers": ("Add", "AvgPool2d", "Concat", "Conv2d", "Flatten", "IF", "Input", "Layer", "Linear", "MaxPool2d", "Readout"),
-    "network": ("Network", "Samples"),
-    "quantized": ("QuantizedNetwork", "quantize"),
+    "network.layers": ("Add", "AvgPool2d", "Concat", "Conv2d", "Flatten", "IF", "Input", "Layer", "Linear", "MaxPool2d", "Readout"),
+    "network.network": ("Network", "Samples"),
+    "circuit.quantized": ("QuantizedNetwork", "quantize"),
     "result": ("LayerResult", "Result"),
     "simulation": ("Simulator", "simulate"),
-    "tuning": ("Tuning",),
-    "weights": ("load", "save"),
+    "network.tuning": ("Tuning",),
+    "files.weights": ("load", "save"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from . import __version__, console
+from . import __version__
+from .output import console
 
 __all__ = ["main"]
 

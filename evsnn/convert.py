@@ -16,16 +16,17 @@ from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from . import __version__, console, text
+from . import __version__, text
 from .errors import EvsnnError, InputError, MissingExtraError, WeightsError
+from .output import console
 
 if TYPE_CHECKING:
-    from .conversion.ann import Ann
-    from .conversion.calibration import CalibrationSet
+    from .conversion.balance.calibration import CalibrationSet
+    from .conversion.balance.options import Options
     from .conversion.conversion import Conversion
-    from .conversion.options import Options
-    from .conversion.validation import Validation
-    from .network import Network
+    from .conversion.lowering.ann import Ann
+    from .conversion.report.validation import Validation
+    from .network.network import Network
 
 __all__ = ["main"]
 
@@ -104,7 +105,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m evsnn.convert
 
 def _options(p: console.Parser, arguments: argparse.Namespace) -> Options:
     """The conversion's options; what they refuse is a bad command line."""
-    from .conversion.options import Options
+    from .conversion.balance.options import Options
 
     correction = {"on": True, "off": False, None: None}[arguments.correction]
     try:
@@ -118,11 +119,11 @@ def _options(p: console.Parser, arguments: argparse.Namespace) -> Options:
 
 def _convert(arguments: argparse.Namespace, options: Options) -> int:
     _check_output(arguments)
-    from .conversion.calibration import open_calibration
+    from .conversion.balance.calibration import open_calibration
     from .conversion.conversion import convert_model
-    from .conversion.report import explain
-    from .conversion.summary import Summary
-    from .weights import save
+    from .conversion.report.explanation import explain
+    from .conversion.report.summary import Summary
+    from .files.weights import save
 
     with ExitStack() as files:
         samples = None if arguments.data_free else files.enter_context(open_calibration(arguments.calibration, limit=arguments.limit))
@@ -144,7 +145,9 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
         network = _with_samples(conversion, fitted, arguments.samples).replace(metadata=summary.metadata())
     text = summary.json() if arguments.json else summary.text()
     if arguments.plot:
-        explanation.plot(arguments.plot)
+        from .conversion.report import picture
+
+        picture.save(arguments.plot, explanation)
         console.say(f"plot: {arguments.plot}")
     save(arguments.output, network, storage=options.storage)
     console.show(text)
@@ -153,7 +156,7 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
 
 def _with_samples(conversion: Conversion, samples: CalibrationSet | None, n: int) -> Network:
     """The network with the first few of its calibration samples, which are `fitted`."""
-    from .network import Samples
+    from .network.network import Samples
 
     n = 0 if samples is None else min(n, samples.n)
     if not n:
@@ -164,8 +167,8 @@ def _with_samples(conversion: Conversion, samples: CalibrationSet | None, n: int
 
 def _validate(network: Network, ann: Ann, samples: CalibrationSet, n_steps: Sequence[int], progress: _Stages) -> tuple[Validation, ...]:
     """ANN and spiking network on the same samples, for every T."""
-    from .conversion.calibration import suspicions
-    from .conversion.validation import ann_predictions, validate
+    from .conversion.balance.calibration import suspicions
+    from .conversion.report.validation import ann_predictions, validate
 
     samples = samples.fitted(ann.input_shape, ann.network.n_classes)
     for warning in suspicions(samples, "validation"):

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import __version__, console
+from . import __version__
 from .errors import EvsnnError, RunError, WeightsError
+from .output import console
 
 if TYPE_CHECKING:
-    from .network import Network
-    from .quantized import QuantizedNetwork
-    from .table import Table
+    from .circuit.quantized import QuantizedNetwork
+    from .network.network import Network
+    from .output.table import Table
 
 __all__ = ["main"]
 
@@ -47,7 +48,7 @@ def _run(p: console.Parser, arguments: Sequence[str]) -> int:
     options = p.parse_args(arguments)
     if options.steps and len(options.steps) > 1:
         p.error("argument --steps: expected one number of steps")
-    from .weights import load
+    from .files.weights import load
 
     checksums = _checksums(options.weights) if options.verify else None
     network = load(options.weights)
@@ -59,7 +60,7 @@ def _run(p: console.Parser, arguments: Sequence[str]) -> int:
     if options.json:
         console.show(json.dumps(inventory, allow_nan=False))
     else:
-        from .table import draw
+        from .output.table import draw
 
         console.show(draw(_tables(inventory)))
     return console.DONE
@@ -67,7 +68,7 @@ def _run(p: console.Parser, arguments: Sequence[str]) -> int:
 
 def _describe(network: Network, n_steps: int) -> dict:
     """What the file says, and what follows from it; layers as they are in runs of `n_steps`."""
-    from .inventory import facts_of
+    from .network.inventory import facts_of
 
     facts = facts_of(network.at(n_steps))
     samples = network.samples
@@ -100,7 +101,7 @@ def _describe(network: Network, n_steps: int) -> dict:
 
 def _int8(network: Network, n_steps: int) -> dict:
     """What integers of 8 bits bring, or why there are none."""
-    from .quantized import quantize
+    from .circuit.quantized import quantize
 
     try:
         quantized = quantize(network, n_steps)
@@ -126,7 +127,7 @@ def _checksums(path: str) -> int:
     WeightsError
         If one is not.
     """
-    from .weights import verify
+    from .files.weights import verify
 
     arrays = verify(path)
     damaged = [array.path for array in arrays if not array.intact]
@@ -139,8 +140,8 @@ def _checksums(path: str) -> int:
 
 def _compare(network: Network, n_steps: int, threads: int | None) -> dict:
     """The samples, or noise, in float32 and in int8."""
-    from .inputs import open_inputs
-    from .memory import announce
+    from .files.inputs import open_inputs
+    from .output.memory import announce
     from .simulation import Simulator
     from .startup import wake
 
@@ -172,7 +173,7 @@ def _compare(network: Network, n_steps: int, threads: int | None) -> dict:
 
 def _tables(inventory: dict) -> list[Table]:
     """The facts, the layers, the integers, the verdicts."""
-    from .table import Column, Table
+    from .output.table import Column, Table
     from .text import as_shape
 
     layers = inventory["layers"]

@@ -9,14 +9,15 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import __version__, console, text
+from . import __version__, text
 from .errors import RunError
+from .output import console
 
 if TYPE_CHECKING:
-    from .inputs import Inputs
-    from .network import Network, Samples
-    from .profile_report import Report
-    from .profiling import Profile
+    from .files.inputs import Inputs
+    from .network.network import Network, Samples
+    from .profiling.measure import Profile
+    from .profiling.report import Report
 
 __all__ = ["main"]
 
@@ -95,11 +96,11 @@ def _profile(options: argparse.Namespace) -> int:
         from .errors import MissingExtraError
 
         raise MissingExtraError("--html needs plotly", hint='install it with: pip install "evsnn[html]"')
-    from .demo import demo
-    from .host import pin
-    from .inputs import open_inputs
-    from .profile_files import check_target, old_profile, write_text
-    from .weights import load
+    from .files.demo import demo
+    from .files.inputs import open_inputs
+    from .files.weights import load
+    from .profiling.host import pin
+    from .profiling.profile_files import check_target, old_profile, write_text
 
     for path in (options.html, options.speedscope):
         check_target(path, (options.weights, options.input, options.compare, options.power_csv))
@@ -120,7 +121,7 @@ def _profile(options: argparse.Namespace) -> int:
         steps = options.steps or (inputs.n_steps or network.n_steps,)
         inputs.require_steps(max(steps))
         if old is not None:
-            from .profile_report import digest_of, require_same
+            from .profiling.report import digest_of, require_same
 
             require_same(old, {"model_sha256": digest_of(network), "n_steps": steps[-1], "arithmetic": options.arithmetic, "threads": options.threads}, options.compare)
         report = _measured(network, steps, inputs, options, start_up_ms)
@@ -129,11 +130,11 @@ def _profile(options: argparse.Namespace) -> int:
     if options.json:
         console.show(report.json())
     else:
-        from .table import draw
+        from .output.table import draw
 
         console.show(draw(report.tables(options.sort)))
     if options.html:
-        from .profile_page import page
+        from .profiling.page import page
 
         write_text(options.html, page(report))
         console.say(f"page: {options.html}")
@@ -145,9 +146,9 @@ def _profile(options: argparse.Namespace) -> int:
 
 def _measured(network: Network, steps: Sequence[int], inputs: Inputs, options: argparse.Namespace, start_up_ms: dict[str, float]) -> Report:
     """Measure the last T, run the others, and look at spikes where a page shows them."""
-    from .memory import announce
-    from .profile_report import Report, Sweep, seen_of
-    from .profiling import hints_of, measure
+    from .output.memory import announce
+    from .profiling.measure import hints_of, measure
+    from .profiling.report import Report, Sweep, seen_of
     from .simulation import Simulator
     from .startup import wake
 
@@ -187,7 +188,7 @@ def _metered(options: argparse.Namespace, profile: Profile):
     """What the meter's log says of the run, if there is one."""
     if not options.power_csv:
         return None
-    from .energy import PowerLog
+    from .profiling.energy import PowerLog
 
     jump = profile.ended - profile.started - profile.seconds
     if abs(jump) > max(_JUMP_S, 0.02 * profile.seconds):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .errors import RunError
-from .tuning import ReadOnly
+from .network.tuning import ReadOnly
 
 __all__ = ["LayerResult", "Result"]
 

@@ -7,12 +7,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import __version__, console
+from . import __version__
+from .output import console
 
 if TYPE_CHECKING:
-    from .inputs import Inputs
-    from .network import Network, Samples
-    from .report import Run
+    from .files.inputs import Inputs
+    from .network.network import Network, Samples
+    from .output.report import Run
 
 __all__ = ["main"]
 
@@ -56,10 +57,10 @@ def _run(options) -> int:
     started = time.perf_counter()
     if options.plot:
         console.check_picture(options.plot)
-    from .demo import demo
-    from .inputs import open_inputs
-    from .report import Report
-    from .weights import load
+    from .files.demo import demo
+    from .files.inputs import open_inputs
+    from .files.weights import load
+    from .output.report import Report
 
     start_up_ms = {"import": _ms_since(started)}
     started = time.perf_counter()
@@ -75,11 +76,11 @@ def _run(options) -> int:
     if options.json:
         console.show(report.json())
     else:
-        from .table import draw
+        from .output.table import draw
 
         console.show(draw(report.tables()))
     if options.plot:
-        from .plot import save
+        from .output.plot import save
 
         save(options.plot, report)
         console.say(f"plot: {options.plot}")
@@ -91,9 +92,9 @@ def _run_all(network: Network, n_steps: tuple[int, ...], inputs: Inputs, options
 
     `start_up_ms` has the times until here, and gets what is imported on the way.
     """
-    from .inputs import range_of
-    from .memory import announce
-    from .report import Run
+    from .files.inputs import range_of
+    from .output.memory import announce
+    from .output.report import Run
     from .simulation import Simulator
     from .startup import wake
 
@@ -122,7 +123,7 @@ def _run_all(network: Network, n_steps: tuple[int, ...], inputs: Inputs, options
 
 def _read(inputs: Inputs, network: Network) -> Samples:
     """The samples, and a word if their scale looks wrong."""
-    from .inputs import range_warning
+    from .files.inputs import range_warning
 
     samples = inputs.read()
     warning = range_warning(network, samples.images)

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import reference
-from .circuit import Circuit, MaxPool, Population, lower
-from .encoding import check_images, encode
+from .circuit import reference
+from .circuit.encoding import check_images, encode
+from .circuit.populations import Circuit, MaxPool, Population, lower
+from .circuit.quantized import QuantizedNetwork, quantize
+from .engine.plan import Plan, plan
 from .errors import InputError, RunError
-from .network import Network
-from .plan import Plan, plan
-from .quantized import QuantizedNetwork, quantize
+from .network.network import Network
+from .network.tuning import ReadOnly
 from .result import LayerResult, Result
-from .tuning import ReadOnly
 
 if TYPE_CHECKING:
-    from .engine import Workspace
+    from .engine.workspace import Workspace
 
 __all__ = ["ARITHMETICS", "BACKENDS", "RECORDS", "Simulator", "simulate"]
 
@@ -146,7 +146,7 @@ class Simulator:
     def prepare(self, progress: Progress | None = None) -> dict[str, float]:
         """Allocate and compile; the milliseconds each took. `progress` is called layer by layer."""
         if self.backend == "numba" and self._engine is None:
-            from .engine import Engine
+            from .engine.workspace import Engine
 
             self._engine = Engine(self.plan, progress)
             for name, value in self._engine.times_ms.items():
@@ -245,7 +245,7 @@ class Simulator:
 
     def _workspaces(self, count: int, keep_membranes: bool, pool: ThreadPoolExecutor | None) -> list[Workspace]:
         """Workspaces of one kind, kept from run to run; those of another kind go first."""
-        from .engine import Workspace
+        from .engine.workspace import Workspace
 
         kind = count, keep_membranes, pool is not None
         if self._kept[0] != kind:
@@ -388,8 +388,8 @@ def _problem(plan: Plan) -> tuple[str, bool]:
     """What speaks against the engine, and whether it could run all the same. numba is imported if machine code is missing, not else."""
     if sys.byteorder == "big":
         return "this CPU is big-endian", False
-    from .engine import needed
-    from .kernels.code import compiler_off, missing
+    from .engine.kernels.code import compiler_off, missing
+    from .engine.workspace import needed
 
     try:
         if compiler_off() or missing(needed(plan)):

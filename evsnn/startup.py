@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .console import say
+from .output.console import say
 
 if TYPE_CHECKING:
     from .simulation import Simulator
@@ -30,8 +30,8 @@ def wake(simulator: Simulator) -> dict[str, float]:
         say(f"backend: {simulator.backend_note}")
     if simulator.backend != "numba":
         return {"import": 0.0, "compile": 0.0}
-    from .engine import needed
-    from .kernels.code import missing, specialise
+    from .engine.kernels.code import missing, specialise
+    from .engine.workspace import needed
 
     started = imported = time.perf_counter()
     kernels = needed(simulator.plan)

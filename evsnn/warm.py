@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import console
 from .errors import EvsnnError, RunError
+from .output import console
 
 __all__ = ["main"]
 
@@ -27,11 +27,11 @@ def parser(prog: str) -> console.Parser:
 def main(argv: Sequence[str], prog: str) -> int:
     """Compile and keep; returns the exit status."""
     options = parser(prog).parse_args(argv)
-    from .demo import demo
-    from .engine import needed
-    from .kernels.code import compiler_off, specialise, store
+    from .engine.kernels.code import compiler_off, specialise, store
+    from .engine.workspace import needed
+    from .files.demo import demo
+    from .files.weights import load
     from .simulation import ARITHMETICS, Simulator
-    from .weights import load
 
     if compiler_off():
         raise RunError("numba's compiler is switched off", got="NUMBA_DISABLE_JIT", hint="unset it")

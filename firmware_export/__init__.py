@@ -5,6 +5,6 @@ Reads networks through `evsnn`; nothing in `evsnn` imports this package.
 """
 
 from .export import Settings, export_files, export_network
-from .header import Export
+from .text.header import Export
 
 __all__ = ["Export", "Settings", "export_files", "export_network"]

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from evsnn import __version__, console
+from evsnn import __version__
+from evsnn.output import console
 
 from .bundles import BUNDLES, bundle
+from .checks.machines import MACHINES
 from .export import Settings, export_files, export_network
-from .machines import MACHINES
 
 __all__ = ["main"]
 
@@ -76,7 +77,7 @@ def _run(p: console.Parser, words: Sequence[str]) -> int:
     options = p.parse_args(words)
     if options.steps and len(options.steps) > 1:
         p.error("argument --steps: expected one number of steps")
-    from evsnn.weights import load
+    from evsnn.files.weights import load
 
     network = load(options.weights)
     settings = Settings(
@@ -87,8 +88,8 @@ def _run(p: console.Parser, words: Sequence[str]) -> int:
     found: dict = {"check": None, "report": []}
     work = None
     if options.check or options.report:
-        from .check import HOST, inputs_for, run_on
-        from .report import on_cores, weight_additions
+        from .checks.check import HOST, inputs_for, run_on
+        from .checks.report import on_cores, weight_additions
 
         inputs, own = inputs_for(export.program.network, options.samples)
         what = f"{len(inputs)} {'stored samples' if own else 'samples of seeded noise'}"
@@ -110,9 +111,9 @@ def _run(p: console.Parser, words: Sequence[str]) -> int:
 
 
 def _tell(options: argparse.Namespace, export, files: list[str], found: dict, work: tuple[float, float] | None) -> None:
-    from evsnn.table import Table, draw
+    from evsnn.output.table import Table, draw
 
-    from .report import dense_macs, memory_of, memory_table, runs_table
+    from .checks.report import dense_macs, memory_of, memory_table, runs_table
 
     program = export.program
     facts = {

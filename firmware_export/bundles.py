@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from evsnn import __version__
 
 from .export import Settings, export_files
-from .header import Export
+from .text.header import Export
 
 __all__ = ["BUNDLES", "bundle"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from evsnn.circuit.quantized import quantize
 from evsnn.errors import RunError
-from evsnn.network import Network
-from evsnn.quantized import quantize
+from evsnn.network.network import Network
 
-from .header import Export, export_header, runtime
-from .names import check_name, name_from
+from .text.header import Export, export_header, runtime
+from .text.names import check_name, name_from
 
 __all__ = ["Settings", "export_files", "export_network"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Network, Readout
-from evsnn.network import Samples
+from evsnn.network.network import Samples
 
 
 def digits(n: int = 4, size: int = 12, seed: int = 3) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A second simulator, written straight from the specification: one neuron, one synapse, one product at a time.
 
-It walks the network's own graph and shares no code with `evsnn.circuit`, `evsnn.reference` or the
+It walks the network's own graph and shares no code with `evsnn.circuit.populations`, `evsnn.circuit.reference` or the
 engine, so that folding pools, flattening, joining and adding is checked too. float32 only, and slow:
 for networks of a few hundred neurons.
 """

@@ -12,19 +12,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import InputError, ModelError
-from ..layers import IF
-from ..network import Network
-from ..weights import as_stored
-from .ann import Ann, forward
-from .balance import Balanced, assemble, balance, with_readout, without_data
-from .calibration import CalibrationSet, open_calibration, suspicions
-from .evaluate import evaluate
-from .graph import Graph
-from .lowering import lower_graph
-from .onnx_import import import_onnx
-from .options import Options, Recipe
-from .selection import Choice, choose
-from .statistics import Activations, measure
+from ..files.weights import as_stored
+from ..network.layers import IF
+from ..network.network import Network
+from .balance.balance import Balanced, assemble, balance, with_readout, without_data
+from .balance.calibration import CalibrationSet, open_calibration, suspicions
+from .balance.options import Options, Recipe
+from .balance.selection import Choice, choose
+from .balance.statistics import Activations, measure
+from .lowering.ann import Ann, forward
+from .lowering.lowering import lower_graph
+from .onnx.evaluate import evaluate
+from .onnx.graph import Graph
+from .onnx.importer import import_onnx
 
 __all__ = ["Conversion", "Progress", "convert", "convert_model"]
 

@@ -25,7 +25,7 @@ from train_mnist import read_digits
 
 import evsnn
 from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout
-from evsnn.network import Samples
+from evsnn.network.network import Samples
 
 N_TRAIN, N_MEASURED, N_SAMPLES = 24_000, 1_000, 100
 RATES = (2e-3, 2e-3, 1e-3, 4e-4)

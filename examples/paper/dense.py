@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import evsnn
-from evsnn.layers import IF
+from evsnn.network.layers import IF
 from examples.paper.data import load, scaled
 from examples.paper.networks import NETWORKS, Residual
 from examples.paper.records import AVERAGE, AVERAGE_SHIFT_STEPS, METHODS, Record, key_of

@@ -28,10 +28,10 @@ from pathlib import Path
 import numpy as np
 
 import evsnn
-from evsnn.console import integer, say
-from evsnn.conversion.options import AUTO
-from evsnn.inventory import facts_of
-from evsnn.memory import announce
+from evsnn.conversion.balance.options import AUTO
+from evsnn.network.inventory import facts_of
+from evsnn.output.console import integer, say
+from evsnn.output.memory import announce
 from evsnn.simulation import Simulator
 from examples.paper.data import Data, load, scaled
 from examples.paper.progress import Estimate

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evsnn.plot import write
+from evsnn.output.plot import write
 from examples.paper.records import AVERAGE
 from examples.paper.results import System
 

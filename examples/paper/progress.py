@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from evsnn.console import say
+from evsnn.output.console import say
 
 __all__ = ["Estimate", "News"]
 

@@ -29,17 +29,17 @@ from pathlib import Path
 import numpy as np
 
 import evsnn
-from evsnn.console import integer, say
-from evsnn.conversion.ann import Ann
-from evsnn.conversion.calibration import CalibrationSet, open_calibration
+from evsnn.conversion.balance.calibration import CalibrationSet, open_calibration
+from evsnn.conversion.balance.options import Options
 from evsnn.conversion.conversion import Conversion, convert_model
-from evsnn.conversion.lowering import lower_graph
-from evsnn.conversion.onnx_import import import_onnx
-from evsnn.conversion.options import Options
-from evsnn.conversion.summary import Summary
-from evsnn.conversion.validation import ann_predictions
-from evsnn.inventory import facts_of
-from evsnn.weights import verify
+from evsnn.conversion.lowering.ann import Ann
+from evsnn.conversion.lowering.lowering import lower_graph
+from evsnn.conversion.onnx.importer import import_onnx
+from evsnn.conversion.report.summary import Summary
+from evsnn.conversion.report.validation import ann_predictions
+from evsnn.files.weights import verify
+from evsnn.network.inventory import facts_of
+from evsnn.output.console import integer, say
 from examples.paper.cards import DATA_SETS, card, index
 from examples.paper.data import Data, load, scaled
 

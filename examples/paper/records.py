@@ -35,7 +35,7 @@ class Method:
     activation : {"regular", "threshold"}
         Of the source ANN.
     threshold : str
-        evsnn's rule, see `evsnn.conversion.options.Options`.
+        evsnn's rule, see `evsnn.conversion.balance.options.Options`.
     shift : {"bias", "none"}, optional
         None: what the rule brings.
     """

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 
 import evsnn
-from evsnn.console import say
-from evsnn.conversion.ann import forward
+from evsnn.conversion.balance.options import AUTO, Options
 from evsnn.conversion.conversion import HELD_OUT, convert_model
-from evsnn.conversion.lowering import lower_graph
-from evsnn.conversion.onnx_import import import_onnx
-from evsnn.conversion.options import AUTO, Options
-from evsnn.inventory import facts_of
+from evsnn.conversion.lowering.ann import forward
+from evsnn.conversion.lowering.lowering import lower_graph
+from evsnn.conversion.onnx.importer import import_onnx
+from evsnn.network.inventory import facts_of
+from evsnn.output.console import say
 from examples.paper.data import Data, scaled
 from examples.paper.progress import News
 from examples.paper.records import AUTO_STEPS, Method, replace_file, replace_npz

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from evsnn.console import say
+from evsnn.output.console import say
 from examples.paper.document import document
 from examples.paper.figures import draw
 from examples.paper.records import replace_file

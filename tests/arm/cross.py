@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from evsnn.kernels.code import Kernel, Store  # noqa: E402
+from evsnn.engine.kernels.code import Kernel, Store  # noqa: E402
 
 TRIPLE = "aarch64-unknown-linux-gnu"
 
@@ -67,7 +67,7 @@ def compile_for(cpu: str, kernels: Iterable[Kernel]) -> dict[Kernel, Compiled]:
 def fill(armpy: Path, cpu: str, home: Path, kernels: Iterable[Kernel]) -> int:
     """Compile what is missing where the emulated Python looks for its machine code; the number of kernels."""
     environment = {name: value for name, value in os.environ.items() if name != "EVSNN_ARM_PLUGIN"} | {"EVSNN_ARM_CPU": cpu, "PYTHONPATH": str(ROOT)}
-    said = subprocess.run([armpy, "-c", "from evsnn.kernels.code import environment; print(environment(), end='')"], env=environment, capture_output=True, text=True, check=True)
+    said = subprocess.run([armpy, "-c", "from evsnn.engine.kernels.code import environment; print(environment(), end='')"], env=environment, capture_output=True, text=True, check=True)
     store = Store(home, said.stdout)
     if store.trouble:
         raise RuntimeError(store.trouble)
@@ -99,13 +99,13 @@ def main() -> None:
     """Compile the pickled kernels of stdin, and write object, symbol and assembly of each to stdout."""
     kernels = pickle.loads(sys.stdin.buffer.read())
     _pretend()
-    from evsnn.kernels.jit import compiled
+    from evsnn.engine.kernels.jit import compiled
 
     made = {}
     for kernel in kernels:
         code, symbol, _ = compiled(kernel.name, kernel.selectors, kernel.n_arguments)
         module, _, function = kernel.name.partition(".")
-        overloads = getattr(importlib.import_module(f"evsnn.kernels.{module}"), function).overloads.values()
+        overloads = getattr(importlib.import_module(f"evsnn.engine.kernels.{module}"), function).overloads.values()
         (library,) = (overload.library for overload in overloads if overload.fndesc.llvm_func_name == symbol)
         made[kernel] = code, symbol, library.get_asm_str()
     sys.stdout.buffer.write(pickle.dumps(made))

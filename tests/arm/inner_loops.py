@@ -2,7 +2,7 @@
 
     python tests/arm/inner_loops.py [CPU]    every kernel of the demo model and of examples/models
 
-Kernels are compiled for the core on any computer (`cross`). `tests/test_inner_loops.py` holds the adding loops to what `Loop` counts.
+Kernels are compiled for the core on any computer (`cross`). `tests/engine/test_inner_loops.py` holds the adding loops to what `Loop` counts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from evsnn.kernels.code import Kernel  # noqa: E402
+from evsnn.engine.kernels.code import Kernel  # noqa: E402
 
 _LABEL = re.compile(r"(\.L\w+):$")
 _JUMP = re.compile(r"(?:b|b\.\w+|cbn?z|tbn?z)\s.*?(\.L\w+)$")
@@ -95,8 +95,8 @@ def loops(assembly: str) -> Iterator[Loop]:
 def kernels_of_models() -> list[Kernel]:
     """What the demo model and the models of examples/models run, each kernel once."""
     import evsnn
-    from evsnn.demo import demo
-    from evsnn.engine import needed
+    from evsnn.engine.workspace import needed
+    from evsnn.files.demo import demo
     from evsnn.simulation import ARITHMETICS, Simulator
 
     networks = [demo(), *(evsnn.load(path) for path in sorted((ROOT / "examples" / "models").glob("*.h5")))]

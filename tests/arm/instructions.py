@@ -29,11 +29,11 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT)]
 
 import evsnn  # noqa: E402
-from evsnn import plan  # noqa: E402
-from evsnn.demo import demo  # noqa: E402
-from evsnn.engine import needed  # noqa: E402
+from evsnn.engine import plan  # noqa: E402
+from evsnn.engine.stage import Kernels  # noqa: E402
+from evsnn.engine.workspace import needed  # noqa: E402
+from evsnn.files.demo import demo  # noqa: E402
 from evsnn.simulation import ARITHMETICS, Simulator  # noqa: E402
-from evsnn.stage import Kernels  # noqa: E402
 
 RECORD = HERE / "instructions.json"
 CPUS = ("cortex-a72", "cortex-a76")
@@ -47,7 +47,7 @@ class Counted:
     """The kernels of this process, counted by the emulator, which writes to a file."""
 
     def __init__(self, file: Path):
-        from evsnn.kernels import code
+        from evsnn.engine.kernels import code
 
         self.file, self.read, self.slots = file, 0, {}
         self.call = ctypes.CDLL(None).syscall

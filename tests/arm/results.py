@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import evsnn  # noqa: E402
-from evsnn.demo import demo  # noqa: E402
+from evsnn.files.demo import demo  # noqa: E402
 from evsnn.simulation import ARITHMETICS, RECORDS, Simulator  # noqa: E402
 
 MODELS = sorted((ROOT / "examples" / "models").glob("*.h5"))
@@ -39,8 +39,7 @@ def cases() -> dict[str, tuple]:
     """Networks and images by name: layers of every kind, tile edges, blocks of steps, encodings; then random ones, always the same."""
     from generate import networks
     from hypothesis import HealthCheck, Phase, given, settings
-    from test_engine import IMAGES, small_network
-    from test_kernels_in_python import every_path
+    from networks import IMAGES, every_path, small_network
 
     rng = np.random.default_rng(1)
     found = {}
@@ -76,7 +75,7 @@ def make(folder: Path) -> None:
 
 def kernels(folder: Path) -> list:
     """All kernels that the cases and the models need."""
-    from evsnn.engine import needed
+    from evsnn.engine.workspace import needed
 
     networks = [(demo(), None), *((evsnn.load(path), None) for path in sorted(folder.glob("*.h5"))), *((evsnn.load(path), MODEL_STEPS) for path in MODELS)]
     plans = (Simulator(network, steps, arithmetic=arithmetic, threads=1, backend="numba").plan for network, steps in networks for arithmetic in ARITHMETICS)

@@ -33,7 +33,7 @@ on() {  # CPU: all of it on one core; machine code is made on this side, and is 
     echo "results after $SECONDS s"
     mkdir "$work/$1-made"
     if [ "$1" = "${cpus##* }" ]; then
-        "$dir/armpy" -m pytest --basetemp="$work/$1-made" tests/test_code.py -k "second_process or kept_code_is_numbas or cannot_be_made"
+        "$dir/armpy" -m pytest --basetemp="$work/$1-made" tests/engine/test_code.py -k "second_process or kept_code_is_numbas or cannot_be_made"
     fi
     EVSNN_CACHE_DIR="$work/$1-made/int8" "$dir/armpy" -m evsnn.run warm --arithmetic int8
     PYTHONPATH='' "$python" tests/arm/results.py same "$EVSNN_CACHE_DIR" "$work/$1-made"

@@ -7,9 +7,9 @@
 
 A layer's time holds everything done for it: its event queue, the counting of events, the additions, the
 comparison and reset of its membranes, and fetching its weights from wherever they lie, once a sample. The
-ceiling (`evsnn.ceiling.Gather`) is nothing but additions of rows that are in the nearest cache large enough for one
+ceiling (`evsnn.engine.ceiling.Gather`) is nothing but additions of rows that are in the nearest cache large enough for one
 tile. "bound" is the larger of two times that no layer can beat, as a share of the layer's: the additions at
-the ceiling, and one reading of its weights at the rate of `evsnn.ceiling.Stream`.
+the ceiling, and one reading of its weights at the rate of `evsnn.engine.ceiling.Stream`.
 
 "alone" is not a network: single 3x3 layers of 128 to 512 channels on maps of 16 to 4, at 5 to 20 % random
 events, run over and over, so that their weights lie where the ceiling's do.
@@ -44,7 +44,7 @@ def measure(network: str, n_steps: int, arithmetic: str, cache: Path, rounds: in
         tile), ``weight_bytes``, ``stream_gigabytes_a_second``, ``bound`` (share of the time that is inevitable).
     """
     import evsnn
-    from evsnn.ceiling import Gather, Stream
+    from evsnn.engine.ceiling import Gather, Stream
 
     simulator = evsnn.Simulator(evsnn.load(networks.path(cache, network, ".h5")), n_steps, arithmetic=arithmetic, threads=1)
     image = networks.images(network, cache)[:1]
@@ -83,7 +83,7 @@ def measure_alone(n_steps: int, arithmetic: str, rounds: int) -> list[dict]:
     """The same for single layers that nothing else runs beside."""
     import evsnn
     from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout
-    from evsnn.ceiling import Gather, Stream
+    from evsnn.engine.ceiling import Gather, Stream
 
     rng = np.random.default_rng(0)
     rows = []

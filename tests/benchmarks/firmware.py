@@ -24,10 +24,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import evsnn  # noqa: E402
 from evsnn import IF, Add, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout  # noqa: E402
-from evsnn.network import Samples  # noqa: E402
+from evsnn.network.network import Samples  # noqa: E402
 from firmware_export import Settings, export_network  # noqa: E402
-from firmware_export.check import inputs_for  # noqa: E402
-from firmware_export.report import dense_macs, on_cores, weight_additions  # noqa: E402
+from firmware_export.checks.check import inputs_for  # noqa: E402
+from firmware_export.checks.report import dense_macs, on_cores, weight_additions  # noqa: E402
 
 CORES = ("cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "rv32")
 PAGE = ROOT / "docs" / "firmware.md"

@@ -27,11 +27,12 @@ from firmware import CORES, page_with, random_networks, trained_networks  # noqa
 
 from evsnn import IF, Add, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout  # noqa: E402
 from firmware_export import Settings, export_network  # noqa: E402
-from firmware_export.check import inputs_for  # noqa: E402
-from firmware_export.ctext import array, initialiser  # noqa: E402
-from firmware_export.fast_layer import tiled_currents  # noqa: E402
-from firmware_export.machines import EMULATOR, MACHINES, RUNTIME, Machine, build, measure  # noqa: E402
-from firmware_export.report import dense_macs, on_cores  # noqa: E402
+from firmware_export.checks.check import inputs_for  # noqa: E402
+from firmware_export.checks.machines import EMULATOR, MACHINES, Machine, build, measure  # noqa: E402
+from firmware_export.checks.report import dense_macs, on_cores  # noqa: E402
+from firmware_export.text.ctext import array, initialiser  # noqa: E402
+from firmware_export.text.fast_layer import tiled_currents  # noqa: E402
+from firmware_export.text.header import RUNTIME  # noqa: E402
 
 ZERO = -128
 """The zero point of what a ReLU sends: int8 from -128 to 127 stands for 0 to V_th."""

@@ -25,12 +25,12 @@ from generate import networks  # noqa: E402
 from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
 
 from evsnn import RunError  # noqa: E402
-from evsnn.console import say  # noqa: E402
-from evsnn.quantized import quantize  # noqa: E402
-from firmware_export.check import HOST, run_on  # noqa: E402
-from firmware_export.fast import fast_kind  # noqa: E402
-from firmware_export.header import export_header  # noqa: E402
-from firmware_export.machines import MACHINES  # noqa: E402
+from evsnn.circuit.quantized import quantize  # noqa: E402
+from evsnn.output.console import say  # noqa: E402
+from firmware_export.checks.check import HOST, run_on  # noqa: E402
+from firmware_export.checks.machines import MACHINES  # noqa: E402
+from firmware_export.program.fast import fast_kind  # noqa: E402
+from firmware_export.text.header import export_header  # noqa: E402
 
 FLAGS = ("-O1", "-fsanitize=undefined", "-fno-sanitize-recover", "-ftrapv")
 A_BATCH = 20

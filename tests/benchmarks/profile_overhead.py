@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import numpy as np
 
 import evsnn
-from evsnn import pool_stage, stage
-from evsnn.demo import demo
+from evsnn.engine import pool_stage, stage
+from evsnn.files.demo import demo
 from evsnn.simulation import Simulator
 
 STANDING = SimpleNamespace(perf_counter=lambda: 0.0)

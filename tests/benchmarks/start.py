@@ -21,7 +21,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
 
 from evsnn import IF, AvgPool2d, Conv2d, Flatten, Linear
-from evsnn.demo import demo
+from evsnn.files.demo import demo
 
 OTHER = """
 import numpy, onnxruntime

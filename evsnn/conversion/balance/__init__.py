@@ -1,0 +1,1 @@
+"""From an ANN to a spiking network: thresholds, corrections, and the choice among recipes."""

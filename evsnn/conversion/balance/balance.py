@@ -1,0 +1,186 @@
+"""Balancing: thresholds, shift and corrections turn an `Ann` into a spiking `Network` for one T.
+
+Everything that belongs to a T is a table, a `Tuning` a layer; `assemble` puts one or several of them
+into a network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...circuit.populations import Population, as_map, lower
+from ...errors import ModelError
+from ...network.layers import IF, Add, Conv2d, Flatten, Layer, Linear, Readout
+from ...network.network import Network
+from ...network.tuning import Tuning
+from ..lowering.ann import Ann, forward
+from .correction import Correction, correct, samples_that_fit
+from .options import Recipe
+from .statistics import Activations, from_moments
+from .thresholds import thresholds
+
+__all__ = ["Balanced", "assemble", "balance", "with_readout", "without_data"]
+
+LEAST_SAMPLES = 4
+"""Fewer samples than these, where memory allows no more, say too little of a channel's mean: nothing is corrected."""
+
+Table = Mapping[str, Tuning]
+
+
+@dataclass(frozen=True, eq=False)
+class Balanced:
+    """An ANN balanced for one T.
+
+    Parameters
+    ----------
+    n_steps : int
+    recipe : Recipe
+    table : mapping of str to Tuning
+        For layers of the network that `with_readout` made.
+    corrections : mapping of str to Correction
+        By the name of the `IF` or readout whose bias was corrected.
+    """
+
+    n_steps: int
+    recipe: Recipe
+    table: Table
+    corrections: Mapping[str, Correction] = field(default_factory=dict)
+
+
+def with_readout(ann: Ann, readout: str) -> Network:
+    """The ANN's network with the readout asked for: "spikes" puts neurons before it."""
+    network = ann.network
+    if readout == "membrane":
+        return network.replace(readout="membrane")
+    *layers, last = network.layers
+    name = "scores"
+    while name in network.by_name:
+        name += "_"
+    layers += [IF(shift=False, name=name, inputs=last.inputs), dataclasses.replace(last, inputs=(name,))]
+    return network.replace(layers=tuple(layers), readout="spikes")
+
+
+def without_data(ann: Ann) -> dict[str, Activations]:
+    """Activations of every layer from what is known without samples: limits of the ReLUs, and batch norms.
+
+    Raises
+    ------
+    ModelError
+        If a layer has neither.
+    """
+    found = {}
+    for layer in ann.network.layers:
+        if not isinstance(layer, IF):
+            continue
+        channels = ann.network.shapes[layer.name][0]
+        limit = np.broadcast_to(np.asarray(ann.clips.get(layer.name, np.inf), np.float64), (channels,))
+        if layer.name in ann.moments:
+            found[layer.name] = from_moments(*ann.moments[layer.name], limit)
+        elif np.isfinite(limit).all():
+            found[layer.name] = from_moments(np.zeros(channels), limit / 2, limit)
+        else:
+            hint = "give calibration samples; thresholds without data need Clip(0, y) or a BatchNormalization before each ReLU"
+            raise ModelError("nothing is known of this layer's activations", where=f"layer {layer.name!r}", hint=hint)
+    return found
+
+
+def balance(ann: Ann, network: Network, activations: Mapping[str, Activations], recipe: Recipe, n_steps: int, samples: np.ndarray | None = None,
+            progress: Callable[[int, int], None] | None = None) -> Balanced:  # fmt: skip
+    """Balance for one T.
+
+    Parameters
+    ----------
+    ann : Ann
+    network : Network
+        From `with_readout`.
+    activations : mapping of str to Activations
+        Of every `IF`; for spikes at the readout, of the readout too.
+    recipe : Recipe
+    n_steps : int
+    samples : (n, *network.input_shape), optional
+        For the bias correction; without them there is none.
+    progress : callable (done, total), optional
+    """
+    table = _thresholds(ann, network, activations, recipe, n_steps)
+    corrections: dict[str, Correction] = {}
+    if recipe.correction and samples is not None and len(samples):
+        tuned = assemble(network, recipe.shift, [Balanced(n_steps, recipe, table)])
+        corrections = _corrections(ann, tuned, samples, progress)
+        for name, correction in corrections.items():
+            layer = network.by_name[_charging(network, name)]
+            table[layer.name] = Tuning(bias=_bias(layer) + correction.bias)
+    return Balanced(n_steps, recipe, table, corrections)
+
+
+def assemble(network: Network, shift: str, balanced: list[Balanced]) -> Network:
+    """A network with one or several T: the first's parameters in the layers, and a table for each where there are several."""
+    first = balanced[0]
+    base = network.replace(shift=shift, n_steps=first.n_steps, tables={first.n_steps: first.table}).at(first.n_steps)
+    if len(balanced) == 1:
+        return base
+    own = {name: Tuning(bias=_bias(network.by_name[name])) for name, tuning in first.table.items() if tuning.bias is not None}
+    return base.replace(tables={b.n_steps: own | b.table for b in balanced})  # where the first's biases are corrected and another's are not
+
+
+def _bias(layer: Conv2d | Linear) -> np.ndarray:
+    """A layer's own bias, (n_out,); zeros where it has none."""
+    return np.zeros(len(layer.weight)) if layer.bias is None else layer.bias.astype(np.float64)
+
+
+def _thresholds(ann: Ann, network: Network, activations: Mapping[str, Activations], recipe: Recipe, n_steps: int) -> dict[str, Tuning]:
+    table = {}
+    circuit = lower(network, n_steps)
+    charged_by_spikes = {p.name for p in circuit.populations if isinstance(p, Population) and p.synapses}
+    readout = network.layers[-1]
+    for layer in network.layers:
+        if not isinstance(layer, IF) or layer.name in ann.fixed:
+            continue
+        if layer.name in readout.inputs:  # its amplitudes are scores: one threshold, the largest
+            if readout.name not in activations:
+                raise ModelError("readout 'spikes' needs the scores' range", hint="give calibration samples, or use readout='membrane'")
+            table[layer.name] = Tuning(v_threshold=thresholds(activations[readout.name], "max", n_steps, "layer"), signed=0.0, delay=0)
+            continue
+        v = thresholds(activations[layer.name], recipe.rule, n_steps, recipe.granularity, ann.clips.get(layer.name))
+        # a constant current alone is even already: waiting would gain nothing
+        table[layer.name] = Tuning(v_threshold=v, signed=recipe.signed, delay=recipe.delay if layer.name in charged_by_spikes else 0)
+    return table
+
+
+def _corrections(ann: Ann, network: Network, samples: np.ndarray, progress: Callable[[int, int], None] | None) -> dict[str, Correction]:
+    circuit = lower(network)
+    n_samples = samples_that_fit(circuit, len(samples))
+    if n_samples < min(LEAST_SAMPLES, len(samples)):
+        return {}
+    samples = np.ascontiguousarray(samples[:n_samples], np.float32)
+    parts: dict[str, list[np.ndarray]] = {}
+    wanted = {layer.name for layer in network.layers if isinstance(layer, (IF, Readout)) and layer.name not in ann.fixed and _charging(network, layer.name)}
+
+    def observe(name: str, current: np.ndarray, activation: np.ndarray) -> None:
+        if name in wanted:
+            parts.setdefault(name, []).append(activation)
+
+    forward(ann, samples, observe=observe)
+    targets = {name: np.concatenate(values).reshape(-1, *as_map(network.shapes[name])) for name, values in parts.items()}
+    return correct(circuit, samples.reshape(-1, *circuit.input_shape), targets, progress)
+
+
+def _charging(network: Network, name: str) -> str | None:
+    """A weighted layer whose bias reaches the neurons (or readout) `name` and nothing else; None where there is none."""
+    readers: dict[str, int] = {}
+    for layer in network.layers:
+        for source in layer.inputs:
+            readers[source] = readers.get(source, 0) + 1
+    open_ = list(network.by_name[name].inputs)
+    while open_:
+        layer: Layer = network.by_name[open_.pop(0)]
+        if readers[layer.name] > 1:
+            continue
+        if isinstance(layer, (Conv2d, Linear)):
+            return layer.name
+        if isinstance(layer, (Add, Flatten)):
+            open_ += layer.inputs
+    return None

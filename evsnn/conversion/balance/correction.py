@@ -1,0 +1,195 @@
+"""Bias correction, layer by layer: a layer's mean output is brought to the ANN's.
+
+With few steps a spiking layer's rates are off from the ANN's activations in their mean, channel by
+channel: by rounding, by saturation and by when spikes arrive (Deng et al. 2022 call the last
+"unevenness"; Li et al. 2021 correct it by such a bias). Each layer is simulated on calibration
+inputs with the layers before it corrected already; the mean difference becomes a bias, kept where
+it lowers the channel's squared error.
+
+A population is simulated over all steps and samples at once from `currents`: exact in what it sums,
+not in its last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...circuit.populations import INPUT, Circuit, MaxPool, Population
+from ..onnx.operators import OPERATORS
+from .currents import analog_current, last_uses, spiking_current
+
+__all__ = ["MAX_BYTES", "Correction", "correct", "fire", "samples_that_fit"]
+
+ROUNDS = 3
+MAX_BYTES = 512 << 20
+"""Most memory for the currents of one population."""
+AT_ONCE = 65_536
+"""Neurons, of one sample or several, whose membranes are carried through all steps together: they stay in a cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """What correcting one population gave.
+
+    Parameters
+    ----------
+    bias : (channels,) float64
+        To be added to the current of every step.
+    error_before, error_after : float
+        Root of the mean squared difference between rates and the ANN's activations; for a readout, of outputs.
+    """
+
+    bias: np.ndarray
+    error_before: float
+    error_after: float
+
+
+def samples_that_fit(circuit: Circuit, n_samples: int, max_bytes: int = MAX_BYTES) -> int:
+    """How many samples `correct` can take at once, 0 to `n_samples`: currents are 4 bytes a neuron and step, spikes one."""
+    charged = (p for p in circuit.populations if not isinstance(p, MaxPool))
+    largest = max(p.n_neurons * (5 if p.synapses else 1) for p in charged)
+    return min(n_samples, max_bytes // (largest * circuit.n_steps))
+
+
+def correct(circuit: Circuit, images: np.ndarray, targets: Mapping[str, np.ndarray], progress: Callable[[int, int], None] | None = None) -> dict[str, Correction]:
+    """Corrections of every population of a circuit, in the circuit's order.
+
+    Parameters
+    ----------
+    circuit : Circuit
+        Of floats.
+    images : (n, channels, height, width) float32
+    targets : mapping of str to (n, channels, height, width)
+        The ANN's activations at each `IF` and its scores at the readout, on these images. What has no
+        target is left as it is.
+    progress : callable (done, total), optional
+    """
+    n_samples, n_steps = len(images), circuit.n_steps
+    last = last_uses(circuit)
+    sent: dict[int, np.ndarray] = {INPUT: images}
+    corrections: dict[str, Correction] = {}
+    for i, population in enumerate(circuit.populations):
+        target = targets.get(population.name)
+        if isinstance(population, MaxPool):
+            sent[i] = _pooled(population, sent[population.source.population], n_steps)
+        elif population.v_threshold is not None:
+            currents = _currents(population, images, sent, n_samples, n_steps)
+            spikes = np.empty((n_samples, n_steps, *population.shape[1:], population.shape[0]), np.int8).transpose(0, 1, 4, 2, 3)
+            if target is None:
+                fire(population, currents, np.zeros(population.shape[0]), spikes)
+            else:
+                corrections[population.name] = _corrected(population, currents, target, spikes)
+            sent[i] = spikes.reshape(n_samples * n_steps, *population.shape)
+        elif target is not None:
+            difference = target - _currents(population, images, sent, n_samples, n_steps).mean(axis=1)
+            mean = difference.mean(axis=(0, 2, 3), dtype=np.float64)
+            corrections[population.name] = Correction(mean, _root(difference), _root(difference - mean[:, None, None]))
+        for done in [j for j in sent if j != INPUT and last.get(j, -1) <= i and j != i]:
+            del sent[done]
+        if progress:
+            progress(i + 1, len(circuit.populations))
+    return corrections
+
+
+def _currents(population: Population, images: np.ndarray, sent: dict[int, np.ndarray], n_samples: int, n_steps: int) -> np.ndarray:
+    """(n, n_steps, channels, height, width) float32, the population's own bias with it; channels-last in memory."""
+    constant = analog_current(population, images)
+    constant = population.bias[:, None, None] if constant is None else constant + population.bias[:, None, None]
+    constant = np.broadcast_to(constant, (n_samples, *population.shape))
+    spiking = spiking_current(population, sent)
+    if spiking is None:
+        return np.broadcast_to(constant[:, None], (n_samples, n_steps, *population.shape))
+    currents = spiking.reshape(n_samples, n_steps, *population.shape)
+    currents += constant[:, None]
+    return currents
+
+
+def _corrected(population: Population, currents: np.ndarray, target: np.ndarray, spikes: np.ndarray) -> Correction:
+    """Add the mean error where that lowers a channel's squared error, else half of it; `spikes` are the last ones kept."""
+    n_steps = currents.shape[1]
+    amplitude = (population.v_threshold / n_steps)[:, None, None]
+
+    def errors(bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and mean squared error of every channel."""
+        difference = target - amplitude * fire(population, currents, bias, spikes)
+        return difference.mean(axis=(0, 2, 3), dtype=np.float64), np.square(difference).mean(axis=(0, 2, 3), dtype=np.float64)
+
+    bias = np.zeros(population.shape[0])
+    step, least = errors(bias)
+    before = least
+    for _ in range(ROUNDS):
+        mean, squared = errors(bias + step)
+        better = squared < least
+        bias = np.where(better, bias + step, bias)
+        least = np.where(better, squared, least)
+        step = np.where(better, mean, step / 2)
+    fire(population, currents, bias, spikes)
+    return Correction(bias, float(np.sqrt(before.mean())), float(np.sqrt(least.mean())))
+
+
+def fire(population: Population, currents: np.ndarray, bias: np.ndarray, spikes: np.ndarray) -> np.ndarray:
+    """The neurons of DESIGN §3 over all steps.
+
+    Parameters
+    ----------
+    population : Population
+    currents : (n, n_steps, channels, height, width) float32
+    bias : (channels,)
+        Added to the current of every step.
+    spikes : (n, n_steps, channels, height, width) int8
+        Written: -1, 0 or 1.
+
+    Returns
+    -------
+    (n, channels, height, width) float32
+        Net counts.
+    """
+
+    def rows(values: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(values, np.float32)
+
+    threshold, bias, first = rows(population.v_threshold), rows(bias), rows(population.v_init)
+    negative = None if population.v_negative is None else rows(population.v_negative)
+    n, n_steps, channels, height, width = currents.shape
+    delay = population.delay
+    counts = np.zeros((n, height, width, channels), np.float32)
+    at_once = max(1, AT_ONCE // (height * width * channels))
+    for start in range(0, n, at_once):
+        some = slice(start, start + at_once)
+        count = counts[some]
+        v, fired, amount = (np.empty(count.shape, t) for t in (np.float32, bool, np.float32))
+        v[...] = first
+        for t in range(n_steps + delay):
+            if t < n_steps:
+                if population.leak != 1:
+                    v *= np.float32(population.leak)
+                v += currents[some, t].transpose(0, 2, 3, 1)
+                v += bias
+            if t < delay:
+                continue
+            np.greater_equal(v, threshold, out=fired)
+            now = spikes[some, t - delay].transpose(0, 2, 3, 1)
+            now[...] = fired
+            if negative is not None:
+                now -= (v < negative) & (count > 0)
+            np.multiply(now, threshold, out=amount)
+            v -= amount
+            count += now
+    return counts.transpose(0, 3, 1, 2)
+
+
+def _pooled(pool: MaxPool, spikes: np.ndarray, n_steps: int) -> np.ndarray:
+    """The net spikes of a max pool: the largest count of each window, step by step."""
+    pooled = np.empty((len(spikes), *pool.shape[1:], pool.shape[0]), np.int8).transpose(0, 3, 1, 2)
+    for first in range(0, len(spikes), n_steps):  # sample by sample: counts are wider than spikes
+        counts = np.cumsum(spikes[first : first + n_steps], axis=0, dtype=np.float32)
+        largest = OPERATORS["MaxPool"](counts, kernel_shape=pool.window.kernel, strides=pool.window.stride, pads=pool.window.padding)
+        pooled[first : first + n_steps] = np.diff(largest, axis=0, prepend=0)
+    return pooled
+
+
+def _root(difference: np.ndarray) -> float:
+    return float(np.sqrt(np.square(difference).mean()))

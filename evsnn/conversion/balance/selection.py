@@ -1,0 +1,168 @@
+"""Choosing a recipe by held-out calibration inputs, which neither thresholds nor corrections have seen.
+
+Recipes are tried from the plainest to the most elaborate, each run by evsnn's own engine. What is
+compared is how far the network's class probabilities are from the ANN's (Kullback-Leibler divergence
+of the softmax of the scores, see `divergence`), a finer measure than counting changed predictions.
+A recipe whose run does not fit into memory or into a block of steps (delays want all steps at once) is left out. Of
+those that are nearly as near as the nearest the plainest is taken, unless a more elaborate one saves
+synaptic operations; trying ends early when nothing is left to gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...errors import RunError
+from ...network.network import Network
+from ...output.memory import require
+from ...simulation import Simulator
+from .balance import Balanced
+from .correction import Correction
+from .options import Recipe
+
+__all__ = ["Candidate", "Choice", "choose", "divergence"]
+
+LOSSLESS = 0.002
+"""Mean divergence in nats below which no further recipe is tried, if predictions agree, too."""
+AGREEING = 0.99
+SPREAD = 4.0
+"""Least root mean square of the scores about their mean, as trained classifiers have; flatter ones are stretched to it."""
+NEARLY = 1.15
+"""A plainer or cheaper recipe is taken if its divergence is at most this many times the least."""
+SAVING = 0.05
+"""Share of the synaptic operations that a more elaborate recipe must save to be taken for them."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe that was tried.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    agreement : float
+        Share of held-out inputs with the ANN's prediction.
+    divergence : float
+        Mean divergence of the class probabilities from the ANN's, in nats.
+    sops_per_sample, mean_rate : float
+        As in `evsnn.Result`.
+    """
+
+    recipe: Recipe
+    agreement: float
+    divergence: float
+    sops_per_sample: float
+    mean_rate: float
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What was taken for one T.
+
+    Parameters
+    ----------
+    n_steps : int
+    recipe : Recipe
+    reason : str
+        For people.
+    candidates : tuple of Candidate
+        In the order in which they were tried; none where nothing was held out.
+    corrections : mapping of str to Correction
+    """
+
+    n_steps: int
+    recipe: Recipe
+    reason: str
+    candidates: tuple[Candidate, ...] = ()
+    corrections: Mapping[str, Correction] = field(default_factory=dict)
+
+
+def divergence(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """KL(softmax(reference) || softmax(scores)) of every sample, in nats: (n, classes) each -> (n,).
+
+    Scores that hardly differ from class to class (of an untrained network, or quantities instead of
+    classes) are stretched to a spread of `SPREAD`, both alike: their softmax would tell nothing. For a single score it is the
+    squared difference as a share of the variance.
+    """
+    scores, reference = scores.astype(np.float64), reference.astype(np.float64)
+    if reference.shape[1] == 1:
+        return np.square(scores - reference)[:, 0] / (reference.var() or 1.0)
+    spread = np.sqrt(np.square(reference - reference.mean(axis=1, keepdims=True)).mean())
+    factor = SPREAD / spread if 0 < spread < SPREAD else 1.0
+
+    def log_softmax(x: np.ndarray) -> np.ndarray:
+        x = factor * (x - x.max(axis=1, keepdims=True))
+        return x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+
+    wanted = log_softmax(reference)
+    return (np.exp(wanted) * (wanted - log_softmax(scores))).sum(axis=1)
+
+
+def choose(recipes: tuple[Recipe, ...], n_steps: int, make: Callable[[Recipe], tuple[Balanced, Network]], held_out: np.ndarray, scores: np.ndarray,
+           progress: Callable[[int, int], None] | None = None) -> tuple[Choice, Balanced]:  # fmt: skip
+    """Try recipes for one T, and take one.
+
+    Parameters
+    ----------
+    recipes : tuple of Recipe
+        The plainest first.
+    n_steps : int
+    make : callable
+        Balances by a recipe; gives the table and a network that runs.
+    held_out : (n, *input_shape) float32
+        None of it (n = 0): the first recipe is taken unseen.
+    scores : (n, classes)
+        The ANN's on them.
+    progress : callable (done, total), optional
+
+    Raises
+    ------
+    RunError
+        If the plainest cannot be run.
+    """
+    if not len(held_out):
+        balanced, _ = make(recipes[0])
+        return Choice(n_steps, recipes[0], "nothing was held out to try it on", (), balanced.corrections), balanced
+    tried: list[Candidate] = []
+    made: list[Balanced] = []
+    ended = ""
+    for i, recipe in enumerate(recipes):
+        balanced, network = make(recipe)
+        try:
+            simulator = Simulator(network, n_steps)
+            require(simulator.memory_bytes)
+        except RunError as error:
+            if not tried:
+                raise
+            ended = f"; {recipe} and what follows it left out: {error.what}"
+            break
+        result = simulator.run(held_out)
+        agreement = float((result.predictions == scores.argmax(axis=1)).mean())
+        tried.append(Candidate(recipe, agreement, float(divergence(result.outputs, scores).mean()), result.sops_per_sample, result.mean_rate))
+        made.append(balanced)
+        if progress:
+            progress(i + 1, len(recipes))
+        if tried[-1].divergence <= LOSSLESS and agreement >= AGREEING and i + 1 < len(recipes):
+            ended = "; nothing is left to gain by more elaborate ones"
+            break
+    least = min(c.divergence for c in tried)
+    near = [i for i, c in enumerate(tried) if c.divergence <= max(NEARLY * least, LOSSLESS)]
+    taken = near[0]
+    for i in near[1:]:
+        if tried[i].sops_per_sample <= (1 - SAVING) * tried[taken].sops_per_sample:
+            taken = i
+    return Choice(n_steps, tried[taken].recipe, _reason(tried, taken) + ended, tuple(tried), made[taken].corrections), made[taken]
+
+
+def _reason(tried: list[Candidate], taken: int) -> str:
+    mine = tried[taken]
+    said = f"divergence {mine.divergence:.3g} from the ANN, {mine.agreement:.1%} of its predictions, on held-out inputs"
+    if len(tried) == 1:
+        return said
+    if mine.divergence == min(c.divergence for c in tried):
+        return f"the least of {len(tried)} recipes tried: {said}"
+    why = "plainer" if any(c.divergence < mine.divergence for c in tried[taken + 1 :]) else "cheaper"
+    return f"within {NEARLY - 1:.0%} of the least of {len(tried)} recipes tried, and {why}: {said}"

@@ -1,0 +1,126 @@
+"""How large activations are: what thresholds are made from.
+
+Two passes over the calibration inputs: each channel's maximum, then a histogram of its positive
+activations on (0, maximum].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import erf, sqrt
+
+import numpy as np
+
+from ...errors import InputError
+from ..lowering.ann import Ann, forward
+
+__all__ = ["BINS", "Activations", "from_moments", "measure"]
+
+BINS = 512
+_SILENT = 1e-30  # activations below are 0: thresholds and their reciprocals stay normal numbers
+_DEVIATIONS = 6.0  # how far a normal distribution is followed
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """The activations in front of one layer of neurons.
+
+    Parameters
+    ----------
+    maximum : (channels,) float64
+        Largest activation, after the ReLU and its limit.
+    histogram : (channels, BINS) float64
+        How many (or what share) of the positive activations fall into each of `BINS` equal parts of (0, maximum].
+    count : float
+        All activations of a channel, zeros too, in the histogram's unit.
+    """
+
+    maximum: np.ndarray
+    histogram: np.ndarray
+    count: float
+
+    @property
+    def dead(self) -> np.ndarray:
+        """(channels,) bool: never above 0."""
+        return self.maximum <= 0
+
+    @property
+    def centres(self) -> np.ndarray:
+        """(channels, BINS): the middle of each part."""
+        return self.maximum[:, None] * ((np.arange(BINS) + 0.5) / BINS)
+
+
+def measure(ann: Ann, batches: Callable[[], Iterable[np.ndarray]], progress: Callable[[int, int], None] | None = None) -> dict[str, Activations]:
+    """Activations of every `IF`, and the scores of the readout, over the calibration inputs.
+
+    Parameters
+    ----------
+    ann : Ann
+    batches : callable
+        Gives the inputs (n, *input_shape) batch by batch; called twice.
+    progress : callable (done, total), optional
+        Called after each batch; the total is unknown (0) in the first pass.
+
+    Raises
+    ------
+    InputError
+        If there are no inputs, or activations are not finite.
+    """
+    maxima: dict[str, np.ndarray] = {}
+    n_batches = 0
+
+    def take_maximum(name: str, current: np.ndarray, activation: np.ndarray) -> None:
+        largest = activation.max(axis=(0, *range(2, activation.ndim))).astype(np.float64)
+        if not np.isfinite(largest).all():
+            raise InputError("the ANN's activations are not finite", where=f"layer {name!r}", hint="check the calibration inputs' scale")
+        maxima[name] = np.maximum(maxima.get(name, 0.0), np.where(largest < _SILENT, 0.0, largest))
+
+    for batch in batches():
+        forward(ann, batch, observe=take_maximum)
+        n_batches += 1
+        if progress:
+            progress(n_batches, 0)
+    if not n_batches:
+        raise InputError("there are no calibration inputs", expected="at least one")
+    histograms = {name: np.zeros((len(m), BINS)) for name, m in maxima.items()}
+    counts = dict.fromkeys(maxima, 0)
+
+    def take_histogram(name: str, current: np.ndarray, activation: np.ndarray) -> None:
+        maximum = maxima[name]
+        scale = np.divide(BINS, maximum, out=np.zeros_like(maximum), where=maximum > 0).astype(np.float32)
+        rows = np.ascontiguousarray(np.moveaxis(activation, 1, -1)).reshape(-1, len(maximum))
+        for first in range(0, len(rows), 4096):
+            part = rows[first : first + 4096]
+            positive = np.flatnonzero((part > 0) & (maximum > 0))
+            channel = positive % len(maximum)
+            position = np.minimum((part.reshape(-1)[positive] * scale[channel]).astype(np.int64), BINS - 1)
+            histograms[name] += np.bincount(channel * BINS + position, minlength=histograms[name].size).reshape(-1, BINS)
+        counts[name] += len(rows)
+
+    for done, batch in enumerate(batches(), 1):
+        forward(ann, batch, observe=take_histogram)
+        if progress:
+            progress(n_batches + done, 2 * n_batches)
+    return {name: Activations(maxima[name], histograms[name], float(counts[name])) for name in maxima}
+
+
+def from_moments(mean: np.ndarray, deviation: np.ndarray, limit: np.ndarray | float = np.inf) -> Activations:
+    """Activations of channels whose currents are normally distributed: what batch norms know without data.
+
+    Parameters
+    ----------
+    mean, deviation : (channels,)
+        Of the current in front of the ReLU: the batch norm's beta and |gamma|.
+    limit : float or (channels,)
+        y_th of the ReLU.
+    """
+    mean, deviation = np.asarray(mean, np.float64), np.maximum(np.asarray(deviation, np.float64), 1e-12)
+    unlimited = mean + _DEVIATIONS * deviation
+    maximum = np.clip(unlimited, 0, limit)
+    edges = maximum[:, None] * (np.arange(BINS + 1) / BINS)
+    below = np.vectorize(erf, otypes=[float])((edges - mean[:, None]) / (sqrt(2) * deviation[:, None])) / 2 + 0.5
+    histogram = np.diff(below, axis=1)
+    histogram[:, -1] += 1 - below[:, -1]  # what the limit cuts off stands at the limit
+    histogram[maximum <= 0] = 0
+    return Activations(maximum, histogram, 1.0)

@@ -1,0 +1,216 @@
+"""Convolutions as values: scaled, doubled and composed in float64 before a layer is made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import gcd
+
+import numpy as np
+
+from ...network.layers import windows
+
+__all__ = ["Kernel", "Window"]
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Window:
+    """A pooling window; padding is (top, left, bottom, right)."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @property
+    def area(self) -> int:
+        return self.kernel[0] * self.kernel[1]
+
+    def output_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        return (shape[0], *windows(shape[1:], self.kernel, self.stride, self.padding, (1, 1), "a pool"))
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A convolution without its input and bias. A linear layer is one whose kernel covers the map.
+
+    Parameters
+    ----------
+    weight : (n_out, n_in / groups, height, width) float32 or float64
+    gain : (n_out,) float64, optional
+        Multiplies the rows of `weight`; kept apart so that scaling large weights costs nothing.
+    stride, padding, dilation, groups
+        As in `evsnn.network.layers.Conv2d`.
+    product : bool
+        Whether it is a matrix product: its layer is a `Linear`.
+    """
+
+    weight: np.ndarray
+    gain: np.ndarray | None = None
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    product: bool = False
+
+    @classmethod
+    def diagonal(cls, values: np.ndarray) -> Kernel:
+        """One factor a channel: `values` is (channels,), or (channels, k) to join k neighbours into one."""
+        values = np.asarray(values, np.float64)
+        return cls(values.reshape(len(values), -1, 1, 1), groups=len(values))
+
+    @classmethod
+    def average(cls, channels: int, window: Window) -> Kernel:
+        """An average pool as a depthwise convolution."""
+        weight = np.full((channels, 1, *window.kernel), 1 / window.area)
+        return cls(weight, stride=window.stride, padding=window.padding, groups=channels)
+
+    @property
+    def n_out(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def n_in(self) -> int:
+        return self.weight.shape[1] * self.groups
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.weight.shape[2:]
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether it reads single positions and never a padded one."""
+        return self.size == (1, 1) and not any(self.padding)
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it reads each position alone: pooling may come before or after it."""
+        return self.pointwise and self.stride == (1, 1)
+
+    @property
+    def diagonal_like(self) -> bool:
+        """Whether each output channel has inputs of its own, at its own position."""
+        return self.everywhere and self.groups == self.n_out
+
+    def output_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        return (self.n_out, *windows(shape[1:], self.size, self.stride, self.padding, self.dilation, "a convolution"))
+
+    def scaled(self, factors: np.ndarray) -> Kernel:
+        """Rows times `factors` (n_out,)."""
+        return replace(self, gain=factors if self.gain is None else self.gain * factors)
+
+    def doubled(self) -> Kernel:
+        """Each row, then its negative: the currents x and -x of every channel, side by side."""
+        gain = np.ones(self.n_out) if self.gain is None else self.gain
+        return replace(self, weight=np.repeat(self.weight, 2, axis=0), gain=np.stack([gain, -gain], 1).ravel())
+
+    def exact(self) -> np.ndarray:
+        """The weights in float64."""
+        weight = self.weight.astype(np.float64)
+        return weight if self.gain is None else weight * self.gain[:, None, None, None]
+
+    def rounded(self) -> np.ndarray:
+        """The weights in float32, rounded once; a few rows at a time, as a linear layer may be large."""
+        if self.gain is None:
+            return self.weight.astype(np.float32)
+        out = np.empty(self.weight.shape, np.float32)
+        step = max(1, _BLOCK // max(1, self.weight[0].size))
+        for start in range(0, self.n_out, step):
+            rows = slice(start, start + step)
+            out[rows] = self.weight[rows].astype(np.float64) * self.gain[rows, None, None, None]
+        return out
+
+    def dense(self) -> Kernel:
+        """The same without groups."""
+        if self.groups == 1:
+            return self
+        per_out, per_in = self.n_out // self.groups, self.weight.shape[1]
+        weight = np.zeros((self.n_out, self.n_in, *self.size))
+        for g in range(self.groups):
+            rows = slice(g * per_out, (g + 1) * per_out)
+            weight[rows, g * per_in : (g + 1) * per_in] = self.weight[rows]
+        return replace(self, weight=weight, groups=1)
+
+    def part(self, start: int, stop: int) -> Kernel:
+        """What it makes of the input channels from `start` to `stop`."""
+        dense = self.dense()
+        return replace(dense, weight=dense.weight[:, start:stop])
+
+    def of_constant(self, values: np.ndarray) -> np.ndarray:
+        """Taps (n_out, height, width) that a map of `values` (n_in,), the same everywhere, meets."""
+        per_group = np.repeat(values.reshape(self.groups, -1), self.n_out // self.groups, axis=0)
+        return np.einsum("ocyx,oc->oyx", self.exact(), per_group)
+
+    def matrix(self, shape: tuple[int, int, int]) -> np.ndarray:
+        """Weights (n_out, n_in * height * width) float32 of the one output position on a map of `shape`."""
+        if self.size == shape[1:] and self.groups == 1 and not any(self.padding):
+            return self.rounded().reshape(self.n_out, -1)
+        dense = self.dense()
+        rounded, out = dense.rounded(), np.zeros((self.n_out, *shape), np.float32)
+        for ky in range(self.size[0]):
+            for kx in range(self.size[1]):
+                y, x = ky * self.dilation[0] - self.padding[0], kx * self.dilation[1] - self.padding[1]
+                if 0 <= y < shape[1] and 0 <= x < shape[2]:
+                    out[:, :, y, x] = rounded[:, :, ky, kx]
+        return out.reshape(self.n_out, -1)
+
+    def composable(self, second: Kernel) -> bool:
+        """Whether `second` behind this one is a single convolution.
+
+        Padding of `second` stands where this one's outputs would have met the border: the same as
+        padding before it only if this one reads single positions.
+        """
+        return self.pointwise or not any(second.padding)
+
+    def then_shape(self, second: Kernel) -> tuple[int, int, int, int]:
+        """Shape of the weights of `then`."""
+        groups = _joint_groups(self, second)
+        size = (reach // step + 1 for reach, step in (_joint_taps(self, second, axis) for axis in (0, 1)))
+        return (second.n_out, self.n_in // groups, *size)
+
+    def then(self, second: Kernel) -> Kernel:
+        """The convolution that does this one, then `second`; they are `composable`."""
+        groups = _joint_groups(self, second)
+        steps = tuple(_joint_taps(self, second, axis)[1] for axis in (0, 1))
+        a, b = (self, second) if _grouped(self, second) else (self.dense(), second.dense())
+        first, weights = a.exact(), b.exact()
+        out = np.zeros(self.then_shape(second))
+        for y2, x2, y1, x1 in np.ndindex(*second.size, *self.size):
+            at = [k1 * d1 + s1 * d2 * k2 for k1, d1, s1, d2, k2 in zip((y1, x1), self.dilation, self.stride, second.dilation, (y2, x2))]
+            out[:, :, at[0] // steps[0], at[1] // steps[1]] += _mixed(first[:, :, y1, x1], a.groups, weights[:, :, y2, x2], b.groups)
+        stride = tuple(s1 * s2 for s1, s2 in zip(self.stride, second.stride))
+        padding = tuple(p1 + s1 * p2 for p1, s1, p2 in zip(self.padding, self.stride * 2, second.padding))
+        return Kernel(out, None, stride, padding, steps, groups, self.product or second.product)
+
+
+def _grouped(first: Kernel, second: Kernel) -> bool:
+    """Whether two kernels compose without losing their groups."""
+    middle = first.n_out
+    return first.groups == middle or second.groups == middle or first.groups == second.groups
+
+
+def _joint_groups(first: Kernel, second: Kernel) -> int:
+    if not _grouped(first, second):
+        return 1
+    return second.groups if first.groups == first.n_out else first.groups
+
+
+def _joint_taps(first: Kernel, second: Kernel, axis: int) -> tuple[int, int]:
+    """Reach of the last tap, and the distance of taps, of two kernels in a row."""
+    inner, outer = first.dilation[axis], first.stride[axis] * second.dilation[axis]
+    reach = (first.size[axis] - 1) * inner + (second.size[axis] - 1) * outer
+    if first.size[axis] == 1 or second.size[axis] == 1:
+        step = outer if first.size[axis] == 1 else inner
+        return reach, step if reach else 1
+    return reach, gcd(inner, outer)
+
+
+def _mixed(a: np.ndarray, a_groups: int, b: np.ndarray, b_groups: int) -> np.ndarray:
+    """Channels of one tap through another's: `a` (middle, n_in / a_groups), then `b` (n_out, middle / b_groups)."""
+    middle, n_out = a.shape[0], b.shape[0]
+    if a_groups == middle:  # each middle channel has inputs of its own
+        mine = np.repeat(a.reshape(b_groups, middle // b_groups, -1), n_out // b_groups, axis=0)
+        return (b[:, :, None] * mine).reshape(n_out, -1)
+    if b_groups == middle:  # each output has one middle channel
+        return b * np.repeat(a, n_out // middle, axis=0)
+    return (b.reshape(b_groups, n_out // b_groups, -1) @ a.reshape(a_groups, middle // a_groups, -1)).reshape(n_out, -1)

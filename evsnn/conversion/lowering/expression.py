@@ -1,0 +1,142 @@
+"""What a tensor of the graph is in terms of spikes: sums of convolutions of signals, plus a constant.
+
+Everything linear between two ReLUs is an `Expression`; it stays one, exact in float64, until a ReLU
+or the output asks for layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .convolution import Kernel, Window
+
+__all__ = ["Expression", "Pending", "Signal", "Term"]
+
+Shape = "tuple[int, int, int]"
+
+
+@dataclass(frozen=True, eq=False)
+class Signal:
+    """A layer of the network in the making that carries spikes, or the analog input.
+
+    Parameters
+    ----------
+    layer : str
+    shape : (channels, height, width)
+        A vector is a map of one position.
+    vector : bool
+        Whether the layer itself is a vector.
+    spiking : bool
+        Never negative, that is; False for the input.
+    pools : tuple of Window
+        Average pools between the neurons and here.
+    current : Expression, optional
+        What its neurons are charged with, where it is their output.
+    """
+
+    layer: str
+    shape: Shape
+    vector: bool = False
+    spiking: bool = True
+    pools: tuple[Window, ...] = ()
+    current: Expression | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """A convolution of a signal; without a kernel, the signal itself. The name is that of its node, for people."""
+
+    signal: Signal
+    kernel: Kernel | None = None
+    name: str = ""
+
+    @property
+    def shape(self) -> Shape:
+        return self.signal.shape if self.kernel is None else self.kernel.output_shape(self.signal.shape)
+
+    def weights(self) -> Kernel:
+        return Kernel.diagonal(np.ones(self.signal.shape[0])) if self.kernel is None else self.kernel
+
+
+@dataclass(frozen=True, eq=False)
+class Expression:
+    """A map of currents.
+
+    Parameters
+    ----------
+    terms : tuple of Term
+        All of one shape.
+    bias : (channels,) float64
+    name : str
+        Of the node that made it, for people.
+    moments : (mean, deviation), optional
+        Each (channels,), if a batch norm made it.
+    """
+
+    terms: tuple[Term, ...]
+    bias: np.ndarray
+    name: str = ""
+    moments: tuple[np.ndarray, np.ndarray] | None = None
+
+    @classmethod
+    def of(cls, signal: Signal) -> Expression:
+        return cls((Term(signal),), np.zeros(signal.shape[0]), signal.layer)
+
+    @property
+    def shape(self) -> Shape:
+        return self.terms[0].shape
+
+    @property
+    def signal(self) -> Signal | None:
+        """The signal, if it is nothing else."""
+        plain = len(self.terms) == 1 and self.terms[0].kernel is None and not self.bias.any()
+        return self.terms[0].signal if plain else None
+
+    @property
+    def spikes(self) -> Signal | None:
+        """The signal, if it is nothing else and made of spikes."""
+        return self.signal if self.signal is not None and self.signal.spiking else None
+
+    def affine(self, scale: np.ndarray, shift: np.ndarray, name: str) -> Expression:
+        """scale * x + shift, both (channels,)."""
+        terms = tuple(replace(t, name=t.name or name) for t in self.terms)
+        if not (scale == 1).all():
+            terms = tuple(replace(t, kernel=t.weights().scaled(scale)) for t in terms)
+        return Expression(terms, self.bias * scale + shift, name)
+
+    def doubled(self) -> Expression:
+        """x and -x of every channel, side by side."""
+        terms = tuple(replace(t, kernel=t.weights().doubled()) for t in self.terms)
+        moments = self.moments and (_signed_pairs(self.moments[0]), np.repeat(self.moments[1], 2))
+        return Expression(terms, _signed_pairs(self.bias), self.name, moments)
+
+
+@dataclass(frozen=True, eq=False)
+class Pending:
+    """The maximum of windows of min(x, cap), waiting for the ReLU behind it, which may as well stand before.
+
+    Parameters
+    ----------
+    inner : Expression
+        x.
+    pools : tuple of (Window, str)
+        One after another, each with the name of its node.
+    cap : (channels,), optional
+    """
+
+    inner: Expression
+    pools: tuple[tuple[Window, str], ...] = ()
+    cap: np.ndarray | None = None
+
+    @property
+    def shape(self) -> Shape:
+        shape = self.inner.shape
+        for window, _ in self.pools:
+            shape = window.output_shape(shape)
+        return shape
+
+
+def _signed_pairs(values: np.ndarray) -> np.ndarray:
+    return np.stack([values, -values], 1).ravel()

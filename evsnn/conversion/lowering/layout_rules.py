@@ -1,0 +1,136 @@
+"""Operators that only move elements, and those at the end that keep the order of scores."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import permutations
+
+import numpy as np
+
+from ...errors import ModelError
+from ..onnx.graph import Graph, Node
+from .state import State, refusal
+from .value import Value
+
+__all__ = ["RULES", "axes_order", "input_layout"]
+
+_RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+_POINTWISE = ("Add", "Sub", "Mul", "Div", "Sum", "Relu", "Clip", "Min", "Max", "LeakyRelu", "PRelu")
+_SCORES = ("Softmax", "LogSoftmax")
+
+
+def input_layout(graph: Graph) -> tuple[tuple[int, ...], np.ndarray]:
+    """The shape in which the first layer reads the input, and where its elements lie in the model's own.
+
+    Returns
+    -------
+    shape : (channels, height, width) or (features,)
+    positions : array of `shape`
+    """
+    own = graph.shapes[graph.input]
+    start = np.arange(math.prod(own)).reshape(own)
+    seen = {graph.input: start}
+    for node in graph.nodes:
+        name = next((name for name in node.inputs if name in seen), None)
+        if name is None:
+            continue
+        source, shape = seen[name], graph.shapes[node.outputs[0]]
+        if node.op == "Transpose":
+            seen[node.outputs[0]] = source.transpose(_axes(node, source.ndim))
+        elif node.op in _RESHAPES and math.prod(shape) == source.size:
+            seen[node.outputs[0]] = source.reshape(shape)
+        elif node.op == "Pad" or (node.op in _POINTWISE and shape == graph.shapes[name]):
+            seen[node.outputs[0]] = source
+        elif node.op == "MatMul" and source.ndim == 3 and source.shape[:2] != (1, 1):
+            source = source.transpose(2, 0, 1)  # channels last
+            return source.shape, source
+        elif source.ndim == 3 and node.op not in ("Gemm", "MatMul"):
+            return source.shape, source
+    return (own, start) if len(own) == 3 else ((start.size,), start.ravel())
+
+
+def axes_order(own: tuple[int, ...], positions: np.ndarray) -> tuple[int, ...]:
+    """Axes of the model's input, without the batch, in the network's order; () if none has to move."""
+    flat = positions.ravel()
+    natural = np.arange(flat.size).reshape(own)
+    for axes in permutations(range(len(own))):  # the first is the natural order
+        if np.array_equal(natural.transpose(axes).ravel(), flat):
+            return () if axes == tuple(range(len(own))) else axes
+    hint = "let the model read (N, height, width, channels) or (N, channels, height, width)"
+    raise ModelError("the model's input is a permuted vector", where="input", got=f"shape {own}, read as {positions.shape} in another order", hint=hint)
+
+
+def _axes(node: Node, rank: int) -> tuple[int, ...]:
+    """Axes of a Transpose, without the batch."""
+    order = tuple(node.attributes.get("perm", range(rank, -1, -1)))
+    if order[0] != 0:
+        raise refusal(node, "it moves the batch axis", got=f"perm {order}", expected="perm[0] == 0")
+    return tuple(a - 1 for a in order[1:])
+
+
+def _reshape(state: State, node: Node) -> Value:
+    value, shape = state.value(node), state.shape(node)
+    value.unpadded()
+    if math.prod(shape) != math.prod(value.shape):
+        raise refusal(node, "it mixes the batch with other axes", got=f"{value.shape} to {shape} a sample")
+    return value.reshaped(shape)
+
+
+def _transpose(state: State, node: Node) -> Value:
+    value = state.value(node)
+    return value.transposed(_axes(node, len(value.shape)))
+
+
+def _concat(state: State, node: Node) -> Value:
+    values = [state.value(node, i) for i in range(len(node.inputs))]
+    axis = int(node.attributes["axis"])
+    axis += len(values[0].shape) + 1 if axis < 0 else 0
+    if axis == 0:
+        raise refusal(node, "it joins samples of a batch")
+    return Value.concatenated(values, axis - 1)
+
+
+def _pad(state: State, node: Node) -> Value:
+    value = state.value(node)
+    rank = len(value.shape) + 1
+    amounts, fill, axes = (state.constant(node, i, what) for i, what in ((1, "pads"), (2, "value"), (3, "axes")))
+    axes = list(range(rank)) if axes is None else [int(a) % rank for a in axes]
+    before, after = [0] * rank, [0] * rank
+    for i, axis in enumerate(axes):
+        before[axis], after[axis] = int(amounts[i]), int(amounts[len(axes) + i])
+    if not any(before) and not any(after):
+        return value
+    mode = node.attributes.get("mode", "constant")
+    if mode != "constant" or (fill is not None and np.any(fill)):
+        raise refusal(node, "it pads with values that are not 0", got=mode if mode != "constant" else float(np.ravel(fill)[0]), hint="pad with zeros")
+    if min(*before, *after) < 0:
+        raise refusal(node, "negative padding cuts the map", hint="cut before the model, or use a stride")
+    amounts = dict(zip(value.axes() if rank == 4 else (), zip(before[1:], after[1:])))
+    if before[0] or after[0] or any(amounts.get(0, (0, 0))) or rank != 4:
+        raise refusal(node, "it pads other axes than height and width")
+    around = (amounts[1][0], amounts[2][0], amounts[1][1], amounts[2][1])
+    return replace(value, padding=tuple(a + b for a, b in zip(around, value.padding)))
+
+
+def _scores(state: State, node: Node) -> Value:
+    """Left out at the end: the largest score stays the largest."""
+    shape = state.shape(node)
+    if shape[int(node.attributes.get("axis", -1)) % (len(shape) + 1) - 1] != math.prod(shape):
+        raise refusal(node, "it does not run over all scores", got=f"axis {node.attributes.get('axis', -1)} of {('N', *shape)}", expected="the axis of the classes")
+    name = node.outputs[0]
+    while name != state.graph.output:
+        followers = [n for n in state.graph.nodes if name in n.inputs]
+        if len(followers) != 1 or followers[0].op not in (*_RESHAPES, *_SCORES):
+            raise refusal(node, "it stands before other operators", hint="only at the end of a model can it be left out; spiking neurons compute ReLUs")
+        name = followers[0].outputs[0]
+    if state.output == state.graph.output:
+        state.output = node.inputs[0]
+    state.assembly.note(f"{node.name}: {node.op} at the end left out; the largest score stays the largest")
+    return state.value(node)
+
+
+RULES = {
+    **dict.fromkeys(_RESHAPES, _reshape), **dict.fromkeys(_SCORES, _scores),
+    "Transpose": _transpose, "Concat": _concat, "Pad": _pad,
+}  # fmt: skip

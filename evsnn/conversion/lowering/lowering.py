@@ -1,0 +1,109 @@
+"""An imported graph in evsnn's own layers: batch norms, constants, layouts and padding folded, ReLUs as `IF`.
+
+Every fold is exact in real numbers, done in float64 and rounded to float32 once. What has no exact
+counterpart is refused, with the node's name: a network is never converted into one that computes
+something else.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ...errors import ModelError, NetworkError
+from ..onnx.graph import Graph, Node
+from . import elementwise_rules, layout_rules, pooling_rules, weighted_rules
+from .ann import Ann
+from .expression import Expression
+from .state import State, refusal
+from .value import LayoutError, Value
+
+__all__ = ["MAX_POOLS", "OPERATORS", "lower_graph"]
+
+MAX_POOLS = ("spiking", "average")
+
+_RULES = {**weighted_rules.RULES, **elementwise_rules.RULES, **pooling_rules.RULES, **layout_rules.RULES}
+
+OPERATORS = tuple(sorted(_RULES))
+"""ONNX operators that can be lowered, each under conditions of its own."""
+
+
+def lower_graph(graph: Graph, *, max_pool: str = "spiking") -> Ann:
+    """Lower a graph to layers.
+
+    Parameters
+    ----------
+    graph : Graph
+    max_pool : {"spiking", "average"}
+        "spiking": `MaxPool2d` behind neurons, exact. "average": an average pool of the same window
+        instead, which is another ANN; a note says so.
+
+    Returns
+    -------
+    Ann
+        Computes what the graph does, up to the tensor `Ann.output`.
+
+    Raises
+    ------
+    ModelError
+        If an operator has no exact counterpart; the message names the node.
+    """
+    if max_pool not in MAX_POOLS:
+        raise ModelError("unknown treatment of max pools", got=repr(max_pool), expected=" or ".join(MAX_POOLS))
+    with np.errstate(all="ignore"):  # what is not finite, a layer refuses
+        return _lower(graph, max_pool == "average")
+
+
+def _lower(graph: Graph, average: bool) -> Ann:
+    shape, positions = layout_rules.input_layout(graph)
+    state = State(graph, shape, average)
+    own = graph.shapes[graph.input]
+    index = np.empty(positions.size, np.int64)
+    index[positions.ravel()] = np.arange(positions.size)
+    state.values[graph.input] = Value((Expression.of(state.assembly.input),), own, index.reshape(own))
+    layout = layout_rules.axes_order(own, positions)
+    if layout:
+        state.assembly.note(f"input: the model reads {own}; the network reads it channels first, {shape}")
+    for node in graph.nodes:
+        state.values[node.outputs[0]] = _lowered(state, node)
+        state.forget(node)
+    output = state.values[graph.output]
+    where = f"output {graph.output!r}"[:140]
+    if output.index is not None or any(output.padding):
+        raise ModelError("the scores are moved after they are computed", where=where, hint="leave out the Transpose or Pad at the end")
+    try:
+        network = state.assembly.finish(state.whole(output, graph.output))
+    except NetworkError as error:
+        raise ModelError(error.what, where=error.where, got=error.got, expected=error.expected, hint=error.hint) from error
+    return Ann(
+        network,
+        clips={name: clip for name, clip in state.assembly.clips.items() if name in network.by_name},
+        moments={name: moments for name, moments in state.assembly.moments.items() if name in network.by_name},
+        fixed=frozenset(state.assembly.fixed & set(network.by_name)),
+        notes=(*graph.notes, *state.assembly.notes),
+        input_shape=own, input_layout=layout, output=state.output,
+    )  # fmt: skip
+
+
+def _lowered(state: State, node: Node) -> Value:
+    """What a node computes, its shape as the file says."""
+    if node.op not in _RULES:
+        hint = "spiking networks are weighted layers, pools, sums and ReLU, Clip(0, y), LeakyRelu or PRelu; replace the operator, or end the model before it"
+        raise refusal(node, "this operator has no spiking counterpart", hint=hint)
+    used = [name for name in node.outputs[1:] if name in state.graph.shapes and state.uses.get(name)]
+    if used:
+        raise refusal(node, "only its first output can be converted", got=f"{used[0]!r} is used too")
+    try:
+        value = _RULES[node.op](state, node)
+        expected = state.graph.shapes[node.outputs[0]]
+        elements = sum(math.prod(part.shape) for part in value.parts)
+        if math.prod(value.shape) != elements or not (value.shape == expected or any(value.padding)):
+            raise refusal(node, "its output is not of the shape that the file says", got=value.shape, expected=expected)
+    except LayoutError as error:
+        raise refusal(node, str(error), hint="keep maps as (N, channels, height, width) between layers") from error
+    except (NetworkError, ModelError) as error:
+        if isinstance(error, ModelError) and error.where:
+            raise
+        raise refusal(node, error.what, got=error.got, expected=error.expected, hint=error.hint) from error
+    return value

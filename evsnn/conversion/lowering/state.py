@@ -1,0 +1,88 @@
+"""What lowering knows while it walks over a graph, and what its rules have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...errors import ModelError
+from ..onnx.graph import Graph, Node
+from .assembly import Assembly
+from .convolution import Kernel
+from .expression import Expression
+from .value import Value
+
+__all__ = ["State", "refusal"]
+
+
+def refusal(node: Node, what: str, **details) -> ModelError:
+    """An error about a node."""
+    return ModelError(what, where=f"node {node.name!r} ({node.op})"[:200], **details)
+
+
+class State:
+    """One lowering.
+
+    Parameters
+    ----------
+    graph : Graph
+    input_shape : tuple of int
+        Of the network.
+    average : bool
+        Whether max pools become average pools.
+    """
+
+    def __init__(self, graph: Graph, input_shape: tuple[int, ...], average: bool):
+        self.graph = graph
+        self.assembly = Assembly(input_shape, average)
+        self.values: dict[str, Value] = {}
+        self.uses: dict[str, int] = {graph.output: 1}
+        for node in graph.nodes:
+            for name in node.inputs:
+                self.uses[name] = self.uses.get(name, 0) + 1
+        self._left = dict(self.uses)
+        self.output = graph.output  # moves up where operators at the end are left out
+
+    def value(self, node: Node, at: int = 0) -> Value:
+        """An input that depends on the network's."""
+        name = node.inputs[at]
+        if name not in self.values:
+            raise refusal(node, f"its input {at} is constant", expected="a tensor that depends on the model's input")
+        return self.values[name]
+
+    def constant(self, node: Node, at: int, what: str) -> np.ndarray | None:
+        """A constant input; None where an optional one is absent."""
+        if at >= len(node.inputs) or not node.inputs[at]:
+            return None
+        if node.inputs[at] not in self.graph.constants:
+            raise refusal(node, f"its {what} depends on the model's input", expected="a constant", hint="attention, gates and dynamic weights cannot be converted")
+        return self.graph.constants[node.inputs[at]]
+
+    def forget(self, node: Node) -> None:
+        """Drop values that no later node reads."""
+        for name in node.inputs:
+            if name in self.values:
+                self._left[name] -= 1
+                if not self._left[name]:
+                    del self.values[name]
+
+    def shape(self, node: Node) -> tuple[int, ...]:
+        """Of the node's output, without the batch, as the file says."""
+        return self.graph.shapes[node.outputs[0]]
+
+    def settled(self, value: Value, name: str) -> list[Expression]:
+        return [self.assembly.settled(part, name) for part in value.parts]
+
+    def whole(self, value: Value, name: str) -> Expression:
+        """All parts as one map."""
+        parts = self.settled(value, name)
+        return self.assembly.joined(parts) or self.assembly.stacked(parts, name)
+
+    def convolved(self, value: Value, kernels: Sequence[Kernel], bias: np.ndarray | None, name: str) -> Expression:
+        """The sum of a convolution of each part."""
+        total = None
+        for part, kernel in zip(self.settled(value, name), kernels):
+            term = self.assembly.convolved(part, kernel, bias if total is None else None, name)
+            total = term if total is None else self.assembly.sum(total, term, name)
+        return total

@@ -1,0 +1,1 @@
+"""From a model file to a graph of operators, and what each operator computes."""

@@ -1,0 +1,378 @@
+"""What each operator may do in a network that is converted, and the one form it then has.
+
+A rule sees a `Call`: an operator that depends on the network's input, with what is known of its
+tensors. It refuses what cannot be converted or mixes the samples of a batch, and rewrites the rest so
+that those who come after need to know one form only:
+
+- paddings are explicit: no ``auto_pad``; ``ceil_mode`` only where no padding says the same;
+- axes and permutations are complete and not negative;
+- a `Reshape` keeps the batch: its shape starts with -1 and names all other sizes;
+- limits of a `Clip` that limit nothing are absent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...errors import ModelError
+from .windows import windows
+
+__all__ = ["MAX_SAMPLE_BYTES", "RULES", "Call", "Tensor", "check_size"]
+
+MAX_SAMPLE_BYTES = 256 << 20
+"""Of one tensor of one sample, with the padding around it."""
+_MAX_MACS = 1 << 38
+"""Multiplications of one operator on one sample."""
+
+
+def check_size(shape: Sequence[int]) -> None:
+    """Refuse a tensor that is too large, before anybody makes it.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Without the batch axis.
+    """
+    n_bytes = 4 * math.prod(map(int, shape))
+    if not 0 < n_bytes <= MAX_SAMPLE_BYTES:
+        raise ModelError("one sample's tensor is too large" if n_bytes else "a tensor is empty", got=f"shape {tuple(shape)}", expected=f"at most {MAX_SAMPLE_BYTES >> 20} MiB")
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """What is known of an operator's input.
+
+    Parameters
+    ----------
+    shape : tuple of int or None
+        Without the batch axis; None if it does not depend on the network's input.
+    values : tuple of array
+        One array if it is constant; one for each size tried if it depends on the batch's size.
+    """
+
+    shape: tuple[int, ...] | None = None
+    values: tuple[np.ndarray, ...] = ()
+
+
+@dataclass(eq=False)
+class Call:
+    """An operator and its inputs; rules change `attributes` and put new constants into `replaced`.
+
+    Parameters
+    ----------
+    op : str
+    attributes : dict
+    tensors : list of Tensor or None
+        None where an optional input is absent.
+    batches : tuple of int
+        The batch sizes for which constants are known.
+    replaced : dict of int to array or None
+        New values of constant inputs, by position; None makes one absent.
+    """
+
+    op: str
+    attributes: dict
+    tensors: list[Tensor | None]
+    batches: tuple[int, ...]
+    replaced: dict[int, np.ndarray | None]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the first input, which depends on the network's input, without the batch axis."""
+        return self.tensors[0].shape
+
+    @property
+    def rank(self) -> int:
+        """Of the first input, with the batch axis."""
+        return 1 + len(self.shape)
+
+    def constant(self, position: int) -> np.ndarray | None:
+        """An input that must be constant; None if it is absent."""
+        tensor = self.tensors[position] if position < len(self.tensors) else None
+        if tensor is None:
+            return None
+        if len(tensor.values) != 1:
+            got = "one that depends on the batch's size" if tensor.values else "one that depends on the network's input"
+            raise ModelError(f"its input {position + 1} must be a constant", got=got)
+        return tensor.values[0]
+
+    def axis(self, axis: int) -> int:
+        """`axis` counted from the first, the batch's excluded."""
+        if not -self.rank <= axis < self.rank:
+            raise ModelError("names an axis that is not there", got=axis, expected=f"-{self.rank} to {self.rank - 1}")
+        if axis % self.rank == 0:
+            raise ModelError("works across the samples of a batch", got="axis 0", hint="the first axis must stay the batch's")
+        return axis % self.rank
+
+
+def _first_only(call: Call) -> None:
+    """The first input is a tensor, all others are constants."""
+    if call.tensors[0] is None or call.tensors[0].shape is None:
+        raise ModelError("its first input must depend on the network's input", got="a constant", hint="let tensors come first and weights second")
+    for position in range(1, len(call.tensors)):
+        call.constant(position)
+
+
+def _broadcast(call: Call) -> None:
+    """Constants and tensors that broadcast without touching the batch."""
+    ranks = {1 + len(t.shape) for t in call.tensors if t.shape is not None}
+    for i, tensor in enumerate(call.tensors):
+        value = None if tensor.shape is not None else call.constant(i)
+        moves = value is not None and (value.ndim > max(ranks) or (value.ndim == max(ranks) and value.shape[0] != 1))
+        if len(ranks) > 1 or moves:
+            got = [f"{('N', *t.shape)}" if t.shape is not None else f"a constant {t.values[0].shape}" for t in call.tensors]
+            expected = "tensors of as many axes, and constants that are the same for each sample"
+            raise ModelError("mixes the samples of a batch", got=" and ".join(got).replace("'", ""), expected=expected)
+    check_size(np.broadcast_shapes(*(t.shape if t.shape is not None else t.values[0].shape for t in call.tensors)))
+
+
+def _one_tensor(call: Call) -> None:
+    _broadcast(call)
+    if sum(t.shape is not None for t in call.tensors) > 1:
+        hint = "gates such as squeeze-and-excitation are not converted: use a block without" if call.op in ("Mul", "Div") else "use Relu, or a MaxPool"
+        raise ModelError("combines two tensors in a way that is not linear", expected="one tensor and constants", hint=hint)
+
+
+def _divide(call: Call) -> None:
+    _one_tensor(call)
+    if call.tensors[0].shape is None:
+        raise ModelError("divides by a tensor that depends on the network's input", expected="a constant", hint="use a network that is linear between its ReLUs")
+
+
+def _conv(call: Call) -> None:
+    _first_only(call)
+    if len(call.shape) != 3:
+        hint = "export the model with images (N, channels, height, width); a 1-D signal may be an image of height 1"
+        raise ModelError("only 2-D convolutions are converted", got=f"an input of {call.rank} axes", expected="4", hint=hint)
+    weight = call.constant(1)
+    at = _explicit(call, weight.shape[2:])
+    check_size((len(weight), *at.shape))
+    if weight.size * math.prod(at.shape) > _MAX_MACS:
+        raise ModelError("takes too many operations", got=f"weights {weight.shape} at {at.shape} places", expected=f"at most {_MAX_MACS} products")
+
+
+def _explicit(call: Call, kernel: tuple[int, ...]):
+    """Write strides, pads and dilations out."""
+    names = ("strides", "pads", "dilations", "auto_pad", "ceil_mode")
+    at = windows(call.shape[1:], kernel, **{name: call.attributes[name] for name in names if name in call.attributes})
+    call.attributes.pop("auto_pad", None)
+    top, left, bottom, right = at.pads
+    check_size((call.shape[0], call.shape[1] + top + bottom + at.overhang[0], call.shape[2] + left + right + at.overhang[1]))
+    call.attributes.setdefault("kernel_shape", at.kernel)
+    call.attributes |= {"strides": at.stride, "pads": at.pads, "dilations": at.dilation}
+    return at
+
+
+def _pool(call: Call) -> None:
+    _first_only(call)
+    if len(call.shape) != 3:
+        raise ModelError("only 2-D pools are converted", got=f"an input of {call.rank} axes", expected="4")
+    at = _explicit(call, call.attributes.get("kernel_shape", ()))
+    call.attributes.pop("storage_order", None)  # of the indices, which nobody reads
+    if not any(at.overhang) or call.op == "MaxPool" or not call.attributes.get("count_include_pad", 0):
+        # What overhangs counts as little as padding does, so that padding may say it.
+        top, left, bottom, right = at.pads
+        call.attributes["pads"] = (top, left, bottom + at.overhang[0], right + at.overhang[1])
+        call.attributes.pop("ceil_mode", None)
+
+
+def _gemm(call: Call) -> None:
+    _first_only(call)
+    if call.attributes.get("transA", 0) or call.rank != 2:
+        raise ModelError("works across the samples of a batch", got=f"{call.rank} axes, transA = {call.attributes.get('transA', 0)}", expected="2 axes and transA = 0")
+    c = call.constant(2)
+    if c is not None and (c.ndim > 2 or (c.ndim == 2 and c.shape[0] != 1)):
+        raise ModelError("adds different numbers to the samples of a batch", got=f"C of shape {c.shape}", expected="(1, n_out) or (n_out,)")
+    _matrix(call, bool(call.attributes.get("transB", 0)))
+
+
+def _matrix(call: Call, transposed: bool = False) -> None:
+    """The weights are a matrix that fits the input's last axis."""
+    shape = call.constant(1).shape
+    n_in, n_out = (shape[::-1] if transposed else shape) if len(shape) == 2 else (None, None)
+    if n_in != call.shape[-1]:
+        raise ModelError("its weights do not fit its input", got=f"weights {shape}", expected=f"a matrix for {call.shape[-1]} inputs")
+    check_size((*call.shape[:-1], n_out))
+
+
+def _matmul(call: Call) -> None:
+    if all(t.shape is not None for t in call.tensors):
+        raise ModelError("multiplies two tensors that both depend on the network's input", hint="attention is not converted: only weights that are constants")
+    _first_only(call)
+    _matrix(call)
+
+
+def _batch_norm(call: Call) -> None:
+    _first_only(call)
+    if call.attributes.get("training_mode", 0):
+        raise ModelError("is a batch norm in training mode", hint="call model.eval() before the export")
+    shapes = [call.constant(i).shape for i in range(1, 5)]
+    if any(shape != call.shape[:1] for shape in shapes):
+        raise ModelError("its parameters do not fit its input", got=shapes, expected=f"{call.shape[:1]} each")
+    call.attributes.pop("training_mode", None)
+    call.attributes.pop("momentum", None)
+
+
+def _clip(call: Call) -> None:
+    _first_only(call)
+    for position, nothing in ((1, -np.inf), (2, np.inf)):
+        limit = call.constant(position)
+        if limit is not None and limit.size != 1:
+            raise ModelError("its limits must be single numbers", got=f"shape {limit.shape}")
+        if limit is not None and abs(limit.item()) >= np.finfo(np.float32).max and limit.item() * nothing > 0:
+            call.replaced[position] = None
+
+
+def _p_relu(call: Call) -> None:
+    _first_only(call)
+    _broadcast(call)
+    if np.broadcast_shapes((1, *call.shape), call.constant(1).shape) != (1, *call.shape):
+        raise ModelError("its slopes do not fit its input", got=f"slopes {call.constant(1).shape}", expected=f"those of {call.shape}")
+
+
+def _reduce(call: Call) -> None:
+    _first_only(call)
+    axes = call.constant(1)
+    if axes is None or axes.size == 0:
+        if not call.attributes.get("noop_with_empty_axes", 0):
+            raise ModelError("averages over all axes, the batch's too", hint="name the axes to average over")
+        axes = np.zeros(0, np.int64)
+    call.attributes = {"keepdims": int(bool(call.attributes.get("keepdims", 1))), "noop_with_empty_axes": 1}
+    call.replaced[1] = np.array(sorted(call.axis(a) for a in axes.tolist()), np.int64)
+
+
+def _concat(call: Call) -> None:
+    if any(t.shape is None for t in call.tensors):
+        raise ModelError("joins a constant to a tensor", expected="inputs that all depend on the network's input")
+    call.attributes["axis"] = axis = call.axis(call.attributes["axis"])
+    check_size([sum(t.shape[i] for t in call.tensors) if i == axis - 1 else size for i, size in enumerate(call.shape)])
+
+
+def _flatten(call: Call) -> None:
+    axis = call.attributes.get("axis", 1)
+    if not -call.rank <= axis <= call.rank:
+        raise ModelError("names an axis that is not there", got=axis)
+    axis = axis + call.rank if axis < 0 else axis
+    if axis == 0 or np.prod(call.shape[: axis - 1]) != 1:
+        raise ModelError("mixes the samples of a batch with what is in them", got=f"axis {axis}", expected="axis 1")
+    call.attributes["axis"] = 1
+
+
+def _reshape(call: Call) -> None:
+    if call.tensors[0].shape is None:
+        raise ModelError("its first input must depend on the network's input")
+    targets = call.tensors[1].values or (call.constant(1),)
+    keep_zeros = call.attributes.pop("allowzero", 0)
+    rests = {_reshaped(target.tolist(), (n, *call.shape), keep_zeros) for n, target in zip(call.batches, targets * (len(call.batches) // max(1, len(targets))))}
+    if len(rests) != 1 or None in rests:
+        got = f"{('N', *call.shape)} into {targets[0].tolist() if len(targets) == 1 else 'a shape computed from the batch'}".replace("'", "")
+        raise ModelError("mixes the samples of a batch", got=got, hint="keep the first axis: x.flatten(1) or x.reshape(len(x), ...), and export again")
+    call.replaced[1] = np.array((-1, *rests.pop()), np.int64)
+
+
+def _reshaped(target: list[int], shape: tuple[int, ...], keep_zeros: int) -> tuple[int, ...] | None:
+    """Sizes after the batch's if `shape`, whose first axis is the batch, keeps it in a reshape to `target`."""
+    sizes = [shape[i] if size == 0 and not keep_zeros and i < len(shape) else size for i, size in enumerate(target)]
+    total = int(np.prod(shape, dtype=object))
+    if sizes.count(-1) == 1:
+        others = int(np.prod([s for s in sizes if s != -1], dtype=object))
+        sizes[sizes.index(-1)] = total // others if others else 0
+    if not sizes or min(sizes) < 1 or np.prod(sizes, dtype=object) != total or sizes[0] != shape[0]:
+        return None
+    return tuple(sizes[1:])
+
+
+def _squeeze(call: Call) -> None:
+    _first_only(call)
+    axes = call.constant(1)
+    if axes is None and call.batches == (1,):
+        raise ModelError("removes the batch's axis if that is 1", hint="name the axes to squeeze, and export again")
+    at = [1 + i for i, size in enumerate(call.shape) if size == 1] if axes is None else sorted(call.axis(a) for a in axes.tolist())
+    _set_input(call, 1, np.array(at, np.int64))
+
+
+def _unsqueeze(call: Call) -> None:
+    _first_only(call)
+    axes = call.constant(1).tolist()
+    rank = call.rank + len(axes)
+    if any(not -rank <= a < rank or a % rank == 0 for a in axes):
+        raise ModelError("moves the batch's axis", got=f"axes {axes}", expected="the first axis to stay the batch's")
+    call.replaced[1] = np.array(sorted(a % rank for a in axes), np.int64)
+
+
+def _set_input(call: Call, position: int, value: np.ndarray) -> None:
+    """Give a constant input that may have been absent."""
+    call.tensors += [None] * (position + 1 - len(call.tensors))
+    call.replaced[position] = value
+
+
+def _transpose(call: Call) -> None:
+    perm = tuple(call.attributes.get("perm", range(call.rank)[::-1]))
+    if sorted(perm) != list(range(call.rank)):
+        raise ModelError("is no permutation of its input's axes", got=perm, expected=f"{call.rank} axes")
+    if perm[0] != 0:
+        raise ModelError("moves the batch's axis", got=f"perm {perm}", expected="0 first")
+    call.attributes["perm"] = perm
+
+
+def _pad(call: Call) -> None:
+    _first_only(call)
+    pads, axes = call.constant(1), call.constant(3)
+    axes = range(call.rank) if axes is None else [a % call.rank if -call.rank <= a < call.rank else call.axis(a) for a in axes.tolist()]
+    if pads.shape != (2 * len(axes),):
+        raise ModelError("its pads do not fit its axes", got=f"{pads.size} numbers", expected=2 * len(axes))
+    around = np.zeros((2, call.rank), np.int64)
+    around[:, list(axes)] = pads.reshape(2, -1)
+    if around[:, 0].any():
+        raise ModelError("pads the batch", got=f"pads {pads.tolist()}")
+    check_size([size + max(0, before) + max(0, after) for size, (before, after) in zip(call.shape, around.T[1:].tolist())])
+    call.replaced[1] = around.ravel()
+    if len(call.tensors) > 3:
+        call.replaced[3] = None
+
+
+def _softmax(call: Call) -> None:
+    call.attributes["axis"] = call.axis(call.attributes.get("axis", -1))
+
+
+def _map(call: Call) -> None:
+    if len(call.shape) < 2:
+        raise ModelError("pools over space, and its input has none", got=f"{call.rank} axes", expected="at least 3")
+
+
+RULES: Mapping[str, Callable[[Call], None]] = {
+    "Add": _broadcast,
+    "AveragePool": _pool,
+    "BatchNormalization": _batch_norm,
+    "Clip": _clip,
+    "Concat": _concat,
+    "Conv": _conv,
+    "Div": _divide,
+    "Flatten": _flatten,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _map,
+    "GlobalMaxPool": _map,
+    "LeakyRelu": _first_only,
+    "LogSoftmax": _softmax,
+    "MatMul": _matmul,
+    "Max": _one_tensor,
+    "MaxPool": _pool,
+    "Min": _one_tensor,
+    "Mul": _one_tensor,
+    "PRelu": _p_relu,
+    "Pad": _pad,
+    "ReduceMean": _reduce,
+    "Relu": _first_only,
+    "Reshape": _reshape,
+    "Softmax": _softmax,
+    "Squeeze": _squeeze,
+    "Sub": _broadcast,
+    "Sum": _broadcast,
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+}
+"""Of every importable operator."""

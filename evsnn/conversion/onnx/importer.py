@@ -1,0 +1,261 @@
+"""``model.onnx`` -> `Graph`.
+
+The file's nodes are walked once, in order. What does not depend on the network's input is computed at
+once (`folding`), older forms of operators become the newest (`upgrade`), each remaining operator has
+to pass its rule (`rules`), and is then run on one sample of zeros, which gives the shapes.
+
+Constants that depend on the batch's size (a Reshape to ``[x.shape[0], -1]``) are computed for two
+sizes. A rule then sees whether the batch stays what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import ModelError
+from ...text import printable
+from .admission import RULES, Call, Tensor, check_size
+from .boundary import find_input, find_output, nodes_to
+from .constants import FOLDERS, fold
+from .graph import Graph, Node
+from .model_file import FLOATS, ModelFile, attributes_of, open_model, tensor
+from .operators import OPERATORS
+from .refusals import refusal
+from .upgrade import upgrade
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["MAX_WEIGHT_BYTES", "import_onnx"]
+
+MAX_WEIGHT_BYTES = 4 << 30
+"""Of all constants together."""
+_MISUSED = (ValueError, TypeError, IndexError, KeyError, AttributeError, ZeroDivisionError, OverflowError, MemoryError)
+
+
+def import_onnx(source: str | PurePath | bytes | onnx.ModelProto, *, output: str | None = None) -> Graph:
+    """Read a network from an ONNX model.
+
+    Parameters
+    ----------
+    source : path, bytes or onnx.ModelProto
+        Files are not trusted. Data outside the file is read from the model's own folder only, and only if a path is given.
+    output : str, optional
+        The tensor to end at, where the model has several outputs or the last operators are not wanted.
+
+    Returns
+    -------
+    Graph
+        Every operator in its newest form and as `evsnn.conversion.onnx.admission` leaves it.
+
+    Raises
+    ------
+    ModelError
+        If it is no ONNX model, is damaged, or holds what cannot be converted.
+    MissingExtraError
+        Without the onnx package.
+    """
+    file = open_model(source)
+    with np.errstate(all="ignore"):
+        return _Import(file, output).graph()
+
+
+class _Import:
+    """One walk over a file's nodes."""
+
+    def __init__(self, file: ModelFile, output: str | None):
+        self.file = file
+        self.notes: list[str] = []
+        self.constants: dict[str, tuple[np.ndarray, ...]] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.renamed: dict[str, str] = {}
+        self.nodes: list[Node] = []
+        self.n_bytes = 0
+        self.taken = {name for node in file.graph.node for name in (*node.input, *node.output)}
+        self.output = find_output(file, output, self.notes)
+        nodes = _named(nodes_to(file, self.output))
+        for name, node in nodes.items():
+            if node.domain not in ("", "ai.onnx") or node.op_type not in _KNOWN:
+                raise refusal(node.op_type, node.domain).at(self._where(name, node))
+        read = {name for node in nodes.values() for name in node.input}
+        self._read_initializers(read)
+        self.input, shape, self.batches = find_input(file, read, self.notes)
+        self.shapes[self.input] = shape
+        self._walk(nodes)
+
+    def graph(self) -> Graph:
+        """What was read."""
+        output = self._name(self.output)
+        if output == self.input:
+            raise ModelError("holds no operator that does anything", where=self.file.name)
+        if output not in self.shapes:
+            raise ModelError("its output does not depend on its input", where=self.file.name, got=repr(self.output)[:80])
+        needed, nodes = {output}, []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.outputs):
+                needed.update(node.inputs)
+                nodes.append(node)
+        constants = {name: values[0] for name, values in self.constants.items() if name in needed}
+        shapes = {name: shape for name, shape in self.shapes.items() if name in needed}
+        return Graph(self.file.name, self.file.opset, self.input, output, tuple(nodes[::-1]), constants, shapes, tuple(self.notes))
+
+    def _error(self, what: str, **details) -> ModelError:
+        return ModelError(what, where=self.file.name, **details)
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+    def _name(self, name: str) -> str:
+        """A tensor's name once operators that change nothing are gone."""
+        return self.renamed.get(name, name)
+
+    def _where(self, name: str, node: onnx.NodeProto) -> str:
+        """A node's place, for messages."""
+        return printable(f"{self.file.name}:/{name.lstrip('/')[:80]} ({node.op_type[:40]})")
+
+    def _read_initializers(self, read: Set[str]) -> None:
+        """The stored tensors among those that are `read`."""
+        if self.file.graph.sparse_initializer:
+            raise self._error("holds sparse weights, which are not read", got=repr(self.file.graph.sparse_initializer[0].values.name)[:80], hint="export dense weights")
+        for proto in self.file.graph.initializer:
+            if proto.name in self.constants:
+                raise self._error("is damaged: two tensors have one name", got=repr(proto.name)[:80])
+            if proto.name in read:
+                self._keep(proto.name, (tensor(proto, self.file.folder, self.file.name),), proto.data_type)
+
+    def _keep(self, name: str, values: tuple[np.ndarray, ...], data_type: int = 1) -> None:
+        """Store a constant: one array, or one for each batch size."""
+        if len(values) > 1 and all(np.array_equal(value, values[0]) for value in values):
+            values = values[:1]
+        self.n_bytes += sum(value.nbytes for value in values)
+        if self.n_bytes > MAX_WEIGHT_BYTES:
+            raise self._error("has too many weights", expected=f"at most {MAX_WEIGHT_BYTES >> 30} GiB")
+        if data_type != 1 and data_type in FLOATS:
+            self._note(f"weights of {FLOATS[data_type]} are read as float32")
+        self.constants[name] = values
+
+    def _add(self, name: str, value: np.ndarray) -> str:
+        """Store a constant that is not in the file, and give the name it gets: like `name`, and nobody else's."""
+        while name in self.taken:
+            name += "'"
+        self.taken.add(name)
+        self._keep(name, (value,))
+        return name
+
+    def _walk(self, nodes: dict[str, onnx.NodeProto]) -> None:
+        for name, proto in nodes.items():
+            where = self._where(name, proto)
+            try:
+                self._take(name, proto, where)
+            except ModelError as error:
+                raise (error.at(where) if error.where is None else error) from error.__cause__
+            except _MISUSED as error:
+                got = printable(f"{type(error).__name__}: {error}"[:120])
+                raise ModelError("cannot be computed", where=where, got=got, hint="is the model valid? onnx.checker.check_model tells") from error
+
+    def _take(self, name: str, proto: onnx.NodeProto, where: str) -> None:
+        """One node: a constant, nothing at all, or an operator of the graph."""
+        op = proto.op_type
+        attributes = attributes_of(proto, self.file.folder, where)
+        if op == "Constant":
+            return self._keep(proto.output[0], (_constant(attributes),))
+        inputs = [self._name(n) for n in proto.input]
+        for n in filter(None, inputs):
+            if n not in self.constants and n not in self.shapes:
+                what = "reads a tensor that is no operator's first output, or that no earlier operator makes"
+                raise ModelError(what, got=repr(n)[:80], hint="masks, indices and statistics are not converted")
+        shape = self.shapes.get(inputs[0]) if inputs else None
+        attributes, moved = upgrade(op, attributes, self.file.opset, None if shape is None else 1 + len(shape), None if shape is None else (0, *shape))
+        for position, value in moved.items():
+            inputs += [""] * (position + 1 - len(inputs))
+            inputs[position] = self._add(f"{name}/{position}", value)
+        if op in ("Shape", "Size") and shape is not None:
+            return self._keep(proto.output[0], tuple(fold(op, [np.broadcast_to(np.float32(0), (n, *shape))], attributes) for n in self.batches))
+        if all(n in self.constants for n in filter(None, inputs)):
+            return self._fold(proto, op, inputs, attributes)
+        if op in _PASSED:
+            return self._pass(proto, op, inputs, attributes)
+        if op not in RULES:
+            raise refusal(op, "")
+        return self._operator(name, proto, inputs, attributes)
+
+    def _fold(self, proto: onnx.NodeProto, op: str, inputs: list[str], attributes: dict) -> None:
+        """Compute a constant, for each batch size if it depends on that."""
+        operands = [self.constants.get(n) for n in inputs]
+        n = max((len(values) for values in operands if values), default=1)
+        if op == "Dropout":
+            op, operands, attributes = "Identity", operands[:1], {}
+        self._keep(proto.output[0], tuple(fold(op, [values and values[i % len(values)] for values in operands], attributes) for i in range(n)))
+
+    def _pass(self, proto: onnx.NodeProto, op: str, inputs: list[str], attributes: dict) -> None:
+        """An operator that changes nothing: its output is its input by another name."""
+        if op == "CastLike" and inputs[0] in self.constants:  # like the network's tensors, which are float32
+            self._keep(proto.output[0], tuple(fold("Cast", [value], {"to": 1}) for value in self.constants[inputs[0]]))
+            return
+        if inputs[0] not in self.shapes:
+            raise ModelError("its first input must depend on the network's input")
+        if op == "Cast" and attributes.get("to") not in FLOATS:
+            raise ModelError("casts to a type that is no float", got=f"type {attributes.get('to')}", hint="quantised models are not read: export the float model")
+        if op == "Dropout" and len(inputs) > 2 and inputs[2] and any(v.any() for v in self.constants.get(inputs[2], (np.True_,))):
+            raise ModelError("is a dropout in training mode", hint="call model.eval() before the export")
+        self.renamed[proto.output[0]] = inputs[0]
+
+    def _operator(self, name: str, proto: onnx.NodeProto, inputs: list[str], attributes: dict) -> None:
+        """An operator that depends on the network's input: its rule, then its shape."""
+        op = proto.op_type
+        needed = _NEEDED.get(op, 1)
+        if len(inputs) < needed or not all(inputs[:needed]):
+            raise ModelError("lacks an input", got=[repr(n)[:40] for n in inputs], expected=f"at least {needed}")
+        tensors = [Tensor(self.shapes.get(n), self.constants.get(n, ())) if n else None for n in inputs]
+        for n in filter(None, inputs):
+            for value in self.constants.get(n, ()):
+                wrong = np.isnan(value) if op in ("Clip", "Min", "Max") else ~np.isfinite(value)
+                if wrong.any():
+                    raise ModelError("its weights hold NaN or infinity", got=f"{int(wrong.sum())} in {n!r:.60}", expected="finite float32 values", hint="train or export again")
+        call = Call(op, attributes, tensors, self.batches, {})
+        RULES[op](call)
+        inputs += [""] * (len(call.tensors) - len(inputs))
+        for position, value in call.replaced.items():
+            inputs[position] = "" if value is None else self._add(f"{name}/{position}", value)
+        while not inputs[-1]:
+            inputs.pop()
+        operands = [self.constants[n][0] if n in self.constants else np.zeros((1, *self.shapes[n]), np.float32) if n else None for n in inputs]
+        result = OPERATORS[op](*operands, **call.attributes)
+        if result.dtype != np.float32 or result.ndim < 1 or result.shape[0] != 1:
+            raise ModelError("mixes the samples of a batch or types", got=f"{result.dtype} {result.shape}")
+        check_size(result.shape[1:])
+        self.shapes[proto.output[0]] = result.shape[1:]
+        self.nodes.append(Node(name, op, tuple(inputs), tuple(proto.output[:1]), call.attributes))
+
+
+_PASSED = ("Cast", "CastLike", "Dropout", "Identity")
+_KNOWN = {"Constant", *_PASSED, *FOLDERS, *RULES}
+_NEEDED = {"Conv": 2, "Gemm": 2, "MatMul": 2, "BatchNormalization": 5, "PRelu": 2, "Reshape": 2, "Unsqueeze": 2, "Pad": 2}
+
+
+def _named(nodes: list[onnx.NodeProto]) -> dict[str, onnx.NodeProto]:
+    """Nodes by their names, which become different from each other and printable."""
+    named: dict = {}
+    for i, node in enumerate(nodes):
+        name = printable(node.name) or f"{node.op_type}_{i}"
+        while name in named:
+            name = f"{name}_{i}"
+        named[name] = node
+    return named
+
+
+def _constant(attributes: dict) -> np.ndarray:
+    """The value of a Constant node."""
+    if len(attributes) != 1:
+        raise ModelError("has not one value", got=sorted(attributes))
+    ((name, value),) = attributes.items()
+    if name == "value":
+        return value
+    if name in ("value_float", "value_floats", "value_int", "value_ints"):
+        return np.array(value, np.float32 if "float" in name else np.int64)
+    raise ModelError("holds a constant that is no tensor of numbers", got=repr(name)[:40])

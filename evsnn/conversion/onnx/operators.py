@@ -1,0 +1,198 @@
+"""What each importable ONNX operator computes, in float32 NumPy.
+
+Every function is one operator of the default domain in its newest form (`onnx_import` rewrites older
+ones): tensors by position, None where an optional one is absent, attributes by their ONNX names.
+Arrays have the batch as first axis; maps are (n, channels, height, width), channels-last in memory
+where they come out of a convolution. Each is a twin of onnxruntime's to float32 rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from ...errors import ModelError
+from .dense import conv2d
+from .windows import Windows, windows
+
+__all__ = ["OPERATORS"]
+
+
+def _conv(x, weight, bias=None, *, auto_pad="NOTSET", dilations=None, group=1, kernel_shape=None, pads=None, strides=None):
+    if x.ndim != 4 or weight.ndim != 4:
+        raise ModelError("only 2-D convolutions are converted", got=f"an input of {x.ndim} axes, weights {weight.shape}", expected="4 axes each")
+    if group < 1 or x.shape[1] != weight.shape[1] * group or weight.shape[0] % group or (bias is not None and bias.shape != weight.shape[:1]):
+        raise ModelError("input, weights, bias and group do not fit", got=f"{x.shape[1]} channels, weights {weight.shape}, group {group}")
+    if kernel_shape is not None and tuple(kernel_shape) != weight.shape[2:]:
+        raise ModelError("kernel_shape differs from the weights'", got=kernel_shape, expected=weight.shape[2:])
+    at = windows(x.shape[2:], weight.shape[2:], strides=strides, pads=pads, dilations=dilations, auto_pad=auto_pad)
+    return conv2d(x, weight, bias, at.stride, at.pads, at.dilation, group)
+
+
+def _gemm(a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0):
+    product = (a.T if transA else a) @ (b.T if transB else b)
+    if alpha != 1:
+        product *= np.float32(alpha)
+    return product if c is None else product + (c if beta == 1 else c * np.float32(beta))
+
+
+def _batch_normalization(x, scale, bias, mean, variance, *, epsilon=1e-5, momentum=0.9, training_mode=0, spatial=1):
+    if training_mode or not spatial:
+        raise ModelError("only inference is computed, a channel at a time", got=f"training_mode = {training_mode}, spatial = {spatial}")
+    k = scale / np.sqrt(variance.astype(np.float64) + epsilon)
+    return (x - per_channel(mean, x.ndim)) * per_channel(k.astype(np.float32), x.ndim) + per_channel(bias, x.ndim)
+
+
+def per_channel(values: np.ndarray, ndim: int) -> np.ndarray:
+    """(channels,) values as they broadcast onto `ndim` axes, channels being the second."""
+    return values.reshape(-1, *(1,) * (ndim - 2))
+
+
+def _clip(x, low=None, high=None):
+    x = x if low is None else np.maximum(x, low)
+    return x if high is None else np.minimum(x, high)
+
+
+def _leaky_relu(x, *, alpha=0.01):
+    return _p_relu(x, np.float32(alpha))
+
+
+def _p_relu(x, slope):
+    return np.multiply(x, slope, where=x < 0, out=x.copy(order="K"))
+
+
+def _average_pool(x, *, kernel_shape, auto_pad="NOTSET", ceil_mode=0, count_include_pad=0, dilations=None, pads=None, strides=None):
+    at = windows(x.shape[2:], kernel_shape, strides=strides, pads=pads, dilations=dilations, auto_pad=auto_pad, ceil_mode=ceil_mode)
+    places = np.pad(np.ones(x.shape[2:], np.float32), (at.pads[::2], at.pads[1::2]), constant_values=float(bool(count_include_pad)))
+    count = _over_windows(np.add, places[None, None], at, (0, 0, 0, 0), 0)
+    if not count.all():
+        raise ModelError("a window lies in the padding alone", got=f"kernel {at.kernel}, pads {at.pads}")
+    return _over_windows(np.add, x, at, at.pads, 0) / count
+
+
+def _max_pool(x, *, kernel_shape, auto_pad="NOTSET", ceil_mode=0, dilations=None, pads=None, storage_order=0, strides=None):
+    at = windows(x.shape[2:], kernel_shape, strides=strides, pads=pads, dilations=dilations, auto_pad=auto_pad, ceil_mode=ceil_mode)
+    if any(p >= (k - 1) * d + 1 for p, k, d in zip(at.pads, at.kernel * 2, at.dilation * 2)):
+        raise ModelError("a window lies in the padding alone", got=f"kernel {at.kernel}, pads {at.pads}")
+    return _over_windows(np.maximum, x, at, at.pads, -np.inf)
+
+
+def _over_windows(combine: np.ufunc, x: np.ndarray, at: Windows, pads: Sequence[int], border: float) -> np.ndarray:
+    """`combine` over the places of each window, axis by axis; overhangs and `pads` hold `border`."""
+    top, left, bottom, right = pads
+    if any(pads) or any(at.overhang):
+        shape = (*x.shape[:2], top + x.shape[2] + bottom + at.overhang[0], left + x.shape[3] + right + at.overhang[1])
+        padded = np.full_like(x, border, shape=shape)
+        padded[:, :, top : top + x.shape[2], left : left + x.shape[3]] = x
+        x = padded
+    for axis, (n, kernel, stride, dilation) in enumerate(zip(at.shape, at.kernel, at.stride, at.dilation), start=2):
+        taps = [x[(slice(None),) * axis + (slice(k * dilation, k * dilation + (n - 1) * stride + 1, stride),)] for k in range(kernel)]
+        x = taps[0].copy(order="K")
+        for tap in taps[1:]:
+            combine(x, tap, out=x)
+    return x
+
+
+def _reduce_mean(x, axes=None, *, keepdims=1, noop_with_empty_axes=0):
+    if axes is None or axes.size == 0:
+        return x if noop_with_empty_axes else np.asarray(np.mean(x, dtype=np.float64, keepdims=bool(keepdims)), np.float32)
+    return np.mean(x, tuple(axes.tolist()), dtype=np.float64, keepdims=bool(keepdims)).astype(np.float32)
+
+
+def _space(x) -> tuple[int, ...]:
+    if x.ndim < 3:
+        raise ModelError("pooling over space needs a map", got=f"{x.ndim} axes with the batch's", expected="at least 3")
+    return tuple(range(2, x.ndim))
+
+
+def _global_average_pool(x):
+    return np.mean(x, _space(x), dtype=np.float64, keepdims=True).astype(np.float32)
+
+
+def _global_max_pool(x):
+    return np.max(x, _space(x), keepdims=True)
+
+
+def _flatten(x, *, axis=1):
+    return x.reshape(int(np.prod(x.shape[:axis])), -1)
+
+
+def _reshape(x, shape, *, allowzero=0):
+    return x.reshape(tuple(x.shape[i] if size == 0 and not allowzero else size for i, size in enumerate(shape.tolist())))
+
+
+def _squeeze(x, axes=None):
+    return np.squeeze(x, None if axes is None else tuple(axes.tolist()))
+
+
+def _unsqueeze(x, axes):
+    return np.expand_dims(x, tuple(axes.tolist()))
+
+
+def _transpose(x, *, perm=None):
+    return x.transpose(perm)
+
+
+def _pad(x, pads, value=None, axes=None, *, mode="constant"):
+    if mode != "constant":
+        raise ModelError("only constant padding is converted", got=repr(mode)[:40], expected="'constant'")
+    axes = list(range(x.ndim)) if axes is None else axes.tolist()
+    if pads.shape != (2 * len(axes),):
+        raise ModelError("pads do not fit the axes", got=pads.shape, expected=(2 * len(axes),))
+    around = np.zeros((x.ndim, 2), np.int64)
+    around[axes] = pads.reshape(2, -1).T
+    x = x[tuple(slice(max(0, -a), size - max(0, -b)) for (a, b), size in zip(around.tolist(), x.shape))]  # a negative pad crops
+    return np.pad(x, np.maximum(around, 0), constant_values=0 if value is None else value.item())
+
+
+def _softmax(x, *, axis=-1):
+    e = np.exp(x - x.max(axis, keepdims=True))
+    return e / e.sum(axis, keepdims=True)
+
+
+def _log_softmax(x, *, axis=-1):
+    x = x - x.max(axis, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis, keepdims=True))
+
+
+def _all_of(combine: np.ufunc) -> Callable:
+    def operator(first, *others):
+        for other in others:
+            first = combine(first, other)
+        return first
+
+    return operator
+
+
+OPERATORS: Mapping[str, Callable[..., np.ndarray]] = {
+    "Add": np.add,
+    "AveragePool": _average_pool,
+    "BatchNormalization": _batch_normalization,
+    "Clip": _clip,
+    "Concat": lambda *tensors, axis: np.concatenate(tensors, axis),
+    "Conv": _conv,
+    "Div": np.divide,
+    "Flatten": _flatten,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _global_average_pool,
+    "GlobalMaxPool": _global_max_pool,
+    "LeakyRelu": _leaky_relu,
+    "LogSoftmax": _log_softmax,
+    "MatMul": np.matmul,
+    "Max": _all_of(np.maximum),
+    "MaxPool": _max_pool,
+    "Min": _all_of(np.minimum),
+    "Mul": np.multiply,
+    "PRelu": _p_relu,
+    "Pad": _pad,
+    "ReduceMean": _reduce_mean,
+    "Relu": lambda x: np.maximum(x, np.float32(0)),
+    "Reshape": _reshape,
+    "Softmax": _softmax,
+    "Squeeze": _squeeze,
+    "Sub": np.subtract,
+    "Sum": _all_of(np.add),
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+}

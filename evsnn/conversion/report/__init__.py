@@ -1,0 +1,1 @@
+"""What a conversion loses, where, why, and what it costs."""

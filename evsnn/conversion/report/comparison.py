@@ -1,0 +1,305 @@
+"""Where a spiking network departs from its ANN: both run on the same inputs, and are compared layer by layer.
+
+A neuron's mean output is ``s = V_th n / T`` (n: net count of its spikes), the ANN's activation at the
+same place is a. The error s - a is the sum of three:
+
+``clipping``     min(a, V) - a: no neuron sends more than a spike a step
+``rounding``     q(a) - min(a, V): outputs are multiples of V/T, see `thresholds.rate`
+``unevenness``   s - q(a): charge that arrives unevenly, and the errors of the layers before
+
+What a part explains is its scalar product with the error over that of the error with itself. So
+shares sum to 1; one below 0 belongs to a part that makes up for others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...circuit.populations import INPUT, Circuit, MaxPool, Population, Source, fan_out
+from ...errors import ModelError
+from ...result import LayerResult
+from ...simulation import Simulator
+from ..balance.thresholds import rate
+from ..lowering.ann import Ann, forward
+from ..onnx.operators import OPERATORS
+
+__all__ = ["RESPONSE_EDGES", "Comparison", "LayerExplanation", "ann_macs", "compare"]
+
+RESPONSE_EDGES = np.linspace(0, 1.5, 25)
+"""Edges of the parts of a/V_th for which a layer's mean output is kept."""
+
+_MAX_BYTES = 256 << 20  # of spike counts
+_MAX_BATCH = 64
+_EXCESS = 1 + 1e-5  # an activation this much above V_th differs from it by more than the order of a sum
+_LEAST_SEEN = 8  # activations of which a mean output is told
+_LEAST_VARIANCE = 1e-10  # of the mean square: below it, float64 sums know no correlation
+
+
+@dataclass(frozen=True, eq=False)
+class LayerExplanation:
+    """One layer of neurons, a max pool or the readout: the SNN's output against the ANN's.
+
+    Parameters
+    ----------
+    name : str
+    synapse : str
+        What charges it, in a few words.
+    sources : tuple of str
+        Rows it reads; empty for one that reads the input alone.
+    shape : tuple of int
+        Without the batch: (channels, height, width) or (features,).
+    v_threshold : (channels,) float64, optional
+        Spike amplitudes; a max pool has its source's. None: a readout that integrates.
+    n_samples, n_steps : int
+    ann_mean, ann_rms : float
+        Mean and root mean square of the ANN's activations.
+    snn_mean : float
+        Mean of the SNN's outputs.
+    error : float
+        Root mean square of the difference between outputs, over `ann_rms`; not so divided where that is 0.
+    correlation : float, optional
+        Pearson's, over neurons and samples; None where one of both does not vary.
+    saturated : float, optional
+        Share of activations above V_th.
+    clipping, rounding, unevenness : float, optional
+        Shares of the squared error, which sum to 1; None where there is no error, or no threshold.
+    response : (24,) float64, optional
+        Mean of s/V_th over activations within each part of `RESPONSE_EDGES` of a/V_th, NaN where there are fewer than 8.
+    n_spikes, sops : int
+        Over all samples.
+    macs : int
+        Multiply-adds of the ANN a sample, borders exact.
+    analog_macs : int
+        Those of them that stay multiply-adds: the current of the analog input.
+    dead : int
+        Channels that are never active.
+    correction : float, optional
+        Root mean square of the bias correction over `ann_rms`; None where there was none.
+    diagnosis : str
+        What is wrong and what to do about it; empty where nothing is.
+    """
+
+    name: str
+    synapse: str
+    sources: tuple[str, ...]
+    shape: tuple[int, ...]
+    v_threshold: np.ndarray | None
+    n_samples: int
+    n_steps: int
+    ann_mean: float
+    ann_rms: float
+    snn_mean: float
+    error: float
+    correlation: float | None
+    saturated: float | None
+    clipping: float | None
+    rounding: float | None
+    unevenness: float | None
+    response: np.ndarray | None
+    n_spikes: int
+    sops: int
+    macs: int
+    analog_macs: int
+    dead: int
+    correction: float | None = None
+    diagnosis: str = ""
+
+    @property
+    def n_neurons(self) -> int:
+        """Neurons, or outputs of a max pool."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def fires(self) -> bool:
+        return self.v_threshold is not None
+
+    @property
+    def rate(self) -> float | None:
+        """Spikes per neuron and step; None where it never fires."""
+        return self.n_spikes / (self.n_neurons * self.n_steps * self.n_samples) if self.fires else None
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Both networks on the same inputs.
+
+    Parameters
+    ----------
+    scores, outputs : (n, n_classes)
+        The ANN's and the SNN's.
+    layers : tuple of LayerExplanation
+        In the circuit's order, the readout last.
+    """
+
+    scores: np.ndarray
+    outputs: np.ndarray
+    layers: tuple[LayerExplanation, ...]
+
+
+def compare(ann: Ann, simulator: Simulator, images: np.ndarray, progress: Callable[[int, int], None] | None = None) -> Comparison:
+    """Run the ANN and its spiking network on `images`.
+
+    The ANN's activations are let go layer by layer; spike counts are held for as many samples at a
+    time as fit into 256 MiB.
+
+    Parameters
+    ----------
+    ann : Ann
+        Its `IF` have the names of the spiking network's.
+    simulator : Simulator
+    images : (n, *input_shape)
+        At least one.
+    progress : callable (done, total), optional
+        Called after each sample of the SNN.
+
+    Raises
+    ------
+    ModelError
+        If the ANN is another network's.
+    """
+    circuit = simulator.circuit
+    unknown = [p.name for p in circuit.populations[:-1] if isinstance(p, Population) and p.name not in ann.network.by_name]
+    if unknown:
+        raise ModelError("the spiking network has neurons that its ANN lacks", got=repr(unknown[0]), expected="the names of the ANN's layers")
+    batch = max(1, min(_MAX_BATCH, _MAX_BYTES // (4 * sum(p.n_neurons for p in circuit.populations))))
+    tallies = [_Tally(amplitudes(circuit, i), simulator.n_steps) for i in range(len(circuit.populations))]
+    totals = np.zeros((len(tallies), 2), np.int64)
+    scores, outputs = [], []
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        result = simulator.run(part, record="spike_counts", progress=progress and (lambda done, _, start=start: progress(start + done, len(images))))
+        totals += [(layer.n_spikes, layer.sops) for layer in result.layers]
+        outputs.append(result.outputs)
+        scores.append(_followed(ann, part, circuit, result.layers, result.outputs, tallies))
+    layers = tuple(
+        _explanation(circuit, i, tally, len(images), int(n_spikes), int(sops)) for i, (tally, (n_spikes, sops)) in enumerate(zip(tallies, totals))
+    )  # fmt: skip
+    return Comparison(np.concatenate(scores), np.concatenate(outputs), layers)
+
+
+def ann_macs(population: Population | MaxPool) -> int:
+    """Multiply-adds that charge a population in the ANN, a sample, borders exact."""
+    if isinstance(population, MaxPool):
+        return 0
+    synapses = [s for s in (*population.drives, *population.synapses) if not s.negative and s.label != "identity"]  # a shortcut only adds
+    return sum(fan_out(synapse) * synapse.shape[0] for synapse in synapses)
+
+
+def amplitudes(circuit: Circuit, i: int) -> np.ndarray | None:
+    """What a spike of population `i` stands for, (channels,) float64; None where it never fires."""
+    population = circuit.populations[i]
+    if isinstance(population, MaxPool):
+        return amplitudes(circuit, population.source.population)
+    return None if population.v_threshold is None else population.v_threshold.astype(np.float64)
+
+
+def _followed(ann: Ann, images: np.ndarray, circuit: Circuit, results: tuple[LayerResult, ...], outputs: np.ndarray, tallies: list[_Tally]) -> np.ndarray:
+    """The ANN's scores; on the way its activations are compared with what the SNN sent."""
+    populations = circuit.populations
+    index = {population.name: i for i, population in enumerate(populations)}
+    pools: dict[int, list[int]] = {}
+    for i, population in enumerate(populations):
+        if isinstance(population, MaxPool):
+            pools.setdefault(population.source.population, []).append(i)
+
+    def take(i: int, activation: np.ndarray) -> None:
+        tallies[i].add(activation, results[i].spike_counts)
+        for j in pools.get(i, ()):
+            window = populations[j].window
+            take(j, OPERATORS["MaxPool"](activation, kernel_shape=window.kernel, strides=window.stride, pads=window.padding))
+
+    def observe(name: str, current: np.ndarray, activation: np.ndarray) -> None:
+        if name in index and populations[index[name]].fires:
+            take(index[name], activation)
+
+    scores = forward(ann, images, batch=len(images), observe=observe)
+    last = len(populations) - 1
+    if not populations[last].fires:
+        tallies[last].add(scores, outputs)
+    elif populations[last].name not in ann.network.by_name:  # a readout of spikes: neurons that the ANN does not have
+        take(last, np.maximum(scores, 0))
+    return scores
+
+
+class _Tally:
+    """Sums over one layer, sample by sample: its arrays stay in the cache."""
+
+    def __init__(self, v_threshold: np.ndarray | None, n_steps: int):
+        self.v_threshold, self.n_steps = v_threshold, n_steps
+        self.count = 0
+        self.sums = np.zeros(6)  # of a, s, a a, s s, a s, (s - a)^2
+        self.parts = np.zeros(3)  # scalar products of the error with clipping, rounding, unevenness
+        self.n_saturated = 0
+        self.maximum: np.ndarray | float = 0.0
+        self.response = np.zeros((2, len(RESPONSE_EDGES) - 1))  # how many, and the sum of s/V
+
+    def add(self, activations: np.ndarray, sent: np.ndarray) -> None:
+        """Activations of the ANN and net counts (outputs, of a readout that integrates), (n, channels, ...) both."""
+        for activation, counts in zip(activations, sent):
+            a = np.ascontiguousarray(activation, np.float64).reshape(len(activation), -1)
+            s = counts.reshape(a.shape).astype(np.float64)
+            if self.v_threshold is not None:
+                v = self.v_threshold[:, None]
+                s *= v / self.n_steps
+                self._add_parts(a, s, v)
+            error = s - a
+            self.count += a.size
+            self.sums += a.sum(), s.sum(), _dot(a, a), _dot(s, s), _dot(a, s), _dot(error, error)
+            self.maximum = np.maximum(self.maximum, a.max(axis=1))
+
+    def _add_parts(self, a: np.ndarray, s: np.ndarray, v: np.ndarray) -> None:
+        clipped, rounded, error = np.minimum(a, v), rate(a, v, self.n_steps), s - a
+        self.parts += _dot(error, clipped - a), _dot(error, rounded - clipped), _dot(error, s - rounded)
+        self.n_saturated += np.count_nonzero(a > v * _EXCESS)
+        active = np.flatnonzero(a > 0)
+        relative = (a / v).reshape(-1)[active]
+        part = (relative * (self.response.shape[1] / RESPONSE_EDGES[-1])).astype(np.int64)
+        inside = part < self.response.shape[1]
+        part, values = part[inside], (s / v).reshape(-1)[active][inside]
+        self.response += np.bincount(part, minlength=self.response.shape[1]), np.bincount(part, values, self.response.shape[1])
+
+    @property
+    def correlation(self) -> float | None:
+        a, s, aa, ss, product, _ = self.sums / self.count
+        variances = aa - a * a, ss - s * s
+        if variances[0] <= _LEAST_VARIANCE * aa or variances[1] <= _LEAST_VARIANCE * ss:
+            return None
+        return float(min(1.0, (product - a * s) / np.sqrt(variances[0] * variances[1])))
+
+    @property
+    def shares(self) -> tuple[float | None, float | None, float | None]:
+        """What clipping, rounding and unevenness explain of the squared error."""
+        total = self.sums[5]
+        if self.v_threshold is None or total <= _LEAST_VARIANCE * self.sums[2] or not total:
+            return None, None, None
+        return tuple(float(part / total) for part in self.parts)
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> float:
+    return np.einsum("ij,ij", a, b)  # BLAS would wake its threads for each of them
+
+
+def _explanation(circuit: Circuit, i: int, tally: _Tally, n_samples: int, n_spikes: int, sops: int) -> LayerExplanation:
+    population, count = circuit.populations[i], tally.count
+    ann_rms, error = float(np.sqrt(tally.sums[2] / count)), float(np.sqrt(tally.sums[5] / count))
+    clipping, rounding, unevenness = tally.shares
+    fires = tally.v_threshold is not None
+    seen, summed = tally.response
+    response = np.divide(summed, seen, out=np.full_like(summed, np.nan), where=seen >= _LEAST_SEEN)
+    return LayerExplanation(
+        population.name, population.label, tuple(circuit.populations[s.population].name for s in _sources(population)), population.output_shape, tally.v_threshold,
+        n_samples, circuit.n_steps, float(tally.sums[0] / count), ann_rms, float(tally.sums[1] / count), error / (ann_rms or 1.0), tally.correlation,
+        tally.n_saturated / count if fires else None, clipping, rounding, unevenness, response if fires else None,
+        n_spikes, sops, ann_macs(population), population.macs, int(np.count_nonzero(np.broadcast_to(tally.maximum, population.shape[:1]) <= 0)) if fires else 0,
+    )  # fmt: skip
+
+
+def _sources(population: Population | MaxPool) -> list[Source]:
+    """The populations a population reads, each once."""
+    if isinstance(population, MaxPool):
+        return [population.source]
+    sources = {s.population: s for synapse in population.synapses for s in synapse.sources if s.population != INPUT}
+    return list(sources.values())

@@ -1,0 +1,319 @@
+"""The report that explains: what a conversion loses, in which layers and why, what it costs, and how many steps are worth it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import ModelError
+from ...output.memory import require
+from ...output.table import Column, Table, apportion, draw
+from ...simulation import Simulator
+from ...text import as_count
+from .comparison import LayerExplanation, compare
+from .diagnosis import diagnose
+from .sweep import SweepPoint, about_more_steps, ratio, standard_error, worth_it
+
+if TYPE_CHECKING:
+    from ..conversion import Conversion
+
+__all__ = ["SCHEMA_VERSION", "Explanation", "explain"]
+
+SCHEMA_VERSION = 1
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What `explain` found.
+
+    Parameters
+    ----------
+    n_samples, n_steps : int
+        Held-out samples, and the T that layers are about.
+    layers : tuple of LayerExplanation
+        In order; each `IF` and max pool, the readout last. Their neurons, SOPs and MACs sum to the network's.
+    agreement : float
+        Share of held-out samples for which both networks predict the same.
+    ann_accuracy, accuracy : float, optional
+        Of the ANN and of the SNN; None without labels.
+    loss, loss_error : float
+        ANN's accuracy less the SNN's (without labels: share of predictions that differ), and its standard error.
+    sweep : tuple of SweepPoint
+        By rising T; the network's own T is among them.
+    worth_n_steps : int, optional
+        The smallest T of the sweep whose accuracy (or agreement) is within one standard error of the best;
+        None where even the best loses more than ten points.
+    advice : tuple of str
+        Sentences for people: the loss, where it comes from, and which T is worth it.
+    """
+
+    n_samples: int
+    n_steps: int
+    layers: tuple[LayerExplanation, ...]
+    agreement: float
+    ann_accuracy: float | None
+    accuracy: float | None
+    loss: float
+    loss_error: float
+    sweep: tuple[SweepPoint, ...]
+    worth_n_steps: int | None
+    advice: tuple[str, ...]
+
+    @property
+    def readout_error(self) -> float:
+        """Root mean square of the outputs' error over that of the ANN's outputs."""
+        return self.layers[-1].error
+
+    @property
+    def sops_per_sample(self) -> float:
+        return sum(layer.sops for layer in self.layers) / self.n_samples
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the ANN a sample."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def analog_macs(self) -> int:
+        """Multiply-adds of the SNN a sample: what the analog input brings."""
+        return sum(layer.analog_macs for layer in self.layers)
+
+    @property
+    def n_neurons(self) -> int:
+        """Neurons and outputs of max pools, the readout's too."""
+        return sum(layer.n_neurons for layer in self.layers)
+
+    @property
+    def mean_rate(self) -> float:
+        """Spikes per neuron and step, over the layers that fire."""
+        return _mean_rate(self.layers)
+
+    def rows(self) -> list[dict]:
+        """A dictionary of plain numbers for each layer."""
+        return [_row(layer) for layer in self.layers]
+
+    def as_json(self) -> dict:
+        """Everything, in types that `json` knows; None for what there is not."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "n_samples": self.n_samples,
+            "n_steps": self.n_steps,
+            "ann_accuracy": self.ann_accuracy,
+            "accuracy": self.accuracy,
+            "agreement": self.agreement,
+            "loss": self.loss,
+            "loss_error": self.loss_error,
+            "readout_error": self.readout_error,
+            "n_neurons": self.n_neurons,
+            "mean_rate": self.mean_rate,
+            "sops_per_sample": self.sops_per_sample,
+            "macs": self.macs,
+            "analog_macs": self.analog_macs,
+            "sops_per_mac": ratio(self.sops_per_sample, self.macs),
+            "worth_n_steps": self.worth_n_steps,
+            "advice": list(self.advice),
+            "layers": self.rows(),
+            "sweep": [asdict(point) for point in self.sweep],
+        }
+
+    def tables(self) -> list[Table]:
+        """How true each layer is, why it is not and what it costs, the sweep, and what follows."""
+        said = [(layer.name, layer.diagnosis) for layer in self.layers if layer.diagnosis]
+        return [self._truth(), self._causes(), *([Table.of_facts(said)] if said else []), self._sweep(), Table.of_facts(self.summary())]
+
+    def text(self) -> str:
+        """The tables, drawn."""
+        return draw(self.tables())
+
+    def summary(self) -> list[tuple[str, str]]:
+        """What was compared, and what came out."""
+        share = ratio(self.sops_per_sample, self.macs)
+        against = f" for {self.macs:,} multiply-adds of the ANN" + (f": {share:.2f} of them" if share is not None else "")
+        facts = [("compared", f"{as_count(self.n_samples, 'held-out sample')}, T = {self.n_steps}")]
+        if self.accuracy is not None:
+            facts.append(("accuracy", f"ANN {100 * self.ann_accuracy:.2f} %, SNN {100 * self.accuracy:.2f} %"))
+        return [
+            *facts,
+            ("agreement", f"{100 * self.agreement:.2f} % of predictions"),
+            ("readout", f"outputs off by {100 * self.readout_error:.1f} % of their root mean square"),
+            ("SOPs", f"{self.sops_per_sample:,.0f} a sample{against}" + (f", and {self.analog_macs:,} multiply-adds of the analog input" if self.analog_macs else "")),
+            ("mean rate", f"{self.mean_rate:.4f} spikes a neuron and step"),
+            *(("" if i else "advice", line) for i, line in enumerate(self.advice)),
+        ]
+
+    def _truth(self) -> Table:
+        columns = (
+            Column("layer"), Column("synapse"), Column("neurons", "d"), Column("V_th min"), Column("median"), Column("max"), Column("ANN mean", ".4g"), Column("SNN mean", ".4g"),
+            Column("error %", ".1f"), Column("correlation", ".4f"), Column("rate", ".4f"), Column("over V_th %", ".2f"), Column("dead", "d"),
+        )  # fmt: skip
+        rows = [
+            (layer.name, layer.synapse, layer.n_neurons, *_spread(layer.v_threshold), layer.ann_mean, layer.snn_mean, 100 * layer.error, layer.correlation,
+             layer.rate, _hundredfold(layer.saturated), layer.dead if layer.fires else None)
+            for layer in self.layers
+        ]  # fmt: skip
+        total = ("total", "", self.n_neurons, "", "", "", None, None, None, None, self.mean_rate, None, sum(layer.dead for layer in self.layers))
+        return Table(columns, tuple(rows), total)
+
+    def _causes(self) -> Table:
+        columns = (
+            Column("layer"), Column("error %", ".1f"), Column("clipping %", ".0f"), Column("rounding %", ".0f"), Column("unevenness %", ".0f"),
+            Column("correction %", ".1f"), Column("SOPs/sample", "d"), Column("ANN MACs", "d"), Column("analog MACs", "d"), Column("SOPs/MACs", ".3f"),
+        )  # fmt: skip
+        sops, n_sops = apportion([layer.sops / self.n_samples for layer in self.layers], 0)
+        rows = [
+            (layer.name, 100 * layer.error, *map(_hundredfold, (layer.clipping, layer.rounding, layer.unevenness, layer.correction)),
+             int(n), layer.macs, layer.analog_macs, ratio(layer.sops / self.n_samples, layer.macs))
+            for layer, n in zip(self.layers, sops)
+        ]  # fmt: skip
+        total = ("total", None, None, None, None, None, int(n_sops), self.macs, self.analog_macs, ratio(self.sops_per_sample, self.macs))
+        return Table(columns, tuple(rows), total)
+
+    def _sweep(self) -> Table:
+        columns = (
+            Column("T", "d"), Column("accuracy", ".4f"), Column("agreement", ".4f"), Column("SOPs/sample", ".0f"), Column("SOPs/MACs", ".3f"),
+            Column("rate", ".4f"), Column("table of T", "d"), Column(""),
+        )  # fmt: skip
+        marks = {self.worth_n_steps: "worth it"}
+        rows = [
+            (p.n_steps, p.accuracy, p.agreement, p.sops_per_sample, p.sops_per_mac, p.mean_rate, p.table_n_steps, marks.get(p.n_steps, ""))
+            for p in self.sweep
+        ]  # fmt: skip
+        return Table(columns, tuple(rows))
+
+
+def explain(conversion: Conversion, *, sweep: Sequence[int] = (4, 8, 16, 32, 64), samples: int = 64, threads: int | None = None,
+            progress: Progress | None = None) -> Explanation:  # fmt: skip
+    """Run a conversion's ANN and SNN on held-out calibration samples, and say where they differ and why.
+
+    Parameters
+    ----------
+    conversion : Conversion
+    sweep : sequence of int
+        Numbers of steps to compare, beside the network's own.
+    samples : int
+        How many of the held-out samples to use; time grows with them.
+    threads : int, optional
+        None: the processors this process may use.
+    progress : callable (what, done, total), optional
+
+    Raises
+    ------
+    ModelError
+        If no samples were held out.
+    RunError
+        If a number of steps is out of range.
+    """
+    network, images = conversion.network, conversion.held_out[: max(0, samples)]
+    if not len(images):
+        raise ModelError("there are no samples to compare the networks on", hint="convert with calibration inputs, and use at least one sample")
+    labels = None if conversion.held_out_labels is None else np.asarray(conversion.held_out_labels[: len(images)])
+    ann_predictions = conversion.held_out_scores[: len(images)].argmax(axis=1)
+    simulators = {T: Simulator(network, T, threads=threads) for T in sorted({network.n_steps, *sweep})}  # plans only: a bad T is told before the work
+    compared = compare(conversion.ann, simulators[network.n_steps], images, progress and (lambda done, total: progress("comparing layers", done, total)))
+    layers = _completed(conversion, compared.layers)
+
+    macs = sum(layer.macs for layer in layers)
+    wanted = ann_predictions if labels is None else labels
+    points, right = [], []
+    for T, simulator in simulators.items():
+        if network.n_steps == T:
+            predictions, sops, mean_rate = compared.outputs.argmax(axis=1), sum(layer.sops for layer in layers) / len(images), _mean_rate(layers)
+        else:
+            require(simulator.memory_bytes)
+            result = simulator.run(images, progress=progress and (lambda done, total, T=T: progress(f"running T = {T}", done, total)))
+            predictions, sops, mean_rate = result.predictions, result.sops_per_sample, result.mean_rate
+        simulators[T] = None  # its arrays go before the next one's come
+        agreement, accuracy = float((predictions == ann_predictions).mean()), None if labels is None else float((predictions == labels).mean())
+        points.append(SweepPoint(T, network.table_n_steps(T), agreement, accuracy, sops, ratio(sops, macs), mean_rate))
+        right.append(predictions == wanted)
+
+    own = [point.n_steps for point in points].index(network.n_steps)
+    ann_right = ann_predictions == wanted
+    worth_n_steps, why = worth_it(points, right, float(ann_right.mean()))
+    loss, loss_error = float(ann_right.mean() - right[own].mean()), standard_error(ann_right, right[own])
+    advice = (_about_loss(layers, points[own], loss, loss_error), why, *about_more_steps(points, right, ann_right, network.n_steps))
+    return Explanation(
+        len(images), network.n_steps, layers, points[own].agreement, None if labels is None else float(ann_right.mean()), points[own].accuracy,
+        loss, loss_error, tuple(points), worth_n_steps, advice,
+    )  # fmt: skip
+
+
+def _completed(conversion: Conversion, layers: Sequence[LayerExplanation]) -> tuple[LayerExplanation, ...]:
+    """The layers with what calibration knows of them, and what is to be said about them."""
+    choice = conversion.choices.get(conversion.network.n_steps)
+    corrections = choice.corrections if choice else {}
+    completed: list[LayerExplanation] = []
+    dead: dict[str, int] = {}
+    for layer in layers:
+        if layer.fires and layer.name in conversion.activations:
+            dead[layer.name] = int(conversion.activations[layer.name].dead.sum())
+        elif layer.synapse.startswith("maxpool2d"):
+            dead[layer.name] = dead.get(layer.sources[0], layer.dead)
+        correction = corrections.get(layer.name)
+        size = None if correction is None else float(np.sqrt(np.square(correction.bias).mean())) / (layer.ann_rms or 1.0)
+        completed.append(replace(layer, dead=dead.get(layer.name, layer.dead), correction=size))
+    return tuple(replace(layer, diagnosis=line) for layer, line in zip(completed, diagnose(completed)))
+
+
+def _about_loss(layers: Sequence[LayerExplanation], point: SweepPoint, loss: float, error: float) -> str:
+    if loss <= 0:
+        more = f", {-100 * loss:.1f} points above the ANN's accuracy" if loss < 0 else ""
+        return f"at T = {point.n_steps}, nothing is lost{more} (standard error {100 * error:.1f})"
+    what = "of predictions differ from the ANN's" if point.accuracy is None else "points of accuracy are lost"
+    line = f"at T = {point.n_steps}, {100 * loss:.1f} {'% ' if point.accuracy is None else ''}{what} (standard error {100 * error:.1f})"
+    if loss <= error:
+        return line + ": no more than chance"
+    worst = next((layer for layer in layers if layer.diagnosis), None) or max(layers, key=lambda layer: layer.error)
+    return line + f"; look at layer {worst.name!r} first" + (f": {worst.diagnosis}" if worst.diagnosis else f", off by {100 * worst.error:.0f} %")
+
+
+def _mean_rate(layers: Sequence[LayerExplanation]) -> float:
+    places = sum(layer.n_neurons * layer.n_steps * layer.n_samples for layer in layers if layer.fires)
+    return sum(layer.n_spikes for layer in layers) / places if places else 0.0
+
+
+def _row(layer: LayerExplanation) -> dict:
+    v = layer.v_threshold
+    response = None if layer.response is None else [value if np.isfinite(value) else None for value in layer.response.tolist()]
+    return {
+        "name": layer.name,
+        "synapse": layer.synapse,
+        "sources": list(layer.sources),
+        "shape": list(layer.shape),
+        "n_neurons": layer.n_neurons,
+        "fires": layer.fires,
+        "v_threshold": None if v is None else {"min": float(v.min()), "median": float(np.median(v)), "max": float(v.max())},
+        "ann_mean": layer.ann_mean,
+        "ann_rms": layer.ann_rms,
+        "snn_mean": layer.snn_mean,
+        "error": layer.error,
+        "correlation": layer.correlation,
+        "rate": layer.rate,
+        "saturated": layer.saturated,
+        "dead": layer.dead,
+        "clipping": layer.clipping,
+        "rounding": layer.rounding,
+        "unevenness": layer.unevenness,
+        "response": response,
+        "correction": layer.correction,
+        "n_spikes": layer.n_spikes,
+        "sops": layer.sops,
+        "macs": layer.macs,
+        "analog_macs": layer.analog_macs,
+        "diagnosis": layer.diagnosis,
+    }
+
+
+def _spread(v_threshold: np.ndarray | None) -> tuple[str, str, str]:
+    if v_threshold is None:
+        return "-", "-", "-"
+    return tuple(f"{value:.3g}" for value in (v_threshold.min(), np.median(v_threshold), v_threshold.max()))
+
+
+def _hundredfold(share: float | None) -> float | None:
+    return None if share is None else 100 * share

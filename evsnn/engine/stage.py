@@ -1,0 +1,348 @@
+"""One population in one workspace: where its arrays lie, the kernels' jobs that say so, its counts.
+
+A job is a block of int64 slots that a kernel reads; it holds on to every array whose address stands
+in it. Addresses are taken here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+
+import numpy as np
+
+from ..circuit.populations import Source, Synapse
+from ..circuit.reference import pooled_input
+from .kernels.code import Kernel, specialise
+from .kernels.jobs import current, integrate, queue
+from .kernels.layout import COPY_BYTES
+from .kernels.selectors import Events, Vectors
+from .plan import GatherPlan, MaxPoolPlan, Packed, PopulationPlan, TapPlan, aligned
+
+__all__ = ["COUNT_SPIKES", "Job", "Kernels", "Masks", "Shared", "Stage"]
+
+_SPLIT_WORK = 8_192  # tiles x positions x steps below which a layer is not worth splitting
+_STREAMED_BYTES = 1 << 18  # packed weights above which a layer's tiles are fetched ahead
+_POSITIONS = queue.bit_positions()
+
+Slots = dict[int, "int | np.ndarray | Job"]
+
+Masks = dict[tuple[int, bool], np.ndarray]
+"""(n_steps, height, width, words) uint64 by `Source.plane`; of negative spikes only where a population is signed."""
+
+
+class Kernels:
+    """The compiled kernels of one population."""
+
+    def __init__(self, p: PopulationPlan):
+        self.integrate, self.current, self.count_spikes, self.count_events, *self.build = (kernel and specialise(kernel) for kernel in self.needed(p))
+
+    @staticmethod
+    def needed(p: PopulationPlan) -> list[Kernel | None]:
+        """What integrates, what computes the analog input's current, what counts spikes and events, and what builds the queue of each gather."""
+        events = Events(p.id_bits, ("float32" if p.membrane == "float32" else "integer") if p.graded else "")
+        fmt, direct = (Vectors(p.membrane, partial, p.weight_type, p.lanes, p.population.signed, p.population.delay > 0) for partial in (p.partial, p.membrane))
+        return [
+            Kernel("fire.fire", (direct,), 5) if fires_only(p) else Kernel("integrate.integrate", (fmt, events), 6),
+            Kernel("current.current", (replace(direct, signed=False, delayed=False),), 5) if p.population.drives else None,
+            COUNT_SPIKES, Kernel("queue.count_events", (), 2),
+            *(Kernel("queue.build_simple" if g.simple else "queue.build", (events,), 1) for g in p.gathers),
+        ]  # fmt: skip
+
+
+COUNT_SPIKES = Kernel("queue.count_spikes", (), 2, counts=True)
+
+
+def fires_only(p: PopulationPlan) -> bool:
+    """Whether a constant current alone charges a population."""
+    return bool(p.population.drives) and not p.population.synapses and p.population.fires and not p.population.delay
+
+
+class Job:
+    """Records of int64 slots, named by the byte offsets that kernels define.
+
+    Parameters
+    ----------
+    record_bytes : int
+    records : dict of offset to int, array or job
+        Arrays and jobs are held, and their addresses written.
+    """
+
+    def __init__(self, record_bytes: int, *records: Slots):
+        self._words = record_bytes // 8
+        self._slots = np.zeros(max(1, len(records)) * self._words, np.int64)
+        self.address = self._slots.ctypes.data
+        self._held: list[np.ndarray | Job] = []
+        for i, slots in enumerate(records):
+            self.set(slots, i)
+
+    def set(self, slots: Slots, record: int = 0) -> None:
+        for offset, value in slots.items():
+            if isinstance(value, (np.ndarray, Job)):
+                self._held.append(value)
+                value = value.address if isinstance(value, Job) else value.ctypes.data
+            self._slots[record * self._words + offset // 8] = value
+
+    def put(self, offset: int, value: int, record: int = 0) -> None:
+        """Change a number, not an address: nothing is held."""
+        self._slots[record * self._words + offset // 8] = value
+
+
+class Shared:
+    """A stage as the threads see that share its work.
+
+    Parameters
+    ----------
+    p : PopulationPlan or MaxPoolPlan
+    scratch_bytes : int
+        Memory that each thread has to itself.
+    pool : ThreadPoolExecutor, optional
+    threads : int
+        Of the pool.
+
+    Attributes
+    ----------
+    n_spikes, n_events, sops : int
+        Of the sample so far, spikes of both signs.
+    seconds : float
+        Spent on the sample so far.
+    """
+
+    def __init__(self, p: PopulationPlan | MaxPoolPlan, scratch_bytes: int, pool: ThreadPoolExecutor | None, threads: int):
+        self.plan, self.steps = p, 0
+        self.pool, self.threads = pool if p.n_tiles * p.positions >= threads else None, threads
+        self.scratch = [aligned(scratch_bytes) for _ in range(threads if self.pool else 1)]
+        self.scratch_addresses = [(scratch.ctypes.data,) for scratch in self.scratch]
+        self.n_spikes = self.n_events = self.sops = 0
+        self.seconds = 0.0
+
+    def _split(self, kernel: Callable, job: int, height: int, scratch: bool) -> None:
+        """Call a kernel for all tiles and `height` rows, on several threads where that pays."""
+        tiles = self.plan.n_tiles
+        own = self.scratch_addresses if scratch else [()] * self.threads
+        if self.pool is None or tiles * self.plan.positions * max(1, self.steps) < _SPLIT_WORK:
+            kernel(job, 0, tiles, 0, height, *own[0])
+            return
+        over_tiles = tiles >= self.threads
+        edges = [(tiles if over_tiles else height) * i // self.threads for i in range(self.threads + 1)]
+        calls = [(job, a, b, 0, height) if over_tiles else (job, 0, tiles, a, b) for a, b in zip(edges, edges[1:])]
+        futures: list[Future] = []
+        try:
+            for call, mine in zip(calls[1:], own[1:]):
+                futures.append(self.pool.submit(self._call, kernel, *call, *mine))
+            kernel(*calls[0], *own[0])
+        finally:  # on Ctrl-C too: no thread may be in a kernel when its arrays go
+            wait(futures)
+        for future in futures:
+            future.result()
+
+    def _call(self, kernel: Callable, *arguments: int) -> None:
+        """A kernel on another thread; as a method it keeps the arrays alive that addresses point to."""
+        kernel(*arguments)
+
+
+class Stage(Shared):
+    """One population of neurons in one workspace."""
+
+    def __init__(self, p: PopulationPlan, packed: Packed, kernels: Kernels, masks: Masks, own: int, queues: np.ndarray, planes: np.ndarray,
+                 keep: bool, blocks: bool, pool: ThreadPoolExecutor | None, threads: int):  # fmt: skip
+        super().__init__(p, p.scratch_bytes, pool, threads)
+        self.packed, self.kernels, self.fires_only = packed, kernels, fires_only(p)
+        self.masks, self.negatives = masks.get((own, False)), masks.get((own, True))
+        element = np.dtype(p.membrane)
+        shape = (*p.population.shape[1:], p.n_tiles * p.lanes)
+        self.membranes = aligned(p.padded * element.itemsize).view(element).reshape(shape) if keep else None
+        self.counts = aligned(p.padded * element.itemsize).view(element).reshape(shape) if blocks and p.population.signed else None
+        self.drive = aligned(p.padded * element.itemsize).view(element).reshape(shape) if p.population.drives else None
+        self.values = [np.zeros((*d.shape[1:], d.shape[0]), element) for d in p.population.drives]
+        self.masks_addresses = [plane.ctypes.data for plane in (self.masks, self.negatives) if plane is not None]
+        self.total = np.zeros(2, np.int64)
+        self.lines_ahead = self.first = 0
+        self.streamed = self.fetch_first = packed.weights.nbytes > _STREAMED_BYTES
+        self.queues: list[_Queue] = []
+        for gather in p.gathers:
+            self.queues.append(_Queue(gather, p, masks, queues, self.queues[-1].end if self.queues else 0, planes, self.total))
+        self.taps = [_Tap(t, masks, self.total) for t in p.taps]
+        self.synapses = self._synapses()
+        self.tap_jobs = Job(integrate.TAP_BYTES, *(t.slots(weights) for t, weights in zip(self.taps, packed.taps)))
+        self.job = self._job()
+        self.current_job = self._current_job() if p.population.drives else None
+
+    @property
+    def v_mem(self) -> np.ndarray | None:
+        """(channels, height, width) membranes, where they are kept."""
+        return None if self.membranes is None else self.membranes[..., : self.plan.population.shape[0]].transpose(2, 0, 1)
+
+    def start(self, sample: np.ndarray | None) -> None:
+        """Begin a sample: compute the current it brings here."""
+        started = time.perf_counter()
+        self.n_spikes = self.n_events = self.sops = 0
+        if self.drive is not None:
+            for d, values in zip(self.plan.population.drives, self.values):
+                seen = [pooled_input(source, sample[None])[0] for source in d.sources]
+                values[...] = (np.concatenate(seen) if len(seen) > 1 else seen[0]).transpose(1, 2, 0)
+            self._split(self.kernels.current, self.current_job.address, self.plan.population.shape[1], scratch=False)
+        self.seconds = time.perf_counter() - started
+
+    def run(self, n_steps: int, resume: bool, first: int = 0) -> None:
+        """A block of steps, or those from `first` on of a block: then of neurons that never fire, whose steps leave no masks."""
+        started = time.perf_counter()
+        if n_steps != self.steps:
+            self._set_steps(n_steps)
+        if first != self.first:
+            self._set_first(first)
+        rows_read = 0
+        for q, build in zip(self.queues, self.kernels.build):
+            build(q.job.address)
+            if q.gather.simple:
+                rows_read += self._count(q.gather.synapse)
+            else:
+                rows_read += self._count_sources(q.job, q.sources, q.n_sources, q.gather.synapse)
+        for t in self.taps:
+            self._count_sources(t.job, t.source, 1, t.synapse)
+        fetch = rows_read > self.plan.tile_rows // 2  # most of a tile will be read
+        self.job.put(integrate.LINES_AHEAD, self.lines_ahead if fetch else 0)
+        self.job.put(integrate.FETCH_FIRST, fetch and self.fetch_first)
+        self.job.put(integrate.RESUME, resume)
+        self._split(self.kernels.integrate, self.job.address, self.plan.population.shape[1], scratch=not self.fires_only)
+        for address in self.masks_addresses:
+            self.n_spikes += self.kernels.count_spikes(address, n_steps * self.plan.positions * self.plan.words)
+        self.seconds += time.perf_counter() - started
+
+    def _count_sources(self, job: Job, sources: Job, n_sources: int, synapse: Synapse) -> int:
+        """Count the events of a synapse from its sources' masks."""
+        n_reached = 0
+        for i in range(n_sources):
+            self.kernels.count_events(job.address, sources.address + i * queue.SOURCE_BYTES)
+            n_reached += self._count(synapse)
+        return n_reached
+
+    def _count(self, synapse: Synapse) -> int:
+        """Add the events just counted; the number of output positions that they reached."""
+        n_events, n_reached = self.total.tolist()
+        self.n_events += n_events
+        self.sops += n_reached * (synapse.weight.shape[0] // synapse.groups)
+        return n_reached
+
+    def precede(self, following: Stage) -> None:
+        """Fetch the first weights of the stage that comes next while computing the last of this one."""
+        if self.streamed and following.streamed:
+            weights = following.packed.weights
+            self.job.set({integrate.NEXT: weights, integrate.NEXT_BYTES: weights.strides[0]})
+            following.fetch_first = False
+
+    def _set_steps(self, n_steps: int) -> None:
+        self.steps = n_steps
+        self.job.put(integrate.N_STEPS, n_steps)
+        self.lines_ahead = -(-self.packed.weights.strides[0] // (64 * self.plan.positions * n_steps)) if self.streamed else 0
+        for i, q in enumerate(self.queues):
+            n_parts = len(q.gather.parts)
+            self.synapses.put(integrate.S_PART_BYTES, 4 * q.gather.n_pointers(n_steps) // n_parts if n_parts > 1 else 0, i)
+            q.job.put(queue.N_STEPS, n_steps)
+        for t in self.taps:
+            t.job.put(queue.N_STEPS, n_steps)
+
+    def _set_first(self, first: int) -> None:
+        """Let the sources' masks begin at a step of the block."""
+        self.first = first
+        for q in self.queues:
+            for i, masks in enumerate(q.masks):
+                q.sources.put(queue.Q_MASKS, masks[first:].ctypes.data, i)
+        for i, t in enumerate(self.taps):
+            address = t.masks[first:].ctypes.data
+            t.source.put(queue.Q_MASKS, address)
+            self.tap_jobs.put(integrate.P_MASKS, address, i)
+
+    def _synapses(self) -> Job:
+        k, row, records = integrate, 0, []
+        for q in self.queues:
+            g, (_, height, width) = q.gather, q.gather.synapse.shape
+            records.append({
+                k.S_EVENTS: q.events, k.S_POINTERS: q.pointers, k.S_ROW_BYTES: 4 * width, k.S_STEP_BYTES: 4 * height * width, k.S_COLUMNS: g.column_table,
+                k.S_ROWS: g.row_table, k.S_DILATION: g.synapse.dilation[0], k.S_KERNEL_ROW: g.synapse.kernel[1] * g.part_channels, k.S_FIRST_ROW: row,
+            })  # fmt: skip
+            row += g.rows
+        return Job(k.SYNAPSE_BYTES, *records)
+
+    def _job(self) -> Job:
+        p, k = self.plan, integrate
+        optional = {k.DRIVE: self.drive, k.MEMBRANES: self.membranes, k.SPIKES: self.masks, k.NEGATIVES: self.negatives, k.COUNTS: self.counts}
+        return Job(k.JOB_BYTES, {
+            k.HEIGHT: p.population.shape[1], k.WIDTH: p.population.shape[2], k.N_TILES: p.n_tiles, k.WEIGHTS: self.packed.weights,
+            k.TILE_BYTES: self.packed.weights.strides[0], k.TILE_ROWS: p.tile_rows, k.PARAMETERS: self.packed.parameters, k.WORD_BYTES: 8 * p.words,
+            k.LEAKY: p.population.leak < 1, k.DELAY: p.population.delay, k.BUDGET: p.budget, k.SYNAPSES: self.synapses, k.N_SYNAPSES: len(self.queues),
+            k.TAPS: self.tap_jobs, k.N_TAPS: len(self.taps),
+        } | {slot: array for slot, array in optional.items() if array is not None})  # fmt: skip
+
+    def _current_job(self) -> Job:
+        p, k = self.plan, current
+        branches = Job(k.BRANCH_BYTES, *({
+            k.B_VALUES: values, k.B_HEIGHT: d.shape[1], k.B_WIDTH: d.shape[2], k.B_CHANNELS: d.shape[0],
+            k.B_WEIGHTS: weights, k.B_TILE_BYTES: weights.strides[0], k.B_KERNEL_HEIGHT: d.kernel[0], k.B_KERNEL_WIDTH: d.kernel[1],
+            k.B_STRIDE_Y: d.stride[0], k.B_STRIDE_X: d.stride[1], k.B_PAD_TOP: d.padding[0], k.B_PAD_LEFT: d.padding[1],
+            k.B_DILATION_Y: d.dilation[0], k.B_DILATION_X: d.dilation[1],
+        } for d, values, weights in zip(p.population.drives, self.values, self.packed.drives)))  # fmt: skip
+        return Job(k.JOB_BYTES, {
+            k.HEIGHT: p.population.shape[1], k.WIDTH: p.population.shape[2], k.N_TILES: p.n_tiles, k.BIAS: self.packed.parameters,
+            k.BIAS_STRIDE: self.packed.parameters.strides[0], k.OUT: self.drive, k.BRANCHES: branches, k.N_BRANCHES: len(self.values),
+        })  # fmt: skip
+
+
+class _Queue:
+    """One synapse's event queue: where it lies in the workspace's memory, and the job that builds it."""
+
+    def __init__(self, gather: GatherPlan, p: PopulationPlan, masks: Masks, memory: np.ndarray, start: int, planes: np.ndarray,
+                 total: np.ndarray):  # fmt: skip
+        synapse, k = gather.synapse, queue
+        self.gather, self.memory = gather, memory
+        steps = masks[synapse.sources[0].population, False].shape[0]
+        pointer_bytes = -(-4 * gather.n_pointers(steps) // 8) * 8
+        self.pointers = memory.ctypes.data + start
+        self.events = self.pointers + pointer_bytes
+        self.end = start + pointer_bytes + -(-(gather.n_events(steps, p.graded) * p.event_bytes + COPY_BYTES) // 8) * 8
+        offsets = np.cumsum([0, *(source.shape[0] for source in synapse.sources)])
+        present = [(s, int(offset)) for s, offset in zip(synapse.sources, offsets) if s.plane in masks]
+        self.masks = [masks[s.plane] for s, _ in present]
+        sources = [_source(s, masks[s.plane], offset) for s, offset in present]
+        self.sources, self.n_sources = Job(k.SOURCE_BYTES, *sources), len(sources)
+        self.job = Job(k.JOB_BYTES, {
+            k.HEIGHT: synapse.shape[1], k.WIDTH: synapse.shape[2], k.EVENTS: self.events, k.POINTERS: self.pointers, k.COLUMNS: gather.columns, k.PARTS: gather.parts,
+            k.N_PARTS: len(gather.parts), k.PART_CHANNELS: gather.part_channels, k.SOURCES: self.sources, k.N_SOURCES: len(sources),
+            k.PLANES: planes, k.N_PLANES: synapse.max_count.bit_length(), k.POSITIONS: _POSITIONS,
+            k.REACH_Y: synapse.reach(0), k.REACH_X: synapse.reach(1), k.TOTAL: total,
+        })  # fmt: skip
+
+
+class _Tap:
+    """One synapse of one weight a channel: its source's masks, and the job that counts its events."""
+
+    def __init__(self, tap: TapPlan, masks: Masks, total: np.ndarray):
+        self.synapse = tap.synapse
+        source = tap.synapse.sources[0]
+        self.masks = masks[source.plane]
+        self.source = Job(queue.SOURCE_BYTES, _source(source, self.masks, 0))
+        s, k = self.synapse, queue
+        self.job = Job(k.JOB_BYTES, {k.HEIGHT: s.shape[1], k.WIDTH: s.shape[2], k.REACH_Y: s.reach(0), k.REACH_X: s.reach(1), k.TOTAL: total})
+
+    def slots(self, weights: np.ndarray) -> Slots:
+        s, k = self.synapse, integrate
+        return {
+            k.P_MASKS: self.masks, k.P_STEP_BYTES: self.masks.strides[0], k.P_ROW_BYTES: self.masks.strides[1], k.P_WORD_BYTES: self.masks.strides[2],
+            k.P_WEIGHTS: weights, k.P_KERNEL_HEIGHT: s.kernel[0], k.P_KERNEL_WIDTH: s.kernel[1], k.P_STRIDE_Y: s.stride[0], k.P_STRIDE_X: s.stride[1],
+            k.P_PAD_TOP: s.padding[0], k.P_PAD_LEFT: s.padding[1], k.P_DILATION_Y: s.dilation[0], k.P_DILATION_X: s.dilation[1],
+            k.P_HEIGHT: s.shape[1], k.P_WIDTH: s.shape[2],
+        }  # fmt: skip
+
+
+def _source(source: Source, masks: np.ndarray, offset: int) -> Slots:
+    k = queue
+    slots: Slots = {
+        k.Q_MASKS: masks, k.Q_STEP_BYTES: masks.strides[0], k.Q_ROW_BYTES: masks.strides[1], k.Q_WORD_BYTES: masks.strides[2],
+        k.Q_HEIGHT: source.shape[1], k.Q_WIDTH: source.shape[2], k.Q_CHANNELS: source.shape[0], k.Q_OFFSET: offset,
+    }  # fmt: skip
+    if source.pool:
+        window = (*source.pool.kernel, *source.pool.stride, *source.pool.padding[:2])
+        slots |= dict(zip((k.Q_KERNEL_Y, k.Q_KERNEL_X, k.Q_STRIDE_Y, k.Q_STRIDE_X, k.Q_PAD_TOP, k.Q_PAD_LEFT), window))
+    return slots

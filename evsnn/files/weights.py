@@ -1,0 +1,431 @@
+"""The weights file: a `Network` as one HDF5 file, and back. docs/format.md is its reference.
+
+Reading goes through `gate`, which knows HDF5; this module knows what evsnn puts into it. What is in a
+file but not in the format is refused, so that a misspelt ``paddding`` is an error and not a default.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import EvsnnError, NetworkError, WeightsError
+from ..network.layers import KINDS, Layer
+from ..network.network import MAX_STEPS, Network, Samples, table_where
+from ..network.tuning import Tuning
+from ..text import shown
+from .gate import MAX_BYTES, Dataset, File, Group, open_file, open_stream
+from .schema import (
+    FIELDS,
+    FORMAT_VERSION,
+    FORMS,
+    LABEL_TYPES,
+    REQUIRED,
+    STORAGES,
+    TABLE_FIELDS,
+    checked_classes,
+    checked_metadata,
+    checked_samples,
+    decode_table,
+    sha256_of,
+)  # fmt: skip
+
+__all__ = ["StoredArray", "as_stored", "load", "save", "verify"]
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
+_LAYER_NAME = re.compile(r"([0-9]{1,6})_([a-z0-9]{1,32})")
+_TABLE_NAME = re.compile(r"[0-9]{5}")
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """A dataset of a weights file, read and compared with its digest; see `verify`.
+
+    Parameters
+    ----------
+    path : str
+        Inside the file: ``/layers/001_conv2d/weight``.
+    shape : tuple of int
+    dtype : str
+    n_bytes, stored_bytes : int
+        Once decoded, and in the file.
+    sha256 : str
+        Of the values as read.
+    intact : bool
+        Whether that is what the file says.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    n_bytes: int
+    stored_bytes: int
+    sha256: str
+    intact: bool
+
+
+def load(path, *, max_bytes: int = MAX_BYTES) -> Network:
+    """Read a weights file.
+
+    The file is not trusted: it can be refused, but neither run nor make another file be read.
+
+    Parameters
+    ----------
+    path : str, bytes or os.PathLike
+    max_bytes : int
+        Limit on the size of the file, and on the float32 size of all it holds.
+
+    Returns
+    -------
+    Network
+        float32 weights, whatever the file stores.
+
+    Raises
+    ------
+    WeightsError
+        If it cannot be read, is damaged, or does not describe a network that can run.
+    """
+    with open_file(path, max_bytes=max_bytes) as file:
+        _check_format(file)
+        return _network(file.tree(), file.where)
+
+
+def verify(path, *, max_bytes: int = MAX_BYTES) -> tuple[StoredArray, ...]:
+    """Compare every dataset of a weights file with its digest, in order of path.
+
+    Where `load` stops at the first that is damaged, this reports all.
+
+    Raises
+    ------
+    WeightsError
+        If the file cannot be read, or a dataset has no digest.
+    """
+    with open_file(path, max_bytes=max_bytes) as file:
+        _check_format(file)
+        found = []
+        groups = [file.tree()]
+        while groups:
+            for member in groups.pop().members.values():
+                if isinstance(member, Group):
+                    groups.append(member)
+                    continue
+                digest = sha256_of(member.read())
+                inside = member.where[len(file.where) + 1 :]
+                found.append(StoredArray(inside, member.shape, str(member.dtype), member.n_bytes, member.stored_bytes, digest, digest == _digest(member)))
+        return tuple(sorted(found, key=lambda array: array.path))
+
+
+def save(path, network: Network, *, storage: str = "float32", compress: bool | None = None) -> None:
+    """Write a weights file, all or nothing.
+
+    It is written beside `path` under another name, flushed to the disk and renamed; until then, and
+    if anything fails, a file of that name stays as it was. The mode of an existing file is kept.
+    Equal networks give equal bytes (with the same HDF5 and zlib).
+
+    Parameters
+    ----------
+    path : str, bytes or os.PathLike
+        Its folder must exist. A symbolic link is followed.
+    network : Network
+    storage : {"float32", "float16", "int8"}
+        How weights are stored. "float32" keeps every bit; "float16" rounds; "int8" rounds to 255 levels
+        with one scale an output channel. Biases and thresholds are always float32.
+    compress : bool, optional
+        Whether weights are compressed (gzip); None: those stored as integers.
+
+    Raises
+    ------
+    WeightsError
+        If it cannot be written, or the network holds what the format cannot.
+    """
+    if not isinstance(network, Network):
+        raise WeightsError("only a Network can be saved", got=type(network).__name__, hint="call save(path, network)")
+    if storage not in STORAGES:
+        raise WeightsError("unknown storage", got=repr(storage), expected=" or ".join(STORAGES))
+    try:
+        target = os.path.realpath(os.fsdecode(path))
+        where = shown(os.fsdecode(path), 400)
+    except (TypeError, ValueError) as error:
+        raise WeightsError("a path is expected", got=shown(repr(path), 80)) from error
+    from .hdf5.writer import replace_file  # here, because reading does without h5py, which takes a while to import
+    from .storage import image
+
+    file = image(network, storage, storage == "int8" if compress is None else bool(compress), where)
+    open_stream(file, where).tree()  # what the gate would refuse is not written
+    try:
+        replace_file(target, file.getbuffer(), where)
+    except OSError as error:
+        if isinstance(error, EvsnnError):
+            raise
+        raise WeightsError("the file cannot be written", where=where, got=shown(error.strerror or error)) from error
+
+
+def as_stored(network: Network, storage: str) -> Network:
+    """The network that a file of it gives back: `load` after `save`, without the file.
+
+    Raises
+    ------
+    WeightsError
+        If the network holds what the format cannot.
+    """
+    if storage not in STORAGES:
+        raise WeightsError("unknown storage", got=repr(storage), expected=" or ".join(STORAGES))
+    from .storage import image
+
+    return _network(open_stream(image(network, storage, False, "the network"), "the network").tree(), "the network")
+
+
+# Reading
+
+
+def _check_format(file: File) -> None:
+    """Whether it is ours, and of a version that is known, before anything else in it is judged."""
+    attributes = file.attributes(("format", "format_version"))
+    if attributes.get("format") != "evsnn":
+        hint = "make one with evsnn.save or python -m evsnn.convert"
+        raise WeightsError("this HDF5 file is not an evsnn weights file", where=file.where, got="no root attribute format = 'evsnn'", hint=hint)
+    text = attributes.get("format_version")
+    version = _VERSION.fullmatch(text) if isinstance(text, str) else None
+    if not version:
+        raise WeightsError("format_version is not a version", where=file.where, got=shown(repr(text), 80), expected="major.minor")
+    known = ".".join(map(str, FORMAT_VERSION))
+    major, minor = map(int, version.groups())
+    if major > FORMAT_VERSION[0] or (major == FORMAT_VERSION[0] and minor > FORMAT_VERSION[1]):
+        raise WeightsError("the file was written by a newer evsnn", where=file.where, got=f"format {text}", expected=f"at most {known}", hint="upgrade evsnn")
+    if major < 1:
+        raise WeightsError("there is no such version of the format", where=file.where, got=text, expected=f"1.0 to {known}")
+
+
+class _Fields:
+    """What a group (or dataset) holds, taken piece by piece; what is left at the end is unknown."""
+
+    def __init__(self, node: Group | Dataset):
+        self.where = node.where
+        self.attributes = dict(node.attributes)
+        self.members = dict(node.members) if isinstance(node, Group) else {}
+
+    def attribute(self, name: str, form: str, default: object = ...) -> object:
+        """An attribute of the given form; the default, if there is one, where it is absent."""
+        value = self.attributes.pop(name, default)
+        words, fits = FORMS[form]
+        if value is ...:
+            raise WeightsError("an attribute is missing", where=self.where, expected=f"{name}, {words}")
+        if value is not default and not fits(value):
+            raise WeightsError(f"attribute {name} has the wrong type", where=self.where, got=shown(repr(value), 80), expected=words)
+        return value
+
+    def group(self, name: str) -> Group | None:
+        return self.member(name, Group, "a group")
+
+    def array(self, name: str, dtypes: Sequence[str]) -> np.ndarray | None:
+        """A dataset's values, intact and of one of the types; None where it is absent."""
+        dataset = self.member(name, Dataset, "a dataset")
+        if dataset is None:
+            return None
+        values, rest = _intact(dataset, dtypes)
+        rest.done()
+        return values
+
+    def member(self, name: str, kind: type, words: str):
+        member = self.members.pop(name, None)
+        if member is not None and not isinstance(member, kind):
+            raise WeightsError("the object is of the wrong kind", where=member.where, expected=words)
+        return member
+
+    def done(self) -> None:
+        for what, left in (("attribute", self.attributes), ("object", self.members)):
+            if left:
+                raise WeightsError(f"unknown {what}", where=self.where, got=shown(min(left), 80), hint="remove it, or upgrade evsnn; notes of your own belong into /metadata")
+
+
+def _digest(dataset: Dataset) -> str:
+    digest = dataset.attributes.get("sha256")
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise WeightsError("the dataset has no usable sha256", where=dataset.where, got=shown(repr(digest), 80), expected="an attribute sha256 of 64 hexadecimal digits")
+    return digest
+
+
+def _intact(dataset: Dataset, dtypes: Sequence[str]) -> tuple[np.ndarray, _Fields]:
+    """The values, and the attributes beside the digest."""
+    if dtypes and dataset.dtype.newbyteorder("<") not in map(np.dtype, dtypes):
+        raise WeightsError("the dataset has the wrong type", where=dataset.where, got=dataset.dtype, expected=" or ".join(np.dtype(t).name for t in dtypes))
+    expected = _digest(dataset)
+    values = dataset.read()
+    if sha256_of(values) != expected:
+        raise WeightsError("the data is damaged: its sha256 differs", where=dataset.where, hint="copy or download the file again")
+    fields = _Fields(dataset)
+    del fields.attributes["sha256"]
+    return values, fields
+
+
+def _network(tree: Group, where: str) -> Network:
+    """The network a tree describes."""
+    root = _Fields(tree)
+    inside = tree.where  # file:/
+    for name in ("format", "format_version"):
+        root.attribute(name, "text")
+    input_shape = root.attribute("input_shape", "integers")
+    settings = {"n_steps": root.attribute("n_steps", "integer"), "shift": root.attribute("shift", "text"), "readout": root.attribute("readout", "text")}
+    input_range = root.attribute("input_range", "reals", None)
+    if input_range is not None and len(input_range) != 2:
+        raise WeightsError("input_range is not a range", where=inside, got=f"{len(input_range)} values", expected="2: smallest and largest")
+    stored = root.group("layers")
+    if stored is None:
+        raise WeightsError("the file has no layers", where=where, expected="a group /layers")
+    metadata, samples, stored_tables = root.group("metadata"), root.group("samples"), root.group("tables")
+    classes = _classes(root.array("classes", ()), f"{inside}classes")
+    root.done()
+    notes = {}
+    if metadata is not None:
+        fields = _Fields(metadata)
+        notes = checked_metadata({name: fields.attribute(name, "scalar") for name in tuple(fields.attributes)}, fields.where)
+        fields.done()
+    groups = _ordered(stored)
+    layers = [_layer(group, kind, input_shape) for group, kind in groups]
+    with _at_home({layer._where: group.where for layer, (group, _) in zip(layers, groups)}, where):
+        network = Network(layers, input_range=input_range, classes=classes, metadata=notes, **settings)
+    if samples is not None:
+        network = network.replace(samples=_read_samples(samples, network))
+    if stored_tables is not None:
+        names = {group.where.rpartition("/")[2]: layer for layer, (group, _) in zip(network.layers, groups)}
+        network = _with_tables(stored_tables, network, names, where)
+    return network
+
+
+@contextmanager
+def _at_home(homes: Mapping[str, str], where: str) -> Iterator[None]:
+    """The network's complaints, with the groups that they come from."""
+    try:
+        yield
+    except NetworkError as error:
+        at = error.where or ""
+        raise _as_weights_error(error, f"{homes[at]} ({at})" if at in homes else f"{where}: {at}" if at else where) from error
+
+
+def _as_weights_error(error: NetworkError, where: str) -> WeightsError:
+    got = None if error.got is None else shown(error.got)  # a file can hold a stride of 8,000 numbers
+    return WeightsError(error.what, where=where, got=got, expected=error.expected, hint=error.hint)
+
+
+def _ordered(stored: Group) -> list[tuple[Group, str]]:
+    """The layers' groups in the order of their numbers, and their kinds."""
+    fields = _Fields(stored)
+    numbered = {}
+    for name in stored.members:
+        match = _LAYER_NAME.fullmatch(name)
+        if not match:
+            raise WeightsError("a layer's group has no number", where=stored.where, got=name, expected="000_input, 001_conv2d, ...")
+        if int(match[1]) in numbered:
+            raise WeightsError("two layers have one number", where=stored.where, got=name)
+        numbered[int(match[1])] = (fields.group(name), match[2])
+    fields.done()
+    if sorted(numbered) != list(range(len(numbered))):
+        raise WeightsError("a layer's number is missing", where=stored.where, got=f"{len(numbered)} layers up to number {max(numbered)}", expected="0, 1, 2, ...")
+    return [numbered[i] for i in range(len(numbered))]
+
+
+def _with_tables(stored: Group, network: Network, names: Mapping[str, Layer], where: str) -> Network:
+    """The network with the tables of a file; `names` are those of its layers' groups."""
+    fields = _Fields(stored)
+    tables: dict[int, dict[str, Tuning]] = {}
+    homes = {}
+    for name in stored.members:
+        if not _TABLE_NAME.fullmatch(name) or not 1 <= int(name) <= MAX_STEPS:
+            raise WeightsError("a table's group is no number of steps", where=stored.where, got=name, expected=f"00001 to {MAX_STEPS}")
+        table = tables[int(name)] = {}
+        entries = _Fields(fields.group(name))
+        for entry in tuple(entries.members):
+            if entry not in names or names[entry].kind not in TABLE_FIELDS:
+                kinds = ", ".join(sorted(TABLE_FIELDS))
+                raise WeightsError("the table names no layer that it could change", where=entries.where, got=entry, expected=f"the group of a layer of kind {kinds}")
+            layer, group = names[entry], entries.group(entry)
+            table[layer.name] = _tuning(group, layer)
+            homes[table_where(int(name), layer)] = group.where
+        entries.done()
+    fields.done()
+    with _at_home(homes, where):
+        return network.replace(tables=tables)
+
+
+def _tuning(group: Group, layer: Layer) -> Tuning:
+    fields = _Fields(group)
+    values = {name: fields.array(name, ("<f4",)) if form == "array" else fields.attribute(name, form, None) for name, form in TABLE_FIELDS[layer.kind].items()}
+    fields.done()
+    return Tuning(**values)
+
+
+def _layer(group: Group, kind: str, input_shape: tuple[int, ...]) -> Layer:
+    fields = _Fields(group)
+    if fields.attribute("kind", "text") != kind or kind not in FIELDS:
+        expected = f"the one in the group's name, of {', '.join(sorted(FIELDS))}"
+        raise WeightsError("unknown kind of layer", where=group.where, got=shown(repr(group.attributes["kind"]), 80), expected=expected)
+    values = {"name": fields.attribute("name", "text", ""), "inputs": fields.attribute("inputs", "texts", ())}
+    if kind == "input":
+        values["shape"] = input_shape
+    for name, form in FIELDS[kind].items():
+        if form == "weight":
+            value = _weight(fields)
+        elif form == "array":
+            value = fields.array(name, ("<f4",))
+        else:
+            value = fields.attribute(name, form, None)
+        if value is None and name in REQUIRED:
+            raise WeightsError("a dataset is missing", where=group.where, expected=name)
+        if value is not None:
+            values[name] = value
+    fields.done()
+    try:
+        return KINDS[kind](**values)
+    except NetworkError as error:
+        raise _as_weights_error(error, group.where) from error
+
+
+def _weight(fields: _Fields) -> np.ndarray | None:
+    """The weight; int8 becomes float32(q) * scale of its output channel."""
+    weight = fields.array("weight", ("<f4", "<f2", "|i1"))
+    if weight is None or weight.dtype != np.int8:
+        return weight
+    scale = fields.array("weight_scale", ("<f4",))
+    if scale is None:
+        raise WeightsError("an int8 weight has no scale", where=fields.where, expected="a dataset weight_scale")
+    if scale.shape != weight.shape[:1]:
+        raise WeightsError("weight_scale and weight do not fit", where=fields.where, got=f"shapes {scale.shape} and {weight.shape}", expected="one scale an output channel")
+    if not (np.isfinite(scale) & (scale > 0)).all():
+        raise WeightsError("weight_scale is not positive and finite", where=fields.where, got=f"{scale.min()} to {scale.max()}")
+    with np.errstate(over="ignore"):  # infinity is refused by the layer
+        return weight.astype(np.float32) * scale.reshape(-1, *[1] * (weight.ndim - 1))
+
+
+def _classes(names: np.ndarray | None, where: str) -> tuple[str, ...]:
+    if names is None:
+        return ()
+    if names.dtype.kind != "S" or names.ndim != 1:
+        raise WeightsError("classes are not a list of strings", where=where, got=f"{names.dtype}, shape {names.shape}")
+    try:
+        return checked_classes([name.decode("utf-8") for name in names.tolist()], where)
+    except UnicodeDecodeError as error:
+        raise WeightsError("classes are not UTF-8", where=where, got=shown(error)) from error
+
+
+def _read_samples(group: Group, network: Network) -> Samples:
+    fields = _Fields(group)
+    stored = fields.member("images", Dataset, "a dataset")
+    if stored is None:
+        raise WeightsError("a dataset is missing", where=group.where, expected="images")
+    images, rest = _intact(stored, ("<f4", "|u1"))
+    if images.dtype == np.uint8:
+        images = decode_table(rest.attribute("scale", "real"), rest.attribute("offset", "real"))[images]
+    rest.done()
+    labels = fields.array("labels", LABEL_TYPES)
+    fields.done()
+    samples = checked_samples(Samples(images, labels), network, group.where)
+    for array in (samples.images, samples.labels):
+        if array is not None:
+            array.setflags(write=False)
+    return samples

@@ -1,0 +1,269 @@
+"""The network: layers joined into a graph without loops.
+
+A `Network` says what is computed and nothing about how. Layers are listed in an order in which each
+comes after its inputs; shapes follow from the input's, and whatever does not fit is refused here,
+so that everything below works on networks that are right.
+
+Between two `IF` layers stands a linear expression: `Conv2d` and `Linear` (one on each path at most),
+`AvgPool2d`, `Flatten`, `Concat` and `Add`. An `IF` charges its membranes with that expression and
+sends spikes of amplitude ``v_threshold``. A `MaxPool2d` reads spikes, and sends some of them on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from ..errors import NetworkError, RunError
+from .layers import IF, Add, AvgPool2d, Concat, Conv2d, Input, Layer, Linear, MaxPool2d, Readout, Shape
+from .tuning import ReadOnly, Tuning, tuned_layer
+
+__all__ = ["MAX_STEPS", "Network", "READOUTS", "SHIFTS", "Samples", "check_steps", "table_where"]
+
+SHIFTS = ("bias", "initial", "none")
+READOUTS = ("membrane", "spikes")
+MAX_STEPS = 65_536
+MAX_LAYERS = 4_096
+MAX_NEURONS = 1 << 31
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """A few inputs that travel with a network.
+
+    Parameters
+    ----------
+    images : (n, *input_shape) float32
+    labels : (n,) int64, optional
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A spiking network: layers in order, and how it is meant to be run.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        One `Input` first, one `Readout` last, each layer after its inputs.
+    n_steps : int
+        The number of time steps T the network is meant for, 1 to 65536.
+    shift : {"bias", "initial", "none"}
+        The charge of V_th/2 that centres the quantisation error (Deng & Gu 2021, section 3.2): V_th/2T
+        at each step, V_th/2 before the first, or none. Never at the readout.
+    readout : {"membrane", "spikes"}
+        See `Readout`.
+    input_range : (float, float), optional
+        Smallest and largest input value; integer arithmetic scales inputs by it.
+    classes : tuple of str
+        Names of the classes, for people.
+    metadata : mapping of str to str, int or float
+        Provenance: where it came from, how accurate it is.
+    samples : Samples, optional
+    tables : mapping of int to mapping of str to Tuning
+        T -> layer's name -> what stands in for the layer's own parameters in runs of T steps. Kept
+        read-only, in order; see `at`.
+
+    Raises
+    ------
+    NetworkError
+        If the layers do not form a network that can run; the message names the layer.
+    """
+
+    layers: tuple[Layer, ...]
+    n_steps: int = 32
+    shift: str = "bias"
+    readout: str = "membrane"
+    input_range: tuple[float, float] | None = None
+    classes: tuple[str, ...] = ()
+    metadata: Mapping[str, str | int | float] = field(default_factory=dict)
+    samples: Samples | None = field(default=None, repr=False)
+    tables: Mapping[int, Mapping[str, Tuning]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "layers", _named(self.layers))
+        object.__setattr__(self, "classes", tuple(str(c) for c in self.classes))
+        for what, allowed in (("shift", SHIFTS), ("readout", READOUTS)):
+            if getattr(self, what) not in allowed:
+                raise NetworkError(f"unknown {what}", got=repr(getattr(self, what)), expected=" or ".join(allowed))
+        object.__setattr__(self, "n_steps", check_steps(self.n_steps, NetworkError))
+        if self.input_range is not None:
+            low, high = (float(v) for v in self.input_range)
+            if not (np.isfinite([low, high]).all() and low < high):
+                raise NetworkError("input_range is not a range", got=self.input_range, expected="(smallest, largest), finite")
+            object.__setattr__(self, "input_range", (low, high))
+        self._check_graph()
+        if self.classes and len(self.classes) != self.shapes[self.layers[-1].name][0]:
+            raise NetworkError("classes and readout do not fit", got=f"{len(self.classes)} names", expected=self.shapes[self.layers[-1].name][0])
+        object.__setattr__(self, "tables", self._checked_tables())
+
+    @cached_property
+    def shapes(self) -> Mapping[str, Shape]:
+        """Output shape of every layer, by name."""
+        shapes: dict[str, Shape] = {}
+        for layer in self.layers:
+            shape = layer.output_shape([shapes[name] for name in layer.inputs])
+            if np.prod(shape, dtype=object) > MAX_NEURONS:
+                raise NetworkError("the layer is too large", where=layer._where, got=f"shape {shape}", expected=f"at most {MAX_NEURONS} elements")
+            shapes[layer.name] = shape
+        return shapes
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Layer]:
+        """Layers by name."""
+        return {layer.name: layer for layer in self.layers}
+
+    @property
+    def input(self) -> Input:
+        return self.layers[0]
+
+    @property
+    def input_shape(self) -> Shape:
+        return self.layers[0].shape
+
+    @property
+    def n_classes(self) -> int:
+        return self.shapes[self.layers[-1].name][0]
+
+    def replace(self, **changes) -> Network:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def table_n_steps(self, n_steps: int) -> int | None:
+        """Which T's table a run of `n_steps` uses: its own, else the nearest in log2, the smaller of two; None without tables."""
+        n_steps = check_steps(n_steps, RunError)
+        # Quotients of integers up to 65536 differ in float64 where they really differ; of equal ones, the smaller T comes first.
+        return min(self.tables, key=lambda T: max(T, n_steps) / min(T, n_steps), default=None)
+
+    def at(self, n_steps: int) -> Network:
+        """The network a run of `n_steps` is of: the table for it applied, and no tables left.
+
+        Weights are shared. Without tables it is this network itself.
+
+        Raises
+        ------
+        RunError
+            If `n_steps` is out of range.
+        """
+        chosen = self.table_n_steps(n_steps)
+        if chosen is None:
+            return self
+        table = self.tables[chosen]
+        return self.replace(layers=[tuned_layer(layer, table[layer.name]) if layer.name in table else layer for layer in self.layers], tables={})
+
+    def _checked_tables(self) -> ReadOnly:
+        """The tables in their one form: ordered by T and layer, arrays read-only, layers that stay as they are left out."""
+        if not isinstance(self.tables, Mapping) or not all(isinstance(table, Mapping) for table in self.tables.values()):
+            raise NetworkError("tables are not tables", where="tables", got=repr(self.tables)[:80], expected="{T: {name of a layer: Tuning}}")
+        tables: dict[int, ReadOnly] = {}
+        for n_steps, table in sorted((check_steps(T, NetworkError, "tables"), table) for T, table in self.tables.items()):
+            for name in table:
+                if name not in self.by_name:
+                    raise NetworkError("the table names no layer", where=f"the table of T = {n_steps}", got=repr(name)[:80], expected="the name of a layer")
+            fitted = {layer.name: self._fitted(table[layer.name], layer, n_steps) for layer in self.layers if layer.name in table}
+            tables[n_steps] = ReadOnly({name: tuning for name, tuning in fitted.items() if tuning.given})
+        return ReadOnly(tables)
+
+    def _fitted(self, tuning: Tuning, layer: Layer, n_steps: int) -> Tuning:
+        where = table_where(n_steps, layer)
+        if not isinstance(tuning, Tuning):
+            raise NetworkError("this is not a Tuning", where=where, got=type(tuning).__name__)
+        try:
+            return tuning.fitted(layer, self.shapes[layer.name])
+        except NetworkError as error:
+            raise NetworkError(error.what, where=where, got=error.got, expected=error.expected, hint=error.hint) from error
+
+    def _check_graph(self) -> None:
+        """Who may feed whom: see the module's docstring."""
+        self.shapes  # noqa: B018 - computing them checks that they fit
+        carries: dict[str, str] = {}  # what a layer's output is: "spikes", "input" (analog), "current"
+        used: set[str] = set()
+        for layer in self.layers:
+            fed = [carries[name] for name in layer.inputs]
+            used.update(layer.inputs)
+            source = f"input from {', '.join(map(repr, layer.inputs))}"
+            if isinstance(layer, (Conv2d, Linear)) and "current" in fed:
+                raise NetworkError("two weighted layers with no IF between them", where=layer._where, got=source, hint="put an IF between them, or multiply their weights")
+            if isinstance(layer, Concat) and "current" in fed:
+                raise NetworkError("concat joins spikes, not currents", where=layer._where, hint="put an IF on each branch")
+            if isinstance(layer, Concat) and len(set(fed)) > 1:
+                raise NetworkError("concat joins spikes with the analog input", where=layer._where, hint="put an IF on the input's branch")
+            if isinstance(layer, AvgPool2d) and "current" in fed:
+                raise NetworkError("a pool reads spikes, not currents", where=layer._where, got=source, hint="put an IF before it, or the pool before the weighted layer")
+            if isinstance(layer, MaxPool2d) and fed[0] != "spikes":
+                raise NetworkError("a max pool reads spikes", where=layer._where, got=source, hint="put an IF before it")
+            if isinstance(layer, Input):
+                carries[layer.name] = "input" if layer.encoding == "constant" else "spikes"
+            elif isinstance(layer, IF):
+                carries[layer.name] = "spikes"
+            elif isinstance(layer, (Conv2d, Linear, Add)):
+                carries[layer.name] = "current"
+            else:
+                carries[layer.name] = fed[0]
+        readout = self.layers[-1]
+        if self.readout == "spikes" and not isinstance(self.by_name[readout.inputs[0]], IF):
+            raise NetworkError("readout 'spikes' needs an IF before it", where=readout._where, got=source)
+        if self.readout == "membrane" and carries[readout.inputs[0]] != "current":
+            raise NetworkError("readout 'membrane' needs a weighted layer before it", where=readout._where, got=source, hint="remove the last IF, or use readout='spikes'")
+        unused = [layer.name for layer in self.layers[:-1] if layer.name not in used]
+        if unused:
+            raise NetworkError("a layer leads nowhere", where=f"layer {unused[0]!r}", hint="remove it, or connect it")
+
+
+def table_where(n_steps: int, layer: Layer) -> str:
+    """What an error in a layer's tuning is about."""
+    return f"the table of T = {n_steps}, {layer._where}"
+
+
+def check_steps(n_steps: int, error: type[Exception], where: str | None = None) -> int:
+    """`n_steps` as an int from 1 to `MAX_STEPS`, else `error`."""
+    if isinstance(n_steps, bool) or not isinstance(n_steps, (int, np.integer)) or not 1 <= n_steps <= MAX_STEPS:
+        raise error("n_steps is out of range", where=where, got=n_steps, expected=f"an integer from 1 to {MAX_STEPS}")
+    return int(n_steps)
+
+
+def _named(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Layers with every name and input filled in, checked for order and arity."""
+    layers = tuple(layers)
+    if not all(isinstance(layer, Layer) for layer in layers):
+        raise NetworkError("layers are not all layers", got=", ".join(type(x).__name__ for x in layers)[:120])
+    if not 2 <= len(layers) <= MAX_LAYERS:
+        raise NetworkError("a network has an input and a readout", got=f"{len(layers)} layers", expected=f"2 to {MAX_LAYERS}")
+    if not isinstance(layers[0], Input) or not isinstance(layers[-1], Readout):
+        raise NetworkError("a network starts with an input and ends with a readout", got=f"{layers[0].kind} ... {layers[-1].kind}")
+    taken = {layer.name for layer in layers}
+    counts: dict[str, int] = {}
+    named: list[Layer] = []
+    seen: set[str] = set()
+    for layer in layers:
+        name, inputs = layer.name, layer.inputs
+        while not name or (not layer.name and name in taken):
+            counts[layer.kind] = counts.get(layer.kind, 0) + 1
+            name = f"{layer.kind}{counts[layer.kind]}"
+        if name in seen:
+            raise NetworkError("two layers have one name", where=f"layer {name!r}")
+        if not inputs and not isinstance(layer, Input):
+            inputs = (named[-1].name,)
+        if (name, inputs) != (layer.name, layer.inputs):
+            layer = dataclasses.replace(layer, name=name, inputs=inputs)
+        least, most = layer.arity
+        if not least <= len(inputs) <= most:
+            raise NetworkError("the layer has the wrong number of inputs", where=layer._where, got=len(inputs), expected=least if least == most else f"{least} to {most}")
+        for source in inputs:
+            if source not in seen:
+                known = "itself or a later layer" if source in taken or source == name else "no layer of that name"
+                raise NetworkError("an input is not an earlier layer", where=layer._where, got=f"{source!r}, {known}", expected="the name of a layer listed before it")
+        if named and isinstance(layer, Input):
+            raise NetworkError("a network has one input", where=layer._where)
+        if any(isinstance(n, Readout) for n in named):
+            raise NetworkError("a network has one readout, its last layer", where=layer._where)
+        seen.add(name)
+        named.append(layer)
+    return tuple(named)

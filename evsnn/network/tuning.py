@@ -1,0 +1,97 @@
+"""What differs with the number of steps: thresholds, first membranes and biases of single layers.
+
+A network converted for few steps wants other thresholds than one for many. Its weights stay: a table
+is a handful of `Tuning`, one a layer, for one T.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import NetworkError
+from .layers import IF, Layer, Shape, checked_bias
+
+__all__ = ["TUNABLE", "ReadOnly", "Tuning", "tuned_layer"]
+
+TUNABLE: Mapping[str, tuple[str, ...]] = {"conv2d": ("bias",), "linear": ("bias",), "if": ("v_threshold", "v_init", "signed", "delay")}
+"""Fields of a `Tuning` that each kind of layer takes."""
+
+
+class ReadOnly(Mapping):
+    """A mapping that stays as it was made, and can be pickled."""
+
+    def __init__(self, items: Mapping):
+        self._items = dict(items)
+
+    def __getitem__(self, key):
+        return self._items[key]
+
+    def __iter__(self) -> Iterator:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """Parameters that stand in for a layer's own in runs of some number of steps.
+
+    None leaves the layer's own. The layer judges the others, when a `Network` is made with them.
+
+    Parameters
+    ----------
+    v_threshold, v_init : float or (channels,) float32, optional
+        Of an `IF`.
+    bias : (n_out,) float32, optional
+        Of a `Conv2d` or `Linear`.
+    signed : float, optional
+    delay : int, optional
+        Of an `IF`.
+    """
+
+    v_threshold: np.ndarray | None = None
+    v_init: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    signed: float | None = None
+    delay: int | None = None
+
+    @property
+    def given(self) -> dict[str, object]:
+        """The fields that are not None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def fitted(self, layer: Layer, shape: Shape) -> Tuning:
+        """The same as `layer`, whose output has `shape`, takes it: read-only float32 arrays.
+
+        The layer's own arrays are not looked at: a table costs what is in it.
+
+        Raises
+        ------
+        NetworkError
+            If the layer does not take it.
+        """
+        given = self.given
+        for name in given:
+            if name not in TUNABLE.get(layer.kind, ()):
+                kinds = " or ".join(kind for kind, names in TUNABLE.items() if name in names)
+                raise NetworkError(f"{name} does not belong to this kind of layer", where=layer._where, got=layer.kind, expected=kinds)
+        if isinstance(layer, IF):
+            neurons = IF(**given, name=layer.name)
+            neurons.output_shape([shape])
+            return Tuning(**{name: getattr(neurons, name) for name in given})
+        return Tuning(bias=checked_bias(self.bias, shape[0], layer._where))
+
+
+def tuned_layer(layer: Layer, tuning: Tuning) -> Layer:
+    """The layer with a fitted tuning applied; the arrays that stay are shared."""
+    tuned = copy.copy(layer)
+    tuned._set(**tuning.given)
+    return tuned

@@ -1,0 +1,76 @@
+"""The memory of a run: said before it is taken, and compared with what there is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from ..errors import RunError
+from ..text import as_bytes
+from .console import say
+
+__all__ = ["announce", "require"]
+
+
+def announce(parts: Mapping[str, int]) -> int:
+    """Say on stderr what is about to be allocated.
+
+    Parameters
+    ----------
+    parts : mapping of str to int
+        Bytes by what they are for.
+
+    Returns
+    -------
+    int
+        The process's memory once they are taken, in bytes: the parts and what it holds already, where
+        the system says how much that is.
+
+    Raises
+    ------
+    RunError
+        If the machine has not that much left.
+    """
+    wanted, resident = sum(parts.values()), _resident_bytes()
+    listed = ", ".join(f"{name} {as_bytes(size)}" for name, size in parts.items() if size)
+    total = f", {as_bytes(wanted + resident)} with the {as_bytes(resident)} in use" if resident else ""
+    say(f"memory: {as_bytes(wanted)} to allocate ({listed}){total}")
+    require(parts)
+    return wanted + (resident or 0)
+
+
+def require(parts: Mapping[str, int]) -> None:
+    """Refuse what the machine has no memory left for.
+
+    Parameters
+    ----------
+    parts : mapping of str to int
+        Bytes by what they are for.
+
+    Raises
+    ------
+    RunError
+    """
+    wanted, available = sum(parts.values()), _available_bytes()
+    if available is not None and wanted > available:
+        hint = "use fewer samples (--limit), steps or threads"
+        raise RunError("the run does not fit into memory", got=as_bytes(wanted), expected=f"at most the {as_bytes(available)} that are free", hint=hint)
+
+
+def _resident_bytes() -> int | None:
+    """Memory the process holds, where the system says."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _available_bytes() -> int | None:
+    """Memory that can still be had, swap included, where the system says."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            sizes = {name: int(size.split()[0]) for name, size in (line.split(":") for line in file)}
+        return 1024 * (sizes["MemAvailable"] + sizes["SwapFree"])
+    except (OSError, ValueError, IndexError, KeyError):
+        return None

@@ -1,0 +1,216 @@
+"""The report of a run: a table of its layers, a summary, a sweep over T, and the same as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..network.network import Network
+from ..result import LayerResult, Result
+from ..text import as_bytes, as_count, as_shape
+from .table import Column, Table, apportion
+
+__all__ = ["SCHEMA_VERSION", "Report", "Run"]
+
+SCHEMA_VERSION = 1
+_FEW = 10  # predictions a summary names
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run at one T.
+
+    Parameters
+    ----------
+    result : Result
+    memory_bytes : int
+        Memory of the process predicted before anything was allocated: what it held, and what the run adds.
+    start_up_ms : dict of str to float
+        Time before the first answer: "import", "load", "plan", "compile" and "first", the first sample's run.
+    """
+
+    result: Result
+    memory_bytes: int
+    start_up_ms: dict[str, float]
+
+    @property
+    def latency_ms(self) -> dict[str, float]:
+        """Percentiles of the time from a sample's arrival to its outputs."""
+        values = np.percentile(self.result.latency_ms, (50, 90, 99))
+        return {name: round(float(value), 6) for name, value in zip(("p50", "p90", "p99"), values)}
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What `python -m evsnn.run` says about its runs.
+
+    Parameters
+    ----------
+    model : str
+        The weights file, as it was named.
+    network : Network
+    inputs : str
+        Where the inputs came from: "samples", "noise" or a file's name.
+    seed : int
+        Of the noise and of Poisson inputs.
+    runs : sequence of Run
+        One a T, in the order asked for. The one with the largest T speaks for all.
+    """
+
+    model: str
+    network: Network
+    inputs: str
+    seed: int
+    runs: Sequence[Run]
+
+    @property
+    def main(self) -> Run:
+        """The run with the largest T."""
+        return max(self.runs, key=lambda run: run.result.n_steps)
+
+    def agreement(self, run: Run) -> float:
+        """Share of predictions that equal those at the largest T."""
+        return float((run.result.predictions == self.main.result.predictions).mean())
+
+    def table_n_steps(self, run: Run) -> int | None:
+        """The T whose table of thresholds and biases the run used; None where the network has no tables."""
+        return self.network.table_n_steps(run.result.n_steps)
+
+    def tables(self) -> list[Table]:
+        """Layers (or the sweep, with several T) and the summary."""
+        return [layer_table(self.main.result) if len(self.runs) == 1 else self.sweep_table(), Table.of_facts(self.summary())]
+
+    def sweep_table(self) -> Table:
+        """One row a T; with a column for the table it used where a T has none of its own."""
+        counts = f".{_digits(self.main.result)}f"
+        columns = (
+            Column("T", "d"), Column("accuracy", ".4f"), Column("agreement", ".4f"), Column("rate", ".4f"),
+            Column("spikes/sample", counts), Column("SOPs/sample", counts), Column("p50 ms/sample", ".3f"),
+        )  # fmt: skip
+        rows = []
+        for run in self.runs:
+            result = run.result
+            rows.append((
+                result.n_steps, result.accuracy, self.agreement(run), result.mean_rate,
+                result.spikes_per_sample, result.sops_per_sample, run.latency_ms["p50"],
+            ))  # fmt: skip
+        used = [self.table_n_steps(run) for run in self.runs]
+        if any(T not in (None, run.result.n_steps) for T, run in zip(used, self.runs)):
+            columns, rows = (*columns, Column("table of T", "d")), [(*row, T) for row, T in zip(rows, used)]
+        return Table(columns, tuple(rows))
+
+    def summary(self) -> list[tuple[str, str]]:
+        """What was run and what came out, at the largest T."""
+        run, result = self.main, self.main.result
+        table = self.table_n_steps(run)
+        steps = f"T = {result.n_steps}, shift {self.network.shift}" + ("" if table in (None, result.n_steps) else f", thresholds of T = {table}")
+        facts = [("model", self.model), ("input", f"{as_count(result.n_samples, 'sample')}, {self._source()}"), ("steps", steps)]
+        if result.labels is not None:
+            right = int((result.predictions == result.labels).sum())
+            facts.append(("accuracy", f"{100 * result.accuracy:.2f} % ({right:,} of {result.n_samples:,})"))
+        facts.append(("predictions", self._predictions()))
+        latency, macs = run.latency_ms, sum(layer.macs for layer in result.layers) / result.n_samples
+        facts += [
+            ("latency", ", ".join(f"{name} {latency[name]:.3f}" for name in latency) + " ms a sample"),
+            ("SOPs", f"{result.sops_per_sample:,.{_digits(result)}f} a sample" + (f", and {macs:,.0f} multiply-adds of the analog input" if macs else "")),
+            ("spikes", f"{result.spikes_per_sample:,.{_digits(result)}f} a sample, mean rate {result.mean_rate:.4f} a neuron and step"),
+            ("arithmetic", f"{result.arithmetic}, {as_count(result.threads, 'thread')}, {result.backend}"),
+            ("memory", f"{as_bytes(run.memory_bytes)} predicted before allocation"),
+            ("start-up", ", ".join(f"{name} {value:.0f}" for name, value in run.start_up_ms.items()) + " ms"),
+        ]
+        return facts
+
+    def json(self) -> str:
+        """One object: the main run's entry, and with several T a `sweep` of one such entry a T.
+
+        `predictions` are class indices, `accuracy` is null without labels, `sops_per_sample` and
+        `spikes_per_sample` are the sums over `layers` divided by `n_samples`.
+        """
+        report = self._entry(self.main)
+        if len(self.runs) > 1:
+            report["sweep"] = [self._entry(run) | {"agreement": self.agreement(run)} for run in self.runs]
+        return json.dumps(report, allow_nan=False)
+
+    def _entry(self, run: Run) -> dict:
+        result = run.result
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "model": self.model,
+            "input": self.inputs,
+            "seed": self.seed,
+            "n_steps": result.n_steps,
+            "table_n_steps": self.table_n_steps(run),
+            "n_samples": result.n_samples,
+            "accuracy": result.accuracy,
+            "predictions": result.predictions.tolist(),
+            "latency_ms": run.latency_ms,
+            "start_up_ms": {name: round(value, 3) for name, value in run.start_up_ms.items()},
+            "memory_bytes": run.memory_bytes,
+            "sops_per_sample": result.sops_per_sample,
+            "spikes_per_sample": result.spikes_per_sample,
+            "mean_rate": result.mean_rate,
+            "arithmetic": result.arithmetic,
+            "threads": result.threads,
+            "backend": result.backend,
+            "layers": [_layer_entry(result, layer) for layer in result.layers],
+        }
+
+    def _source(self) -> str:
+        return {"samples": "stored in the model's file", "noise": f"noise, seed {self.seed}"}.get(self.inputs, self.inputs)
+
+    def _predictions(self) -> str:
+        result, classes = self.main.result, self.network.classes
+
+        def name(index: int) -> str:
+            return classes[index] if 0 <= index < len(classes) else str(index)
+
+        labels = result.predictions if result.labels is None else result.labels
+        pairs = list(zip(result.predictions.tolist(), labels.tolist()))[:_FEW]
+        words = [name(got) if got == label else f"{name(got)} (labelled {name(label)})" for got, label in pairs]
+        return ", ".join(words) + (", ..." if result.n_samples > _FEW else "")
+
+
+def layer_table(result: Result) -> Table:
+    """One row a population of neurons; the last row is the sum of the rows above it, to the digit.
+
+    Its rate is the mean over all neurons that fire, and its time is the time spent in layers, added up
+    over threads.
+    """
+    n = result.n_samples
+    digits = _digits(result)
+    columns = (
+        Column("layer"), Column("synapse"), Column("shape"), Column("rate", ".4f"),
+        Column("spikes/sample", f".{digits}f"), Column("SOPs/sample", f".{digits}f"), Column("ms/sample", ".3f"),
+    )  # fmt: skip
+    spikes, n_spikes = apportion([layer.n_spikes / n for layer in result.layers], digits)
+    sops, n_sops = apportion([layer.sops / n for layer in result.layers], digits)
+    times, time_ms = apportion([layer.time_ms / n for layer in result.layers], 3)
+    rows = [
+        (layer.name, layer.synapse, as_shape(layer.shape), result.rate(layer) if layer.fires else None, *numbers)
+        for layer, *numbers in zip(result.layers, spikes, sops, times)
+    ]
+    n_neurons = sum(layer.n_neurons for layer in result.layers if layer.fires)
+    return Table(columns, tuple(rows), ("total", "", as_count(n_neurons, "neuron"), result.mean_rate, n_spikes, n_sops, time_ms))
+
+
+def _digits(result: Result) -> int:
+    """Decimals of a count a sample."""
+    return 1 if result.sops_per_sample < 100_000 else 0
+
+
+def _layer_entry(result: Result, layer: LayerResult) -> dict:
+    """A layer in JSON; counts and milliseconds are over all samples."""
+    return {
+        "name": layer.name,
+        "synapse": layer.synapse,
+        "shape": list(layer.shape),
+        "n_spikes": int(layer.n_spikes),
+        "n_events": int(layer.n_events),
+        "sops": int(layer.sops),
+        "macs": int(layer.macs),
+        "rate": result.rate(layer) if layer.fires else None,
+        "ms": round(float(layer.time_ms), 6),
+    }

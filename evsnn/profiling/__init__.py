@@ -1,0 +1,1 @@
+"""Where time, memory and energy of a run go."""

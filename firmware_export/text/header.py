@@ -1,0 +1,226 @@
+"""The header of a network: tables, sizes and functions, as text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evsnn import __version__
+from evsnn.circuit import reference
+from evsnn.circuit.populations import INPUT, MaxPool, Population, fan_out
+from evsnn.circuit.quantized import QuantizedNetwork
+from evsnn.errors import MissingExtraError, RunError
+
+from ..memory.arena import Arena
+from ..memory.placement import Placed
+from ..program.fast import Blank, fast_kind
+from ..program.program import Key, Program, program_of
+from .any_layer import check_drives, describe
+from .ctext import initialiser
+from .fast_layer import describe_fast
+from .tables import Tables
+
+__all__ = ["Export", "expected_classes", "expected_outputs", "export_header", "outputs_of", "products", "runtime"]
+
+RUNTIME = Path(__file__).parents[1] / "runtime"
+_STACK_BYTES = {"fast": 480, "wide": 576, "any": 704}
+
+
+@dataclass(frozen=True, eq=False)
+class Export:
+    """A network as a header.
+
+    Parameters
+    ----------
+    name : str
+        The prefix of all its symbols.
+    program : Program
+    placed : Placed
+        Its arena.
+    text : str
+    constant_bytes : int
+        Of its tables.
+    context_bytes : int
+        On a core whose pointers have 32 bits.
+    """
+
+    name: str
+    program: Program
+    placed: Placed
+    text: str
+    constant_bytes: int
+    context_bytes: int
+
+
+def export_header(network: QuantizedNetwork, name: str, *, by_step: bool = False, compact: bool = False, n_vectors: int = 0) -> Export:
+    """The header of a network in integers.
+
+    Parameters
+    ----------
+    network : QuantizedNetwork
+    name : str
+        See `firmware_export.text.names.check_name`.
+    by_step : bool
+        Keep membranes and compute one step a call, instead of all steps layer by layer.
+    compact : bool
+        Weights of 1 byte in layers whose membranes have 32 bits: less flash, slower.
+    n_vectors : int
+        How many of the network's samples to put in for a self-test.
+
+    Raises
+    ------
+    RunError
+        If the network cannot be exported so.
+    """
+    unusual = check_drives(network.circuit.populations)
+    if unusual:
+        raise RunError("grouped weights on a concatenation of the input with itself are not for firmware", where=f"layer {unusual!r}", hint="put an IF between them")
+    if network.n_steps >= 1 << 16:
+        raise RunError("there are too many steps for firmware", got=network.n_steps, expected="at most 65535")
+    program = program_of(network, by_step, compact)
+    arena, tables = Arena(program), Tables(name)
+    stages = _stages(arena, tables)
+    circuit, last = network.circuit, network.circuit.populations[-1]
+    macs_input, macs_spikes = products(network)
+    events, amplitude = program.views.get(Key(INPUT)), _amplitude(network)
+    schedule = np.array(program.schedule)
+    values = {
+        "name": name, "NAME": name.upper(), "version": __version__, "rt_version": runtime()[1], "digest": _digest(network),
+        "program": program, "network": network, "stages": stages, "placed": arena.placed,
+        "arena_words": max(1, arena.placed.n_bytes // 4), "by_step": by_step, "n_steps": network.n_steps, "view_steps": program.view_steps,
+        "blanks": [s["blank"] for s in stages if s["kind"] == "drive" and s["blank"]], "schedule": tables.array("schedule", schedule, np.uint8 if len(stages) < 256 else np.uint16),
+        "start": tables.array("start", _start(program), np.int32), "out_bias": tables.array("out_bias", last.bias, np.int32) if by_step and program.counts else None,
+        "amplitude": None if amplitude is None else tables.array("amplitude", _in_32_bits(amplitude), np.uint32), "stack_bytes": _stack_bytes(stages),
+        "macs_input": macs_input, "sops_max": network.n_steps * macs_spikes,
+        "input_events": not circuit.analog, "event_view": initialiser(arena.view(Key(INPUT))), "event_offset": arena.view(Key(INPUT))["offset"],
+        "event_bytes": events.n_bytes(1) if events else 0, "input_type": "uint8_t" if network.input_low >= 0 else "int16_t",
+        "input_suffix": "u8" if network.input_low >= 0 else "i16",
+        "input_length": int(np.prod(circuit.input_shape)), "classes": last.shape[0], "fires": last.fires, "vectors": _vectors(network, name, n_vectors), "tables": tables,
+    }  # fmt: skip
+    text = _template("network.h.j2").render(values)
+    return Export(name, program, arena.placed, text, tables.n_bytes, _context_bytes(values))
+
+
+def runtime() -> tuple[str, str]:
+    """The runtime's text with its version in it, and this version: a digest of the text, as a number of 32 bits in C."""
+    text = (RUNTIME / "evsnn_rt.h").read_text(encoding="ascii")
+    version = f"0x{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return text.replace("EVSNN_RT_VERSION 0 ", f"EVSNN_RT_VERSION {version} ", 1), version
+
+
+def _stages(arena: Arena, tables: Tables) -> list[dict]:
+    blanks: dict[Key, Blank] = {}
+    stages = []
+    for i, stage in enumerate(arena.program.stages):
+        kind = fast_kind(stage, arena.program)
+        made = describe(stage, i, arena, tables) if kind is None else describe_fast(stage, i, kind, arena, tables, blanks)
+        stages.append(made | {"layer": stage.population})
+    return stages
+
+
+def _stack_bytes(stages: list[dict]) -> int:
+    """A bound on what calls take on 32-bit cores: measured for each kind of code, and what gather.h.j2 declares for each row of a kernel."""
+    kinds = {"signed" if stage.get("signed") else stage["kind"] for stage in stages} - {"drive", "pairs", "singles", "taps"}
+    code = _STACK_BYTES["fast" if not kinds else "wide" if kinds == {"wide"} else "any"]
+    gathers = [stage for stage in stages if "sources" in stage]
+    return code + max((8 * (stage["window"][0] + 1) * sum(source["kernel"][0] for source in stage["sources"]) for stage in gathers), default=0)
+
+
+def _context_bytes(values: dict) -> int:
+    """Of the context on a core whose pointers have 32 bits: arena, outputs, input, blank places, rows, step and state."""
+    blank = sum(b["bits"] // 8 * b["ring"] for b in values["blanks"])
+    n_bytes = 4 * values["arena_words"] + 4 * values["classes"] + (0 if values["input_events"] else 4) + blank + 2 * len(values["stages"]) + 2 + 1
+    return -(-n_bytes // 4) * 4
+
+
+def _template(file: str):
+    try:
+        import jinja2
+    except ImportError as error:
+        raise MissingExtraError("firmware_export needs jinja2", hint='install it with: pip install "evsnn[firmware]"') from error
+    loader = jinja2.PackageLoader("firmware_export", "templates")
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False)
+    return environment.get_template(file)
+
+
+def _digest(network: QuantizedNetwork) -> str:
+    """SHA-256 of everything that decides a spike."""
+    digest = hashlib.sha256()
+
+    def add(*values: object) -> None:
+        for value in values:
+            digest.update(np.ascontiguousarray(value, "<i8").tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+            digest.update(b";")
+
+    add(network.n_steps, network.input_low, network.input_high, float(network.input_scale), network.circuit.input_shape)
+    for p in network.circuit.populations:
+        add(type(p).__name__, p.shape)
+        if isinstance(p, MaxPool):
+            add(p.source, p.window, p.signed)
+            continue
+        add(p.bias, p.v_threshold, p.v_init, float(p.leak), p.v_negative, p.delay)
+        for s in (*p.drives, *p.synapses):
+            add(s.sources, s.weight.shape, s.weight, s.stride, s.padding, s.dilation, s.groups)
+    return digest.hexdigest()
+
+
+def products(network: QuantizedNetwork) -> tuple[int, int]:
+    """How often a weight is used in one pass over the network: by the analog input, and by spikes, if every neuron sent one."""
+    populations = [p for p in network.circuit.populations if isinstance(p, Population)]
+    return sum(p.macs for p in populations), sum(fan_out(s) * s.shape[0] for p in populations for s in p.synapses if not s.negative)
+
+
+def _vectors(network: QuantizedNetwork, name: str, n: int) -> dict | None:
+    """Inputs and outputs for a self-test: the network's samples."""
+    samples = network.network.samples
+    if not n or samples is None or not network.circuit.analog:
+        return None
+    images = network.encode(samples.images[:n].reshape(-1, *network.circuit.input_shape))
+    tables = Tables(name)
+    inputs = tables.array("test_inputs", images, np.uint8 if network.input_low >= 0 else np.int16)
+    outputs = tables.array("test_outputs", expected_outputs(network, images), np.int32)
+    return {"n": len(images), "texts": tables.texts, "inputs": inputs, "outputs": outputs}
+
+
+def expected_outputs(network: QuantizedNetwork, inputs: np.ndarray) -> np.ndarray:
+    """What Python's specification of the integers reads out: membranes, or spike counts, (n, classes)."""
+    return outputs_of(network, reference.run(network.circuit, inputs))
+
+
+def outputs_of(network: QuantizedNetwork, traces: Sequence[reference.Trace]) -> np.ndarray:
+    """The same, of a run that is there."""
+    last = traces[-1]
+    fires = network.circuit.populations[-1].fires
+    return (last.spikes.sum(axis=1, dtype=np.int64) if fires else last.v_mem).reshape(len(last.v_mem), -1)
+
+
+def _start(program: Program) -> np.ndarray:
+    """The readout's membranes before the first spike; where the order of its charges does not matter, with all its bias."""
+    last = program.network.circuit.populations[-1]
+    steps = 0 if program.by_step else program.n_steps
+    return last.v_init + steps * last.bias if program.counts else np.zeros(last.shape[0])
+
+
+def expected_classes(network: QuantizedNetwork, outputs: np.ndarray) -> np.ndarray:
+    """The classes (n,) that Python predicts from outputs (n, classes): the first of the largest, spikes weighted with their amplitudes."""
+    amplitude = _amplitude(network)
+    return (outputs if amplitude is None else outputs * amplitude).argmax(axis=1)
+
+
+def _amplitude(network: QuantizedNetwork) -> np.ndarray | None:
+    """What a spike of each class counts, (classes,) float64, where spikes are read out and their amplitudes differ."""
+    last = network.circuit.populations[-1]
+    if not last.fires:
+        return None
+    amplitude = np.broadcast_to(network.circuit.network.by_name[last.name].v_threshold, last.shape[:1]).astype(np.float64)
+    return None if np.ptp(amplitude) == 0 else amplitude
+
+
+def _in_32_bits(amplitude: np.ndarray) -> np.ndarray:
+    """Amplitudes times a power of two: exact for all that are float32 and at least 1/256 of the largest, and so ties stay ties."""
+    _, exponent = np.frexp(amplitude.max())
+    return np.rint(np.ldexp(amplitude, 32 - exponent))
