@@ -18,8 +18,28 @@ __version__ = "0.1.0"
 
 _HOME = {
     "convert": ("convert",),
-    "errors": ("EvsnnError", "InputError", "MissingExtraError", "ModelError", "NetworkError", "RunError", "WeightsError"),
-    "network.layers": ("Add", "AvgPool2d", "Concat", "Conv2d", "Flatten", "IF", "Input", "Layer", "Linear", "MaxPool2d", "Readout"),
+    "errors": (
+        "EvsnnError",
+        "InputError",
+        "MissingExtraError",
+        "ModelError",
+        "NetworkError",
+        "RunError",
+        "WeightsError",
+    ),
+    "network.layers": (
+        "Add",
+        "AvgPool2d",
+        "Concat",
+        "Conv2d",
+        "Flatten",
+        "IF",
+        "Input",
+        "Layer",
+        "Linear",
+        "MaxPool2d",
+        "Readout",
+    ),
     "network.network": ("Network", "Samples"),
     "circuit.quantized": ("QuantizedNetwork", "quantize"),
     "result": ("LayerResult", "Result"),
@@ -36,7 +56,9 @@ def __getattr__(name: str):
     if name not in _WHERE:
         raise AttributeError(f"module 'evsnn' has no attribute {name!r}")
     module = importlib.import_module(f".{_WHERE[name]}", __name__)
-    value = module if name == _WHERE[name] else getattr(module, name)  # a module that is called: docs/decisions/0007
+    value = (
+        module if name == _WHERE[name] else getattr(module, name)
+    )  # a module that is called: docs/decisions/0007
     globals()[name] = value
     return value
 

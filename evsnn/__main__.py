@@ -12,19 +12,23 @@ from .output import console
 
 __all__ = ["main"]
 
-_COMMANDS: Mapping[str, str] = MappingProxyType({
-    "convert": "make a weights file of a trained ReLU network in ONNX",
-    "run": "run a network: accuracy, rates, operations and time",
-    "profile": "where time, memory and energy go, layer by layer",
-    "inspect": "what is in a weights file",
-})  # fmt: skip
+_COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "convert": "make a weights file of a trained ReLU network in ONNX",
+        "run": "run a network: accuracy, rates, operations and time",
+        "profile": "where time, memory and energy go, layer by layer",
+        "inspect": "what is in a weights file",
+    }
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Hand the command line to the command it names, and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in _COMMANDS:
-        return importlib.import_module(f".{arguments[0]}", __package__).main(arguments[1:], prog=f"evsnn {arguments[0]}")
+        return importlib.import_module(f".{arguments[0]}", __package__).main(
+            arguments[1:], prog=f"evsnn {arguments[0]}"
+        )
     return console.run(_refuse, arguments)
 
 
@@ -32,9 +36,11 @@ def _refuse(arguments: Sequence[str]) -> int:
     """--help, --version, and everything that is no command."""
     lines = [f"  {name:10}{what}" for name, what in _COMMANDS.items()]
     parser = console.Parser(
-        prog="evsnn", usage="evsnn COMMAND ...", description="Spiking networks from trained ReLU networks, event-driven on a CPU.",
+        prog="evsnn",
+        usage="evsnn COMMAND ...",
+        description="Spiking networks from trained ReLU networks, event-driven on a CPU.",
         epilog="commands:\n" + "\n".join(lines) + "\n\n'evsnn COMMAND --help' says more about one.",
-    )  # fmt: skip
+    )
     parser.add_argument("--version", action="version", version=f"evsnn {__version__}")
     parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND", help="one of those below")
     parser.parse_args(arguments)

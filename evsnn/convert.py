@@ -1,4 +1,5 @@
-"""``python -m evsnn.convert`` makes a weights file of a trained ReLU network; ``evsnn.convert(...)`` makes a `Network`.
+"""``python -m evsnn.convert`` makes a weights file of a trained ReLU network; ``evsnn.convert(...)`` makes a
+`Network`.
 
 Both names are one module, which can be called: ``evsnn.convert(model, calibration, n_steps=32)`` is
 `evsnn.conversion.conversion.convert`. docs/decisions/0007-a-module-that-is-called.md says why.
@@ -33,7 +34,8 @@ __all__ = ["main"]
 N_SAMPLES = 16
 
 _EPILOG = """\
-a calibration file is .npz or .h5 with 'images' (and 'labels'), or .npy: a few hundred inputs as the model reads them
+a calibration file is .npz or .h5 with 'images' (and 'labels'), or .npy:
+a few hundred inputs as the model reads them
 with several T the first is the model's own, and each has its own thresholds and biases in the file
 nothing is written unless everything succeeded, --validate included
 """
@@ -51,28 +53,101 @@ class _Callable(ModuleType):
 
 def parser(prog: str) -> console.Parser:
     """The command line."""
-    p = console.Parser(prog=prog, description="Convert a trained ReLU network (ONNX) into a spiking one.", epilog=_EPILOG)
+    p = console.Parser(
+        prog=prog, description="Convert a trained ReLU network (ONNX) into a spiking one.", epilog=_EPILOG
+    )
     p.add_argument("model", metavar="MODEL.onnx", help="the trained network: one input, one output of scores")
     p.add_argument("-o", "--output", metavar="WEIGHTS.h5", required=True, help="the file to write")
     data = p.add_mutually_exclusive_group(required=True)
-    data.add_argument("--calibration", metavar="F", help="inputs from which thresholds are made: .npz, .npy or .h5, in the model's own shape and scale")
-    data.add_argument("--data-free", action="store_true", help="no inputs: thresholds from Clip limits and batch norms")
-    p.add_argument("--input-range", metavar="LOW,HIGH", type=_range, help="smallest and largest input, for integers (default: of the calibration samples)")
-    p.add_argument("--scores", metavar="NAME", help="the tensor to read scores from: one of several outputs, or one before the last operators")
-    p.add_argument("--steps", metavar="T[,T2,...]", type=console.steps, default=(32,), help="number of time steps, or several to make the file for (default: 32)")
-    p.add_argument("--threshold", metavar="RULE", default="auto", help="auto, max (the paper's), percentile:p (99.9), mse or error:p (default: auto, which tries some)")
-    p.add_argument("--granularity", choices=("layer", "channel"), help="one threshold a layer or a channel (default: channel with mse, else layer)")
-    p.add_argument("--shift", choices=("bias", "initial", "none"), help="V_th/2T at every step, V_th/2 at the start, or none (default: bias with max and percentile)")
+    data.add_argument(
+        "--calibration",
+        metavar="F",
+        help="inputs from which thresholds are made: .npz, .npy or .h5, in the model's own shape and scale",
+    )
+    data.add_argument(
+        "--data-free", action="store_true", help="no inputs: thresholds from Clip limits and batch norms"
+    )
+    p.add_argument(
+        "--input-range",
+        metavar="LOW,HIGH",
+        type=_range,
+        help="smallest and largest input, for integers (default: of the calibration samples)",
+    )
+    p.add_argument(
+        "--scores",
+        metavar="NAME",
+        help="the tensor to read scores from: one of several outputs, or one before the last operators",
+    )
+    p.add_argument(
+        "--steps",
+        metavar="T[,T2,...]",
+        type=console.steps,
+        default=(32,),
+        help="number of time steps, or several to make the file for (default: 32)",
+    )
+    p.add_argument(
+        "--threshold",
+        metavar="RULE",
+        default="auto",
+        help="auto, max (the paper's), percentile:p (99.9), mse or error:p (default: auto, which tries some)",
+    )
+    p.add_argument(
+        "--granularity",
+        choices=("layer", "channel"),
+        help="one threshold a layer or a channel (default: channel with mse, else layer)",
+    )
+    p.add_argument(
+        "--shift",
+        choices=("bias", "initial", "none"),
+        help="V_th/2T at every step, V_th/2 at the start, or none (default: bias with max and percentile)",
+    )
     p.add_argument("--readout", choices=("membrane", "spikes"), default="membrane", help="default: membrane")
-    p.add_argument("--max-pool", choices=("spiking", "average"), default="spiking", help="max pools as they are, or average pools instead (default: spiking)")
-    p.add_argument("--correction", choices=("on", "off"), help="biases corrected layer by layer (default: on with mse)")
-    p.add_argument("--signed", metavar="THETA", type=float, help="correction spikes below -THETA V_th, 0: none (default: auto tries it, else none)")
-    p.add_argument("--delay", metavar="D", type=console.integer(0, 65_536), help="steps that layers wait before they fire (default: auto tries some, else 0)")
-    p.add_argument("--storage", choices=("float32", "float16", "int8"), default="float32", help="how weights are stored (default: float32)")
-    p.add_argument("--limit", metavar="N", type=console.integer(1, 1 << 24), help="use the first N calibration samples")
-    p.add_argument("--samples", metavar="N", type=console.integer(0, 4096), default=N_SAMPLES, help=f"calibration samples kept in the file (default: {N_SAMPLES})")
-    p.add_argument("--validate", metavar="F", help="samples to measure ANN and spiking network on, best with labels")
-    p.add_argument("--plot", metavar="F.png", type=console.picture, help="draw errors of the layers and what T brings (.png, .svg or .pdf)")
+    p.add_argument(
+        "--max-pool",
+        choices=("spiking", "average"),
+        default="spiking",
+        help="max pools as they are, or average pools instead (default: spiking)",
+    )
+    p.add_argument(
+        "--correction", choices=("on", "off"), help="biases corrected layer by layer (default: on with mse)"
+    )
+    p.add_argument(
+        "--signed",
+        metavar="THETA",
+        type=float,
+        help="correction spikes below -THETA V_th, 0: none (default: auto tries it, else none)",
+    )
+    p.add_argument(
+        "--delay",
+        metavar="D",
+        type=console.integer(0, 65_536),
+        help="steps that layers wait before they fire (default: auto tries some, else 0)",
+    )
+    p.add_argument(
+        "--storage",
+        choices=("float32", "float16", "int8"),
+        default="float32",
+        help="how weights are stored (default: float32)",
+    )
+    p.add_argument(
+        "--limit", metavar="N", type=console.integer(1, 1 << 24), help="use the first N calibration samples"
+    )
+    p.add_argument(
+        "--samples",
+        metavar="N",
+        type=console.integer(0, 4096),
+        default=N_SAMPLES,
+        help=f"calibration samples kept in the file (default: {N_SAMPLES})",
+    )
+    p.add_argument(
+        "--validate", metavar="F", help="samples to measure ANN and spiking network on, best with labels"
+    )
+    p.add_argument(
+        "--plot",
+        metavar="F.png",
+        type=console.picture,
+        help="draw errors of the layers and what T brings (.png, .svg or .pdf)",
+    )
     p.add_argument("--json", action="store_true", help="print one JSON object")
     p.add_argument("--version", action="version", version=f"evsnn {__version__}")
     return p
@@ -84,7 +159,9 @@ def _range(text: str) -> tuple[float, float]:
     except ValueError:
         low = high = math.nan
     if not (low < high and math.isfinite(high - low)):
-        raise argparse.ArgumentTypeError(f"got {text[:40]!r}, expected two numbers, the smaller first, such as 0,1")
+        raise argparse.ArgumentTypeError(
+            f"got {text[:40]!r}, expected two numbers, the smaller first, such as 0,1"
+        )
     return low, high
 
 
@@ -95,7 +172,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m evsnn.convert
         p = parser(prog)
         arguments = p.parse_args(words)
         if arguments.data_free:
-            for flag, given in (("--plot", arguments.plot), ("--correction on", arguments.correction == "on"), ("--limit", arguments.limit)):
+            for flag, given in (
+                ("--plot", arguments.plot),
+                ("--correction on", arguments.correction == "on"),
+                ("--limit", arguments.limit),
+            ):
                 if given:
                     p.error(f"{flag} needs calibration samples, of which --data-free has none")
         return _convert(arguments, _options(p, arguments))
@@ -110,9 +191,17 @@ def _options(p: console.Parser, arguments: argparse.Namespace) -> Options:
     correction = {"on": True, "off": False, None: None}[arguments.correction]
     try:
         return Options(
-            n_steps=arguments.steps, threshold=arguments.threshold, granularity=arguments.granularity, shift=arguments.shift, readout=arguments.readout,
-            correction=correction, signed=arguments.signed, delay=arguments.delay, max_pool=arguments.max_pool, storage=arguments.storage,
-        )  # fmt: skip
+            n_steps=arguments.steps,
+            threshold=arguments.threshold,
+            granularity=arguments.granularity,
+            shift=arguments.shift,
+            readout=arguments.readout,
+            correction=correction,
+            signed=arguments.signed,
+            delay=arguments.delay,
+            max_pool=arguments.max_pool,
+            storage=arguments.storage,
+        )
     except EvsnnError as error:
         return p.error(str(error))
 
@@ -126,22 +215,46 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
     from .files.weights import save
 
     with ExitStack() as files:
-        samples = None if arguments.data_free else files.enter_context(open_calibration(arguments.calibration, limit=arguments.limit))
+        samples = (
+            None
+            if arguments.data_free
+            else files.enter_context(open_calibration(arguments.calibration, limit=arguments.limit))
+        )
         others = files.enter_context(open_calibration(arguments.validate)) if arguments.validate else None
         if arguments.plot and samples.n < 4:
-            raise InputError("there are too few samples to draw: a quarter of them is held out for that", where=arguments.calibration, got=samples.n, expected="at least 4")
+            raise InputError(
+                "there are too few samples to draw: a quarter of them is held out for that",
+                where=arguments.calibration,
+                got=samples.n,
+                expected="at least 4",
+            )
         with _Stages() as progress:
             conversion = convert_model(arguments.model, samples, options, progress, arguments.scores)
             if arguments.input_range:
-                conversion = replace(conversion, network=conversion.network.replace(input_range=arguments.input_range))
+                conversion = replace(
+                    conversion, network=conversion.network.replace(input_range=arguments.input_range)
+                )
             for warning in conversion.warnings:
                 console.say(f"warning: {warning}")
-            explanation = explain(conversion, progress=progress) if len(conversion.held_out) or arguments.plot else None
-            validations = _validate(conversion.network, conversion.ann, others, options.n_steps, progress) if others else ()
+            explanation = (
+                explain(conversion, progress=progress) if len(conversion.held_out) or arguments.plot else None
+            )
+            validations = (
+                _validate(conversion.network, conversion.ann, others, options.n_steps, progress)
+                if others
+                else ()
+            )
         fitted = samples and samples.fitted(conversion.ann.input_shape, conversion.ann.network.n_classes)
         summary = Summary(
-            arguments.model, arguments.output, arguments.calibration, fitted.n if fitted else 0, options.storage, conversion, explanation, validations
-        )  # fmt: skip
+            arguments.model,
+            arguments.output,
+            arguments.calibration,
+            fitted.n if fitted else 0,
+            options.storage,
+            conversion,
+            explanation,
+            validations,
+        )
         network = _with_samples(conversion, fitted, arguments.samples).replace(metadata=summary.metadata())
     text = summary.json() if arguments.json else summary.text()
     if arguments.plot:
@@ -165,7 +278,9 @@ def _with_samples(conversion: Conversion, samples: CalibrationSet | None, n: int
     return conversion.network.replace(samples=Samples(conversion.ann.arranged(samples.read(0, n)), labels))
 
 
-def _validate(network: Network, ann: Ann, samples: CalibrationSet, n_steps: Sequence[int], progress: _Stages) -> tuple[Validation, ...]:
+def _validate(
+    network: Network, ann: Ann, samples: CalibrationSet, n_steps: Sequence[int], progress: _Stages
+) -> tuple[Validation, ...]:
     """ANN and spiking network on the same samples, for every T."""
     from .conversion.balance.calibration import suspicions
     from .conversion.report.validation import ann_predictions, validate
@@ -173,25 +288,45 @@ def _validate(network: Network, ann: Ann, samples: CalibrationSet, n_steps: Sequ
     samples = samples.fitted(ann.input_shape, ann.network.n_classes)
     for warning in suspicions(samples, "validation"):
         console.say(f"warning: {warning}")
-    predictions = ann_predictions(ann, samples, lambda done, total: progress("validating the ANN", done, total))
-    return tuple(validate(network, ann, samples, predictions, T, lambda done, total, T=T: progress(f"T = {T}: validating", done, total)) for T in n_steps)
+    predictions = ann_predictions(
+        ann, samples, lambda done, total: progress("validating the ANN", done, total)
+    )
+    return tuple(
+        validate(
+            network,
+            ann,
+            samples,
+            predictions,
+            T,
+            lambda done, total, T=T: progress(f"T = {T}: validating", done, total),
+        )
+        for T in n_steps
+    )
 
 
 def _check_output(arguments: argparse.Namespace) -> None:
     """Refuse what would fail only after the conversion."""
     if not text.has_extra("onnx"):
-        raise MissingExtraError("reading ONNX models needs the onnx package", hint='install it with: pip install "evsnn[onnx]"')
+        raise MissingExtraError(
+            "reading ONNX models needs the onnx package", hint='install it with: pip install "evsnn[onnx]"'
+        )
     if arguments.plot:
         console.check_picture(arguments.plot)
         if os.path.abspath(arguments.plot) == os.path.abspath(arguments.output):
-            raise WeightsError("the weights and the plot are one file", where=arguments.plot, hint="give --plot another name")
+            raise WeightsError(
+                "the weights and the plot are one file", where=arguments.plot, hint="give --plot another name"
+            )
     path = arguments.output
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise WeightsError("the file cannot be written", where=path, hint="name a file in a folder that can be written to")
+        raise WeightsError(
+            "the file cannot be written", where=path, hint="name a file in a folder that can be written to"
+        )
     for other in filter(None, (arguments.model, arguments.calibration, arguments.validate)):
         if os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other):
-            raise WeightsError("the file to write is one that is read", where=path, hint="give --output another name")
+            raise WeightsError(
+                "the file to write is one that is read", where=path, hint="give --output another name"
+            )
 
 
 class _Stages:

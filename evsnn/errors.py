@@ -15,7 +15,15 @@ Every message says what is wrong, where, what was found, what was expected and w
 
 from __future__ import annotations
 
-__all__ = ["EvsnnError", "InputError", "MissingExtraError", "ModelError", "NetworkError", "RunError", "WeightsError"]
+__all__ = [
+    "EvsnnError",
+    "InputError",
+    "MissingExtraError",
+    "ModelError",
+    "NetworkError",
+    "RunError",
+    "WeightsError",
+]
 
 
 class EvsnnError(Exception):
@@ -33,10 +41,20 @@ class EvsnnError(Exception):
         What to do about it.
     """
 
-    def __init__(self, what: str, *, where: str | None = None, got: object = None, expected: object = None, hint: str | None = None):
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        got: object = None,
+        expected: object = None,
+        hint: str | None = None,
+    ):
         self.what, self.where, self.got, self.expected, self.hint = what, where, got, expected, hint
         message = f"{where}: {what}" if where else what
-        found = [f"{word} {value}" for word, value in (("got", got), ("expected", expected)) if value is not None]
+        found = [
+            f"{word} {value}" for word, value in (("got", got), ("expected", expected)) if value is not None
+        ]
         if found:
             message += ": " + ", ".join(found)
         if hint:

@@ -1,4 +1,6 @@
-"""``python -m evsnn.inspect``: what is in a weights file and, with ``--verify``, whether it holds what it promises."""
+"""``python -m evsnn.inspect``: what is in a weights file and, with ``--verify``, whether it holds what it
+promises.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,21 @@ def parser(prog: str) -> console.Parser:
     """The command line."""
     p = console.Parser(prog=prog, description="Say what is in a weights file.", epilog=_EPILOG)
     p.add_argument("weights", metavar="WEIGHTS.h5")
-    p.add_argument("--verify", action="store_true", help="check sums, integer ranges, and int8 against float32")
-    p.add_argument("--steps", metavar="T", type=console.steps, help="for the thresholds and the facts about int8 (default: the model's)")
-    p.add_argument("--threads", metavar="N", type=console.integer(1, 1024), help="for --verify (default: as many as there are cores)")
+    p.add_argument(
+        "--verify", action="store_true", help="check sums, integer ranges, and int8 against float32"
+    )
+    p.add_argument(
+        "--steps",
+        metavar="T",
+        type=console.steps,
+        help="for the thresholds and the facts about int8 (default: the model's)",
+    )
+    p.add_argument(
+        "--threads",
+        metavar="N",
+        type=console.integer(1, 1024),
+        help="for --verify (default: as many as there are cores)",
+    )
     p.add_argument("--json", action="store_true", help="print one JSON object")
     p.add_argument("--version", action="version", version=f"evsnn {__version__}")
     return p
@@ -53,7 +67,11 @@ def _run(p: console.Parser, arguments: Sequence[str]) -> int:
     checksums = _checksums(options.weights) if options.verify else None
     network = load(options.weights)
     n_steps = options.steps[0] if options.steps else network.n_steps
-    file = {"schema_version": SCHEMA_VERSION, "model": options.weights, "file_bytes": os.path.getsize(options.weights)}
+    file = {
+        "schema_version": SCHEMA_VERSION,
+        "model": options.weights,
+        "file_bytes": os.path.getsize(options.weights),
+    }
     inventory = file | _describe(network, n_steps) | {"int8": _int8(network, n_steps)}
     if options.verify:
         inventory["verify"] = {"checksums": checksums} | _compare(network, n_steps, options.threads)
@@ -88,15 +106,25 @@ def _describe(network: Network, n_steps: int) -> dict:
         "macs": sum(layer.macs for layer in facts),
         "n_samples": len(samples.images) if samples else 0,
         "labelled": bool(samples and samples.labels is not None),
-        "metadata": {name: value if not isinstance(value, float) or math.isfinite(value) else str(value) for name, value in network.metadata.items()},
+        "metadata": {
+            name: value if not isinstance(value, float) or math.isfinite(value) else str(value)
+            for name, value in network.metadata.items()
+        },
         "layers": [
             {
-                "name": layer.name, "kind": layer.kind, "label": layer.label, "inputs": list(layer.inputs), "shape": list(layer.shape), "n_parameters": layer.n_parameters,
-                "n_neurons": layer.n_neurons, "macs": layer.macs, "v_threshold": layer.v_threshold and list(layer.v_threshold),
+                "name": layer.name,
+                "kind": layer.kind,
+                "label": layer.label,
+                "inputs": list(layer.inputs),
+                "shape": list(layer.shape),
+                "n_parameters": layer.n_parameters,
+                "n_neurons": layer.n_neurons,
+                "macs": layer.macs,
+                "v_threshold": layer.v_threshold and list(layer.v_threshold),
             }
             for layer in facts
         ],
-    }  # fmt: skip
+    }
 
 
 def _int8(network: Network, n_steps: int) -> dict:
@@ -113,7 +141,13 @@ def _int8(network: Network, n_steps: int) -> dict:
 def _populations(quantized: QuantizedNetwork) -> list[dict]:
     rows = zip(quantized.circuit.populations, quantized.widths, quantized.largest, quantized.bounds)
     return [
-        {"name": p.name, "synapse": p.label, "membrane": width, "largest_weight": [int(largest.min()), int(largest.max())], "membrane_bounds": list(bounds)}
+        {
+            "name": p.name,
+            "synapse": p.label,
+            "membrane": width,
+            "largest_weight": [int(largest.min()), int(largest.max())],
+            "membrane_bounds": list(bounds),
+        }
         for p, width, largest, bounds in rows
         if width is not None
     ]
@@ -133,8 +167,11 @@ def _checksums(path: str) -> int:
     damaged = [array.path for array in arrays if not array.intact]
     if damaged:
         raise WeightsError(
-            f"{len(damaged)} of {len(arrays)} arrays are damaged: their sha256 differs", where=path, got=", ".join(damaged[:8]), hint="copy or download the file again"
-        )  # fmt: skip
+            f"{len(damaged)} of {len(arrays)} arrays are damaged: their sha256 differs",
+            where=path,
+            got=", ".join(damaged[:8]),
+            hint="copy or download the file again",
+        )
     return len(arrays)
 
 
@@ -149,7 +186,13 @@ def _compare(network: Network, n_steps: int, threads: int | None) -> dict:
         inputs.require_steps(n_steps)
         samples = inputs.read()
     images = inputs.cut(samples.images, n_steps)
-    report: dict = {"input": inputs.source, "n_samples": inputs.n_samples, "float32": None, "int8": None, "agreement": None}
+    report: dict = {
+        "input": inputs.source,
+        "n_samples": inputs.n_samples,
+        "float32": None,
+        "int8": None,
+        "agreement": None,
+    }
     results = {}
     for arithmetic in ("float32", "int8"):
         with console.Progress(arithmetic) as progress:
@@ -178,20 +221,57 @@ def _tables(inventory: dict) -> list[Table]:
 
     layers = inventory["layers"]
     rows = [
-        (row["name"], row["label"], as_shape(row["shape"]), row["n_parameters"] or None, row["n_neurons"] or None, row["macs"] or None, _range(row["v_threshold"]))
+        (
+            row["name"],
+            row["label"],
+            as_shape(row["shape"]),
+            row["n_parameters"] or None,
+            row["n_neurons"] or None,
+            row["macs"] or None,
+            _range(row["v_threshold"]),
+        )
         for row in layers
-    ]  # fmt: skip
-    columns = (Column("layer"), Column("kind"), Column("shape"), Column("parameters", "d"), Column("neurons", "d"), Column("MACs", "d"), Column("threshold"))
+    ]
+    columns = (
+        Column("layer"),
+        Column("kind"),
+        Column("shape"),
+        Column("parameters", "d"),
+        Column("neurons", "d"),
+        Column("MACs", "d"),
+        Column("threshold"),
+    )
     totals = ("total", "", "", inventory["n_parameters"], inventory["n_neurons"], inventory["macs"], "")
     tables = [Table.of_facts(_facts(inventory)), Table(columns, tuple(rows), totals)]
     populations = inventory["int8"]["populations"]
     if populations:
-        columns = (Column("int8"), Column("synapse"), Column("membrane"), Column("largest weight"), Column("membrane from", "d"), Column("to", "d"))
-        tables.append(Table(columns, tuple(
-            (row["name"], row["synapse"], row["membrane"], _range(row["largest_weight"]), *row["membrane_bounds"]) for row in populations
-        )))  # fmt: skip
+        columns = (
+            Column("int8"),
+            Column("synapse"),
+            Column("membrane"),
+            Column("largest weight"),
+            Column("membrane from", "d"),
+            Column("to", "d"),
+        )
+        tables.append(
+            Table(
+                columns,
+                tuple(
+                    (
+                        row["name"],
+                        row["synapse"],
+                        row["membrane"],
+                        _range(row["largest_weight"]),
+                        *row["membrane_bounds"],
+                    )
+                    for row in populations
+                ),
+            )
+        )
     if "verify" in inventory:
-        tables.append(Table((Column("verify"), Column("found"), Column("verdict")), tuple(_verdicts(inventory))))
+        tables.append(
+            Table((Column("verify"), Column("found"), Column("verdict")), tuple(_verdicts(inventory)))
+        )
     return tables
 
 
@@ -200,18 +280,37 @@ def _facts(inventory: dict) -> list[tuple[str, str]]:
 
     encoding, input_range = inventory["encoding"], inventory["input_range"]
     where = f", {input_range[0]:g} to {input_range[1]:g}" if input_range else ""
-    samples = f"{inventory['n_samples']:,}, {'with' if inventory['labelled'] else 'without'} labels" if inventory["n_samples"] else "none"
+    samples = (
+        f"{inventory['n_samples']:,}, {'with' if inventory['labelled'] else 'without'} labels"
+        if inventory["n_samples"]
+        else "none"
+    )
     classes = inventory["classes"]
     named = f": {', '.join(classes[:12])}{', ...' if len(classes) > 12 else ''}" if classes else ""
     facts = [
         ("file", f"{inventory['model']}, {inventory['file_bytes']:,} bytes"),
         ("input", f"{as_shape(inventory['input_shape'])}, {encoding}{where}"),
         ("steps", f"T = {inventory['n_steps']}, shift {inventory['shift']}, readout {inventory['readout']}"),
-        *([("tables", f"T = {', '.join(map(str, inventory['tables']))}; thresholds below are of T = {inventory['table_n_steps']}")] if inventory["tables"] else []),
+        *(
+            [
+                (
+                    "tables",
+                    (
+                        f"T = {', '.join(map(str, inventory['tables']))}; thresholds below are of T ="
+                        f" {inventory['table_n_steps']}"
+                    ),
+                )
+            ]
+            if inventory["tables"]
+            else []
+        ),
         ("classes", f"{inventory['n_classes']}{named}"),
         ("samples", samples),
     ]
-    facts += [(name, f"{value:g}" if isinstance(value, float) else str(value)) for name, value in sorted(inventory["metadata"].items())]
+    facts += [
+        (name, f"{value:g}" if isinstance(value, float) else str(value))
+        for name, value in sorted(inventory["metadata"].items())
+    ]
     if not inventory["int8"]["possible"]:
         facts.append(("int8", f"not possible: {inventory['int8']['reason']}"))
     return facts
@@ -238,15 +337,25 @@ def _verdicts(inventory: dict) -> list[tuple[str, str, str]]:
 
     rows = [
         ("checksums", f"{checks['checksums']} arrays", "intact"),
-        ("int8 range proof", f"T = {int8['n_steps']}, membranes {counted}" if int8["possible"] else int8["reason"], "no overflow" if int8["possible"] else "not possible"),
+        (
+            "int8 range proof",
+            f"T = {int8['n_steps']}, membranes {counted}" if int8["possible"] else int8["reason"],
+            "no overflow" if int8["possible"] else "not possible",
+        ),
         ("float32", accuracy("float32"), "runs"),
     ]
     if checks["int8"]["reason"]:
         return [*rows, ("int8", checks["int8"]["reason"], "not possible")]
     agreement = f"{100 * checks['agreement']:.2f} % of predictions agree"
     if checks["float32"]["accuracy"] is not None:
-        agreement += f", accuracy {100 * (checks['int8']['accuracy'] - checks['float32']['accuracy']):+.2f} points"
-    return [*rows, ("int8", accuracy("int8"), "runs"), ("int8 against float32", agreement, "same" if checks["agreement"] == 1 else "differs")]
+        agreement += (
+            f", accuracy {100 * (checks['int8']['accuracy'] - checks['float32']['accuracy']):+.2f} points"
+        )
+    return [
+        *rows,
+        ("int8", accuracy("int8"), "runs"),
+        ("int8 against float32", agreement, "same" if checks["agreement"] == 1 else "differs"),
+    ]
 
 
 if __name__ == "__main__":

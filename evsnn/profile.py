@@ -27,7 +27,8 @@ _BORN = time.time()
 _JUMP_S = 0.2
 
 _EPILOG = """\
-without WEIGHTS, the packaged demo model (handwritten digits) runs; without --input, the samples stored with the model, else seeded noise
+without WEIGHTS, the packaged demo model (handwritten digits) runs
+without --input, the samples stored with the model run, else seeded noise
 with several T the last is profiled, the others are run once: for accuracy and latency against T
 """
 
@@ -61,26 +62,91 @@ def _positive(text: str) -> float:
 
 def parser(prog: str) -> console.Parser:
     """The command line."""
-    p = console.Parser(prog=prog, description="Measure where time, memory and energy of a network go, layer by layer.", epilog=_EPILOG)
-    p.add_argument("weights", metavar="WEIGHTS.h5", nargs="?", help="the network (default: the packaged demo model)")
-    p.add_argument("--input", metavar="F", help=".npz (images, optional labels), .npy or .h5, in the model's own shape and scale")
-    p.add_argument("--steps", metavar="T[,T2,...]", type=console.steps, help="number of time steps; the last is profiled (default: the model's)")
+    p = console.Parser(
+        prog=prog,
+        description="Measure where time, memory and energy of a network go, layer by layer.",
+        epilog=_EPILOG,
+    )
+    p.add_argument(
+        "weights", metavar="WEIGHTS.h5", nargs="?", help="the network (default: the packaged demo model)"
+    )
+    p.add_argument(
+        "--input",
+        metavar="F",
+        help=".npz (images, optional labels), .npy or .h5, in the model's own shape and scale",
+    )
+    p.add_argument(
+        "--steps",
+        metavar="T[,T2,...]",
+        type=console.steps,
+        help="number of time steps; the last is profiled (default: the model's)",
+    )
     p.add_argument("--arithmetic", choices=("float32", "int8"), default="float32", help="default: float32")
-    p.add_argument("--threads", metavar="N", type=console.integer(1, 1024), default=1, help="default: 1, so that layers' times are wall times")
+    p.add_argument(
+        "--threads",
+        metavar="N",
+        type=console.integer(1, 1024),
+        default=1,
+        help="default: 1, so that layers' times are wall times",
+    )
     p.add_argument("--limit", metavar="N", type=console.integer(1, 1 << 31), help="use the first N samples")
-    p.add_argument("--seed", metavar="N", type=console.integer(0, (1 << 32) - 1), default=0, help="of noise and Poisson inputs (default: 0)")
-    p.add_argument("--seconds", metavar="S", type=_seconds, default=1.0, help="run the samples over and over for so long, three times at least (default: 1)")
+    p.add_argument(
+        "--seed",
+        metavar="N",
+        type=console.integer(0, (1 << 32) - 1),
+        default=0,
+        help="of noise and Poisson inputs (default: 0)",
+    )
+    p.add_argument(
+        "--seconds",
+        metavar="S",
+        type=_seconds,
+        default=1.0,
+        help="run the samples over and over for so long, three times at least (default: 1)",
+    )
     p.add_argument("--cpu", metavar="N", type=console.integer(0, 4095), help="keep this process on one CPU")
-    p.add_argument("--sort", choices=("run", "time"), default="run", help="order of the layers (default: as they run)")
+    p.add_argument(
+        "--sort", choices=("run", "time"), default="run", help="order of the layers (default: as they run)"
+    )
     p.add_argument("--deadline-ms", metavar="MS", type=_positive, help="count the samples that took longer")
-    p.add_argument("--power-csv", metavar="F", help="the log of a power meter that ran along: joules beside the estimate")
-    p.add_argument("--idle-w", metavar="W", type=_number, help="power of the idle board (default: from the log, outside the run)")
-    p.add_argument("--power-offset", metavar="S", type=_number, default=0.0, help="seconds to add to the log's times: this clock less the meter's")
-    p.add_argument("--power-start", metavar="S", type=_number, help="seconds since the epoch at which the log's times are 0, where they do not count from the epoch")
-    p.add_argument("--compare", metavar="OLD.json", help="beside an earlier profile of the same model on the same host")
+    p.add_argument(
+        "--power-csv", metavar="F", help="the log of a power meter that ran along: joules beside the estimate"
+    )
+    p.add_argument(
+        "--idle-w",
+        metavar="W",
+        type=_number,
+        help="power of the idle board (default: from the log, outside the run)",
+    )
+    p.add_argument(
+        "--power-offset",
+        metavar="S",
+        type=_number,
+        default=0.0,
+        help="seconds to add to the log's times: this clock less the meter's",
+    )
+    p.add_argument(
+        "--power-start",
+        metavar="S",
+        type=_number,
+        help="seconds since the epoch at which the log's times are 0, where they do not count from the epoch",
+    )
+    p.add_argument(
+        "--compare", metavar="OLD.json", help="beside an earlier profile of the same model on the same host"
+    )
     p.add_argument("--json", action="store_true", help="print one JSON object (docs/profile.md)")
-    p.add_argument("--html", metavar="F.html", type=console.name_with(".html", ".htm"), help="write a page with interactive charts, all in one file")
-    p.add_argument("--speedscope", metavar="F.json", type=console.name_with(".json"), help="write a profile for speedscope.app")
+    p.add_argument(
+        "--html",
+        metavar="F.html",
+        type=console.name_with(".html", ".htm"),
+        help="write a page with interactive charts, all in one file",
+    )
+    p.add_argument(
+        "--speedscope",
+        metavar="F.json",
+        type=console.name_with(".json"),
+        help="write a profile for speedscope.app",
+    )
     p.add_argument("--version", action="version", version=f"evsnn {__version__}")
     return p
 
@@ -105,17 +171,31 @@ def _profile(options: argparse.Namespace) -> int:
     for path in (options.html, options.speedscope):
         check_target(path, (options.weights, options.input, options.compare, options.power_csv))
     if options.power_csv and not os.path.isfile(options.power_csv):
-        raise RunError("there is no log of a meter", where=options.power_csv, hint="let the meter write while this command runs")
+        raise RunError(
+            "there is no log of a meter",
+            where=options.power_csv,
+            hint="let the meter write while this command runs",
+        )
     if options.cpu is not None:
         if options.threads > 1:
-            raise RunError("several threads cannot share one CPU's time and be measured", got=f"--threads {options.threads} --cpu {options.cpu}", hint="leave one of them out")
+            raise RunError(
+                "several threads cannot share one CPU's time and be measured",
+                got=f"--threads {options.threads} --cpu {options.cpu}",
+                hint="leave one of them out",
+            )
         pin(options.cpu)
     old = old_profile(options.compare) if options.compare else None
     start_up_ms = {"import": 1e3 * (time.perf_counter() - started)}
     started = time.perf_counter()
     network = load(options.weights) if options.weights is not None else demo()
     start_up_ms["load"] = 1e3 * (time.perf_counter() - started)
-    with open_inputs(network, options.input, limit=options.limit, seed=options.seed, n_steps=max(options.steps or (0,)) or None) as inputs:
+    with open_inputs(
+        network,
+        options.input,
+        limit=options.limit,
+        seed=options.seed,
+        n_steps=max(options.steps or (0,)) or None,
+    ) as inputs:
         if inputs.source == "noise":
             console.say(f"input: the model's file holds no samples, running on noise of seed {options.seed}")
         steps = options.steps or (inputs.n_steps or network.n_steps,)
@@ -123,7 +203,16 @@ def _profile(options: argparse.Namespace) -> int:
         if old is not None:
             from .profiling.report import digest_of, require_same
 
-            require_same(old, {"model_sha256": digest_of(network), "n_steps": steps[-1], "arithmetic": options.arithmetic, "threads": options.threads}, options.compare)
+            require_same(
+                old,
+                {
+                    "model_sha256": digest_of(network),
+                    "n_steps": steps[-1],
+                    "arithmetic": options.arithmetic,
+                    "threads": options.threads,
+                },
+                options.compare,
+            )
         report = _measured(network, steps, inputs, options, start_up_ms)
     if old is not None:
         report = report.compared_with(old, options.compare)
@@ -144,7 +233,13 @@ def _profile(options: argparse.Namespace) -> int:
     return console.DONE
 
 
-def _measured(network: Network, steps: Sequence[int], inputs: Inputs, options: argparse.Namespace, start_up_ms: dict[str, float]) -> Report:
+def _measured(
+    network: Network,
+    steps: Sequence[int],
+    inputs: Inputs,
+    options: argparse.Namespace,
+    start_up_ms: dict[str, float],
+) -> Report:
     """Measure the last T, run the others, and look at spikes where a page shows them."""
     from .output.memory import announce
     from .profiling.measure import hints_of, measure
@@ -159,7 +254,11 @@ def _measured(network: Network, steps: Sequence[int], inputs: Inputs, options: a
         samples = samples or inputs.read()
         with console.Progress(f"T = {T}: preparing layers") as progress:
             times = simulator.prepare(progress=progress)
-        times = {"import": awake["import"] + times["import"], "plan": times["plan"], "compile": times["compile"] + awake["compile"]}
+        times = {
+            "import": awake["import"] + times["import"],
+            "plan": times["plan"],
+            "compile": times["compile"] + awake["compile"],
+        }
         return simulator, samples, times, memory_bytes
 
     *others, T = steps
@@ -167,21 +266,55 @@ def _measured(network: Network, steps: Sequence[int], inputs: Inputs, options: a
     started = time.perf_counter()
     simulator.run(inputs.cut(samples.images[:1], T), seed=options.seed)
     first = 1e3 * (time.perf_counter() - started)
-    start_up_ms = {"import": start_up_ms["import"] + times["import"], "load": start_up_ms["load"], "plan": times["plan"], "compile": times["compile"], "first": first}
+    start_up_ms = {
+        "import": start_up_ms["import"] + times["import"],
+        "load": start_up_ms["load"],
+        "plan": times["plan"],
+        "compile": times["compile"],
+        "first": first,
+    }
     with console.Progress(f"T = {T}: measuring") as progress:
-        profile: Profile = measure(simulator, inputs.cut(samples.images, T), samples.labels, options.seed, options.seconds, progress)
+        profile: Profile = measure(
+            simulator, inputs.cut(samples.images, T), samples.labels, options.seed, options.seconds, progress
+        )
     energy = _metered(options, profile)
     seen = seen_of(simulator, inputs.cut(samples.images, T), options.seed) if options.html else None
     del simulator
     sweep = [Sweep.of(profile.result)]
-    for other in others if others or not options.html else [t for t in (T // 4, T // 2, 2 * T) if t and not inputs.n_steps]:
+    for other in (
+        others
+        if others or not options.html
+        else [t for t in (T // 4, T // 2, 2 * T) if t and not inputs.n_steps]
+    ):
         one, *_ = prepared(other, samples)
         with console.Progress(f"T = {other}: running samples") as progress:
-            sweep.append(Sweep.of(one.run(inputs.cut(samples.images, other), samples.labels, seed=options.seed, progress=progress)))
+            sweep.append(
+                Sweep.of(
+                    one.run(
+                        inputs.cut(samples.images, other),
+                        samples.labels,
+                        seed=options.seed,
+                        progress=progress,
+                    )
+                )
+            )
         del one
     sweep.sort(key=lambda entry: entry.n_steps)
     model, hints = options.weights or "demo", hints_of(profile)
-    return Report(model, network, inputs.source, options.seed, profile, start_up_ms, memory_bytes, hints, options.deadline_ms, energy, tuple(sweep), seen)
+    return Report(
+        model,
+        network,
+        inputs.source,
+        options.seed,
+        profile,
+        start_up_ms,
+        memory_bytes,
+        hints,
+        options.deadline_ms,
+        energy,
+        tuple(sweep),
+        seen,
+    )
 
 
 def _metered(options: argparse.Namespace, profile: Profile):
@@ -192,9 +325,15 @@ def _metered(options: argparse.Namespace, profile: Profile):
 
     jump = profile.ended - profile.started - profile.seconds
     if abs(jump) > max(_JUMP_S, 0.02 * profile.seconds):
-        raise RunError("the clock was set while samples ran, so the log cannot be laid beside them", got=f"a jump of {jump:+.1f} s", hint="measure again")
+        raise RunError(
+            "the clock was set while samples ran, so the log cannot be laid beside them",
+            got=f"a jump of {jump:+.1f} s",
+            hint="measure again",
+        )
     log = PowerLog.read(options.power_csv, starts_at=options.power_start)
-    return log.energy(profile.started, profile.ended, idle_w=options.idle_w, offset_s=options.power_offset, busy_since=_BORN)
+    return log.energy(
+        profile.started, profile.ended, idle_w=options.idle_w, offset_s=options.power_offset, busy_since=_BORN
+    )
 
 
 if __name__ == "__main__":

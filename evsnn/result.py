@@ -20,7 +20,8 @@ class LayerResult:
     Parameters
     ----------
     name : str
-        The layer's name; a max pool of several concatenated layers has a row for each: ``pool[0]``, ``pool[1]``.
+        The layer's name; a max pool of several concatenated layers has a row for each: ``pool[0]``,
+        ``pool[1]``.
     synapse : str
         What charges it, in a few words: ``"conv2d 3x3"``, ``"conv2d 3x3 + identity"``, ``"linear"``,
         ``"maxpool2d 3x3"``.
@@ -31,7 +32,8 @@ class LayerResult:
     n_events : int
         Events that reached it (an average-pooled position counts once), over all samples and steps.
     sops : int
-        Synaptic operations: weight additions done, borders exact, over all samples and steps; 0 for a max pool.
+        Synaptic operations: weight additions done, borders exact, over all samples and steps; 0 for a max
+        pool.
     macs : int
         Multiply-adds of the current that the analog input brings, computed once a sample, over all samples.
     time_ms : float
@@ -81,7 +83,8 @@ class Result:
     latency_ms : (n_samples,) float64
         Wall time from a sample's arrival to its outputs.
     layers : tuple of LayerResult
-        In order: each `IF` and max pool, and last the readout if it integrates. Their sums are the run's totals.
+        In order: each `IF` and max pool, and last the readout if it integrates. Their sums are the run's
+        totals.
     labels : (n_samples,) int64, optional
     readings : mapping of int to (n_samples, n_classes) float64
         By step t, ascending: the mean over the first t steps, with the biases and the shift of the whole run;
@@ -115,7 +118,12 @@ class Result:
     def predictions_at(self, n_steps: int) -> np.ndarray:
         """(n_samples,) int64: `predictions` after the first `n_steps`, one of the steps in `readings`."""
         if n_steps not in self.readings:
-            raise RunError("the run was not read after this step", got=n_steps, expected=", ".join(map(str, self.readings))[:80], hint="name it in read_at")
+            raise RunError(
+                "the run was not read after this step",
+                got=n_steps,
+                expected=", ".join(map(str, self.readings))[:80],
+                hint="name it in read_at",
+            )
         return self.readings[n_steps].argmax(axis=1)
 
     def accuracy_at(self, n_steps: int) -> float | None:

@@ -38,9 +38,21 @@ MAX_THREADS = 1024
 Progress = Callable[[int, int], None]
 
 
-def simulate(network: Network, images: np.ndarray, *, n_steps: int | None = None, read_at: Iterable[int] | None = None, shift_steps: int | None = None,
-             arithmetic: str = "float32", threads: int | None = None, labels: np.ndarray | None = None, seed: int = 0, record: Iterable[str] = (),
-             backend: str = "auto", progress: Progress | None = None) -> Result:  # fmt: skip
+def simulate(
+    network: Network,
+    images: np.ndarray,
+    *,
+    n_steps: int | None = None,
+    read_at: Iterable[int] | None = None,
+    shift_steps: int | None = None,
+    arithmetic: str = "float32",
+    threads: int | None = None,
+    labels: np.ndarray | None = None,
+    seed: int = 0,
+    record: Iterable[str] = (),
+    backend: str = "auto",
+    progress: Progress | None = None,
+) -> Result:
     """Run a network on images.
 
     Parameters
@@ -51,8 +63,9 @@ def simulate(network: Network, images: np.ndarray, *, n_steps: int | None = None
     n_steps : int, optional
         Time steps T. None: the network's own.
     read_at : iterable of int, optional
-        Steps from 1 to T after which the readout is read, each once, in any order: `Result.readings`. Where a layer
-        fires with a delay, T alone. The shift V_th/2T and the integers of int8 stay those of the whole run.
+        Steps from 1 to T after which the readout is read, each once, in any order: `Result.readings`. Where a
+        layer fires with a delay, T alone. The shift V_th/2T and the integers of int8 stay those of the whole
+        run.
     shift_steps : int, optional
         T of the shift V_th/2T, if not the run's; only for networks whose shift is "bias".
     arithmetic : {"float32", "int8"}
@@ -78,7 +91,9 @@ def simulate(network: Network, images: np.ndarray, *, n_steps: int | None = None
     ------
     RunError, InputError
     """
-    simulator = Simulator(network, n_steps, shift_steps=shift_steps, arithmetic=arithmetic, threads=threads, backend=backend)
+    simulator = Simulator(
+        network, n_steps, shift_steps=shift_steps, arithmetic=arithmetic, threads=threads, backend=backend
+    )
     return simulator.run(images, labels=labels, read_at=read_at, record=record, seed=seed, progress=progress)
 
 
@@ -102,11 +117,24 @@ class Simulator:
         Time spent on planning and compiling so far.
     """
 
-    def __init__(self, network: Network | QuantizedNetwork, n_steps: int | None = None, *, shift_steps: int | None = None, arithmetic: str = "float32",
-                 threads: int | None = None, backend: str = "auto"):  # fmt: skip
+    def __init__(
+        self,
+        network: Network | QuantizedNetwork,
+        n_steps: int | None = None,
+        *,
+        shift_steps: int | None = None,
+        arithmetic: str = "float32",
+        threads: int | None = None,
+        backend: str = "auto",
+    ):
         started = time.perf_counter()
         if not isinstance(network, (Network, QuantizedNetwork)):
-            raise RunError("this is not a network", got=type(network).__name__, expected="a Network", hint="load a file with evsnn.load")
+            raise RunError(
+                "this is not a network",
+                got=type(network).__name__,
+                expected="a Network",
+                hint="load a file with evsnn.load",
+            )
         if backend not in BACKENDS:
             raise RunError("unknown backend", got=repr(backend), expected=", ".join(BACKENDS))
         if arithmetic not in ARITHMETICS:
@@ -115,14 +143,25 @@ class Simulator:
         self.quantized: QuantizedNetwork | None = None
         if isinstance(network, QuantizedNetwork):
             if n_steps not in (None, network.n_steps):
-                raise RunError("a quantized network belongs to one number of steps", got=n_steps, expected=network.n_steps)
+                raise RunError(
+                    "a quantized network belongs to one number of steps",
+                    got=n_steps,
+                    expected=network.n_steps,
+                )
             if shift_steps is not None:
-                raise RunError("a quantized network has its shift already", where="shift_steps", got=shift_steps, hint="give it to evsnn.quantize")
+                raise RunError(
+                    "a quantized network has its shift already",
+                    where="shift_steps",
+                    got=shift_steps,
+                    hint="give it to evsnn.quantize",
+                )
             self.quantized, arithmetic, network = network, "int8", network.network
         elif arithmetic == "int8":
             self.quantized = quantize(network, n_steps, shift_steps=shift_steps)
         self.network, self.arithmetic = network, arithmetic
-        self.circuit: Circuit = self.quantized.circuit if self.quantized else lower(network, n_steps, shift_steps)
+        self.circuit: Circuit = (
+            self.quantized.circuit if self.quantized else lower(network, n_steps, shift_steps)
+        )
         self.n_steps = self.circuit.n_steps
         self.plan: Plan = plan(self.circuit, self.quantized.widths if self.quantized else None)
         self._engine = None
@@ -133,7 +172,11 @@ class Simulator:
         self._process = os.getpid()
         planned = time.perf_counter()
         self.backend, self.backend_note = _backend(backend, self.plan)
-        self.start_up_ms = {"import": (time.perf_counter() - planned) * 1e3, "plan": (planned - started) * 1e3, "compile": 0.0}
+        self.start_up_ms = {
+            "import": (time.perf_counter() - planned) * 1e3,
+            "plan": (planned - started) * 1e3,
+            "compile": 0.0,
+        }
 
     @property
     def memory_bytes(self) -> dict[str, int]:
@@ -155,10 +198,24 @@ class Simulator:
             self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="evsnn")
         return dict(self.start_up_ms)
 
-    def run(self, images: np.ndarray, labels: np.ndarray | None = None, *, read_at: Iterable[int] | None = None, record: Iterable[str] = (), seed: int = 0,
-            progress: Progress | None = None) -> Result:  # fmt: skip
+    def run(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | None = None,
+        *,
+        read_at: Iterable[int] | None = None,
+        record: Iterable[str] = (),
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Result:
         """Run on images; see `simulate`."""
-        record = (record,) if isinstance(record, str) else tuple(record) if isinstance(record, (tuple, list, set, frozenset)) else (record,)
+        record = (
+            (record,)
+            if isinstance(record, str)
+            else tuple(record)
+            if isinstance(record, (tuple, list, set, frozenset))
+            else (record,)
+        )
         if not all(isinstance(name, str) and name in RECORDS for name in record):
             raise RunError("unknown record", got=repr(record)[:80], expected=", ".join(RECORDS))
         record = frozenset(record)
@@ -170,7 +227,9 @@ class Simulator:
         if self._process != os.getpid():  # a fork has this object's memory, but not its threads
             self._pool, self._kept, self._running, self._process = None, (None, []), Lock(), os.getpid()
         if self._runner == get_ident():
-            raise RunError("a Simulator cannot run inside its own run", hint="call it after the run, or make another one")
+            raise RunError(
+                "a Simulator cannot run inside its own run", hint="call it after the run, or make another one"
+            )
         with self._running:  # its workspaces serve one run at a time
             self._runner = get_ident()
             try:
@@ -187,11 +246,22 @@ class Simulator:
                 self._runner = None
         outputs = tally.readings[self.n_steps]
         if not np.isfinite(outputs).all():
-            raise RunError("outputs are not finite", got="infinity or NaN", hint="weights, thresholds or inputs are too large for float32")
+            raise RunError(
+                "outputs are not finite",
+                got="infinity or NaN",
+                hint="weights, thresholds or inputs are too large for float32",
+            )
         return Result(
-            outputs, self.n_steps, self.arithmetic, self.backend, self.threads if self.backend == "numba" else 1, tally.latency_ms, tally.layers(), labels,
+            outputs,
+            self.n_steps,
+            self.arithmetic,
+            self.backend,
+            self.threads if self.backend == "numba" else 1,
+            tally.latency_ms,
+            tally.layers(),
+            labels,
             ReadOnly(tally.readings),
-        )  # fmt: skip
+        )
 
     def encode(self, image: np.ndarray, seed: int, index: int) -> np.ndarray:
         """A checked image as the backends take it."""
@@ -205,7 +275,15 @@ class Simulator:
             elapsed = time.perf_counter() - started
             for j, trace in enumerate(traces):
                 tally.add_spikes(j, i, 0, trace.spikes[0])
-                tally.add(j, i, np.count_nonzero(trace.spikes), trace.n_events, trace.sops, elapsed / len(traces), None if trace.v_mem is None else trace.v_mem[0])
+                tally.add(
+                    j,
+                    i,
+                    np.count_nonzero(trace.spikes),
+                    trace.n_events,
+                    trace.sops,
+                    elapsed / len(traces),
+                    None if trace.v_mem is None else trace.v_mem[0],
+                )
             for step, v_mem in traces[-1].v_mem_at.items():
                 tally.read(i, step, v_mem[0])
             tally.latency_ms[i] = elapsed * 1e3
@@ -230,7 +308,9 @@ class Simulator:
             while True:
                 while free and (i := next(todo, None)) is not None:
                     workspace = free.pop()
-                    running[self._pool.submit(self._run_sample, workspace, images[i], seed, i, tally, stop)] = workspace
+                    running[
+                        self._pool.submit(self._run_sample, workspace, images[i], seed, i, tally, stop)
+                    ] = workspace
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -243,19 +323,41 @@ class Simulator:
             stop.set()
             wait(running)
 
-    def _workspaces(self, count: int, keep_membranes: bool, pool: ThreadPoolExecutor | None) -> list[Workspace]:
+    def _workspaces(
+        self, count: int, keep_membranes: bool, pool: ThreadPoolExecutor | None
+    ) -> list[Workspace]:
         """Workspaces of one kind, kept from run to run; those of another kind go first."""
         from .engine.workspace import Workspace
 
         kind = count, keep_membranes, pool is not None
         if self._kept[0] != kind:
             self._kept = None, []
-            self._kept = kind, [Workspace(self._engine, keep_membranes, pool, self.threads if pool else 1) for _ in range(count)]
+            self._kept = (
+                kind,
+                [
+                    Workspace(self._engine, keep_membranes, pool, self.threads if pool else 1)
+                    for _ in range(count)
+                ],
+            )
         return list(self._kept[1])
 
-    def _run_sample(self, workspace: Workspace, image: np.ndarray, seed: int, i: int, tally: _Tally, stop: Event | None = None) -> None:
+    def _run_sample(
+        self,
+        workspace: Workspace,
+        image: np.ndarray,
+        seed: int,
+        i: int,
+        tally: _Tally,
+        stop: Event | None = None,
+    ) -> None:
         started = time.perf_counter()
-        workspace.run(self.encode(image, seed, i), tally.watch(workspace, i), stop, () if tally.fires else tally.readings, partial(tally.read, i))
+        workspace.run(
+            self.encode(image, seed, i),
+            tally.watch(workspace, i),
+            stop,
+            () if tally.fires else tally.readings,
+            partial(tally.read, i),
+        )
         for j, stage in enumerate(workspace.stages):
             tally.add(j, i, stage.n_spikes, stage.n_events, stage.sops, stage.seconds, stage.v_mem)
         tally.latency_ms[i] = (time.perf_counter() - started) * 1e3
@@ -264,7 +366,9 @@ class Simulator:
 class _Tally:
     """Results in the making; each sample writes its own rows, so threads do not meet."""
 
-    def __init__(self, simulator: Simulator, n_samples: int, record: frozenset[str], read_at: tuple[int, ...]):
+    def __init__(
+        self, simulator: Simulator, n_samples: int, record: frozenset[str], read_at: tuple[int, ...]
+    ):
         self.simulator, self.record = simulator, record
         self.populations: tuple[Population | MaxPool, ...] = simulator.circuit.populations
         n = len(self.populations)
@@ -274,8 +378,21 @@ class _Tally:
         self.readings = {step: np.zeros((n_samples, simulator.network.n_classes)) for step in read_at}
         integers = simulator.quantized is not None
         self.spike_counts = self._arrays("spike_counts", n_samples, (), [np.int32] * n)
-        self.v_mem = self._arrays("v_mem", n_samples, (), [None if isinstance(p, MaxPool) else np.int64 if integers else np.float32 for p in self.populations])
-        self.spikes = self._arrays("spikes", n_samples, (simulator.n_steps,), [np.int8 if p.signed else bool for p in self.populations])
+        self.v_mem = self._arrays(
+            "v_mem",
+            n_samples,
+            (),
+            [
+                None if isinstance(p, MaxPool) else np.int64 if integers else np.float32
+                for p in self.populations
+            ],
+        )
+        self.spikes = self._arrays(
+            "spikes",
+            n_samples,
+            (simulator.n_steps,),
+            [np.int8 if p.signed else bool for p in self.populations],
+        )
         last = self.populations[-1]
         self.fires = last.fires
         if self.fires:
@@ -285,13 +402,27 @@ class _Tally:
         else:
             self.unit = simulator.quantized.units[-1] if integers else np.float64(1)
 
-    def _arrays(self, what: str, n_samples: int, steps: tuple[int, ...], dtypes: list) -> list[np.ndarray | None] | None:
+    def _arrays(
+        self, what: str, n_samples: int, steps: tuple[int, ...], dtypes: list
+    ) -> list[np.ndarray | None] | None:
         """An array a population of the given types, where they are asked for; none where a type is None."""
         if what not in self.record:
             return None
-        return [None if dtype is None else np.zeros((n_samples, *steps, *p.shape), dtype) for p, dtype in zip(self.populations, dtypes)]
+        return [
+            None if dtype is None else np.zeros((n_samples, *steps, *p.shape), dtype)
+            for p, dtype in zip(self.populations, dtypes)
+        ]
 
-    def add(self, j: int, i: int, n_spikes: int, n_events: int, sops: int, seconds: float, v_mem: np.ndarray | None) -> None:
+    def add(
+        self,
+        j: int,
+        i: int,
+        n_spikes: int,
+        n_events: int,
+        sops: int,
+        seconds: float,
+        v_mem: np.ndarray | None,
+    ) -> None:
         """Sample i's numbers of population j."""
         self.counts[i, j] = n_spikes, n_events, sops
         self.seconds[i, j] = seconds
@@ -309,7 +440,9 @@ class _Tally:
             self.emitted[i] = counts[-1]
             for step in self.readings:
                 if first < step <= first + len(spikes):
-                    self.readings[step][i] = counts[step - first - 1] * self.amplitude / step  # in this order, so that ties of exact sums stay ties
+                    self.readings[step][i] = (
+                        counts[step - first - 1] * self.amplitude / step
+                    )  # in this order, so that ties of exact sums stay ties
 
     def read(self, i: int, step: int, v_mem: np.ndarray) -> None:
         """Sample i's membranes (n_classes, 1, 1) of a readout that never fires, after `step`."""
@@ -317,7 +450,11 @@ class _Tally:
 
     def watch(self, workspace: Workspace, i: int) -> Callable[[int, int], None] | None:
         """What `Workspace.run` calls after each block of sample i; None where spikes are not needed."""
-        wanted = range(len(self.populations)) if self.spikes is not None or self.spike_counts is not None else [len(self.populations) - 1] * self.fires
+        wanted = (
+            range(len(self.populations))
+            if self.spikes is not None or self.spike_counts is not None
+            else [len(self.populations) - 1] * self.fires
+        )
         if not wanted:
             return None
 
@@ -329,17 +466,31 @@ class _Tally:
 
     def layers(self) -> tuple[LayerResult, ...]:
         def shaped(arrays: list[np.ndarray | None] | None, j: int, lead: int) -> np.ndarray | None:
-            return None if arrays is None or arrays[j] is None else arrays[j].reshape(*arrays[j].shape[:lead], *self.populations[j].output_shape)
+            return (
+                None
+                if arrays is None or arrays[j] is None
+                else arrays[j].reshape(*arrays[j].shape[:lead], *self.populations[j].output_shape)
+            )
 
         n_samples = len(self.counts)
         totals, seconds = self.counts.sum(axis=0), self.seconds.sum(axis=0)
         return tuple(
             LayerResult(
-                p.name, p.label, p.output_shape, int(n_spikes), int(n_events), int(sops), p.macs * n_samples, float(seconds[j]) * 1e3, p.fires,
-                shaped(self.spike_counts, j, 1), shaped(self.v_mem, j, 1), shaped(self.spikes, j, 2),
+                p.name,
+                p.label,
+                p.output_shape,
+                int(n_spikes),
+                int(n_events),
+                int(sops),
+                p.macs * n_samples,
+                float(seconds[j]) * 1e3,
+                p.fires,
+                shaped(self.spike_counts, j, 1),
+                shaped(self.v_mem, j, 1),
+                shaped(self.spikes, j, 2),
             )
             for j, (p, (n_spikes, n_events, sops)) in enumerate(zip(self.populations, totals))
-        )  # fmt: skip
+        )
 
 
 def _read_at(read_at: Iterable[int] | None, circuit: Circuit) -> tuple[int, ...]:
@@ -352,22 +503,39 @@ def _read_at(read_at: Iterable[int] | None, circuit: Circuit) -> tuple[int, ...]
         raise RunError("read_at is not a list of steps", got=repr(read_at)[:80], expected=expected)
     steps = tuple(islice(read_at, n_steps + 1))  # no more: then one comes twice, or is out of range
     if not steps:
-        raise RunError("read_at is empty", expected=expected, hint="leave it out to read after the last step alone")
+        raise RunError(
+            "read_at is empty", expected=expected, hint="leave it out to read after the last step alone"
+        )
     for step in steps:
-        if isinstance(step, (bool, np.bool_)) or not isinstance(step, (int, np.integer)) or not 1 <= step <= n_steps:
+        if (
+            isinstance(step, (bool, np.bool_))
+            or not isinstance(step, (int, np.integer))
+            or not 1 <= step <= n_steps
+        ):
             raise RunError("read_at is out of range", got=repr(step)[:80], expected=expected)
     if len(set(steps)) < len(steps):
-        raise RunError("read_at names a step twice", got=Counter(steps).most_common(1)[0][0], expected=expected)
+        raise RunError(
+            "read_at names a step twice", got=Counter(steps).most_common(1)[0][0], expected=expected
+        )
     if circuit.delayed and min(steps) < n_steps:
         hint = "run each number of steps on its own, or use no delays"
-        raise RunError("a network that fires with a delay can be read after its last step alone", got=f"step {min(steps)}", expected=f"step {n_steps}", hint=hint)
+        raise RunError(
+            "a network that fires with a delay can be read after its last step alone",
+            got=f"step {min(steps)}",
+            expected=f"step {n_steps}",
+            hint=hint,
+        )
     return tuple(sorted({int(step) for step in steps} | {n_steps}))
 
 
 def _threads(threads: int | None) -> int:
     if threads is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= MAX_THREADS:
+    if (
+        isinstance(threads, bool)
+        or not isinstance(threads, (int, np.integer))
+        or not 1 <= threads <= MAX_THREADS
+    ):
         raise RunError("threads is out of range", got=threads, expected=f"an integer from 1 to {MAX_THREADS}")
     return int(threads)
 
@@ -378,14 +546,25 @@ def _backend(name: str, plan: Plan) -> tuple[str, str]:
         return name, ""
     problem, possible = _problem(plan)
     if name == "numba" and possible:
-        return name, "numba's compiler is switched off; kernels run as plain Python, very slowly" if problem else ""
+        return (
+            name,
+            "numba's compiler is switched off; kernels run as plain Python, very slowly" if problem else "",
+        )
     if name == "numba":
-        raise RunError("the event-driven engine cannot run here", got=problem, hint="use backend='auto' or 'reference'")
-    return ("reference", f"{problem}; the NumPy reference runs instead, slowly, with the same bits") if problem else ("numba", "")
+        raise RunError(
+            "the event-driven engine cannot run here", got=problem, hint="use backend='auto' or 'reference'"
+        )
+    return (
+        ("reference", f"{problem}; the NumPy reference runs instead, slowly, with the same bits")
+        if problem
+        else ("numba", "")
+    )
 
 
 def _problem(plan: Plan) -> tuple[str, bool]:
-    """What speaks against the engine, and whether it could run all the same. numba is imported if machine code is missing, not else."""
+    """What speaks against the engine, and whether it could run all the same. numba is imported if machine
+    code is missing, not else.
+    """
     if sys.byteorder == "big":
         return "this CPU is big-endian", False
     from .engine.kernels.code import compiler_off, missing
@@ -407,9 +586,24 @@ def _labels(labels: np.ndarray | None, n_samples: int, n_classes: int) -> np.nda
     except ValueError as error:
         raise InputError("labels are not an array", where="labels", got=type(labels).__name__) from error
     if array.dtype.kind not in "iu":
-        raise InputError("labels are not classes", where="labels", got=f"dtype {array.dtype}", expected=f"integers from 0 to {n_classes - 1}")
+        raise InputError(
+            "labels are not classes",
+            where="labels",
+            got=f"dtype {array.dtype}",
+            expected=f"integers from 0 to {n_classes - 1}",
+        )
     if array.shape != (n_samples,):
-        raise InputError("labels and images do not fit", where="labels", got=f"shape {array.shape}", expected=f"({n_samples},)")
+        raise InputError(
+            "labels and images do not fit",
+            where="labels",
+            got=f"shape {array.shape}",
+            expected=f"({n_samples},)",
+        )
     if array.min() < 0 or array.max() >= n_classes:
-        raise InputError("labels are not classes", where="labels", got=f"{array.min()} to {array.max()}", expected=f"integers from 0 to {n_classes - 1}")
+        raise InputError(
+            "labels are not classes",
+            where="labels",
+            got=f"{array.min()} to {array.max()}",
+            expected=f"integers from 0 to {n_classes - 1}",
+        )
     return array.astype(np.int64)

@@ -33,11 +33,15 @@ def has_extra(package: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """`text` with control and other unprintable characters escaped: names in a file never steer a terminal."""
+    """`text` with control and other unprintable characters escaped: names in a file never steer a
+    terminal.
+    """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(text: object, limit: int = 160) -> str:
     """`text` on one line, without control characters, and no longer than `limit`."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in str(text))
+    line = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in str(text)
+    )
     return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -17,10 +17,24 @@ code is made for this CPU; another CPU compiles its own
 
 def parser(prog: str) -> console.Parser:
     """The command line."""
-    p = console.Parser(prog=prog, description="Compile what networks need on this CPU, and keep it.", epilog=_EPILOG)
-    p.add_argument("weights", metavar="WEIGHTS.h5", nargs="*", help="networks (default: the packaged demo model)")
-    p.add_argument("--steps", metavar="T[,T2,...]", type=console.steps, help="numbers of time steps beside those that the files name")
-    p.add_argument("--arithmetic", choices=("float32", "int8", "both"), default="both", help="default: both, where a network can be brought to integers")
+    p = console.Parser(
+        prog=prog, description="Compile what networks need on this CPU, and keep it.", epilog=_EPILOG
+    )
+    p.add_argument(
+        "weights", metavar="WEIGHTS.h5", nargs="*", help="networks (default: the packaged demo model)"
+    )
+    p.add_argument(
+        "--steps",
+        metavar="T[,T2,...]",
+        type=console.steps,
+        help="numbers of time steps beside those that the files name",
+    )
+    p.add_argument(
+        "--arithmetic",
+        choices=("float32", "int8", "both"),
+        default="both",
+        help="default: both, where a network can be brought to integers",
+    )
     return p
 
 
@@ -36,7 +50,11 @@ def main(argv: Sequence[str], prog: str) -> int:
     if compiler_off():
         raise RunError("numba's compiler is switched off", got="NUMBA_DISABLE_JIT", hint="unset it")
     if store().trouble:
-        raise RunError("compiled code cannot be kept", got=store().trouble, hint="name another folder with EVSNN_CACHE_DIR")
+        raise RunError(
+            "compiled code cannot be kept",
+            got=store().trouble,
+            hint="name another folder with EVSNN_CACHE_DIR",
+        )
     kernels: dict = {}
     for path in options.weights or [None]:
         network = demo() if path is None else load(path)
@@ -57,6 +75,10 @@ def main(argv: Sequence[str], prog: str) -> int:
     kept = [kernel for kernel in kernels if store().path(kernel).exists()]
     if len(kept) < len(kernels):
         got = f"{len(kept)} of {len(kernels)} kernels in {store().folder}"
-        raise RunError("compiled code was not kept", got=got, hint="make room, or name another folder with EVSNN_CACHE_DIR")
+        raise RunError(
+            "compiled code was not kept",
+            got=got,
+            hint="make room, or name another folder with EVSNN_CACHE_DIR",
+        )
     console.show(f"{len(kernels)} kernels in {store().folder}")
     return console.DONE

@@ -5,7 +5,8 @@
 DIGITS is an .h5 or .npz file with ``train_images`` (60000, 28, 28) uint8, ``train_labels``, ``test_images``
 and ``test_labels``. The method is Deng & Gu, "Optimal conversion of conventional artificial neural networks
 to spiking neural networks", ICLR 2021: train with the ReLU clipped at a threshold y_th, take each layer's
-largest activation as its firing threshold, shift by V_th/2T, reset by subtraction, read the output's membrane.
+largest activation as its firing threshold, shift by V_th/2T, reset by subtraction, read the output's
+membrane.
 
 Progress goes to stderr, the accuracy table to stdout. One machine, one PyTorch and one command give one file,
 to the byte. Needs PyTorch (``pip install "evsnn[torch]"``) and, on one core, three to four minutes.
@@ -39,11 +40,17 @@ KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 def build(width: int, y_th: float) -> nn.Sequential:
     """Two 5x5 convolutions, each averaged by 2, and two linear layers; He initialisation by fan-out."""
     model = nn.Sequential(
-        nn.Conv2d(1, width, 5), ThresholdReLU(y_th), nn.AvgPool2d(2),
-        nn.Conv2d(width, 2 * width, 5), ThresholdReLU(y_th), nn.AvgPool2d(2), nn.Flatten(),
-        nn.Linear(2 * width * 16, 4 * width), ThresholdReLU(y_th),
+        nn.Conv2d(1, width, 5),
+        ThresholdReLU(y_th),
+        nn.AvgPool2d(2),
+        nn.Conv2d(width, 2 * width, 5),
+        ThresholdReLU(y_th),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(2 * width * 16, 4 * width),
+        ThresholdReLU(y_th),
         nn.Linear(4 * width, len(CLASSES)),
-    )  # fmt: skip
+    )
     for module in model:
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(module.weight, mode="fan_out")
@@ -62,12 +69,17 @@ def read_digits(path: Path) -> list[np.ndarray]:
         arrays = [np.asarray(file[key][()]) for key in KEYS]
     for images, labels in (arrays[:2], arrays[2:]):
         if images.shape[1:] != (28, 28) or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
-            raise SystemExit(f"{path}: got images {images.dtype} {images.shape} with labels {labels.shape}: expected uint8 (n, 28, 28) and (n,)")
+            raise SystemExit(
+                f"{path}: got images {images.dtype} {images.shape} with labels {labels.shape}: expected uint8"
+                " (n, 28, 28) and (n,)"
+            )
     return arrays
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
-    """Pixels as float32 (n, 1, 28, 28) in [0, 1]: no mean is subtracted, so that the background stays zero."""
+    """Pixels as float32 (n, 1, 28, 28) in [0, 1]: no mean is subtracted, so that the background stays
+    zero.
+    """
     return (images[:, None] / np.float32(255)).astype(np.float32)
 
 
@@ -81,14 +93,17 @@ def shifted(images: torch.Tensor, reach: int, generator: torch.Generator) -> tor
 
 
 def train(model: nn.Sequential, images: torch.Tensor, labels: torch.Tensor, args: argparse.Namespace) -> None:
-    """SGD with momentum under a cosine schedule; the first epochs with plain ReLU (Deng & Gu 2021, appendix A.1).
+    """SGD with momentum under a cosine schedule; the first epochs with plain ReLU (Deng & Gu 2021, appendix
+    A.1).
 
     The loss has a second term, not in the paper: `args.sparsity` times the sum of activations in units of
     y_th, which is the number of spikes a digit will cost at each step.
     """
     generator = torch.Generator().manual_seed(args.seed)
     n_batches = len(images) // args.batch_size
-    optimizer = torch.optim.SGD(model.parameters(), lr=args.learning_rate, momentum=0.9, weight_decay=args.weight_decay, nesterov=True)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=args.learning_rate, momentum=0.9, weight_decay=args.weight_decay, nesterov=True
+    )
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs * n_batches)
     for epoch in range(args.epochs):
         started, total, activity = time.perf_counter(), 0.0, 0.0
@@ -104,7 +119,10 @@ def train(model: nn.Sequential, images: torch.Tensor, labels: torch.Tensor, args
             scheduler.step()
             total, activity = total + loss.item(), activity + spikes.item()
         seconds = time.perf_counter() - started
-        say(f"epoch {epoch + 1:2d}/{args.epochs}  loss {total / n_batches:.4f}  spikes a step {activity / n_batches:.0f}  {seconds:.0f} s")
+        say(
+            f"epoch {epoch + 1:2d}/{args.epochs}  loss {total / n_batches:.4f}  spikes a step"
+            f" {activity / n_batches:.0f}  {seconds:.0f} s"
+        )
 
 
 def forward(model: nn.Sequential, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -133,7 +151,9 @@ def ann_accuracy(model: nn.Sequential, images: torch.Tensor, labels: np.ndarray)
 
 
 def convert(model: nn.Sequential, thresholds: list[float]) -> evsnn.Network:
-    """The spiking network (Deng & Gu 2021, algorithm 1): weights as they are, one threshold a layer, shift V_th/2T."""
+    """The spiking network (Deng & Gu 2021, algorithm 1): weights as they are, one threshold a layer, shift
+    V_th/2T.
+    """
     rest = iter(thresholds)
     layers: list[evsnn.Layer] = [evsnn.Input((1, 28, 28))]
     for module in model:
@@ -146,20 +166,36 @@ def convert(model: nn.Sequential, thresholds: list[float]) -> evsnn.Network:
         else:
             kind = evsnn.Conv2d if isinstance(module, nn.Conv2d) else evsnn.Linear
             layers.append(kind(module.weight.detach().numpy(), module.bias.detach().numpy()))
-    return evsnn.Network((*layers, evsnn.Readout()), n_steps=N_STEPS, shift="bias", readout="membrane", input_range=(0, 1), classes=CLASSES)
+    return evsnn.Network(
+        (*layers, evsnn.Readout()),
+        n_steps=N_STEPS,
+        shift="bias",
+        readout="membrane",
+        input_range=(0, 1),
+        classes=CLASSES,
+    )
 
 
-def snn_results(network: evsnn.Network, images: np.ndarray, labels: np.ndarray, threads: int) -> dict[tuple[str, int], evsnn.Result]:
+def snn_results(
+    network: evsnn.Network, images: np.ndarray, labels: np.ndarray, threads: int
+) -> dict[tuple[str, int], evsnn.Result]:
     """Runs over all test digits, by arithmetic and T."""
     results = {}
     for arithmetic in ("float32", "int8"):
         for n_steps in STEPS:
-            results[arithmetic, n_steps] = result = evsnn.simulate(network, images, n_steps=n_steps, arithmetic=arithmetic, threads=threads, labels=labels)
+            results[arithmetic, n_steps] = result = evsnn.simulate(
+                network, images, n_steps=n_steps, arithmetic=arithmetic, threads=threads, labels=labels
+            )
             say(f"{arithmetic}, T = {n_steps}: {result.accuracy:.2%}")
     return results
 
 
-def provenance(args: argparse.Namespace, digits: list[np.ndarray], accuracy: float, results: dict[tuple[str, int], evsnn.Result]) -> dict[str, str | int | float]:
+def provenance(
+    args: argparse.Namespace,
+    digits: list[np.ndarray],
+    accuracy: float,
+    results: dict[tuple[str, int], evsnn.Result],
+) -> dict[str, str | int | float]:
     """What the file says about itself. No paths and no times: they would differ from run to run."""
     sha256 = hashlib.sha256()
     for array in digits:
@@ -168,19 +204,38 @@ def provenance(args: argparse.Namespace, digits: list[np.ndarray], accuracy: flo
     return {
         "name": "mnist",
         "method": "threshold ReLU, shift V_th/2T, soft reset (Deng & Gu, ICLR 2021)",
-        "command": " ".join(["python examples/train_mnist.py DIGITS -o WEIGHTS.h5", *(f"--{name.replace('_', '-')} {value}" for name, value in options.items())]),
+        "command": " ".join(
+            [
+                "python examples/train_mnist.py DIGITS -o WEIGHTS.h5",
+                *(f"--{name.replace('_', '-')} {value}" for name, value in options.items()),
+            ]
+        ),
         "torch": str(torch.__version__),
         "seed": args.seed,
         "epochs": args.epochs,
-        "digits": "MNIST, Y. LeCun, C. Cortes, C. J. C. Burges; the stored samples are the first 100 digits of its test set",
+        "digits": (
+            "MNIST, Y. LeCun, C. Cortes, C. J. C. Burges; the stored samples are the first 100 digits of its"
+            " test set"
+        ),
         "digits_licence": "none stated by the original site; commonly cited as CC BY-SA 3.0",
         "digits_sha256": sha256.hexdigest(),
         "test_digits": len(digits[2]),
         "accuracy_ann": accuracy,
-        **{f"accuracy_{arithmetic}_T{n_steps:02d}": result.accuracy for (arithmetic, n_steps), result in results.items()},
-        **{f"sops_per_sample_T{n_steps:02d}": round(result.sops_per_sample) for (arithmetic, n_steps), result in results.items() if arithmetic == "float32"},
-        **{f"spikes_per_sample_T{n_steps:02d}": round(result.spikes_per_sample) for (arithmetic, n_steps), result in results.items() if arithmetic == "float32"},
-    }  # fmt: skip
+        **{
+            f"accuracy_{arithmetic}_T{n_steps:02d}": result.accuracy
+            for (arithmetic, n_steps), result in results.items()
+        },
+        **{
+            f"sops_per_sample_T{n_steps:02d}": round(result.sops_per_sample)
+            for (arithmetic, n_steps), result in results.items()
+            if arithmetic == "float32"
+        },
+        **{
+            f"spikes_per_sample_T{n_steps:02d}": round(result.spikes_per_sample)
+            for (arithmetic, n_steps), result in results.items()
+            if arithmetic == "float32"
+        },
+    }
 
 
 def show(accuracy: float, results: dict[tuple[str, int], evsnn.Result]) -> None:
@@ -188,7 +243,10 @@ def show(accuracy: float, results: dict[tuple[str, int], evsnn.Result]) -> None:
     print(" T  float32     int8  spikes a digit  SOPs a digit")
     for n_steps in STEPS:
         result = results["float32", n_steps]
-        print(f"{n_steps:2d}  {result.accuracy:7.2%}  {results['int8', n_steps].accuracy:7.2%}  {result.spikes_per_sample:14,.0f}  {result.sops_per_sample:12,.0f}")
+        print(
+            f"{n_steps:2d}  {result.accuracy:7.2%}  {results['int8', n_steps].accuracy:7.2%} "
+            f" {result.spikes_per_sample:14,.0f}  {result.sops_per_sample:12,.0f}"
+        )
 
 
 def say(text: str) -> None:
@@ -199,8 +257,12 @@ def arguments() -> argparse.Namespace:
     what = "Train a small threshold-ReLU CNN on MNIST and write it as a spiking network."
     parser = argparse.ArgumentParser(description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("digits", type=Path, metavar="DIGITS", help=".h5 or .npz with " + ", ".join(KEYS))
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="WEIGHTS.h5", help="the file to write")
-    parser.add_argument("--seed", type=int, default=0, help="of the initial weights, the order of digits and their shifts")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="WEIGHTS.h5", help="the file to write"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the initial weights, the order of digits and their shifts"
+    )
     parser.add_argument("--epochs", type=int, default=16, help="in all")
     parser.add_argument("--relu-epochs", type=int, default=2, help="first epochs, with plain ReLU")
     parser.add_argument("--y-th", type=float, default=1.0, help="threshold of the ReLU")
@@ -210,7 +272,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weight-decay", type=float, default=2e-4, help="of SGD")
     parser.add_argument("--sparsity", type=float, default=1e-5, help="loss per spike and step")
     parser.add_argument("--shift", type=int, default=2, help="largest random move of a digit, in pixels")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch and evsnn; another number may give other last bits")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of PyTorch and evsnn; another number may give other last bits"
+    )
     return parser.parse_args()
 
 
@@ -233,7 +297,9 @@ def main() -> None:
     network = convert(model, thresholds)
     results = snn_results(network, test_images, test_labels, args.threads)
     samples = evsnn.Samples(test_images[:N_SAMPLES], test_labels[:N_SAMPLES])
-    evsnn.save(args.output, network.replace(samples=samples, metadata=provenance(args, digits, accuracy, results)))
+    evsnn.save(
+        args.output, network.replace(samples=samples, metadata=provenance(args, digits, accuracy, results))
+    )
     show(accuracy, results)
     say(f"wrote {args.output}")
 

@@ -1,4 +1,6 @@
-"""``python -m firmware_export WEIGHTS.h5 -o DIR``: C headers that run a network on a microcontroller, bit for bit as in Python."""
+"""``python -m firmware_export WEIGHTS.h5 -o DIR``: C headers that run a network on a microcontroller, bit for
+bit as in Python.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def _bytes(text: str) -> int:
     """The type of an option that is a size: 20000, 64K, 1M."""
     match = re.fullmatch(r"([0-9]{1,9})([KkMm]?)", text)
     if not match or not int(match[1]):
-        raise argparse.ArgumentTypeError(f"got {text[:40]!r}, expected a number of bytes such as 2048, 20K or 1M")
+        raise argparse.ArgumentTypeError(
+            f"got {text[:40]!r}, expected a number of bytes such as 2048, 20K or 1M"
+        )
     return int(match[1]) << {"": 0, "K": 10, "M": 20}[match[2].upper()]
 
 
@@ -48,21 +52,80 @@ def _some_of(known: Sequence[str]):
 
 def parser() -> console.Parser:
     """The command line."""
-    p = console.Parser(prog="python -m firmware_export", description="Write a network as C headers for a microcontroller.", epilog=_EPILOG)
+    p = console.Parser(
+        prog="python -m firmware_export",
+        description="Write a network as C headers for a microcontroller.",
+        epilog=_EPILOG,
+    )
     p.add_argument("weights", metavar="WEIGHTS.h5")
-    p.add_argument("-o", "--output", metavar="DIR", required=True, help="the folder to write to; it is made if need be")
-    p.add_argument("--name", help="prefix of all C symbols, and the header's name (default: made of the file's name)")
-    p.add_argument("--steps", metavar="T", type=console.steps, help="number of time steps (default: the network's own)")
-    p.add_argument("--order", choices=("layer", "step"), help="all steps layer by layer, or step by step for event streams and early exit (default: step for an input of events)")
-    p.add_argument("--compact", action="store_true", help="1 byte a weight, not 2, in layers with 32-bit membranes: less flash, slower (taken by itself where --flash asks for it)")
+    p.add_argument(
+        "-o", "--output", metavar="DIR", required=True, help="the folder to write to; it is made if need be"
+    )
+    p.add_argument(
+        "--name", help="prefix of all C symbols, and the header's name (default: made of the file's name)"
+    )
+    p.add_argument(
+        "--steps", metavar="T", type=console.steps, help="number of time steps (default: the network's own)"
+    )
+    p.add_argument(
+        "--order",
+        choices=("layer", "step"),
+        help=(
+            "all steps layer by layer, or step by step for event streams and early exit (default: step for an"
+            " input of events)"
+        ),
+    )
+    p.add_argument(
+        "--compact",
+        action="store_true",
+        help=(
+            "1 byte a weight, not 2, in layers with 32-bit membranes: less flash, slower (taken by itself"
+            " where --flash asks for it)"
+        ),
+    )
     p.add_argument("--single-file", action="store_true", help="put the runtime into the header")
-    p.add_argument("--bundle", metavar="B[,B2,...]", type=_some_of(tuple(BUNDLES)), default=(), help=f"a library for {', '.join(BUNDLES)} as well")
-    p.add_argument("--ram", metavar="BYTES", type=_bytes, help="refuse a network whose context is larger (20K, 1M)")
-    p.add_argument("--flash", metavar="BYTES", type=_bytes, help="refuse a network whose constants are larger")
-    p.add_argument("--self-test", metavar="N", type=console.integer(1, 1000), default=0, help="put N stored samples into the header, behind a macro")
-    p.add_argument("--check", action="store_true", help="compile with this computer's compiler, run the stored samples (else noise) and compare with Python")
-    p.add_argument("--report", metavar="CORE[,...]", type=_some_of(tuple(MACHINES)), default=(), help="flash, RAM, stack and instructions on cores that are emulated here")
-    p.add_argument("--samples", metavar="N", type=console.integer(1, 10_000), default=10, help="samples for --check and --report (default: 10)")
+    p.add_argument(
+        "--bundle",
+        metavar="B[,B2,...]",
+        type=_some_of(tuple(BUNDLES)),
+        default=(),
+        help=f"a library for {', '.join(BUNDLES)} as well",
+    )
+    p.add_argument(
+        "--ram", metavar="BYTES", type=_bytes, help="refuse a network whose context is larger (20K, 1M)"
+    )
+    p.add_argument(
+        "--flash", metavar="BYTES", type=_bytes, help="refuse a network whose constants are larger"
+    )
+    p.add_argument(
+        "--self-test",
+        metavar="N",
+        type=console.integer(1, 1000),
+        default=0,
+        help="put N stored samples into the header, behind a macro",
+    )
+    p.add_argument(
+        "--check",
+        action="store_true",
+        help=(
+            "compile with this computer's compiler, run the stored samples (else noise) and compare with"
+            " Python"
+        ),
+    )
+    p.add_argument(
+        "--report",
+        metavar="CORE[,...]",
+        type=_some_of(tuple(MACHINES)),
+        default=(),
+        help="flash, RAM, stack and instructions on cores that are emulated here",
+    )
+    p.add_argument(
+        "--samples",
+        metavar="N",
+        type=console.integer(1, 10_000),
+        default=10,
+        help="samples for --check and --report (default: 10)",
+    )
     p.add_argument("--json", action="store_true", help="print one JSON object")
     p.add_argument("--version", action="version", version=f"evsnn {__version__}")
     return p
@@ -81,9 +144,16 @@ def _run(p: console.Parser, words: Sequence[str]) -> int:
 
     network = load(options.weights)
     settings = Settings(
-        name=options.name, source=options.weights, n_steps=options.steps[0] if options.steps else None, order=options.order, compact=options.compact,
-        single_file=options.single_file, ram_bytes=options.ram, flash_bytes=options.flash, n_vectors=options.self_test,
-    )  # fmt: skip
+        name=options.name,
+        source=options.weights,
+        n_steps=options.steps[0] if options.steps else None,
+        order=options.order,
+        compact=options.compact,
+        single_file=options.single_file,
+        ram_bytes=options.ram,
+        flash_bytes=options.flash,
+        n_vectors=options.self_test,
+    )
     export = export_network(network, settings)
     found: dict = {"check": None, "report": []}
     work = None
@@ -110,17 +180,28 @@ def _run(p: console.Parser, words: Sequence[str]) -> int:
     return console.DONE
 
 
-def _tell(options: argparse.Namespace, export, files: list[str], found: dict, work: tuple[float, float] | None) -> None:
+def _tell(
+    options: argparse.Namespace, export, files: list[str], found: dict, work: tuple[float, float] | None
+) -> None:
     from evsnn.output.table import Table, draw
 
     from .checks.report import dense_macs, memory_of, memory_table, runs_table
 
     program = export.program
     facts = {
-        "schema_version": SCHEMA_VERSION, "model": options.weights, "name": export.name, "order": "step" if program.by_step else "layer", "n_steps": program.n_steps,
-        "arena_bytes": export.placed.n_bytes, "constant_bytes": export.constant_bytes, "dense_macs": dense_macs(program.network), "files": files, "memory": memory_of(export),
-        "sops_per_sample": work and work[0], "weight_additions_per_sample": work and work[1],
-    } | found  # fmt: skip
+        "schema_version": SCHEMA_VERSION,
+        "model": options.weights,
+        "name": export.name,
+        "order": "step" if program.by_step else "layer",
+        "n_steps": program.n_steps,
+        "arena_bytes": export.placed.n_bytes,
+        "constant_bytes": export.constant_bytes,
+        "dense_macs": dense_macs(program.network),
+        "files": files,
+        "memory": memory_of(export),
+        "sops_per_sample": work and work[0],
+        "weight_additions_per_sample": work and work[1],
+    } | found
     if options.json:
         console.show(json.dumps(facts, allow_nan=False))
         return
@@ -128,12 +209,23 @@ def _tell(options: argparse.Namespace, export, files: list[str], found: dict, wo
         ("network", f"{options.weights} as {export.name}.h"),
         ("order", f"{facts['order']} by {facts['order']}, T = {program.n_steps}"),
         ("files", f"{options.output}: {', '.join(files)}"),
-        ("RAM", f"{export.placed.n_bytes:,} bytes of arena, {export.context_bytes:,} of context on a 32-bit core"),
+        (
+            "RAM",
+            f"{export.placed.n_bytes:,} bytes of arena, {export.context_bytes:,} of context on a 32-bit core",
+        ),
         ("flash", f"{export.constant_bytes:,} bytes of constants; the code comes on top"),
         ("as an ANN", f"{facts['dense_macs']:,} multiply-adds"),
     ]
     if work:
-        lines.append(("a sample", f"{work[0]:,.0f} SOPs; {work[1]:,.0f} weight additions if each spike of a pooled position counts"))
+        lines.append(
+            (
+                "a sample",
+                (
+                    f"{work[0]:,.0f} SOPs; {work[1]:,.0f} weight additions if each spike of a pooled position"
+                    " counts"
+                ),
+            )
+        )
     tables = [Table.of_facts(lines), memory_table(export)]
     if found["report"]:
         tables.append(runs_table(found["report"], work[1] if work else 0.0))

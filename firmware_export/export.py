@@ -29,7 +29,8 @@ class Settings:
     order : {"layer", "step"}, optional
         None: "step" where the input is events and no layer is delayed, else "layer".
     compact : bool
-        Weights of 1 byte where membranes have 32 bits, instead of 2: less flash, slower. So, too, if `flash_bytes` asks for it.
+        Weights of 1 byte where membranes have 32 bits, instead of 2: less flash, slower. So, too, if
+        `flash_bytes` asks for it.
     single_file : bool
         Whether the header holds the runtime.
     ram_bytes, flash_bytes : int, optional
@@ -60,21 +61,48 @@ def export_network(network: Network, settings: Settings | None = None) -> Export
     settings = settings or Settings()
     name = check_name(settings.name) if settings.name is not None else name_from(settings.source)
     if network.input.encoding == "poisson":
-        network = network.replace(layers=[_as_events(layer) if layer is network.input else layer for layer in network.layers])
+        network = network.replace(
+            layers=[_as_events(layer) if layer is network.input else layer for layer in network.layers]
+        )
     quantized = quantize(network, settings.n_steps)
-    by_step = settings.order == "step" or (settings.order is None and not quantized.circuit.analog and not quantized.circuit.delayed)
+    by_step = settings.order == "step" or (
+        settings.order is None and not quantized.circuit.analog and not quantized.circuit.delayed
+    )
     if settings.n_vectors and (network.samples is None or not quantized.circuit.analog):
-        raise RunError("there are no samples for a self-test", got=f"{settings.n_vectors} wanted", hint="store samples in the file, or leave --self-test out")
-    export = export_header(quantized, name, by_step=by_step, compact=settings.compact, n_vectors=settings.n_vectors)
-    if settings.flash_bytes is not None and export.constant_bytes > settings.flash_bytes and not settings.compact:
+        raise RunError(
+            "there are no samples for a self-test",
+            got=f"{settings.n_vectors} wanted",
+            hint="store samples in the file, or leave --self-test out",
+        )
+    export = export_header(
+        quantized, name, by_step=by_step, compact=settings.compact, n_vectors=settings.n_vectors
+    )
+    if (
+        settings.flash_bytes is not None
+        and export.constant_bytes > settings.flash_bytes
+        and not settings.compact
+    ):
         export = export_header(quantized, name, by_step=by_step, compact=True, n_vectors=settings.n_vectors)
-    for what, option, got, most in (("RAM", "--ram", export.context_bytes, settings.ram_bytes), ("flash", "--flash", export.constant_bytes, settings.flash_bytes)):
+    for what, option, got, most in (
+        ("RAM", "--ram", export.context_bytes, settings.ram_bytes),
+        ("flash", "--flash", export.constant_bytes, settings.flash_bytes),
+    ):
         if most is not None and got > most:
-            buffers = "; ".join(f"{b.name} {b.n_bytes:,}" for b in sorted(export.placed.buffers, key=lambda b: -b.n_bytes)[:8]) if what == "RAM" else ""
+            buffers = (
+                "; ".join(
+                    f"{b.name} {b.n_bytes:,}"
+                    for b in sorted(export.placed.buffers, key=lambda b: -b.n_bytes)[:8]
+                )
+                if what == "RAM"
+                else ""
+            )
             raise RunError(
-                f"the network needs more {what} than there is", where=option, got=f"{got:,} bytes{f' ({buffers})' if buffers else ''}", expected=f"at most {most:,}",
+                f"the network needs more {what} than there is",
+                where=option,
+                got=f"{got:,} bytes{f' ({buffers})' if buffers else ''}",
+                expected=f"at most {most:,}",
                 hint="use fewer steps, or a smaller network",
-            )  # fmt: skip
+            )
     return export
 
 

@@ -47,7 +47,12 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
         for part, path in written:
             os.replace(part, path)
     except OSError as error:
-        raise RunError("the export cannot be written", where=str(folder), got=error.strerror, hint="nothing was changed; name a folder that can be written to") from error
+        raise RunError(
+            "the export cannot be written",
+            where=str(folder),
+            got=error.strerror,
+            hint="nothing was changed; name a folder that can be written to",
+        ) from error
     finally:
         for part, _ in written:
             with contextlib.suppress(OSError):
@@ -66,14 +71,28 @@ def _check(folder: Path, path: Path) -> None:
         if at == folder.parent:
             break
         if at.is_symlink() and at != folder:
-            raise RunError("a link stands where a file is to be written", where=str(at), hint="remove it, or name another folder")
+            raise RunError(
+                "a link stands where a file is to be written",
+                where=str(at),
+                hint="remove it, or name another folder",
+            )
         if at.exists() and (at.is_dir() if at == path else not at.is_dir()):
-            raise RunError("something else has the name of a file or folder to be written", where=str(at), hint="remove it, or name another folder")
+            raise RunError(
+                "something else has the name of a file or folder to be written",
+                where=str(at),
+                hint="remove it, or name another folder",
+            )
     if path.exists():
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
                 head = file.read(4096)
         except OSError as error:
-            raise RunError("the file that is to be replaced cannot be read", where=str(path), got=error.strerror) from error
+            raise RunError(
+                "the file that is to be replaced cannot be read", where=str(path), got=error.strerror
+            ) from error
         if MARK not in head:
-            raise RunError("a file is in the way that no export wrote", where=str(path), hint="remove it, or name another folder")
+            raise RunError(
+                "a file is in the way that no export wrote",
+                where=str(path),
+                hint="remove it, or name another folder",
+            )

@@ -63,7 +63,11 @@ class Builder:
         self.loose = set()
         vector = choose.boolean() and choose.boolean()
         size = self.one_of(range(1, 6 if small else 10))
-        shape = (self.one_of((1, 7, 70)),) if vector else (self.one_of((1, 2, 3)), size, self.one_of(range(1, 6 if small else 10)))
+        shape = (
+            (self.one_of((1, 7, 70)),)
+            if vector
+            else (self.one_of((1, 2, 3)), size, self.one_of(range(1, 6 if small else 10)))
+        )
         self.input = self.add(Input(shape, encoding), shape)
         if encoding != "constant":
             self.spiking.append(self.input)
@@ -93,10 +97,18 @@ class Builder:
         kernel = self.one_of(range(1, 4)), self.one_of(range(1, 4))
         groups = self.one_of([g for g in range(1, shape[0] + 1) if shape[0] % g == 0 and n_out % g == 0])
         for _ in range(20):  # until the kernel fits the map
-            stride, dilation = (self.one_of((1, 2, 3)), self.one_of((1, 2))), (self.one_of((1, 2)), self.one_of((1, 2, 3)))
+            stride, dilation = (
+                (self.one_of((1, 2, 3)), self.one_of((1, 2))),
+                (self.one_of((1, 2)), self.one_of((1, 2, 3))),
+            )
             padding = tuple(self.one_of(range(3)) for _ in range(4))
-            layer = Conv2d(self.normal(n_out, shape[0] // groups, *kernel), bias, stride, padding, dilation, groups)
-            if all(n + padding[i] + padding[i + 2] > (kernel[i] - 1) * dilation[i] for i, n in enumerate(shape[1:])):
+            layer = Conv2d(
+                self.normal(n_out, shape[0] // groups, *kernel), bias, stride, padding, dilation, groups
+            )
+            if all(
+                n + padding[i] + padding[i + 2] > (kernel[i] - 1) * dilation[i]
+                for i, n in enumerate(shape[1:])
+            ):
                 break
         else:
             layer = Conv2d(self.normal(n_out, shape[0] // groups, 1, 1), bias, groups=groups)
@@ -107,7 +119,11 @@ class Builder:
         per_channel = self.choose.boolean()
         threshold = self.rng.uniform(0.3, 1.2, channels if per_channel else None)
         signed = self.one_of((0.0, 0.0, 0.1, 0.25, 1.5))
-        v_init = self.rng.uniform(-0.5, 2.5 if signed else 0.5, channels) if signed or self.choose.boolean() else 0.0  # high ones fire early and have to correct
+        v_init = (
+            self.rng.uniform(-0.5, 2.5 if signed else 0.5, channels)
+            if signed or self.choose.boolean()
+            else 0.0
+        )  # high ones fire early and have to correct
         leak = self.one_of((1.0, 1.0, 1.0, 0.5, 0.875))
         delay = self.one_of((0, 1, 3, 100)) if self.delays else 0
         layer = IF(threshold, v_init, leak, shift=self.choose.boolean(), signed=signed, delay=delay)
@@ -121,20 +137,32 @@ class Builder:
         maps = [s for s in self.spiking if len(s[1]) == 3]
         if what == "depthwise" and len(source[1]) == 3:
             channels = source[1][0]
-            layer = Conv2d(self.normal(channels, 1, 3, 2), padding=1, stride=self.one_of((1, 2)), groups=channels)
+            layer = Conv2d(
+                self.normal(channels, 1, 3, 2), padding=1, stride=self.one_of((1, 2)), groups=channels
+            )
             self.fire(self.add(layer, self.shape(layer, source), source))
         elif what == "pool" and len(source[1]) == 3:
             kernel = tuple(self.one_of(range(1, 1 + min(3, n))) for n in source[1][1:])
             padding = tuple(self.one_of(range(k)) for k in kernel)
-            layer = AvgPool2d(kernel, (self.one_of((1, 2, 3)), self.one_of((1, 2))), padding) if self.choose.boolean() else AvgPool2d()
+            layer = (
+                AvgPool2d(kernel, (self.one_of((1, 2, 3)), self.one_of((1, 2))), padding)
+                if self.choose.boolean()
+                else AvgPool2d()
+            )
             if not _pooled(self.layers, source[0]):
                 self.spiking.append(self.add(layer, self.shape(layer, source), source))
         elif what == "maxpool" and len(source[1]) == 3 and not _pooled(self.layers, source[0]):
             kernel = tuple(self.one_of(range(1, 1 + min(4, n))) for n in source[1][1:])
-            layer = MaxPool2d(kernel, (self.one_of((1, 2, 3)), self.one_of((1, 2))), tuple(self.one_of(range(k)) for k in kernel * 2))
+            layer = MaxPool2d(
+                kernel,
+                (self.one_of((1, 2, 3)), self.one_of((1, 2))),
+                tuple(self.one_of(range(k)) for k in kernel * 2),
+            )
             self.spiking.append(self.add(layer, self.shape(layer, source), source))
         elif what == "concat":
-            other = self.one_of([s for s in self.spiking if s[1][1:] == source[1][1:] and len(s[1]) == len(source[1])])
+            other = self.one_of(
+                [s for s in self.spiking if s[1][1:] == source[1][1:] and len(s[1]) == len(source[1])]
+            )
             shape = (source[1][0] + other[1][0], *source[1][1:])
             self.spiking.append(self.add(Concat(), shape, source, other))
         elif what == "add":
@@ -146,7 +174,9 @@ class Builder:
                     branches.append(s)
             for s in maps:
                 if len(main[1]) == 3 and s[1][1:] == main[1][1:] and len(branches) < 4:
-                    layer = Conv2d(self.normal(main[1][0], s[1][0], 1, 1), self.rng.normal(size=main[1][0]) * 0.1)
+                    layer = Conv2d(
+                        self.normal(main[1][0], s[1][0], 1, 1), self.rng.normal(size=main[1][0]) * 0.1
+                    )
                     branches.append(self.add(layer, main[1], s))
             order = self.choose.shuffled(branches)
             self.fire(self.add(Add(), main[1], *order))
@@ -160,9 +190,17 @@ class Builder:
         ends = []
         for name, shape in list(self.spiking):
             if name in self.loose:
-                ends.append((name, shape) if len(shape) == 1 else self.add(Flatten(), (int(np.prod(shape)),), (name, shape)))
+                ends.append(
+                    (name, shape)
+                    if len(shape) == 1
+                    else self.add(Flatten(), (int(np.prod(shape)),), (name, shape))
+                )
         if not ends:
-            ends = [self.spiking[-1]] if len(self.spiking[-1][1]) == 1 else [self.add(Flatten(), (int(np.prod(self.spiking[-1][1])),), self.spiking[-1])]
+            ends = (
+                [self.spiking[-1]]
+                if len(self.spiking[-1][1]) == 1
+                else [self.add(Flatten(), (int(np.prod(self.spiking[-1][1])),), self.spiking[-1])]
+            )
         joined = ends[0] if len(ends) == 1 else self.add(Concat(), (sum(s[0] for _, s in ends),), *ends)
         last = self.add(Linear(self.normal(10, joined[1][0]), self.rng.normal(size=10)), (10,), joined)
         if readout == "spikes":
@@ -200,7 +238,9 @@ def networks(draw, encodings=ENCODINGS, small=False, max_layers=5, delays=True):
     return made(Drawn(draw), encodings, small, max_layers, delays)
 
 
-def made(choose: Drawn | Seeded, encodings=ENCODINGS, small=False, max_layers=5, delays=True) -> tuple[Network, np.ndarray]:
+def made(
+    choose: Drawn | Seeded, encodings=ENCODINGS, small=False, max_layers=5, delays=True
+) -> tuple[Network, np.ndarray]:
     """The network and the two images that follow from the choices."""
     encoding = choose.one_of(encodings)
     builder = Builder(choose, encoding, small, delays)
@@ -208,7 +248,9 @@ def made(choose: Drawn | Seeded, encodings=ENCODINGS, small=False, max_layers=5,
     for _ in range(choose.integer(0, max_layers)):
         builder.grow()
     n_steps = choose.one_of((1, 2, 5, 8))
-    network = builder.finish(choose.one_of(("bias", "initial", "none")), choose.one_of(("membrane", "membrane", "spikes")), n_steps)
+    network = builder.finish(
+        choose.one_of(("bias", "initial", "none")), choose.one_of(("membrane", "membrane", "spikes")), n_steps
+    )
     shape = (2, n_steps, *network.input_shape) if encoding == "events" else (2, *network.input_shape)
     images = builder.rng.random(shape, dtype=np.float32)
     return network, images < 0.3 if encoding == "events" else images * (images > 0.3)

@@ -1,6 +1,7 @@
 """The house as a graph: which module imports which, and how large everything is.
 
-`test_floors.py` holds the order of floors, `plan_of_the_house.py` prints numbers, `draw_the_house.py` draws it.
+`test_floors.py` holds the order of floors, `plan_of_the_house.py` prints numbers, `draw_the_house.py` draws
+it.
 """
 
 from __future__ import annotations
@@ -15,37 +16,99 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "evsnn": (
-        ("errors",), ("text",), ("network",), ("circuit",), ("files",), ("engine",), ("result",), ("simulation",), ("output",), ("startup",),
-        ("profiling",), ("conversion",), ("warm",), ("run", "inspect", "convert", "profile"), ("__main__",),
+        ("errors",),
+        ("text",),
+        ("network",),
+        ("circuit",),
+        ("files",),
+        ("engine",),
+        ("result",),
+        ("simulation",),
+        ("output",),
+        ("startup",),
+        ("profiling",),
+        ("conversion",),
+        ("warm",),
+        ("run", "inspect", "convert", "profile"),
+        ("__main__",),
     ),
     "evsnn.network": (("layers",), ("tuning",), ("network",), ("inventory",)),
     "evsnn.circuit": (("populations",), ("encoding", "reference"), ("quantized",)),
-    "evsnn.files": (("hdf5",), ("gate",), ("schema", ), ("storage",), ("weights",), ("demo", "arrayfile"), ("imagefile",), ("inputs",)),
+    "evsnn.files": (
+        ("hdf5",),
+        ("gate",),
+        ("schema",),
+        ("storage",),
+        ("weights",),
+        ("demo", "arrayfile"),
+        ("imagefile",),
+        ("inputs",),
+    ),
     "evsnn.files.hdf5": (("source",), ("messages",), ("indexes",), ("objects",), ("writer",)),
     "evsnn.engine": (("kernels",), ("plan",), ("ceiling", "stage"), ("pool_stage",), ("workspace",)),
     "evsnn.engine.kernels": (
-        ("layout", "selectors"), ("jobs",), ("twins",), ("memory",), ("vector",), ("jit",), ("code",), ("ceiling", "current", "fire", "integrate", "maxpool", "queue"),
+        ("layout", "selectors"),
+        ("jobs",),
+        ("twins",),
+        ("memory",),
+        ("vector",),
+        ("jit",),
+        ("code",),
+        ("ceiling", "current", "fire", "integrate", "maxpool", "queue"),
     ),
     "evsnn.output": (("console",), ("memory", "table"), ("report",), ("plot",)),
-    "evsnn.profiling": (("host", "meterfile"), ("energy",), ("measure", "profile_files"), ("report",), ("page",)),
+    "evsnn.profiling": (
+        ("host", "meterfile"),
+        ("energy",),
+        ("measure", "profile_files"),
+        ("report",),
+        ("page",),
+    ),
     "evsnn.conversion": (("onnx",), ("lowering",), ("balance",), ("conversion",), ("report",)),
     "evsnn.conversion.onnx": (
-        ("graph", "windows", "dense", "upgrade"), ("model_file", "admission", "operators"), ("boundary", "constants", "evaluate", "refusals"), ("importer",),
+        ("graph", "windows", "dense", "upgrade"),
+        ("model_file", "admission", "operators"),
+        ("boundary", "constants", "evaluate", "refusals"),
+        ("importer",),
     ),
     "evsnn.conversion.lowering": (
-        ("convolution",), ("expression",), ("value", "assembly"), ("ann", "state"), ("elementwise_rules", "layout_rules", "pooling_rules", "weighted_rules"), ("lowering",),
+        ("convolution",),
+        ("expression",),
+        ("value", "assembly"),
+        ("ann", "state"),
+        ("elementwise_rules", "layout_rules", "pooling_rules", "weighted_rules"),
+        ("lowering",),
     ),
     "evsnn.conversion.balance": (
-        ("calibration", "currents", "statistics"), ("thresholds", "correction"), ("options",), ("balance",), ("selection",),
+        ("calibration", "currents", "statistics"),
+        ("thresholds", "correction"),
+        ("options",),
+        ("balance",),
+        ("selection",),
     ),
-    "evsnn.conversion.report": (("comparison", "validation"), ("diagnosis", "sweep"), ("explanation",), ("picture", "summary")),
-    "firmware_export": (("program",), ("memory",), ("text",), ("export",), ("bundles", "files"), ("checks",), ("__main__",)),
+    "evsnn.conversion.report": (
+        ("comparison", "validation"),
+        ("diagnosis", "sweep"),
+        ("explanation",),
+        ("picture", "summary"),
+    ),
+    "firmware_export": (
+        ("program",),
+        ("memory",),
+        ("text",),
+        ("export",),
+        ("bundles", "files"),
+        ("checks",),
+        ("__main__",),
+    ),
     "firmware_export.program": (("program",), ("fast",)),
     "firmware_export.memory": (("placement",), ("arena",)),
     "firmware_export.text": (("ctext", "names"), ("tables",), ("any_layer",), ("fast_layer",), ("header",)),
     "firmware_export.checks": (("harness", "machines"), ("check",), ("report",)),
-}  # fmt: skip
-"""By package, its rooms from the ground up: a room may import those of lower floors, never one of its own floor or above."""
+}
+"""By package, its rooms from the ground up: a room may import those of lower floors, never one of its own
+floor or above.
+"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +129,11 @@ def name_of(path: Path) -> str:
 @cache
 def modules() -> dict[str, Path]:
     """Every module of the two packages by its dotted name."""
-    return {name_of(path): path for top in ("evsnn", "firmware_export") for path in sorted((ROOT / top).rglob("*.py"))}
+    return {
+        name_of(path): path
+        for top in ("evsnn", "firmware_export")
+        for path in sorted((ROOT / top).rglob("*.py"))
+    }
 
 
 @cache
@@ -76,7 +143,11 @@ def trees() -> dict[str, ast.Module]:
 
 def hinted(tree: ast.Module) -> set[int]:
     """Nodes below ``if TYPE_CHECKING``: they are never run."""
-    hints = [n for n in ast.walk(tree) if isinstance(n, ast.If) and isinstance(n.test, ast.Name) and n.test.id == "TYPE_CHECKING"]
+    hints = [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.If) and isinstance(n.test, ast.Name) and n.test.id == "TYPE_CHECKING"
+    ]
     return {id(n) for hint in hints for n in ast.walk(hint)}
 
 
@@ -98,14 +169,19 @@ def _arrows(name: str, hints: bool) -> Iterator[Arrow]:
         else:
             base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             source = ".".join([*base, *([node.module] if node.module else [])])
-            targets = [f"{source}.{alias.name}" if f"{source}.{alias.name}" in modules() else source for alias in node.names]
+            targets = [
+                f"{source}.{alias.name}" if f"{source}.{alias.name}" in modules() else source
+                for alias in node.names
+            ]
         for target in dict.fromkeys(targets):
             if target in modules() and target not in ("evsnn", "firmware_export"):
                 yield Arrow(name, target, node.lineno)
 
 
 def rooms(arrow: Arrow) -> tuple[str, str, str] | None:
-    """The package in which an import's two ends first differ, and its two rooms there; None: between the two packages."""
+    """The package in which an import's two ends first differ, and its two rooms there; None: between the two
+    packages.
+    """
     source, target = arrow.source.split("."), arrow.target.split(".")
     n = next((i for i, (a, b) in enumerate(zip(source, target)) if a != b), min(len(source), len(target)))
     if n == 0 or n in (len(source), len(target)):

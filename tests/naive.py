@@ -1,8 +1,9 @@
-"""A second simulator, written straight from the specification: one neuron, one synapse, one product at a time.
+"""A second simulator, written straight from the specification: one neuron, one synapse, one product at a
+time.
 
-It walks the network's own graph and shares no code with `evsnn.circuit.populations`, `evsnn.circuit.reference` or the
-engine, so that folding pools, flattening, joining and adding is checked too. float32 only, and slow:
-for networks of a few hundred neurons.
+It walks the network's own graph and shares no code with `evsnn.circuit.populations`,
+`evsnn.circuit.reference` or the engine, so that folding pools, flattening, joining and adding is checked too.
+float32 only, and slow: for networks of a few hundred neurons.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class Naive:
         return v
 
     def pool(self, layer):
-        """At each step, count what every input of every window has sent; send what makes the output's count the largest."""
+        """At each step, count what every input of every window has sent; send what makes the output's count
+        the largest.
+        """
         received = np.zeros(self.network.shapes[layer.inputs[0]], int)
         counts = np.zeros(self.network.shapes[layer.name], int)
         for now in range(self.n_steps):
@@ -71,7 +74,11 @@ class Naive:
                 window = []
                 for ky in range(layer.kernel[0]):
                     for kx in range(layer.kernel[1]):
-                        at = c, y * layer.stride[0] - layer.padding[0] + ky, x * layer.stride[1] - layer.padding[1] + kx
+                        at = (
+                            c,
+                            y * layer.stride[0] - layer.padding[0] + ky,
+                            x * layer.stride[1] - layer.padding[1] + kx,
+                        )
                         if 0 <= at[1] < received.shape[1] and 0 <= at[2] < received.shape[2]:
                             window.append(received[at])
                 spikes[c, y, x] = max(window) - counts[c, y, x]
@@ -123,7 +130,11 @@ class Naive:
             bias = float(layer.bias[at[0]]) if layer.bias is not None else 0.0
             groups = self.linear(layer, at) if layer.kind == "linear" else [self.conv(layer, at)]
             source = layer.inputs[0]
-            depthwise = layer.kind == "conv2d" and layer.groups == layer.weight.shape[0] == self.network.shapes[source][0] and self.plain(source)
+            depthwise = (
+                layer.kind == "conv2d"
+                and layer.groups == layer.weight.shape[0] == self.network.shapes[source][0]
+                and self.plain(source)
+            )
             for i, terms in enumerate(groups):
                 yield terms, self.kind(source, depthwise), bias if i == 0 else 0.0
         else:  # spikes, or the input, charge the membrane directly
@@ -137,11 +148,15 @@ class Naive:
 
     def carries_current(self, name):
         layer = self.layers[name]
-        return layer.kind in ("conv2d", "linear", "add") or (layer.kind == "flatten" and self.carries_current(layer.inputs[0]))
+        return layer.kind in ("conv2d", "linear", "add") or (
+            layer.kind == "flatten" and self.carries_current(layer.inputs[0])
+        )
 
     def is_input(self, name):
         layer = self.layers[name]
-        return layer.kind == "input" or (layer.kind in ("avgpool2d", "flatten", "concat") and self.is_input(layer.inputs[0]))
+        return layer.kind == "input" or (
+            layer.kind in ("avgpool2d", "flatten", "concat") and self.is_input(layer.inputs[0])
+        )
 
     def plain(self, name):
         """Whether a layer shows one population as it is."""
@@ -188,7 +203,9 @@ class Naive:
         return shape[1:] != (1, 1) if len(shape) == 3 else self.flat(layer.inputs[0])
 
     def feature_order(self, name):
-        """Features of a vector in the order of their sum: source after source, each (y, x, channel) ascending."""
+        """Features of a vector in the order of their sum: source after source, each (y, x, channel)
+        ascending.
+        """
         layer = self.layers[name]
         if layer.kind == "concat":
             groups, start = [], 0
@@ -202,7 +219,12 @@ class Naive:
             groups, start = [], 0
             _, height, width = self.network.shapes[layer.inputs[0]]
             for channels in self.sources(layer.inputs[0]):
-                order = [start + (c * height + y) * width + x for y in range(height) for x in range(width) for c in range(channels)]
+                order = [
+                    start + (c * height + y) * width + x
+                    for y in range(height)
+                    for x in range(width)
+                    for c in range(channels)
+                ]
                 groups.append(order)
                 start += channels * height * width
             return groups
@@ -220,12 +242,18 @@ class Naive:
         return np.array([spike > 0, spike < 0], int)
 
     def seen(self, name, at):
-        """(counts of spikes and of negative spikes, amplitude) of one element of a layer; of the analog input (value, 1)."""
+        """(counts of spikes and of negative spikes, amplitude) of one element of a layer; of the analog input
+        (value, 1).
+        """
         layer = self.layers[name]
         if layer.kind == "if":
             return self.signs(name, at), float(self.threshold(layer, at[0]))
         if layer.kind == "input":
-            return (self.image[at], 1.0) if self.analog else (np.array([int(self.image[(self.now, *at)]), 0]), 1.0)
+            return (
+                (self.image[at], 1.0)
+                if self.analog
+                else (np.array([int(self.image[(self.now, *at)]), 0]), 1.0)
+            )
         source = layer.inputs[0]
         shape = self.network.shapes[source]
         if layer.kind == "maxpool2d":
@@ -239,7 +267,10 @@ class Naive:
                     return self.seen(source, (channel, *at[1:]))
                 channel -= self.network.shapes[source][0]
         kernel, stride, padding = layer.window(shape)
-        total, amplitude = (F32(0) if self.analog and self.is_input(source) else np.zeros(2, int)), self.seen(source, (at[0], 0, 0))[1]
+        total, amplitude = (
+            (F32(0) if self.analog and self.is_input(source) else np.zeros(2, int)),
+            self.seen(source, (at[0], 0, 0))[1],
+        )
         for wy in range(kernel[0]):
             for wx in range(kernel[1]):
                 y, x = at[1] * stride[0] - padding[0] + wy, at[2] * stride[1] - padding[1] + wx

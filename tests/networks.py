@@ -17,23 +17,60 @@ def small_network(channels=70, encoding="constant", rate=1.0, kernel=3):
     def normal(*shape):
         return rng.normal(size=shape) / np.sqrt(np.prod(shape[1:])) * 2
 
-    return Network([
-        Input((3, 9, 8), encoding), Conv2d(normal(channels, 3, kernel, kernel), rng.normal(size=channels) * 0.1, padding=kernel // 2), IF(1 / rate, name="a"),
-        Conv2d(normal(channels, channels, 3, 3), padding=1), IF(0.5 / rate, name="b"), Conv2d(normal(channels, 1, 3, 3), padding=1, groups=channels, name="c"),
-        Add(inputs=("c", "a")), IF(1 / rate), AvgPool2d(2), Flatten(), Linear(normal(10, channels * 16)), Readout(),
-    ], n_steps=8, input_range=(0, 1))  # fmt: skip
+    return Network(
+        [
+            Input((3, 9, 8), encoding),
+            Conv2d(normal(channels, 3, kernel, kernel), rng.normal(size=channels) * 0.1, padding=kernel // 2),
+            IF(1 / rate, name="a"),
+            Conv2d(normal(channels, channels, 3, 3), padding=1),
+            IF(0.5 / rate, name="b"),
+            Conv2d(normal(channels, 1, 3, 3), padding=1, groups=channels, name="c"),
+            Add(inputs=("c", "a")),
+            IF(1 / rate),
+            AvgPool2d(2),
+            Flatten(),
+            Linear(normal(10, channels * 16)),
+            Readout(),
+        ],
+        n_steps=8,
+        input_range=(0, 1),
+    )
 
 
 def every_path(signed, delay):
-    """Convolutions (plain, grouped, dilated, strided, depthwise), pools (2x2, others), a shortcut, a concatenation, leak, signed neurons, max pools, delays."""
+    """Convolutions (plain, grouped, dilated, strided, depthwise), pools (2x2, others), a shortcut, a
+    concatenation, leak, signed neurons, max pools, delays.
+    """
     rng = np.random.default_rng(0)
 
     def normal(*shape):
         return rng.normal(size=shape) * 2 / np.sqrt(np.prod(shape[1:]))
 
-    return Network([
-        Input((2, 5, 4)), Conv2d(normal(6, 2, 3, 3), rng.normal(size=6), padding=1), IF(0.5, leak=0.5, signed=signed, v_init=signed * 9, delay=delay, name="a"),
-        Conv2d(normal(6, 1, 3, 3), padding=1, groups=6, name="b"), Conv2d(normal(6, 3, 3, 3), padding=(1, 2), dilation=(1, 2), groups=2, inputs="a", name="c"),
-        Add(inputs=("b", "c", "a")), IF(0.6, leak=0.5, signed=signed, v_init=signed * 9, delay=2 * delay, name="d"), AvgPool2d(2, name="p"), AvgPool2d(3, 1, 1, inputs="a", name="q"), AvgPool2d((5, 4), inputs="d", name="r"), MaxPool2d(3, 1, 1, inputs="a", name="m"), Concat(inputs=("m", "q")), Conv2d(normal(5, 12, 2, 2), stride=2), IF(0.4), Flatten(name="s"), Flatten(inputs="p", name="t"),
-        Flatten(inputs="r", name="u"), Concat(inputs=("s", "t", "u")), Linear(normal(33, 20 + 24 + 6)), IF(0.3), Linear(normal(3, 33)), Readout(),
-    ], n_steps=4, input_range=(0, 1))  # fmt: skip
+    return Network(
+        [
+            Input((2, 5, 4)),
+            Conv2d(normal(6, 2, 3, 3), rng.normal(size=6), padding=1),
+            IF(0.5, leak=0.5, signed=signed, v_init=signed * 9, delay=delay, name="a"),
+            Conv2d(normal(6, 1, 3, 3), padding=1, groups=6, name="b"),
+            Conv2d(normal(6, 3, 3, 3), padding=(1, 2), dilation=(1, 2), groups=2, inputs="a", name="c"),
+            Add(inputs=("b", "c", "a")),
+            IF(0.6, leak=0.5, signed=signed, v_init=signed * 9, delay=2 * delay, name="d"),
+            AvgPool2d(2, name="p"),
+            AvgPool2d(3, 1, 1, inputs="a", name="q"),
+            AvgPool2d((5, 4), inputs="d", name="r"),
+            MaxPool2d(3, 1, 1, inputs="a", name="m"),
+            Concat(inputs=("m", "q")),
+            Conv2d(normal(5, 12, 2, 2), stride=2),
+            IF(0.4),
+            Flatten(name="s"),
+            Flatten(inputs="p", name="t"),
+            Flatten(inputs="r", name="u"),
+            Concat(inputs=("s", "t", "u")),
+            Linear(normal(33, 20 + 24 + 6)),
+            IF(0.3),
+            Linear(normal(3, 33)),
+            Readout(),
+        ],
+        n_steps=4,
+        input_range=(0, 1),
+    )

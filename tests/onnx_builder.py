@@ -31,17 +31,33 @@ class OnnxModel:
 
     def conv(self, x, n_in, n_out, kernel=3, bias=True, group=1, **attributes):
         kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
-        weight = self.floats(n_out, n_in // group, *kernel, scale=(n_in // group * kernel[0] * kernel[1]) ** -0.5)
+        weight = self.floats(
+            n_out, n_in // group, *kernel, scale=(n_in // group * kernel[0] * kernel[1]) ** -0.5
+        )
         extra = [self.floats(n_out, scale=0.3)] if bias else []
         return self.op("Conv", x, weight, *extra, group=group, **attributes)
 
     def gemm(self, x, n_in, n_out, **attributes):
-        return self.op("Gemm", x, self.floats(n_out, n_in, scale=n_in**-0.5), self.floats(n_out, scale=0.3), transB=1, **attributes)
+        return self.op(
+            "Gemm",
+            x,
+            self.floats(n_out, n_in, scale=n_in**-0.5),
+            self.floats(n_out, scale=0.3),
+            transB=1,
+            **attributes,
+        )
 
     def norm(self, x, channels, positive=False):
         gamma = self.floats(channels)
         gamma = np.abs(gamma) + np.float32(0.1) if positive else gamma
-        return self.op("BatchNormalization", x, gamma, self.floats(channels, scale=0.5), self.floats(channels, scale=0.3), np.abs(self.floats(channels)) + np.float32(0.2))
+        return self.op(
+            "BatchNormalization",
+            x,
+            gamma,
+            self.floats(channels, scale=0.5),
+            self.floats(channels, scale=0.3),
+            np.abs(self.floats(channels)) + np.float32(0.2),
+        )
 
     def head(self, x, n_in, n_out=10):
         """Flatten and a linear layer."""
@@ -49,5 +65,11 @@ class OnnxModel:
 
     def model(self, output):
         inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *self.shape])]
-        graph = helper.make_graph(self.nodes, "test", inputs, [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)], self.initializers)
+        graph = helper.make_graph(
+            self.nodes,
+            "test",
+            inputs,
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
+            self.initializers,
+        )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)

@@ -10,7 +10,16 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 
-def model(nodes: Sequence[onnx.NodeProto], shape, weights=(), *, out: str = "y", opset: int = 17, batch="N", **fields) -> onnx.ModelProto:
+def model(
+    nodes: Sequence[onnx.NodeProto],
+    shape,
+    weights=(),
+    *,
+    out: str = "y",
+    opset: int = 17,
+    batch="N",
+    **fields,
+) -> onnx.ModelProto:
     """A model from "x" (batch, *shape) to `out`.
 
     Parameters
@@ -33,14 +42,18 @@ def model(nodes: Sequence[onnx.NodeProto], shape, weights=(), *, out: str = "y",
 
 def node(op: str, inputs: str, outputs: str = "y", **attributes) -> onnx.NodeProto:
     """A node; `inputs` and `outputs` are names with spaces between, "-" an absent one."""
-    return helper.make_node(op, [n.replace("-", "") if n == "-" else n for n in inputs.split()], outputs.split(), **attributes)
+    return helper.make_node(
+        op, [n.replace("-", "") if n == "-" else n for n in inputs.split()], outputs.split(), **attributes
+    )
 
 
 def run(proto: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
     """The first output, by onnxruntime."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     return session.run(None, {session.get_inputs()[0].name: images})[0]
 
 

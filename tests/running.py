@@ -22,12 +22,19 @@ def assert_same(a, b):
             assert one.v_mem.dtype == other.v_mem.dtype
             assert not np.signbit(one.v_mem[one.v_mem == 0]).any(), "a membrane is -0.0"
         assert np.array_equal(one.spike_counts, other.spike_counts), one.name
-        assert (one.n_spikes, one.n_events, one.sops, one.macs) == (other.n_spikes, other.n_events, other.sops, other.macs), one.name
+        assert (one.n_spikes, one.n_events, one.sops, one.macs) == (
+            other.n_spikes,
+            other.n_events,
+            other.sops,
+            other.macs,
+        ), one.name
     assert np.array_equal(a.outputs, b.outputs)
 
 
 def run_both(network, images, n_steps=None, arithmetic="float32", **options):
     fast = evsnn.simulate(network, images, n_steps=n_steps, arithmetic=arithmetic, record=RECORDS, **options)
-    slow = evsnn.simulate(network, images, n_steps=n_steps, arithmetic=arithmetic, record=RECORDS, backend="reference")
+    slow = evsnn.simulate(
+        network, images, n_steps=n_steps, arithmetic=arithmetic, record=RECORDS, backend="reference"
+    )
     assert_same(fast, slow)
     return fast

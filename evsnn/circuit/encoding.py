@@ -12,7 +12,9 @@ __all__ = ["check_images", "encode", "sample_forms"]
 
 
 def sample_forms(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Shapes in which one image of `shape` may come: for maps of one channel also without the channel, and flat."""
+    """Shapes in which one image of `shape` may come: for maps of one channel also without the channel, and
+    flat.
+    """
     if len(shape) != 3 or shape[0] != 1:
         return (shape,)
     return shape, shape[1:], (shape[1] * shape[2],)
@@ -33,9 +35,19 @@ def check_images(network: Network, images: np.ndarray, n_steps: int) -> np.ndarr
     try:
         array = np.asarray(images)
     except ValueError as error:
-        raise InputError("images are not an array", where="images", got=type(images).__name__, hint="all images have one shape") from error
+        raise InputError(
+            "images are not an array",
+            where="images",
+            got=type(images).__name__,
+            hint="all images have one shape",
+        ) from error
     if array.dtype.kind not in "fiub":
-        raise InputError("images are not numbers", where="images", got=f"dtype {array.dtype}", expected="a real or integer array")
+        raise InputError(
+            "images are not numbers",
+            where="images",
+            got=f"dtype {array.dtype}",
+            expected="a real or integer array",
+        )
     encoding = network.input.encoding
     shape = network.input_shape if encoding != "events" else (n_steps, *network.input_shape)
     if encoding != "events":
@@ -47,7 +59,12 @@ def check_images(network: Network, images: np.ndarray, n_steps: int) -> np.ndarr
     elif array.shape == shape:
         array = array[None]
     if array.shape[1:] != shape:
-        raise InputError("images have the wrong shape", where="images", got=array.shape, expected=f"(n, {', '.join(map(str, shape))})")
+        raise InputError(
+            "images have the wrong shape",
+            where="images",
+            got=array.shape,
+            expected=f"(n, {', '.join(map(str, shape))})",
+        )
     if array.shape[0] == 0:
         raise InputError("there are no images", where="images", got=array.shape)
     if encoding == "events":
@@ -59,9 +76,17 @@ def check_images(network: Network, images: np.ndarray, n_steps: int) -> np.ndarr
     low, high = array.min(), array.max()  # NaN comes through both
     if not np.isfinite([low, high]).all():
         worst = next(i for i, image in enumerate(array) if not np.isfinite(image).all())
-        raise InputError("images hold NaN or infinity", where=f"image {worst}", expected="finite float32 values")
+        raise InputError(
+            "images hold NaN or infinity", where=f"image {worst}", expected="finite float32 values"
+        )
     if encoding == "poisson" and (low < 0 or high > 1):
-        raise InputError("probabilities are out of range", where="images", got=f"{low} to {high}", expected="0 to 1", hint="scale the images")
+        raise InputError(
+            "probabilities are out of range",
+            where="images",
+            got=f"{low} to {high}",
+            expected="0 to 1",
+            hint="scale the images",
+        )
     return array
 
 

@@ -27,10 +27,34 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import NetworkError, RunError
-from ..network.layers import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Layer, Linear, MaxPool2d, Readout, reach
+from ..network.layers import (
+    IF,
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Flatten,
+    Input,
+    Layer,
+    Linear,
+    MaxPool2d,
+    Readout,
+    reach,
+)
 from ..network.network import Network, check_steps
 
-__all__ = ["INPUT", "Circuit", "MaxPool", "Pool", "Population", "Source", "Synapse", "lower", "settled", "unfolded"]
+__all__ = [
+    "INPUT",
+    "Circuit",
+    "MaxPool",
+    "Pool",
+    "Population",
+    "Source",
+    "Synapse",
+    "lower",
+    "settled",
+    "unfolded",
+]
 
 INPUT = -1
 """Index of the input where a population's is meant."""
@@ -140,11 +164,22 @@ class Synapse:
     @property
     def channelwise(self) -> bool:
         """One weight a channel and tap, from one unpooled population: no gathering needed."""
-        return self.groups == self.shape[0] == self.weight.shape[0] and len(self.sources) == 1 and not self.pooled
+        return (
+            self.groups == self.shape[0] == self.weight.shape[0]
+            and len(self.sources) == 1
+            and not self.pooled
+        )
 
     def reach(self, axis: int) -> np.ndarray:
         """How many output positions each input position reaches along an axis (0: y, 1: x)."""
-        return reach(self.shape[1 + axis], self.kernel[axis], self.stride[axis], self.padding[axis], self.padding[2 + axis], self.dilation[axis])
+        return reach(
+            self.shape[1 + axis],
+            self.kernel[axis],
+            self.stride[axis],
+            self.padding[axis],
+            self.padding[2 + axis],
+            self.dilation[axis],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +205,8 @@ class Population:
     leak : float
         Share of the membrane kept from step to step.
     v_negative : (channels,), optional
-        At most 0; below it, neurons whose net count is positive send a negative spike. None: none do, or could.
+        At most 0; below it, neurons whose net count is positive send a negative spike. None: none do, or
+        could.
     delay : int
         Input steps that charge it before it first may fire, n_steps at most.
     """
@@ -276,7 +312,9 @@ class Circuit:
 
     @property
     def delayed(self) -> bool:
-        """Whether a population's output step needs later steps of its input: then no step can be computed of all populations in turn."""
+        """Whether a population's output step needs later steps of its input: then no step can be computed of
+        all populations in turn.
+        """
         return any(isinstance(p, Population) and p.delay for p in self.populations)
 
 
@@ -298,8 +336,8 @@ def lower(network: Network, n_steps: int | None = None, shift_steps: int | None 
 def settled(circuit: Circuit) -> Circuit:
     """The same circuit, of floats or integers, without negative spikes that are never sent.
 
-    Neurons that nothing but a constant current charges, from a membrane below their threshold, take no spike back: they fire
-    only if the current is above 0, and then their membrane never falls below 0.
+    Neurons that nothing but a constant current charges, from a membrane below their threshold, take no spike
+    back: they fire only if the current is above 0, and then their membrane never falls below 0.
     """
     populations: list[Population | MaxPool] = []
     for p in circuit.populations:
@@ -308,7 +346,15 @@ def settled(circuit: Circuit) -> Circuit:
         else:
             if p.signed and not p.synapses and p.leak == 1 and (p.v_init < p.v_threshold).all():
                 p = replace(p, v_negative=None)
-            sent = tuple(s for s in p.synapses if not s.negative or any(source.population != INPUT and populations[source.population].signed for source in s.sources))
+            sent = tuple(
+                s
+                for s in p.synapses
+                if not s.negative
+                or any(
+                    source.population != INPUT and populations[source.population].signed
+                    for source in s.sources
+                )
+            )
             if len(sent) < len(p.synapses):
                 p = replace(p, synapses=sent)
         populations.append(p)
@@ -337,11 +383,19 @@ def unfolded(network: Network, n_steps: int | None = None, shift_steps: int | No
     if shift_steps is None:
         shift_steps = n_steps
     elif network.shift != "bias":
-        raise RunError("the network's shift has no number of steps", where="shift_steps", got=f"shift {network.shift!r}", expected="shift 'bias'", hint="leave shift_steps out")
+        raise RunError(
+            "the network's shift has no number of steps",
+            where="shift_steps",
+            got=f"shift {network.shift!r}",
+            expected="shift 'bias'",
+            hint="leave shift_steps out",
+        )
     shift_steps = check_steps(shift_steps, RunError, "shift_steps")
     network = network.at(n_steps)
     views: dict[str, _View] = {}  # of layers that carry spikes, or the input
-    currents: dict[str, tuple[list[Synapse], np.ndarray]] = {}  # of layers that carry a current: synapses and bias
+    currents: dict[
+        str, tuple[list[Synapse], np.ndarray]
+    ] = {}  # of layers that carry a current: synapses and bias
     populations: list[Population | MaxPool] = []
 
     def current(name: str) -> tuple[list[Synapse], np.ndarray]:
@@ -362,16 +416,24 @@ def unfolded(network: Network, n_steps: int | None = None, shift_steps: int | No
             currents[layer.name] = _bounded([b for branch in branches for b in branch], layer), sum(biases)
         elif isinstance(layer, Flatten) and layer.inputs[0] in currents:
             if as_map(network.shapes[layer.inputs[0]])[1:] != (1, 1):
-                raise NetworkError("a flattened map of currents", where=layer._where, hint="put the IF before the Flatten")
+                raise NetworkError(
+                    "a flattened map of currents", where=layer._where, hint="put the IF before the Flatten"
+                )
             currents[layer.name] = currents[layer.inputs[0]]
         elif isinstance(layer, AvgPool2d):
             views[layer.name] = _pooled(layer, views[layer.inputs[0]])
         elif isinstance(layer, MaxPool2d):
             pools = list(_max_pools(layer, views[layer.inputs[0]], populations))
             if len(populations) + len(pools) > MAX_POPULATIONS:
-                raise NetworkError("there are too many max pools, one for each layer concatenated", where=layer._where, expected=f"at most {MAX_POPULATIONS} with all neurons")
+                raise NetworkError(
+                    "there are too many max pools, one for each layer concatenated",
+                    where=layer._where,
+                    expected=f"at most {MAX_POPULATIONS} with all neurons",
+                )
             sources = tuple(Source(len(populations) + i, pool.shape) for i, pool in enumerate(pools))
-            views[layer.name] = _View(sources, views[layer.inputs[0]].amplitudes, layer.output_shape([views[layer.inputs[0]].shape]))
+            views[layer.name] = _View(
+                sources, views[layer.inputs[0]].amplitudes, layer.output_shape([views[layer.inputs[0]].shape])
+            )
             populations += pools
         elif isinstance(layer, Flatten):
             views[layer.name] = _flat(views[layer.inputs[0]])
@@ -379,10 +441,14 @@ def unfolded(network: Network, n_steps: int | None = None, shift_steps: int | No
             views[layer.name] = _joined(views[name] for name in layer.inputs)
             _bounded(views[layer.name].sources, layer)
         elif isinstance(layer, IF) or network.readout == "membrane":
-            population = _population(layer, *current(layer.inputs[0]), network, n_steps, shift_steps, populations)
+            population = _population(
+                layer, *current(layer.inputs[0]), network, n_steps, shift_steps, populations
+            )
             if population.fires:
                 source = Source(len(populations), population.shape)
-                views[layer.name] = _View((source,), (population.v_threshold.astype(np.float64),), population.shape)
+                views[layer.name] = _View(
+                    (source,), (population.v_threshold.astype(np.float64),), population.shape
+                )
             populations.append(population)
     return Circuit(network, n_steps, as_map(network.input_shape), tuple(populations))
 
@@ -390,7 +456,12 @@ def unfolded(network: Network, n_steps: int | None = None, shift_steps: int | No
 def _bounded(parts: Sequence, layer: Layer) -> Sequence:
     """`parts`, unless they are too many: sums of sums of themselves double with each layer."""
     if len(parts) > MAX_PARTS:
-        raise NetworkError(f"the {layer.kind} has too many parts once those before it are unfolded", where=layer._where, got=len(parts), expected=f"at most {MAX_PARTS}")
+        raise NetworkError(
+            f"the {layer.kind} has too many parts once those before it are unfolded",
+            where=layer._where,
+            got=len(parts),
+            expected=f"at most {MAX_PARTS}",
+        )
     return parts
 
 
@@ -412,10 +483,19 @@ def _pooled(layer: AvgPool2d, view: _View) -> _View:
 def _composed(layer: AvgPool2d, first: Pool, second: Pool) -> Pool:
     """Two pools in a row as one; exact where windows of the first do not overlap or are not cut."""
     if first.stride != first.kernel or any(first.padding) or any(second.padding):
-        raise NetworkError("two average pools in a row with overlap or padding cannot be folded", where=layer._where, hint="make them one pool")
+        raise NetworkError(
+            "two average pools in a row with overlap or padding cannot be folded",
+            where=layer._where,
+            hint="make them one pool",
+        )
     kernel = tuple(a * b for a, b in zip(first.kernel, second.kernel))
     if kernel[0] * kernel[1] > 65_535:
-        raise NetworkError("the joint pooling window is too large", where=layer._where, got=kernel, expected="an area <= 65535")
+        raise NetworkError(
+            "the joint pooling window is too large",
+            where=layer._where,
+            got=kernel,
+            expected="an area <= 65535",
+        )
     return Pool(kernel, tuple(a * b for a, b in zip(first.stride, second.stride)), (0, 0, 0, 0))
 
 
@@ -424,10 +504,21 @@ def _max_pools(layer: MaxPool2d, view: _View, before: Sequence[Population | MaxP
     size = layer.output_shape([view.shape])[1:]
     for i, source in enumerate(view.sources):
         if source.pool:
-            raise NetworkError("a max pool cannot read average-pooled spikes", where=layer._where, hint="put an IF between the pools")
+            raise NetworkError(
+                "a max pool cannot read average-pooled spikes",
+                where=layer._where,
+                hint="put an IF between the pools",
+            )
         shape = (source.shape[0], *size)
         name = layer.name if len(view.sources) == 1 else f"{layer.name}[{i}]"
-        yield MaxPool(name, shape, shape, source, Pool(layer.kernel, layer.stride, layer.padding), source.population != INPUT and before[source.population].signed)
+        yield MaxPool(
+            name,
+            shape,
+            shape,
+            source,
+            Pool(layer.kernel, layer.stride, layer.padding),
+            source.population != INPUT and before[source.population].signed,
+        )
 
 
 def _flat(view: _View) -> _View:
@@ -439,15 +530,28 @@ def _joined(inputs: Iterable[_View]) -> _View:
     views = list(inputs)
     shape = (sum(v.shape[0] for v in views), *views[0].shape[1:])
     sources = tuple(s for v in views for s in v.sources)
-    return _View(sources, tuple(a for v in views for a in v.amplitudes), shape, flat=any(v.flat for v in views))
+    return _View(
+        sources, tuple(a for v in views for a in v.amplitudes), shape, flat=any(v.flat for v in views)
+    )
 
 
 def _identity(view: _View, layer: Layer) -> Synapse:
     """Spikes that charge a membrane directly, weight 1."""
     if view.flat:
-        raise NetworkError("a flattened map cannot charge a membrane without weights", where=layer._where, hint="put the IF before the Flatten")
+        raise NetworkError(
+            "a flattened map cannot charge a membrane without weights",
+            where=layer._where,
+            hint="put the IF before the Flatten",
+        )
     channels = view.shape[0]
-    return Synapse("identity", view.sources, view.shape, np.ones((channels, 1, 1, 1), np.float32), np.concatenate(view.amplitudes), groups=channels)
+    return Synapse(
+        "identity",
+        view.sources,
+        view.shape,
+        np.ones((channels, 1, 1, 1), np.float32),
+        np.concatenate(view.amplitudes),
+        groups=channels,
+    )
 
 
 def _weighted(layer: Conv2d | Linear, view: _View) -> Iterator[Synapse]:
@@ -455,15 +559,37 @@ def _weighted(layer: Conv2d | Linear, view: _View) -> Iterator[Synapse]:
     if isinstance(layer, Conv2d):
         name = "conv2d" if layer.groups == 1 else "depthwise" if layer.groups == view.shape[0] else "grouped"
         label = f"{name} {layer.weight.shape[2]}x{layer.weight.shape[3]}"
-        yield Synapse(label, view.sources, view.shape, layer.weight, np.concatenate(view.amplitudes), layer.stride, layer.padding, layer.dilation, layer.groups)
+        yield Synapse(
+            label,
+            view.sources,
+            view.shape,
+            layer.weight,
+            np.concatenate(view.amplitudes),
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+        )
     elif not view.flat:
-        yield Synapse("linear", view.sources, view.shape, layer.weight.reshape(-1, *view.shape), np.concatenate(view.amplitudes))
+        yield Synapse(
+            "linear",
+            view.sources,
+            view.shape,
+            layer.weight.reshape(-1, *view.shape),
+            np.concatenate(view.amplitudes),
+        )
     else:  # a kernel that covers the map, source by source
         start = 0
         for source, amplitude in zip(view.sources, view.amplitudes):
             shape = (source.shape[0], *_seen(source))
             size = int(np.prod(shape))
-            yield Synapse("linear", (source,), shape, layer.weight[:, start : start + size].reshape(-1, *shape), amplitude)
+            yield Synapse(
+                "linear",
+                (source,),
+                shape,
+                layer.weight[:, start : start + size].reshape(-1, *shape),
+                amplitude,
+            )
             start += size
 
 
@@ -472,7 +598,10 @@ def _seen(source: Source) -> tuple[int, int]:
     if source.pool is None:
         return source.shape[1:]
     p = source.pool
-    return tuple((n + p.padding[i] + p.padding[2 + i] - p.kernel[i]) // p.stride[i] + 1 for i, n in enumerate(source.shape[1:]))
+    return tuple(
+        (n + p.padding[i] + p.padding[2 + i] - p.kernel[i]) // p.stride[i] + 1
+        for i, n in enumerate(source.shape[1:])
+    )
 
 
 def _both_signs(synapse: Synapse, populations: Sequence[Population | MaxPool]) -> Iterator[Synapse]:
@@ -481,12 +610,25 @@ def _both_signs(synapse: Synapse, populations: Sequence[Population | MaxPool]) -
     signed = [s.population != INPUT and populations[s.population].signed for s in synapse.sources]
     if any(signed):
         channels = np.repeat(signed, [s.shape[0] for s in synapse.sources])
-        yield replace(synapse, sources=tuple(replace(s, negative=True) for s in synapse.sources), scale=np.where(channels, -synapse.scale, 0.0))
+        yield replace(
+            synapse,
+            sources=tuple(replace(s, negative=True) for s in synapse.sources),
+            scale=np.where(channels, -synapse.scale, 0.0),
+        )
 
 
-def _population(layer: IF | Readout, branches: list[Synapse], bias: np.ndarray, network: Network, n_steps: int, shift_steps: int,
-                before: Sequence[Population | MaxPool]) -> Population:  # fmt: skip
-    """Neurons charged by `branches` and `bias`, with the shift for `shift_steps`; `before` are the populations that they read."""
+def _population(
+    layer: IF | Readout,
+    branches: list[Synapse],
+    bias: np.ndarray,
+    network: Network,
+    n_steps: int,
+    shift_steps: int,
+    before: Sequence[Population | MaxPool],
+) -> Population:
+    """Neurons charged by `branches` and `bias`, with the shift for `shift_steps`; `before` are the
+    populations that they read.
+    """
     output_shape = network.shapes[layer.name]
     shape = as_map(output_shape)
     analog = network.input.encoding == "constant"
@@ -504,8 +646,19 @@ def _population(layer: IF | Readout, branches: list[Synapse], bias: np.ndarray, 
         elif layer.shift and network.shift == "initial":
             v_init = v_init + v_threshold.astype(np.float64) / 2
         if layer.signed:
-            v_negative = np.maximum(-layer.signed * v_threshold.astype(np.float64), np.finfo(np.float32).min).astype(np.float32)
+            v_negative = np.maximum(
+                -layer.signed * v_threshold.astype(np.float64), np.finfo(np.float32).min
+            ).astype(np.float32)
     return Population(
-        layer.name, shape, output_shape, synapses, drives, bias.astype(np.float32), v_threshold, v_init.astype(np.float32), leak, v_negative, delay,
-    )  # fmt: skip
-
+        layer.name,
+        shape,
+        output_shape,
+        synapses,
+        drives,
+        bias.astype(np.float32),
+        v_threshold,
+        v_init.astype(np.float32),
+        leak,
+        v_negative,
+        delay,
+    )

@@ -9,11 +9,13 @@ For each channel of a population, with ``w`` its effective weights:
 
 - ``unit = max |w| / largest``, where ``largest`` is 127, or less where that lets 16 bits hold the membrane;
 - ``weight = rint(w / unit)``, ``v_threshold = max(1, rint(V_th / unit))``;
-- a signed neuron sends a negative spike below ``v_negative = -rint(theta V_th / unit)``, and its targets add ``-weight``;
+- a signed neuron sends a negative spike below ``v_negative = -rint(theta V_th / unit)``, and its targets add
+  ``-weight``;
 - ``bias = rint(b / unit)``; what rounding takes from the charge ``T b`` over all steps is given back to
   ``v_init = rint(v(0) / unit) + rint(T b / unit) - T bias``;
 - an identity shortcut's amplitude is divided by the unit and rounded, without the limit of 127;
-- the analog input is ``x_q = clip(rint(x / input_scale), low, high)``, and ``input_scale`` is a factor of its weights.
+- the analog input is ``x_q = clip(rint(x / input_scale), low, high)``, and ``input_scale`` is a factor of its
+  weights.
 
 A readout uses one unit for all its channels, so that the largest membrane is the answer.
 
@@ -89,8 +91,14 @@ class QuantizedNetwork:
         return np.clip(scaled, self.input_low, self.input_high).astype(np.int32)
 
 
-def quantize(network: Network, n_steps: int | None = None, *, shift_steps: int | None = None, input_range: tuple[float, float] | None = None,
-             membrane: str = "auto") -> QuantizedNetwork:  # fmt: skip
+def quantize(
+    network: Network,
+    n_steps: int | None = None,
+    *,
+    shift_steps: int | None = None,
+    input_range: tuple[float, float] | None = None,
+    membrane: str = "auto",
+) -> QuantizedNetwork:
     """Bring a network to integers.
 
     Parameters
@@ -116,11 +124,25 @@ def quantize(network: Network, n_steps: int | None = None, *, shift_steps: int |
     circuit = unfolded(network, n_steps, shift_steps)
     scale, low, high = _input_grid(circuit, input_range)
     fitted = [
-        (p, None, None, None, None) if isinstance(p, MaxPool) else _fit(p, circuit, (scale, low, high), membrane, last=i == len(circuit.populations) - 1)
+        (
+            (p, None, None, None, None)
+            if isinstance(p, MaxPool)
+            else _fit(p, circuit, (scale, low, high), membrane, last=i == len(circuit.populations) - 1)
+        )
         for i, p in enumerate(circuit.populations)
-    ]  # fmt: skip
+    ]
     populations, widths, units, largest, bounds = zip(*fitted)
-    return QuantizedNetwork(network, settled(replace(circuit, populations=populations)), widths, units, largest, bounds, scale, low, high)
+    return QuantizedNetwork(
+        network,
+        settled(replace(circuit, populations=populations)),
+        widths,
+        units,
+        largest,
+        bounds,
+        scale,
+        low,
+        high,
+    )
 
 
 def _input_grid(circuit: Circuit, input_range: tuple[float, float] | None) -> tuple[float, int, int]:
@@ -133,29 +155,51 @@ def _input_grid(circuit: Circuit, input_range: tuple[float, float] | None) -> tu
     if input_range is None and network.samples is not None:
         input_range = float(network.samples.images.min()), float(network.samples.images.max())
     if input_range is None:
-        raise RunError("integers need the input's range", hint="convert with samples or --input-range, or give input_range=(smallest, largest)")
+        raise RunError(
+            "integers need the input's range",
+            hint="convert with samples or --input-range, or give input_range=(smallest, largest)",
+        )
     smallest, greatest = (float(v) for v in input_range)
     reach = max(-smallest, greatest)
     if not np.isfinite(reach) or smallest > greatest:
-        raise RunError("input_range is not a range", got=(smallest, greatest), expected="(smallest, largest), finite")
+        raise RunError(
+            "input_range is not a range", got=(smallest, greatest), expected="(smallest, largest), finite"
+        )
     reach = reach or 1.0
     return (reach / 255, 0, 255) if smallest >= 0 else (reach / 2047, -2047, 2047)
 
 
 def _wide(synapse: Synapse, p: Population) -> bool:
-    """Whether the weights of a synapse of `p` are kept as wide as membranes: those of identity shortcuts, and one weight a channel beside the
-    analog input, whose weights are on a scale of their own (the input's grid)."""
+    """Whether the weights of a synapse of `p` are kept as wide as membranes: those of identity shortcuts, and
+    one weight a channel beside the analog input, whose weights are on a scale of their own (the input's
+    grid)."""
     return synapse.channelwise and synapse in p.synapses and (synapse.label == "identity" or bool(p.drives))
 
 
 def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane: str, last: bool):
     """The integers of one population, the width of its membranes, its units, limits and bounds."""
     if p.leak < 1 and 1 - 2.0 ** -leak_shift(p.leak) != p.leak:
-        raise RunError("a leak is not 1 - 2^-k", where=f"layer {p.name!r}", got=p.leak, expected="1/2, 3/4, 7/8, ...", hint="use float32 arithmetic")
+        raise RunError(
+            "a leak is not 1 - 2^-k",
+            where=f"layer {p.name!r}",
+            got=p.leak,
+            expected="1/2, 3/4, 7/8, ...",
+            hint="use float32 arithmetic",
+        )
     channels = p.shape[0]
     scales = {s: grid[0] if s in p.drives else 1.0 for s in (*p.drives, *p.synapses)}
     narrow = [s for s in scales if not _wide(s, p)] or list(scales)
-    reach = np.max([_largest(s.weight, lambda rows, s=s: s.effective(rows).astype(np.float64)) * scales[s] for s in narrow], axis=0) if narrow else np.zeros(channels)
+    reach = (
+        np.max(
+            [
+                _largest(s.weight, lambda rows, s=s: s.effective(rows).astype(np.float64)) * scales[s]
+                for s in narrow
+            ],
+            axis=0,
+        )
+        if narrow
+        else np.zeros(channels)
+    )
     if last and p.v_threshold is None:
         reach = np.full(channels, reach.max())
     reach = np.where(reach > 0, reach, 127 / 1024 * (1.0 if p.v_threshold is None else p.v_threshold))
@@ -176,14 +220,30 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
                 low, high = np.where(good, middle, low), np.where(good, high, middle)
             return _result(at(low), "int16", reach / low, low, circuit.n_steps, grid)
         if membrane == "int16":
-            raise RunError("no weights fit membranes of 16 bits", where=f"layer {p.name!r}", hint="use membrane='auto', or fewer steps")
+            raise RunError(
+                "no weights fit membranes of 16 bits",
+                where=f"layer {p.name!r}",
+                hint="use membrane='auto', or fewer steps",
+            )
     population = at(full)
     if not _fits(population, circuit.n_steps, grid, 32).all():
-        raise RunError("membranes could pass 32 bits", where=f"layer {p.name!r}", got=f"{circuit.n_steps} steps", hint="use fewer steps, or float32 arithmetic")
+        raise RunError(
+            "membranes could pass 32 bits",
+            where=f"layer {p.name!r}",
+            got=f"{circuit.n_steps} steps",
+            hint="use fewer steps, or float32 arithmetic",
+        )
     return _result(population, "int32", reach / full, full, circuit.n_steps, grid)
 
 
-def _result(p: Population, width: str, unit: np.ndarray, largest: np.ndarray, n_steps: int, grid: tuple[float, int, int]):
+def _result(
+    p: Population,
+    width: str,
+    unit: np.ndarray,
+    largest: np.ndarray,
+    n_steps: int,
+    grid: tuple[float, int, int],
+):
     low, high = membrane_bounds(p, n_steps, grid[1:])
     return p, width, unit, largest, (int(low.min()), int(high.max()))
 
@@ -195,7 +255,9 @@ def _fits(p: Population, n_steps: int, grid: tuple[float, int, int], bits: int) 
     fits = (low >= -limit) & (high < limit)
     if p.v_threshold is not None:
         fits &= p.v_threshold < limit - 1  # the largest integer is the threshold of lanes without a neuron
-        fits &= low - p.v_threshold >= -limit  # firmware keeps v - V_th, and so does not compare but looks at a sign
+        fits &= (
+            low - p.v_threshold >= -limit
+        )  # firmware keeps v - V_th, and so does not compare but looks at a sign
     if p.signed:
         fits &= n_steps < limit  # a net count is as wide as a membrane
     for synapse in p.synapses:
@@ -210,8 +272,12 @@ def _slabs(weight: np.ndarray) -> Iterator[slice]:
 
 
 def _largest(weight: np.ndarray, values: Callable[[slice], np.ndarray]) -> np.ndarray:
-    """The largest magnitude of each output channel of a weight array, whose `values` are made slab by slab."""
-    return np.concatenate([np.abs(values(rows)).reshape(len(weight[rows]), -1).max(axis=1) for rows in _slabs(weight)])
+    """The largest magnitude of each output channel of a weight array, whose `values` are made slab by
+    slab.
+    """
+    return np.concatenate(
+        [np.abs(values(rows)).reshape(len(weight[rows]), -1).max(axis=1) for rows in _slabs(weight)]
+    )
 
 
 def _rounded(p: Population, scales: dict[Synapse, float], unit: np.ndarray, n_steps: int) -> Population:
@@ -229,10 +295,14 @@ def _rounded(p: Population, scales: dict[Synapse, float], unit: np.ndarray, n_st
     total = _integer(n_steps * (p.bias.astype(np.float64) / unit))
     rest = total - n_steps * bias if p.leak == 1 else 0
     return replace(
-        p, synapses=tuple(integers(s) for s in p.synapses), drives=tuple(integers(s) for s in p.drives), bias=bias,
+        p,
+        synapses=tuple(integers(s) for s in p.synapses),
+        drives=tuple(integers(s) for s in p.drives),
+        bias=bias,
         v_threshold=None if p.v_threshold is None else np.maximum(1, _integer(p.v_threshold / unit)),
-        v_init=_integer(p.v_init / unit) + rest, v_negative=_integer(p.v_negative / unit) if p.signed else None,
-    )  # fmt: skip
+        v_init=_integer(p.v_init / unit) + rest,
+        v_negative=_integer(p.v_negative / unit) if p.signed else None,
+    )
 
 
 def _integer(values: np.ndarray) -> np.ndarray:
@@ -240,7 +310,9 @@ def _integer(values: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(values, -(2.0**40), 2.0**40)).astype(np.int64)
 
 
-def membrane_bounds(p: Population, n_steps: int, input_range: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def membrane_bounds(
+    p: Population, n_steps: int, input_range: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest membrane of each channel at any comparison or step's end, whatever the input.
 
     An event of a signed source adds ``w`` or ``-w``: its two synapses together gain and lose ``|w|``.
@@ -264,7 +336,10 @@ def membrane_bounds(p: Population, n_steps: int, input_range: tuple[int, int]) -
     gain, loss = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
     for synapse in p.synapses:
         for rows in _slabs(synapse.weight):
-            w = synapse.weight[rows].reshape(len(synapse.weight[rows]), -1).astype(np.int64) * synapse.max_count
+            w = (
+                synapse.weight[rows].reshape(len(synapse.weight[rows]), -1).astype(np.int64)
+                * synapse.max_count
+            )
             gain[rows] += np.maximum(w, 0).sum(axis=1)
             loss[rows] += np.minimum(w, 0).sum(axis=1)
     for drive in p.drives:

@@ -62,8 +62,14 @@ def run(circuit: Circuit, inputs: np.ndarray, read_at: Collection[int] = ()) -> 
     inputs = inputs.astype(dtype) if circuit.analog else inputs
     neurons = {i: p for i, p in enumerate(circuit.populations) if isinstance(p, Population)}
     drives = {i: _drive(p, inputs, dtype) for i, p in neurons.items()}
-    membranes = {i: np.broadcast_to(_per_channel(p.v_init, dtype), (n_samples, *p.shape)).copy() for i, p in neurons.items()}
-    spikes = {i: np.zeros((n_samples, circuit.n_steps, *p.shape), np.int8 if p.signed else bool) for i, p in enumerate(circuit.populations)}
+    membranes = {
+        i: np.broadcast_to(_per_channel(p.v_init, dtype), (n_samples, *p.shape)).copy()
+        for i, p in neurons.items()
+    }
+    spikes = {
+        i: np.zeros((n_samples, circuit.n_steps, *p.shape), np.int8 if p.signed else bool)
+        for i, p in enumerate(circuit.populations)
+    }
     trains = spikes | {INPUT: inputs}
     events = np.zeros((len(circuit.populations), 2), np.int64)
     readout: dict[int, np.ndarray] = {}
@@ -75,28 +81,47 @@ def run(circuit: Circuit, inputs: np.ndarray, read_at: Collection[int] = ()) -> 
         v, n = membranes[i], np.zeros((n_samples, *population.shape), np.int64)
         for u in range(circuit.n_steps + population.delay):
             if u < circuit.n_steps:
-                events[i] += _charge(population, v, {source.population: trains[source.population][:, u] for s in population.synapses for source in s.sources})
+                events[i] += _charge(
+                    population,
+                    v,
+                    {
+                        source.population: trains[source.population][:, u]
+                        for s in population.synapses
+                        for source in s.sources
+                    },
+                )
                 v += drives[i]
             if u >= population.delay and population.fires:
                 spikes[i][:, u - population.delay] = _fire(population, v, n)
             elif not population.fires and u + 1 in read_at:
                 readout[u + 1] = v.copy()
     last = len(circuit.populations) - 1
-    return [Trace(spikes[i], membranes.get(i), int(n), int(sops), readout if i == last else {}) for i, (n, sops) in enumerate(events)]
+    return [
+        Trace(spikes[i], membranes.get(i), int(n), int(sops), readout if i == last else {})
+        for i, (n, sops) in enumerate(events)
+    ]
 
 
 def _charge(population: Population, v: np.ndarray, spikes: dict[int, np.ndarray]) -> tuple[int, int]:
-    """Leak, and add a step's `spikes` (n, channels, y, x), by population, to the membranes; the events and the additions."""
+    """Leak, and add a step's `spikes` (n, channels, y, x), by population, to the membranes; the events and
+    the additions.
+    """
     if population.leak != 1:
         v[...] = _leaked(v, population.leak)
     n_events = sops = 0
     for synapse in population.synapses:
-        counts = np.concatenate([seen(source, spikes[source.population]) for source in synapse.sources], axis=1)
+        counts = np.concatenate(
+            [seen(source, spikes[source.population]) for source in synapse.sources], axis=1
+        )
         for target, ky, kx, channels, at in _products(synapse, population.shape):
-            _add_products(v[target], counts, channels, at, synapse.effective(target[1])[:, :, ky, kx].astype(v.dtype))
+            _add_products(
+                v[target], counts, channels, at, synapse.effective(target[1])[:, :, ky, kx].astype(v.dtype)
+            )
         n = (counts != 0).sum(axis=(0, 1))
         n_events += n.sum()
-        sops += (n * np.outer(synapse.reach(0), synapse.reach(1))).sum() * (population.shape[0] // synapse.groups)
+        sops += (n * np.outer(synapse.reach(0), synapse.reach(1))).sum() * (
+            population.shape[0] // synapse.groups
+        )
     return n_events, sops
 
 
@@ -145,10 +170,14 @@ def seen(source: Source, spikes: np.ndarray) -> np.ndarray:
 
 
 def _windows(values: np.ndarray, pool: Pool) -> np.ndarray:
-    """Every pooling window of (n, channels, y, x), padded with zeros, as (n, channels, out y, out x, window y, window x)."""
+    """Every pooling window of (n, channels, y, x), padded with zeros, as (n, channels, out y, out x, window
+    y, window x).
+    """
     top, left, bottom, right = pool.padding
     padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    return np.lib.stride_tricks.sliding_window_view(padded, pool.kernel, axis=(2, 3))[:, :, :: pool.stride[0], :: pool.stride[1]]
+    return np.lib.stride_tricks.sliding_window_view(padded, pool.kernel, axis=(2, 3))[
+        :, :, :: pool.stride[0], :: pool.stride[1]
+    ]
 
 
 def _products(synapse: Synapse, shape: tuple[int, int, int]) -> Iterator[tuple]:
@@ -167,7 +196,13 @@ def _products(synapse: Synapse, shape: tuple[int, int, int]) -> Iterator[tuple]:
         for kx in range(synapse.kernel[1]):
             out_x, in_x = _overlap(synapse, 1, kx, shape[2])
             for g in range(synapse.groups):
-                yield (slice(None), slice(g * n_out, (g + 1) * n_out), out_y, out_x), ky, kx, slice(g * n_in, (g + 1) * n_in), (in_y, in_x)
+                yield (
+                    (slice(None), slice(g * n_out, (g + 1) * n_out), out_y, out_x),
+                    ky,
+                    kx,
+                    slice(g * n_in, (g + 1) * n_in),
+                    (in_y, in_x),
+                )
 
 
 def _overlap(synapse: Synapse, axis: int, k: int, n_out: int) -> tuple[slice, slice]:
@@ -176,10 +211,16 @@ def _overlap(synapse: Synapse, axis: int, k: int, n_out: int) -> tuple[slice, sl
     stride, size = synapse.stride[axis], synapse.shape[1 + axis]
     first = max(0, -(offset // stride))
     last = min(n_out, (size - 1 - offset) // stride + 1)
-    return slice(first, max(first, last)), slice(first * stride + offset, max(0, (max(first, last) - 1) * stride + offset + 1), stride) if last > first else slice(0, 0)
+    return slice(first, max(first, last)), (
+        slice(first * stride + offset, max(0, (max(first, last) - 1) * stride + offset + 1), stride)
+        if last > first
+        else slice(0, 0)
+    )
 
 
-def _add_products(v: np.ndarray, values: np.ndarray, channels: slice, at: tuple[slice, slice], weight: np.ndarray) -> None:
+def _add_products(
+    v: np.ndarray, values: np.ndarray, channels: slice, at: tuple[slice, slice], weight: np.ndarray
+) -> None:
     """v += values[c] * weight[:, c], channel after channel, each product and each sum rounded."""
     values = values[:, channels, at[0], at[1]]
     for c in np.flatnonzero(values.any(axis=(0, 2, 3))):
@@ -192,13 +233,17 @@ def _drive(population: Population, inputs: np.ndarray, dtype) -> np.ndarray:
     for drive in population.drives:
         values = np.concatenate([pooled_input(source, inputs) for source in drive.sources], axis=1)
         for target, ky, kx, channels, at in _products(drive, population.shape):
-            _add_products(current[target], values, channels, at, drive.effective(target[1])[:, :, ky, kx].astype(dtype))
+            _add_products(
+                current[target], values, channels, at, drive.effective(target[1])[:, :, ky, kx].astype(dtype)
+            )
     current += _per_channel(population.bias, dtype)
     return current
 
 
 def pooled_input(source: Source, inputs: np.ndarray) -> np.ndarray:
-    """The analog input as a source shows it: window sums, (y, x) ascending; the division is in the weights."""
+    """The analog input as a source shows it: window sums, (y, x) ascending; the division is in the
+    weights.
+    """
     if source.pool is None:
         return inputs
     windows = _windows(inputs, source.pool)

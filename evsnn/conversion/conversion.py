@@ -1,4 +1,5 @@
-"""The whole way: a model file and samples in, a spiking `Network` out, and everything that was learnt on the way.
+"""The whole way: a model file and samples in, a spiking `Network` out, and everything that was learnt on the
+way.
 
 The calibration inputs are divided: the last quarter, at most `HELD_OUT`, is held out for choosing and
 reporting; thresholds come from the rest, bias corrections from its first `CORRECTED`.
@@ -81,7 +82,9 @@ class Conversion:
     warnings: tuple[str, ...]
 
 
-def convert(model, calibration=None, *, output: str | None = None, progress: Progress | None = None, **options) -> Network:
+def convert(
+    model, calibration=None, *, output: str | None = None, progress: Progress | None = None, **options
+) -> Network:
     """Convert a trained ReLU network into a spiking one.
 
     Parameters
@@ -89,13 +92,14 @@ def convert(model, calibration=None, *, output: str | None = None, progress: Pro
     model : path, bytes or onnx.ModelProto
         An ONNX file with one input and one output.
     calibration : path, array, (images, labels) or CalibrationSet, optional
-        A few hundred inputs as the model reads them, (n, *input_shape); as a path: .npz, .npy or .h5 with ``images`` (and
-        ``labels``). None: thresholds from limits of the ReLUs (Clip) or from batch norms.
+        A few hundred inputs as the model reads them, (n, *input_shape); as a path: .npz, .npy or .h5 with
+        ``images`` (and ``labels``). None: thresholds from limits of the ReLUs (Clip) or from batch norms.
     output : str, optional
         The tensor of the scores, where the model has several outputs of floats or ends in what is not wanted.
     progress : callable (what, done, total), optional
     **options
-        Fields of `Options`: n_steps, threshold, granularity, shift, readout, correction, signed, delay, max_pool, storage.
+        Fields of `Options`: n_steps, threshold, granularity, shift, readout, correction, signed, delay,
+        max_pool, storage.
 
     Returns
     -------
@@ -114,18 +118,30 @@ def convert(model, calibration=None, *, output: str | None = None, progress: Pro
         chosen = Options(**options)
     except TypeError:
         known = Options.__dataclass_fields__
-        raise ModelError("unknown option", got=", ".join(sorted(set(options) - set(known))), expected=", ".join(known)) from None
+        raise ModelError(
+            "unknown option", got=", ".join(sorted(set(options) - set(known))), expected=", ".join(known)
+        ) from None
     return convert_model(model, calibration, chosen, progress, output).network
 
 
-def convert_model(model, calibration=None, options: Options = Options(), progress: Progress | None = None, output: str | None = None) -> Conversion:  # noqa: B008 - frozen
+def convert_model(
+    model,
+    calibration=None,
+    options: Options = Options(),  # noqa: B008 - frozen
+    progress: Progress | None = None,
+    output: str | None = None,
+) -> Conversion:
     """As `convert`, with all that was learnt on the way."""
     tell = progress or (lambda what, done, total: None)
     tell("reading the model", 0, 1)
     graph = import_onnx(model, output=output)
     ann = lower_graph(graph, max_pool=options.max_pool)
     tell("reading the model", 1, 1)
-    samples = calibration if calibration is None or isinstance(calibration, CalibrationSet) else open_calibration(calibration)
+    samples = (
+        calibration
+        if calibration is None or isinstance(calibration, CalibrationSet)
+        else open_calibration(calibration)
+    )
     if samples is not None:
         samples = samples.fitted(ann.input_shape, ann.network.n_classes)
     n = 0 if samples is None else samples.n
@@ -145,18 +161,28 @@ def convert_model(model, calibration=None, options: Options = Options(), progres
         warnings += suspicions(samples)
 
         def batches() -> Iterator[np.ndarray]:
-            for images in samples.batches(n_used, ann.batch):  # many at a time: chunks of a file are inflated for each
+            for images in samples.batches(
+                n_used, ann.batch
+            ):  # many at a time: chunks of a file are inflated for each
                 for first in range(0, len(images), ann.batch):
                     yield ann.arranged(images[first : first + ann.batch])
 
-        activations = measure(ann, batches, lambda done, total: tell("measuring activations", done, total or 2 * -(-n_used // ann.batch)))
+        activations = measure(
+            ann,
+            batches,
+            lambda done, total: tell("measuring activations", done, total or 2 * -(-n_used // ann.batch)),
+        )
         corrected, held_out = inputs(0, min(n_used, CORRECTED)), inputs(n_used, n)
         warnings += _silent(activations, ann)
     scores = forward(ann, held_out) if len(held_out) else np.zeros((0, ann.network.n_classes), np.float32)
-    labels = None if samples is None or samples.labels is None else np.asarray(samples.labels[n_used:], np.int64)
+    labels = (
+        None if samples is None or samples.labels is None else np.asarray(samples.labels[n_used:], np.int64)
+    )
     warnings += _telling_little(scores, labels)
     network = with_readout(ann, options.readout)
-    if options.storage != "float32":  # thresholds, corrections and choices are then for the weights of the file; what they aim at stays the source's ANN
+    if options.storage != "float32":
+        # Thresholds, corrections and choices are then for the weights of the file; what they aim at stays the
+        # source's ANN.
         network = as_stored(network, options.storage)
     if n:
         network = network.replace(input_range=_input_range(samples, ann))
@@ -167,14 +193,30 @@ def convert_model(model, calibration=None, options: Options = Options(), progres
 
         def make(recipe: Recipe, n_steps: int = n_steps) -> tuple[Balanced, Network]:
             some = None if corrected is None else corrected[: max(32, CORRECTED_STEPS // n_steps)]
-            made = balance(ann, network, activations, recipe, n_steps, some, lambda done, total: tell(f"T = {n_steps}: {recipe}", done, total))
+            made = balance(
+                ann,
+                network,
+                activations,
+                recipe,
+                n_steps,
+                some,
+                lambda done, total: tell(f"T = {n_steps}: {recipe}", done, total),
+            )
             return made, assemble(network, recipe.shift, [made])
 
-        unseen = options.unseen(normal) if samples is not None else replace(options.unseen(normal), correction=False)
-        choices[n_steps], made = choose(options.recipes(n_steps) if n_held_out else (unseen,), n_steps, make, held_out, scores)
+        unseen = (
+            options.unseen(normal)
+            if samples is not None
+            else replace(options.unseen(normal), correction=False)
+        )
+        choices[n_steps], made = choose(
+            options.recipes(n_steps) if n_held_out else (unseen,), n_steps, make, held_out, scores
+        )
         balanced.append(made)
     result = assemble(network, balanced[0].recipe.shift, balanced)
-    return Conversion(result, ann, choices, mismatch, activations, held_out, labels, scores, ann.notes, tuple(warnings))
+    return Conversion(
+        result, ann, choices, mismatch, activations, held_out, labels, scores, ann.notes, tuple(warnings)
+    )
 
 
 def _compare(graph: Graph, ann: Ann, samples: np.ndarray | None, exact: bool) -> float:
@@ -191,11 +233,19 @@ def _compare(graph: Graph, ann: Ann, samples: np.ndarray | None, exact: bool) ->
     ours = forward(ann, ann.arranged(samples))
     largest = float(np.abs(source).max())
     if not np.isfinite(source).all():
-        raise InputError("the model's outputs are not finite on the calibration inputs", got="NaN or infinity", hint="check the inputs' scale")
+        raise InputError(
+            "the model's outputs are not finite on the calibration inputs",
+            got="NaN or infinity",
+            hint="check the inputs' scale",
+        )
     mismatch = float(np.abs(source - ours).max()) / (largest or 1.0)
     if exact and not mismatch <= TOLERANCE:
-        raise ModelError("the converted ANN does not compute what the model does", got=f"scores that differ by {mismatch:.2g} of the largest", expected=f"at most {TOLERANCE:g}",
-                         hint="this is a defect of the conversion: please report it with the model")  # fmt: skip
+        raise ModelError(
+            "the converted ANN does not compute what the model does",
+            got=f"scores that differ by {mismatch:.2g} of the largest",
+            expected=f"at most {TOLERANCE:g}",
+            hint="this is a defect of the conversion: please report it with the model",
+        )
     return mismatch
 
 
@@ -214,15 +264,26 @@ def _telling_little(scores: np.ndarray, labels: np.ndarray | None) -> list[str]:
     if n < TELLING:
         return []
     if n_classes == 1:
-        return ["the model has one score, so that agreement of predicted classes says nothing; look at the readout's error"]
+        return [
+            "the model has one score, so that agreement of predicted classes says nothing; look at the"
+            " readout's error"
+        ]
     found, predictions = [], scores.argmax(axis=1)
     if (predictions == predictions[0]).all():
         doubt = "are they in the model's own scale, and of several classes?"
-        found.append(f"the ANN predicts class {predictions[0]} on all {n} held-out samples, so that agreement says little; {doubt}")
+        found.append(
+            f"the ANN predicts class {predictions[0]} on all {n} held-out samples, so that agreement says"
+            f" little; {doubt}"
+        )
     chance = 1 / n_classes
-    if labels is not None and (right := float((predictions == labels).mean())) <= chance + (chance * (1 - chance) / n) ** 0.5:
+    if (
+        labels is not None
+        and (right := float((predictions == labels).mean())) <= chance + (chance * (1 - chance) / n) ** 0.5
+    ):
         doubt = "are they in the model's own scale, and do the labels count its outputs?"
-        found.append(f"the ANN is right on {right:.1%} of the held-out samples, no better than chance; {doubt}")
+        found.append(
+            f"the ANN is right on {right:.1%} of the held-out samples, no better than chance; {doubt}"
+        )
     return found
 
 
@@ -232,6 +293,10 @@ def _silent(activations: Mapping[str, Activations], ann: Ann) -> list[str]:
     for name, a in activations.items():
         share = float(a.dead.mean())
         if name != ann.network.layers[-1].name and share > 0.5:
-            what = "no activation on any calibration input" if share == 1 else f"{share:.0%} of its channels are never active"
+            what = (
+                "no activation on any calibration input"
+                if share == 1
+                else f"{share:.0%} of its channels are never active"
+            )
             found.append(f"layer {name!r}: {what}")
     return found

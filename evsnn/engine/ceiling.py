@@ -20,7 +20,10 @@ from .plan import aligned
 
 __all__ = ["BEST", "Gather", "Stream", "ceiling_of"]
 
-BEST = {"float32": Vectors("float32", "float32", "float32", 64), "int8": Vectors("int16", "int16", "int8", 128)}
+BEST = {
+    "float32": Vectors("float32", "float32", "float32", 64),
+    "int8": Vectors("int16", "int16", "int8", 128),
+}
 """The vectors with which an arithmetic is fastest; a ceiling is theirs, whatever a layer can use."""
 
 LEAST_EVENTS = 4_096
@@ -30,9 +33,11 @@ _LEAST_BLOCK, _LARGEST_BLOCK = 1 << 13, 1 << 24
 
 
 def ceiling_of(arithmetic: str, block_bytes: int) -> float:
-    """Additions a nanosecond (GSOP/s) at the ceiling of this core, for blocks of about that size; measured once, then remembered.
+    """Additions a nanosecond (GSOP/s) at the ceiling of this core, for blocks of about that size; measured
+    once, then remembered.
 
-    Sizes are rounded up to powers of 2. What is remembered lies with the kernels' machine code, and belongs to the same CPU and versions.
+    Sizes are rounded up to powers of 2. What is remembered lies with the kernels' machine code, and belongs
+    to the same CPU and versions.
     """
     size = min(max(_LEAST_BLOCK, 1 << (block_bytes - 1).bit_length()), _LARGEST_BLOCK)
     name = f"{arithmetic} {size}"
@@ -71,7 +76,9 @@ class Gather:
         queue[:] = np.concatenate([rng.permutation(rows) for _ in range(-(-n_events // rows))])[:n_events]
         self._arrays = _Arrays(aligned(rows * fmt.row_bytes), queue, aligned(fmt.membrane_bytes))
         self._arrays.weights[:] = 1  # else all its pages are the one page of zeros
-        self._addresses = tuple(array.ctypes.data for array in (self._arrays.queue, self._arrays.weights, self._arrays.out))
+        self._addresses = tuple(
+            array.ctypes.data for array in (self._arrays.queue, self._arrays.weights, self._arrays.out)
+        )
         self._gather = specialise(Kernel("ceiling.gather", (fmt, events), 5))
         self._additions = n_events * fmt.lanes
         self._n_events, self._repeats = n_events, 1

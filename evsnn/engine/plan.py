@@ -19,7 +19,19 @@ from ..circuit.reference import leak_shift
 from ..errors import RunError
 from .kernels.layout import COPY_BYTES, COUNTS_PER_MASK, PARAMETER_ROWS, UNROLL, scratch_bytes
 
-__all__ = ["BLOCK_STEPS", "GatherPlan", "MaxPoolPlan", "Packed", "Plan", "PopulationPlan", "TapPlan", "aligned", "pack", "plan", "words_of"]
+__all__ = [
+    "BLOCK_STEPS",
+    "GatherPlan",
+    "MaxPoolPlan",
+    "Packed",
+    "Plan",
+    "PopulationPlan",
+    "TapPlan",
+    "aligned",
+    "pack",
+    "plan",
+    "words_of",
+]
 
 BLOCK_STEPS = 64
 """Most steps that are run layer by layer at once."""
@@ -78,7 +90,9 @@ class GatherPlan:
 
     @cached_property
     def simple(self) -> bool:
-        """One source, in one part, columns in order, no pool or pools of 2x2 side by side: what `build_simple` takes."""
+        """One source, in one part, columns in order, no pool or pools of 2x2 side by side: what
+        `build_simple` takes.
+        """
         s = self.synapse
         pool = s.sources[0].pool
         plain = pool is None or (pool.kernel == pool.stride == (2, 2) and not any(pool.padding))
@@ -90,7 +104,13 @@ class GatherPlan:
     def n_events(self, n_steps: int, graded: bool) -> int:
         """Events if every neuron fires at every step."""
         channels = int((self.parts[:, 1] - self.parts[:, 0]).sum())
-        return channels * n_steps * self.synapse.shape[1] * self.synapse.shape[2] * (1 if graded else self.synapse.max_count)
+        return (
+            channels
+            * n_steps
+            * self.synapse.shape[1]
+            * self.synapse.shape[2]
+            * (1 if graded else self.synapse.max_count)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +184,9 @@ class PopulationPlan:
     @property
     def runs(self) -> int:
         """Most runs and taps of one output position."""
-        return sum(g.synapse.kernel[0] for g in self.gathers) + sum(t.synapse.kernel[0] * t.synapse.kernel[1] for t in self.taps)
+        return sum(g.synapse.kernel[0] for g in self.gathers) + sum(
+            t.synapse.kernel[0] * t.synapse.kernel[1] for t in self.taps
+        )
 
     @property
     def scratch_bytes(self) -> int:
@@ -178,13 +200,18 @@ class PopulationPlan:
         size = 1 if self.weight_type == "int8" else 4
         channels = self.n_tiles * self.lanes
         gathered = (self.tile_rows + 1) * channels * size
-        tapped = sum(t.synapse.kernel[0] * t.synapse.kernel[1] for t in self.taps) * channels * self.element_bytes
+        tapped = (
+            sum(t.synapse.kernel[0] * t.synapse.kernel[1] for t in self.taps) * channels * self.element_bytes
+        )
         driven = sum(d.kernel[0] * d.kernel[1] * d.shape[0] for d in self.population.drives) * channels * size
         return gathered + tapped + driven + PARAMETER_ROWS * channels * self.element_bytes
 
     def queue_bytes(self, n_steps: int) -> int:
         """Bytes of its event queues in the worst case."""
-        return sum(g.n_events(n_steps, self.graded) * self.event_bytes + COPY_BYTES + 16 + g.n_pointers(n_steps) * 4 for g in self.gathers)
+        return sum(
+            g.n_events(n_steps, self.graded) * self.event_bytes + COPY_BYTES + 16 + g.n_pointers(n_steps) * 4
+            for g in self.gathers
+        )
 
     def mask_bytes(self, n_steps: int) -> int:
         """Bytes of one plane of its masks."""
@@ -194,7 +221,11 @@ class PopulationPlan:
         """Bytes of its masks, currents, membranes and scratch memory; `keep`: blocks follow each other."""
         fires, signed = self.population.fires, self.population.signed
         total = self.mask_bytes(n_steps) * (fires + signed) + self.scratch_bytes
-        total += self.padded * self.element_bytes * (bool(self.population.drives) + (keep or not fires) + (keep and signed))
+        total += (
+            self.padded
+            * self.element_bytes
+            * (bool(self.population.drives) + (keep or not fires) + (keep and signed))
+        )
         return total + sum(int(np.prod(drive.shape)) for drive in self.population.drives) * self.element_bytes
 
 
@@ -286,8 +317,18 @@ class Plan:
         return max((s.max_count for p in self.neurons for s in p.population.synapses), default=1).bit_length()
 
 
-def _workspace_bytes(circuit: Circuit, populations: Sequence[PopulationPlan | MaxPoolPlan], block_steps: int, keep: bool) -> int:
-    total = 0 if circuit.analog else block_steps * circuit.input_shape[1] * circuit.input_shape[2] * words_of(circuit.input_shape[0]) * 8
+def _workspace_bytes(
+    circuit: Circuit, populations: Sequence[PopulationPlan | MaxPoolPlan], block_steps: int, keep: bool
+) -> int:
+    total = (
+        0
+        if circuit.analog
+        else block_steps
+        * circuit.input_shape[1]
+        * circuit.input_shape[2]
+        * words_of(circuit.input_shape[0])
+        * 8
+    )
     total += sum(p.workspace_bytes(block_steps, keep) for p in populations)
     return total + max(p.queue_bytes(block_steps) for p in populations if isinstance(p, PopulationPlan))
 
@@ -313,7 +354,9 @@ def plan(circuit: Circuit, membranes: tuple[str, ...] | None = None, block_steps
     words = {INPUT: words_of(circuit.input_shape[0])}
     populations: list[PopulationPlan | MaxPoolPlan] = []
     for i, (p, kind) in enumerate(zip(circuit.populations, kinds)):
-        populations.append(MaxPoolPlan(p, words[p.source.population]) if isinstance(p, MaxPool) else _population(p, kind))
+        populations.append(
+            MaxPoolPlan(p, words[p.source.population]) if isinstance(p, MaxPool) else _population(p, kind)
+        )
         words[i] = populations[-1].words
     if circuit.delayed:
         _check_one_block(circuit, populations, block_steps)
@@ -325,15 +368,31 @@ def plan(circuit: Circuit, membranes: tuple[str, ...] | None = None, block_steps
     return Plan(circuit, tuple(populations), min(block_steps, circuit.n_steps))
 
 
-def _check_one_block(circuit: Circuit, populations: Sequence[PopulationPlan | MaxPoolPlan], block_steps: int | None) -> None:
+def _check_one_block(
+    circuit: Circuit, populations: Sequence[PopulationPlan | MaxPoolPlan], block_steps: int | None
+) -> None:
     """Refuse what one block of all steps cannot be."""
     if block_steps is not None and block_steps < circuit.n_steps:
-        raise RunError("delayed firing needs all steps in one block", got=f"blocks of {block_steps} steps", expected=f"{circuit.n_steps}")
+        raise RunError(
+            "delayed firing needs all steps in one block",
+            got=f"blocks of {block_steps} steps",
+            expected=f"{circuit.n_steps}",
+        )
     for p in populations:
-        n_events = max((g.n_events(circuit.n_steps, p.graded) for g in p.gathers), default=0) if isinstance(p, PopulationPlan) else 0
+        n_events = (
+            max((g.n_events(circuit.n_steps, p.graded) for g in p.gathers), default=0)
+            if isinstance(p, PopulationPlan)
+            else 0
+        )
         if n_events >= 1 << 31:
             expected = "fewer than 2^31 in all steps, where a layer fires with a delay"
-            raise RunError("too many events for one block", where=f"layer {p.population.name!r}", got=f"up to {n_events}", expected=expected, hint="use fewer steps, or no delays")
+            raise RunError(
+                "too many events for one block",
+                where=f"layer {p.population.name!r}",
+                got=f"up to {n_events}",
+                expected=expected,
+                hint="use fewer steps, or no delays",
+            )
 
 
 def _population(population: Population, membrane: str) -> PopulationPlan:
@@ -344,16 +403,25 @@ def _population(population: Population, membrane: str) -> PopulationPlan:
     if membrane == "int32" and 32767 // largest_term >= _LEAST_BUDGET:
         partial, budget = "int16", 32767 // largest_term // UNROLL * UNROLL
     channels = population.shape[0]
-    choices = [n for n in _LANES[membrane] if partial != "int32" or n <= 64]  # 128 sums of 32 bits fill all registers of NEON
+    choices = [
+        n for n in _LANES[membrane] if partial != "int32" or n <= 64
+    ]  # 128 sums of 32 bits fill all registers of NEON
     if membrane != "float32" and not population.synapses and not population.delay:
         choices = [16, *choices]  # nothing is added: no rows of int8 that would be too short
     lanes = min(choices, key=lambda n: (-(-channels // n) * (n + _ROW_OVERHEAD[membrane]), n))
     n_tiles = -(-channels // lanes)
     gathers = tuple(_gather(s, lanes, n_tiles) for s in population.synapses if not s.channelwise)
     taps = tuple(TapPlan(s) for s in population.synapses if s.channelwise)
-    ids = max(sum(g.rows for g in gathers) + 1, max((g.part_channels * g.synapse.shape[2] for g in gathers), default=0))
-    id_bits = 16 if ids <= 1 << 16 and (not graded or largest <= (256 if membrane == "float32" else 65535)) else 32
-    return PopulationPlan(population, membrane, lanes, n_tiles, gathers, taps, graded, id_bits, partial, budget)
+    ids = max(
+        sum(g.rows for g in gathers) + 1,
+        max((g.part_channels * g.synapse.shape[2] for g in gathers), default=0),
+    )
+    id_bits = (
+        16 if ids <= 1 << 16 and (not graded or largest <= (256 if membrane == "float32" else 65535)) else 32
+    )
+    return PopulationPlan(
+        population, membrane, lanes, n_tiles, gathers, taps, graded, id_bits, partial, budget
+    )
 
 
 def _gather(synapse: Synapse, lanes: int, n_tiles: int) -> GatherPlan:
@@ -367,22 +435,36 @@ def _gather(synapse: Synapse, lanes: int, n_tiles: int) -> GatherPlan:
         parts = np.stack([first // n_out * n_in, (last // n_out + 1) * n_in], axis=1).astype(np.int64)
     part_channels = int((parts[:, 1] - parts[:, 0]).max())
     dilation = synapse.dilation[1]
-    columns = np.concatenate([np.arange(r, width, dilation) for r in range(min(dilation, width))]).astype(np.int32)
+    columns = np.concatenate([np.arange(r, width, dilation) for r in range(min(dilation, width))]).astype(
+        np.int32
+    )
     kernel, stride, pad = synapse.kernel, synapse.stride, synapse.padding
     out_width = (width + pad[1] + pad[3] - (kernel[1] - 1) * dilation - 1) // stride[1] + 1
     out_height = (height + pad[0] + pad[2] - (kernel[0] - 1) * synapse.dilation[0] - 1) // stride[0] + 1
-    column_table = _column_table(np.arange(out_width) * stride[1] - pad[1], kernel[1], dilation, width, part_channels)
+    column_table = _column_table(
+        np.arange(out_width) * stride[1] - pad[1], kernel[1], dilation, width, part_channels
+    )
     row_table = _row_table(np.arange(out_height) * stride[0] - pad[0], kernel[0], synapse.dilation[0], height)
     if max(np.abs(column_table).max(), np.abs(row_table).max()) >= 1 << 31:
-        raise RunError("a map is too wide", got=f"{width} columns of {channels} channels", expected="fewer than 2^31 elements a row")
-    return GatherPlan(synapse, parts, part_channels, columns, column_table.astype(np.int32), row_table.astype(np.int32))
+        raise RunError(
+            "a map is too wide",
+            got=f"{width} columns of {channels} channels",
+            expected="fewer than 2^31 elements a row",
+        )
+    return GatherPlan(
+        synapse, parts, part_channels, columns, column_table.astype(np.int32), row_table.astype(np.int32)
+    )
 
 
-def _column_table(start: np.ndarray, kernel: int, dilation: int, width: int, part_channels: int) -> np.ndarray:
+def _column_table(
+    start: np.ndarray, kernel: int, dilation: int, width: int, part_channels: int
+) -> np.ndarray:
     """Queue columns of the taps at ``start + j * dilation``, and where tap 0 would be, times the channels."""
     residue = start % dilation
     residues = np.arange(min(dilation, width))
-    before = np.concatenate([[0], np.cumsum((width - 1 - residues) // dilation + 1)])  # columns of smaller residues
+    before = np.concatenate(
+        [[0], np.cumsum((width - 1 - residues) // dilation + 1)]
+    )  # columns of smaller residues
     origin = before[np.minimum(residue, len(residues))] + (start - residue) // dilation
     first = np.maximum(0, -(start // dilation))
     last = np.minimum(kernel, (width - 1 - start) // dilation + 1)
@@ -394,7 +476,9 @@ def _column_table(start: np.ndarray, kernel: int, dilation: int, width: int, par
 def _row_table(start: np.ndarray, kernel: int, dilation: int, height: int) -> np.ndarray:
     """Kernel rows that fall inside the map, and the map row of kernel row 0."""
     first = np.maximum(0, -(start // dilation))
-    return np.stack([first, np.maximum(first, np.minimum(kernel, (height - 1 - start) // dilation + 1)), start], axis=1)
+    return np.stack(
+        [first, np.maximum(first, np.minimum(kernel, (height - 1 - start) // dilation + 1)), start], axis=1
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -418,13 +502,19 @@ class Packed:
 def pack(p: PopulationPlan) -> Packed:
     """Lay a population's weights out for the kernels."""
     weight_type = np.dtype(p.weight_type)
-    weights = aligned(p.n_tiles * (p.tile_rows + 1) * p.lanes * weight_type.itemsize).view(weight_type).reshape(p.n_tiles, p.tile_rows + 1, p.lanes)
+    weights = (
+        aligned(p.n_tiles * (p.tile_rows + 1) * p.lanes * weight_type.itemsize)
+        .view(weight_type)
+        .reshape(p.n_tiles, p.tile_rows + 1, p.lanes)
+    )
     taps = tuple(_lanes_of(t.synapse, p, np.dtype(p.membrane)) for t in p.taps)
     drives = tuple(_lanes_of(d, p, weight_type, dense=True) for d in p.population.drives)
     for tile in range(p.n_tiles):
         row = 0
         for gather in p.gathers:
-            block = weights[tile, row : row + gather.rows].reshape(*gather.synapse.kernel, gather.part_channels, p.lanes)
+            block = weights[tile, row : row + gather.rows].reshape(
+                *gather.synapse.kernel, gather.part_channels, p.lanes
+            )
             first, last = gather.parts[tile if len(gather.parts) > 1 else 0]
             _fill(block, gather.synapse, tile * p.lanes, int(first), int(last))
             row += gather.rows
@@ -436,12 +526,16 @@ def _fill(block: np.ndarray, synapse: Synapse, first_out: int, first_in: int, la
     n_out, n_in = synapse.weight.shape[0] // synapse.groups, synapse.weight.shape[1]
     last_out = min(first_out + block.shape[3], synapse.weight.shape[0])
     if synapse.groups == 1:
-        block[:, :, : last_in - first_in, : last_out - first_out] = synapse.effective(slice(first_out, last_out)).transpose(2, 3, 1, 0)
+        block[:, :, : last_in - first_in, : last_out - first_out] = synapse.effective(
+            slice(first_out, last_out)
+        ).transpose(2, 3, 1, 0)
         return
     for group in range(first_out // n_out, (last_out - 1) // n_out + 1):
         low, high = max(first_out, group * n_out), min(last_out, (group + 1) * n_out)
         inputs = slice(group * n_in - first_in, (group + 1) * n_in - first_in)
-        block[:, :, inputs, low - first_out : high - first_out] = synapse.effective(slice(low, high)).transpose(2, 3, 1, 0)
+        block[:, :, inputs, low - first_out : high - first_out] = synapse.effective(
+            slice(low, high)
+        ).transpose(2, 3, 1, 0)
 
 
 def _lanes_of(synapse: Synapse, p: PopulationPlan, dtype: np.dtype, dense: bool = False) -> np.ndarray:
@@ -461,16 +555,28 @@ def _lanes_of(synapse: Synapse, p: PopulationPlan, dtype: np.dtype, dense: bool 
 def _parameters(p: PopulationPlan) -> np.ndarray:
     """Bias, threshold, v_init, leak and v_negative of every lane; lanes without a neuron never fire."""
     dtype = np.dtype(p.membrane)
-    never, least = (np.inf, -np.inf) if p.membrane == "float32" else (np.iinfo(dtype).max, np.iinfo(dtype).min)
-    out = aligned(p.n_tiles * PARAMETER_ROWS * p.lanes * dtype.itemsize).view(dtype).reshape(p.n_tiles, PARAMETER_ROWS, p.lanes)
+    never, least = (
+        (np.inf, -np.inf) if p.membrane == "float32" else (np.iinfo(dtype).max, np.iinfo(dtype).min)
+    )
+    out = (
+        aligned(p.n_tiles * PARAMETER_ROWS * p.lanes * dtype.itemsize)
+        .view(dtype)
+        .reshape(p.n_tiles, PARAMETER_ROWS, p.lanes)
+    )
     population, channels = p.population, p.population.shape[0]
     if p.membrane == "float32":
         leak = population.leak
     else:
-        leak = min(leak_shift(population.leak), 8 * dtype.itemsize - 1) if population.leak < 1 else 0  # a wider shift has no meaning
+        leak = (
+            min(leak_shift(population.leak), 8 * dtype.itemsize - 1) if population.leak < 1 else 0
+        )  # a wider shift has no meaning
     threshold = never if population.v_threshold is None else population.v_threshold
-    v_negative = np.maximum(population.v_negative, least) if population.signed else least  # no membrane is below its type's least
-    for row, (values, rest) in enumerate(((population.bias, 0), (threshold, never), (population.v_init, 0), (leak, 0), (v_negative, least))):
+    v_negative = (
+        np.maximum(population.v_negative, least) if population.signed else least
+    )  # no membrane is below its type's least
+    for row, (values, rest) in enumerate(
+        ((population.bias, 0), (threshold, never), (population.v_init, 0), (leak, 0), (v_negative, least))
+    ):
         flat = np.full(p.n_tiles * p.lanes, rest, dtype)
         flat[:channels] = values
         out[:, row] = flat.reshape(p.n_tiles, p.lanes)

@@ -1,4 +1,6 @@
-"""One max pool in one workspace: where its counts lie, the kernels' job that says so, its counts of spikes."""
+"""One max pool in one workspace: where its counts lie, the kernels' job that says so, its counts of
+spikes.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,11 @@ class MaxPoolKernels:
         """What pools, what counts for the next block, and what counts spikes."""
         element = p.counter(block_steps)
         counters = Vectors(element, element, "int8", 64, p.population.signed)
-        return [Kernel("maxpool.maxpool", (counters,), 6), Kernel("maxpool.count", (counters,), 5), COUNT_SPIKES]
+        return [
+            Kernel("maxpool.maxpool", (counters,), 6),
+            Kernel("maxpool.count", (counters,), 5),
+            COUNT_SPIKES,
+        ]
 
 
 class MaxPoolStage(Shared):
@@ -50,25 +56,57 @@ class MaxPoolStage(Shared):
 
     v_mem = None
 
-    def __init__(self, p: MaxPoolPlan, kernels: MaxPoolKernels, masks: Masks, own: int, block_steps: int, blocks: bool, pool: ThreadPoolExecutor | None, threads: int):
+    def __init__(
+        self,
+        p: MaxPoolPlan,
+        kernels: MaxPoolKernels,
+        masks: Masks,
+        own: int,
+        block_steps: int,
+        blocks: bool,
+        pool: ThreadPoolExecutor | None,
+        threads: int,
+    ):
         super().__init__(p, p.scratch_bytes(block_steps), pool, threads)
         self.kernels = kernels
         source, window = p.population.source, p.population.window
         signs = (False, True) if p.population.signed else (False,)
-        inputs, outputs = [masks[source.population, sign] for sign in signs], [masks[own, sign] for sign in signs]
-        self.in_addresses, self.out_addresses = ([plane.ctypes.data for plane in planes] for planes in (inputs, outputs))
+        inputs, outputs = (
+            [masks[source.population, sign] for sign in signs],
+            [masks[own, sign] for sign in signs],
+        )
+        self.in_addresses, self.out_addresses = (
+            [plane.ctypes.data for plane in planes] for planes in (inputs, outputs)
+        )
         self.counts, self.largest = (
-            aligned(positions * p.words * COUNTS_PER_MASK * 8).view(np.uint16) if blocks else None for positions in (p.in_positions, p.positions)
-        )  # fmt: skip
+            aligned(positions * p.words * COUNTS_PER_MASK * 8).view(np.uint16) if blocks else None
+            for positions in (p.in_positions, p.positions)
+        )
         k = maxpool
         ones = np.repeat(np.array([1, -1], p.counter(block_steps)), 64)
         lasting = {k.COUNTS: self.counts, k.LARGEST: self.largest} if blocks else {}
-        self.job = Job(k.JOB_BYTES, {
-            k.HEIGHT: p.population.shape[1], k.WIDTH: p.population.shape[2], k.WORD_BYTES: 8 * p.words, k.IN_HEIGHT: source.shape[1], k.IN_WIDTH: source.shape[2],
-            k.KERNEL_Y: window.kernel[0], k.KERNEL_X: window.kernel[1], k.STRIDE_Y: window.stride[0], k.STRIDE_X: window.stride[1],
-            k.PAD_TOP: window.padding[0], k.PAD_LEFT: window.padding[1], k.ONES: ones,
-            k.MASKS: inputs[0], k.NEGATIVES: inputs[-1], k.OUT: outputs[0], k.OUT_NEGATIVES: outputs[-1],
-        } | lasting)  # fmt: skip
+        self.job = Job(
+            k.JOB_BYTES,
+            {
+                k.HEIGHT: p.population.shape[1],
+                k.WIDTH: p.population.shape[2],
+                k.WORD_BYTES: 8 * p.words,
+                k.IN_HEIGHT: source.shape[1],
+                k.IN_WIDTH: source.shape[2],
+                k.KERNEL_Y: window.kernel[0],
+                k.KERNEL_X: window.kernel[1],
+                k.STRIDE_Y: window.stride[0],
+                k.STRIDE_X: window.stride[1],
+                k.PAD_TOP: window.padding[0],
+                k.PAD_LEFT: window.padding[1],
+                k.ONES: ones,
+                k.MASKS: inputs[0],
+                k.NEGATIVES: inputs[-1],
+                k.OUT: outputs[0],
+                k.OUT_NEGATIVES: outputs[-1],
+            }
+            | lasting,
+        )
 
     def start(self, sample: np.ndarray | None) -> None:
         """Begin a sample: nothing was counted."""
@@ -86,9 +124,15 @@ class MaxPoolStage(Shared):
         self.job.put(maxpool.N_STEPS, n_steps)
         self._split(self.kernels.maxpool, self.job.address, self.plan.population.shape[1], scratch=True)
         if self.counts is not None:
-            self._split(self.kernels.count, self.job.address, self.plan.population.source.shape[1], scratch=False)
+            self._split(
+                self.kernels.count, self.job.address, self.plan.population.source.shape[1], scratch=False
+            )
         for address in self.in_addresses:
-            self.n_events += self.kernels.count_spikes(address, n_steps * self.plan.in_positions * self.plan.words)
+            self.n_events += self.kernels.count_spikes(
+                address, n_steps * self.plan.in_positions * self.plan.words
+            )
         for address in self.out_addresses:
-            self.n_spikes += self.kernels.count_spikes(address, n_steps * self.plan.positions * self.plan.words)
+            self.n_spikes += self.kernels.count_spikes(
+                address, n_steps * self.plan.positions * self.plan.words
+            )
         self.seconds += time.perf_counter() - started

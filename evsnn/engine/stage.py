@@ -30,26 +30,44 @@ _POSITIONS = queue.bit_positions()
 Slots = dict[int, "int | np.ndarray | Job"]
 
 Masks = dict[tuple[int, bool], np.ndarray]
-"""(n_steps, height, width, words) uint64 by `Source.plane`; of negative spikes only where a population is signed."""
+"""(n_steps, height, width, words) uint64 by `Source.plane`; of negative spikes only where a population is
+signed.
+"""
 
 
 class Kernels:
     """The compiled kernels of one population."""
 
     def __init__(self, p: PopulationPlan):
-        self.integrate, self.current, self.count_spikes, self.count_events, *self.build = (kernel and specialise(kernel) for kernel in self.needed(p))
+        self.integrate, self.current, self.count_spikes, self.count_events, *self.build = (
+            kernel and specialise(kernel) for kernel in self.needed(p)
+        )
 
     @staticmethod
     def needed(p: PopulationPlan) -> list[Kernel | None]:
-        """What integrates, what computes the analog input's current, what counts spikes and events, and what builds the queue of each gather."""
+        """What integrates, what computes the analog input's current, what counts spikes and events, and what
+        builds the queue of each gather.
+        """
         events = Events(p.id_bits, ("float32" if p.membrane == "float32" else "integer") if p.graded else "")
-        fmt, direct = (Vectors(p.membrane, partial, p.weight_type, p.lanes, p.population.signed, p.population.delay > 0) for partial in (p.partial, p.membrane))
+        fmt, direct = (
+            Vectors(p.membrane, partial, p.weight_type, p.lanes, p.population.signed, p.population.delay > 0)
+            for partial in (p.partial, p.membrane)
+        )
         return [
-            Kernel("fire.fire", (direct,), 5) if fires_only(p) else Kernel("integrate.integrate", (fmt, events), 6),
-            Kernel("current.current", (replace(direct, signed=False, delayed=False),), 5) if p.population.drives else None,
-            COUNT_SPIKES, Kernel("queue.count_events", (), 2),
+            (
+                Kernel("fire.fire", (direct,), 5)
+                if fires_only(p)
+                else Kernel("integrate.integrate", (fmt, events), 6)
+            ),
+            (
+                Kernel("current.current", (replace(direct, signed=False, delayed=False),), 5)
+                if p.population.drives
+                else None
+            ),
+            COUNT_SPIKES,
+            Kernel("queue.count_events", (), 2),
             *(Kernel("queue.build_simple" if g.simple else "queue.build", (events,), 1) for g in p.gathers),
-        ]  # fmt: skip
+        ]
 
 
 COUNT_SPIKES = Kernel("queue.count_spikes", (), 2, counts=True)
@@ -57,7 +75,12 @@ COUNT_SPIKES = Kernel("queue.count_spikes", (), 2, counts=True)
 
 def fires_only(p: PopulationPlan) -> bool:
     """Whether a constant current alone charges a population."""
-    return bool(p.population.drives) and not p.population.synapses and p.population.fires and not p.population.delay
+    return (
+        bool(p.population.drives)
+        and not p.population.synapses
+        and p.population.fires
+        and not p.population.delay
+    )
 
 
 class Job:
@@ -110,7 +133,13 @@ class Shared:
         Spent on the sample so far.
     """
 
-    def __init__(self, p: PopulationPlan | MaxPoolPlan, scratch_bytes: int, pool: ThreadPoolExecutor | None, threads: int):
+    def __init__(
+        self,
+        p: PopulationPlan | MaxPoolPlan,
+        scratch_bytes: int,
+        pool: ThreadPoolExecutor | None,
+        threads: int,
+    ):
         self.plan, self.steps = p, 0
         self.pool, self.threads = pool if p.n_tiles * p.positions >= threads else None, threads
         self.scratch = [aligned(scratch_bytes) for _ in range(threads if self.pool else 1)]
@@ -127,7 +156,9 @@ class Shared:
             return
         over_tiles = tiles >= self.threads
         edges = [(tiles if over_tiles else height) * i // self.threads for i in range(self.threads + 1)]
-        calls = [(job, a, b, 0, height) if over_tiles else (job, 0, tiles, a, b) for a, b in zip(edges, edges[1:])]
+        calls = [
+            (job, a, b, 0, height) if over_tiles else (job, 0, tiles, a, b) for a, b in zip(edges, edges[1:])
+        ]
         futures: list[Future] = []
         try:
             for call, mine in zip(calls[1:], own[1:]):
@@ -146,34 +177,64 @@ class Shared:
 class Stage(Shared):
     """One population of neurons in one workspace."""
 
-    def __init__(self, p: PopulationPlan, packed: Packed, kernels: Kernels, masks: Masks, own: int, queues: np.ndarray, planes: np.ndarray,
-                 keep: bool, blocks: bool, pool: ThreadPoolExecutor | None, threads: int):  # fmt: skip
+    def __init__(
+        self,
+        p: PopulationPlan,
+        packed: Packed,
+        kernels: Kernels,
+        masks: Masks,
+        own: int,
+        queues: np.ndarray,
+        planes: np.ndarray,
+        keep: bool,
+        blocks: bool,
+        pool: ThreadPoolExecutor | None,
+        threads: int,
+    ):
         super().__init__(p, p.scratch_bytes, pool, threads)
         self.packed, self.kernels, self.fires_only = packed, kernels, fires_only(p)
         self.masks, self.negatives = masks.get((own, False)), masks.get((own, True))
         element = np.dtype(p.membrane)
         shape = (*p.population.shape[1:], p.n_tiles * p.lanes)
         self.membranes = aligned(p.padded * element.itemsize).view(element).reshape(shape) if keep else None
-        self.counts = aligned(p.padded * element.itemsize).view(element).reshape(shape) if blocks and p.population.signed else None
-        self.drive = aligned(p.padded * element.itemsize).view(element).reshape(shape) if p.population.drives else None
+        self.counts = (
+            aligned(p.padded * element.itemsize).view(element).reshape(shape)
+            if blocks and p.population.signed
+            else None
+        )
+        self.drive = (
+            aligned(p.padded * element.itemsize).view(element).reshape(shape) if p.population.drives else None
+        )
         self.values = [np.zeros((*d.shape[1:], d.shape[0]), element) for d in p.population.drives]
-        self.masks_addresses = [plane.ctypes.data for plane in (self.masks, self.negatives) if plane is not None]
+        self.masks_addresses = [
+            plane.ctypes.data for plane in (self.masks, self.negatives) if plane is not None
+        ]
         self.total = np.zeros(2, np.int64)
         self.lines_ahead = self.first = 0
         self.streamed = self.fetch_first = packed.weights.nbytes > _STREAMED_BYTES
         self.queues: list[_Queue] = []
         for gather in p.gathers:
-            self.queues.append(_Queue(gather, p, masks, queues, self.queues[-1].end if self.queues else 0, planes, self.total))
+            self.queues.append(
+                _Queue(
+                    gather, p, masks, queues, self.queues[-1].end if self.queues else 0, planes, self.total
+                )
+            )
         self.taps = [_Tap(t, masks, self.total) for t in p.taps]
         self.synapses = self._synapses()
-        self.tap_jobs = Job(integrate.TAP_BYTES, *(t.slots(weights) for t, weights in zip(self.taps, packed.taps)))
+        self.tap_jobs = Job(
+            integrate.TAP_BYTES, *(t.slots(weights) for t, weights in zip(self.taps, packed.taps))
+        )
         self.job = self._job()
         self.current_job = self._current_job() if p.population.drives else None
 
     @property
     def v_mem(self) -> np.ndarray | None:
         """(channels, height, width) membranes, where they are kept."""
-        return None if self.membranes is None else self.membranes[..., : self.plan.population.shape[0]].transpose(2, 0, 1)
+        return (
+            None
+            if self.membranes is None
+            else self.membranes[..., : self.plan.population.shape[0]].transpose(2, 0, 1)
+        )
 
     def start(self, sample: np.ndarray | None) -> None:
         """Begin a sample: compute the current it brings here."""
@@ -183,11 +244,15 @@ class Stage(Shared):
             for d, values in zip(self.plan.population.drives, self.values):
                 seen = [pooled_input(source, sample[None])[0] for source in d.sources]
                 values[...] = (np.concatenate(seen) if len(seen) > 1 else seen[0]).transpose(1, 2, 0)
-            self._split(self.kernels.current, self.current_job.address, self.plan.population.shape[1], scratch=False)
+            self._split(
+                self.kernels.current, self.current_job.address, self.plan.population.shape[1], scratch=False
+            )
         self.seconds = time.perf_counter() - started
 
     def run(self, n_steps: int, resume: bool, first: int = 0) -> None:
-        """A block of steps, or those from `first` on of a block: then of neurons that never fire, whose steps leave no masks."""
+        """A block of steps, or those from `first` on of a block: then of neurons that never fire, whose steps
+        leave no masks.
+        """
         started = time.perf_counter()
         if n_steps != self.steps:
             self._set_steps(n_steps)
@@ -206,9 +271,16 @@ class Stage(Shared):
         self.job.put(integrate.LINES_AHEAD, self.lines_ahead if fetch else 0)
         self.job.put(integrate.FETCH_FIRST, fetch and self.fetch_first)
         self.job.put(integrate.RESUME, resume)
-        self._split(self.kernels.integrate, self.job.address, self.plan.population.shape[1], scratch=not self.fires_only)
+        self._split(
+            self.kernels.integrate,
+            self.job.address,
+            self.plan.population.shape[1],
+            scratch=not self.fires_only,
+        )
         for address in self.masks_addresses:
-            self.n_spikes += self.kernels.count_spikes(address, n_steps * self.plan.positions * self.plan.words)
+            self.n_spikes += self.kernels.count_spikes(
+                address, n_steps * self.plan.positions * self.plan.words
+            )
         self.seconds += time.perf_counter() - started
 
     def _count_sources(self, job: Job, sources: Job, n_sources: int, synapse: Synapse) -> int:
@@ -236,10 +308,14 @@ class Stage(Shared):
     def _set_steps(self, n_steps: int) -> None:
         self.steps = n_steps
         self.job.put(integrate.N_STEPS, n_steps)
-        self.lines_ahead = -(-self.packed.weights.strides[0] // (64 * self.plan.positions * n_steps)) if self.streamed else 0
+        self.lines_ahead = (
+            -(-self.packed.weights.strides[0] // (64 * self.plan.positions * n_steps)) if self.streamed else 0
+        )
         for i, q in enumerate(self.queues):
             n_parts = len(q.gather.parts)
-            self.synapses.put(integrate.S_PART_BYTES, 4 * q.gather.n_pointers(n_steps) // n_parts if n_parts > 1 else 0, i)
+            self.synapses.put(
+                integrate.S_PART_BYTES, 4 * q.gather.n_pointers(n_steps) // n_parts if n_parts > 1 else 0, i
+            )
             q.job.put(queue.N_STEPS, n_steps)
         for t in self.taps:
             t.job.put(queue.N_STEPS, n_steps)
@@ -259,60 +335,142 @@ class Stage(Shared):
         k, row, records = integrate, 0, []
         for q in self.queues:
             g, (_, height, width) = q.gather, q.gather.synapse.shape
-            records.append({
-                k.S_EVENTS: q.events, k.S_POINTERS: q.pointers, k.S_ROW_BYTES: 4 * width, k.S_STEP_BYTES: 4 * height * width, k.S_COLUMNS: g.column_table,
-                k.S_ROWS: g.row_table, k.S_DILATION: g.synapse.dilation[0], k.S_KERNEL_ROW: g.synapse.kernel[1] * g.part_channels, k.S_FIRST_ROW: row,
-            })  # fmt: skip
+            records.append(
+                {
+                    k.S_EVENTS: q.events,
+                    k.S_POINTERS: q.pointers,
+                    k.S_ROW_BYTES: 4 * width,
+                    k.S_STEP_BYTES: 4 * height * width,
+                    k.S_COLUMNS: g.column_table,
+                    k.S_ROWS: g.row_table,
+                    k.S_DILATION: g.synapse.dilation[0],
+                    k.S_KERNEL_ROW: g.synapse.kernel[1] * g.part_channels,
+                    k.S_FIRST_ROW: row,
+                }
+            )
             row += g.rows
         return Job(k.SYNAPSE_BYTES, *records)
 
     def _job(self) -> Job:
         p, k = self.plan, integrate
-        optional = {k.DRIVE: self.drive, k.MEMBRANES: self.membranes, k.SPIKES: self.masks, k.NEGATIVES: self.negatives, k.COUNTS: self.counts}
-        return Job(k.JOB_BYTES, {
-            k.HEIGHT: p.population.shape[1], k.WIDTH: p.population.shape[2], k.N_TILES: p.n_tiles, k.WEIGHTS: self.packed.weights,
-            k.TILE_BYTES: self.packed.weights.strides[0], k.TILE_ROWS: p.tile_rows, k.PARAMETERS: self.packed.parameters, k.WORD_BYTES: 8 * p.words,
-            k.LEAKY: p.population.leak < 1, k.DELAY: p.population.delay, k.BUDGET: p.budget, k.SYNAPSES: self.synapses, k.N_SYNAPSES: len(self.queues),
-            k.TAPS: self.tap_jobs, k.N_TAPS: len(self.taps),
-        } | {slot: array for slot, array in optional.items() if array is not None})  # fmt: skip
+        optional = {
+            k.DRIVE: self.drive,
+            k.MEMBRANES: self.membranes,
+            k.SPIKES: self.masks,
+            k.NEGATIVES: self.negatives,
+            k.COUNTS: self.counts,
+        }
+        return Job(
+            k.JOB_BYTES,
+            {
+                k.HEIGHT: p.population.shape[1],
+                k.WIDTH: p.population.shape[2],
+                k.N_TILES: p.n_tiles,
+                k.WEIGHTS: self.packed.weights,
+                k.TILE_BYTES: self.packed.weights.strides[0],
+                k.TILE_ROWS: p.tile_rows,
+                k.PARAMETERS: self.packed.parameters,
+                k.WORD_BYTES: 8 * p.words,
+                k.LEAKY: p.population.leak < 1,
+                k.DELAY: p.population.delay,
+                k.BUDGET: p.budget,
+                k.SYNAPSES: self.synapses,
+                k.N_SYNAPSES: len(self.queues),
+                k.TAPS: self.tap_jobs,
+                k.N_TAPS: len(self.taps),
+            }
+            | {slot: array for slot, array in optional.items() if array is not None},
+        )
 
     def _current_job(self) -> Job:
         p, k = self.plan, current
-        branches = Job(k.BRANCH_BYTES, *({
-            k.B_VALUES: values, k.B_HEIGHT: d.shape[1], k.B_WIDTH: d.shape[2], k.B_CHANNELS: d.shape[0],
-            k.B_WEIGHTS: weights, k.B_TILE_BYTES: weights.strides[0], k.B_KERNEL_HEIGHT: d.kernel[0], k.B_KERNEL_WIDTH: d.kernel[1],
-            k.B_STRIDE_Y: d.stride[0], k.B_STRIDE_X: d.stride[1], k.B_PAD_TOP: d.padding[0], k.B_PAD_LEFT: d.padding[1],
-            k.B_DILATION_Y: d.dilation[0], k.B_DILATION_X: d.dilation[1],
-        } for d, values, weights in zip(p.population.drives, self.values, self.packed.drives)))  # fmt: skip
-        return Job(k.JOB_BYTES, {
-            k.HEIGHT: p.population.shape[1], k.WIDTH: p.population.shape[2], k.N_TILES: p.n_tiles, k.BIAS: self.packed.parameters,
-            k.BIAS_STRIDE: self.packed.parameters.strides[0], k.OUT: self.drive, k.BRANCHES: branches, k.N_BRANCHES: len(self.values),
-        })  # fmt: skip
+        branches = Job(
+            k.BRANCH_BYTES,
+            *(
+                {
+                    k.B_VALUES: values,
+                    k.B_HEIGHT: d.shape[1],
+                    k.B_WIDTH: d.shape[2],
+                    k.B_CHANNELS: d.shape[0],
+                    k.B_WEIGHTS: weights,
+                    k.B_TILE_BYTES: weights.strides[0],
+                    k.B_KERNEL_HEIGHT: d.kernel[0],
+                    k.B_KERNEL_WIDTH: d.kernel[1],
+                    k.B_STRIDE_Y: d.stride[0],
+                    k.B_STRIDE_X: d.stride[1],
+                    k.B_PAD_TOP: d.padding[0],
+                    k.B_PAD_LEFT: d.padding[1],
+                    k.B_DILATION_Y: d.dilation[0],
+                    k.B_DILATION_X: d.dilation[1],
+                }
+                for d, values, weights in zip(p.population.drives, self.values, self.packed.drives)
+            ),
+        )
+        return Job(
+            k.JOB_BYTES,
+            {
+                k.HEIGHT: p.population.shape[1],
+                k.WIDTH: p.population.shape[2],
+                k.N_TILES: p.n_tiles,
+                k.BIAS: self.packed.parameters,
+                k.BIAS_STRIDE: self.packed.parameters.strides[0],
+                k.OUT: self.drive,
+                k.BRANCHES: branches,
+                k.N_BRANCHES: len(self.values),
+            },
+        )
 
 
 class _Queue:
     """One synapse's event queue: where it lies in the workspace's memory, and the job that builds it."""
 
-    def __init__(self, gather: GatherPlan, p: PopulationPlan, masks: Masks, memory: np.ndarray, start: int, planes: np.ndarray,
-                 total: np.ndarray):  # fmt: skip
+    def __init__(
+        self,
+        gather: GatherPlan,
+        p: PopulationPlan,
+        masks: Masks,
+        memory: np.ndarray,
+        start: int,
+        planes: np.ndarray,
+        total: np.ndarray,
+    ):
         synapse, k = gather.synapse, queue
         self.gather, self.memory = gather, memory
         steps = masks[synapse.sources[0].population, False].shape[0]
         pointer_bytes = -(-4 * gather.n_pointers(steps) // 8) * 8
         self.pointers = memory.ctypes.data + start
         self.events = self.pointers + pointer_bytes
-        self.end = start + pointer_bytes + -(-(gather.n_events(steps, p.graded) * p.event_bytes + COPY_BYTES) // 8) * 8
+        self.end = (
+            start
+            + pointer_bytes
+            + -(-(gather.n_events(steps, p.graded) * p.event_bytes + COPY_BYTES) // 8) * 8
+        )
         offsets = np.cumsum([0, *(source.shape[0] for source in synapse.sources)])
         present = [(s, int(offset)) for s, offset in zip(synapse.sources, offsets) if s.plane in masks]
         self.masks = [masks[s.plane] for s, _ in present]
         sources = [_source(s, masks[s.plane], offset) for s, offset in present]
         self.sources, self.n_sources = Job(k.SOURCE_BYTES, *sources), len(sources)
-        self.job = Job(k.JOB_BYTES, {
-            k.HEIGHT: synapse.shape[1], k.WIDTH: synapse.shape[2], k.EVENTS: self.events, k.POINTERS: self.pointers, k.COLUMNS: gather.columns, k.PARTS: gather.parts,
-            k.N_PARTS: len(gather.parts), k.PART_CHANNELS: gather.part_channels, k.SOURCES: self.sources, k.N_SOURCES: len(sources),
-            k.PLANES: planes, k.N_PLANES: synapse.max_count.bit_length(), k.POSITIONS: _POSITIONS,
-            k.REACH_Y: synapse.reach(0), k.REACH_X: synapse.reach(1), k.TOTAL: total,
-        })  # fmt: skip
+        self.job = Job(
+            k.JOB_BYTES,
+            {
+                k.HEIGHT: synapse.shape[1],
+                k.WIDTH: synapse.shape[2],
+                k.EVENTS: self.events,
+                k.POINTERS: self.pointers,
+                k.COLUMNS: gather.columns,
+                k.PARTS: gather.parts,
+                k.N_PARTS: len(gather.parts),
+                k.PART_CHANNELS: gather.part_channels,
+                k.SOURCES: self.sources,
+                k.N_SOURCES: len(sources),
+                k.PLANES: planes,
+                k.N_PLANES: synapse.max_count.bit_length(),
+                k.POSITIONS: _POSITIONS,
+                k.REACH_Y: synapse.reach(0),
+                k.REACH_X: synapse.reach(1),
+                k.TOTAL: total,
+            },
+        )
 
 
 class _Tap:
@@ -324,25 +482,53 @@ class _Tap:
         self.masks = masks[source.plane]
         self.source = Job(queue.SOURCE_BYTES, _source(source, self.masks, 0))
         s, k = self.synapse, queue
-        self.job = Job(k.JOB_BYTES, {k.HEIGHT: s.shape[1], k.WIDTH: s.shape[2], k.REACH_Y: s.reach(0), k.REACH_X: s.reach(1), k.TOTAL: total})
+        self.job = Job(
+            k.JOB_BYTES,
+            {
+                k.HEIGHT: s.shape[1],
+                k.WIDTH: s.shape[2],
+                k.REACH_Y: s.reach(0),
+                k.REACH_X: s.reach(1),
+                k.TOTAL: total,
+            },
+        )
 
     def slots(self, weights: np.ndarray) -> Slots:
         s, k = self.synapse, integrate
         return {
-            k.P_MASKS: self.masks, k.P_STEP_BYTES: self.masks.strides[0], k.P_ROW_BYTES: self.masks.strides[1], k.P_WORD_BYTES: self.masks.strides[2],
-            k.P_WEIGHTS: weights, k.P_KERNEL_HEIGHT: s.kernel[0], k.P_KERNEL_WIDTH: s.kernel[1], k.P_STRIDE_Y: s.stride[0], k.P_STRIDE_X: s.stride[1],
-            k.P_PAD_TOP: s.padding[0], k.P_PAD_LEFT: s.padding[1], k.P_DILATION_Y: s.dilation[0], k.P_DILATION_X: s.dilation[1],
-            k.P_HEIGHT: s.shape[1], k.P_WIDTH: s.shape[2],
-        }  # fmt: skip
+            k.P_MASKS: self.masks,
+            k.P_STEP_BYTES: self.masks.strides[0],
+            k.P_ROW_BYTES: self.masks.strides[1],
+            k.P_WORD_BYTES: self.masks.strides[2],
+            k.P_WEIGHTS: weights,
+            k.P_KERNEL_HEIGHT: s.kernel[0],
+            k.P_KERNEL_WIDTH: s.kernel[1],
+            k.P_STRIDE_Y: s.stride[0],
+            k.P_STRIDE_X: s.stride[1],
+            k.P_PAD_TOP: s.padding[0],
+            k.P_PAD_LEFT: s.padding[1],
+            k.P_DILATION_Y: s.dilation[0],
+            k.P_DILATION_X: s.dilation[1],
+            k.P_HEIGHT: s.shape[1],
+            k.P_WIDTH: s.shape[2],
+        }
 
 
 def _source(source: Source, masks: np.ndarray, offset: int) -> Slots:
     k = queue
     slots: Slots = {
-        k.Q_MASKS: masks, k.Q_STEP_BYTES: masks.strides[0], k.Q_ROW_BYTES: masks.strides[1], k.Q_WORD_BYTES: masks.strides[2],
-        k.Q_HEIGHT: source.shape[1], k.Q_WIDTH: source.shape[2], k.Q_CHANNELS: source.shape[0], k.Q_OFFSET: offset,
-    }  # fmt: skip
+        k.Q_MASKS: masks,
+        k.Q_STEP_BYTES: masks.strides[0],
+        k.Q_ROW_BYTES: masks.strides[1],
+        k.Q_WORD_BYTES: masks.strides[2],
+        k.Q_HEIGHT: source.shape[1],
+        k.Q_WIDTH: source.shape[2],
+        k.Q_CHANNELS: source.shape[0],
+        k.Q_OFFSET: offset,
+    }
     if source.pool:
         window = (*source.pool.kernel, *source.pool.stride, *source.pool.padding[:2])
-        slots |= dict(zip((k.Q_KERNEL_Y, k.Q_KERNEL_X, k.Q_STRIDE_Y, k.Q_STRIDE_X, k.Q_PAD_TOP, k.Q_PAD_LEFT), window))
+        slots |= dict(
+            zip((k.Q_KERNEL_Y, k.Q_KERNEL_X, k.Q_STRIDE_Y, k.Q_STRIDE_X, k.Q_PAD_TOP, k.Q_PAD_LEFT), window)
+        )
     return slots

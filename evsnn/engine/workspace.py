@@ -27,7 +27,10 @@ __all__ = ["Engine", "Workspace", "needed", "pack_masks", "unpack_masks"]
 
 def needed(plan: Plan) -> list[Kernel]:
     """The kernels that a plan runs, each once."""
-    of_each = (MaxPoolKernels.needed(p, plan.block_steps) if isinstance(p, MaxPoolPlan) else Kernels.needed(p) for p in plan.populations)
+    of_each = (
+        MaxPoolKernels.needed(p, plan.block_steps) if isinstance(p, MaxPoolPlan) else Kernels.needed(p)
+        for p in plan.populations
+    )
     return [kernel for kernel in dict.fromkeys(itertools.chain.from_iterable(of_each)) if kernel]
 
 
@@ -53,7 +56,9 @@ class Engine:
             pools = isinstance(population, MaxPoolPlan)
             self.packed.append(None if pools else pack(population))
             packed = time.perf_counter()
-            self.kernels.append(MaxPoolKernels(population, plan.block_steps) if pools else Kernels(population))
+            self.kernels.append(
+                MaxPoolKernels(population, plan.block_steps) if pools else Kernels(population)
+            )
             self.times_ms["plan"] += (packed - started) * 1e3
             self.times_ms["compile"] += (time.perf_counter() - packed) * 1e3
 
@@ -72,7 +77,13 @@ class Workspace:
         Of the pool.
     """
 
-    def __init__(self, engine: Engine, keep_membranes: bool = False, pool: ThreadPoolExecutor | None = None, threads: int = 1):
+    def __init__(
+        self,
+        engine: Engine,
+        keep_membranes: bool = False,
+        pool: ThreadPoolExecutor | None = None,
+        threads: int = 1,
+    ):
         plan = self.plan = engine.plan
         steps = plan.block_steps
         self.masks: Masks = {}
@@ -87,16 +98,40 @@ class Workspace:
             for negative in [False] * fires + [True] * p.population.signed:
                 self.masks[i, negative] = _masks(steps, *p.population.shape[1:], p.words)
             if isinstance(p, MaxPoolPlan):
-                self.stages.append(MaxPoolStage(p, engine.kernels[i], self.masks, i, steps, plan.keep_membranes, pool, threads))
+                self.stages.append(
+                    MaxPoolStage(
+                        p, engine.kernels[i], self.masks, i, steps, plan.keep_membranes, pool, threads
+                    )
+                )
                 continue
             keep = keep_membranes or plan.keep_membranes or not fires
-            self.stages.append(Stage(p, engine.packed[i], engine.kernels[i], self.masks, i, queues, planes, keep, plan.keep_membranes, pool, threads))
+            self.stages.append(
+                Stage(
+                    p,
+                    engine.packed[i],
+                    engine.kernels[i],
+                    self.masks,
+                    i,
+                    queues,
+                    planes,
+                    keep,
+                    plan.keep_membranes,
+                    pool,
+                    threads,
+                )
+            )
         neurons = [stage for stage in self.stages if isinstance(stage, Stage)]
         for stage, following in zip(neurons, neurons[1:]):
             stage.precede(following)
 
-    def run(self, sample: np.ndarray, watch: Callable[[int, int], None] | None = None, stop: Event | None = None, read_at: Collection[int] = (),
-            read: Callable[[int, np.ndarray], None] | None = None) -> None:  # fmt: skip
+    def run(
+        self,
+        sample: np.ndarray,
+        watch: Callable[[int, int], None] | None = None,
+        stop: Event | None = None,
+        read_at: Collection[int] = (),
+        read: Callable[[int, np.ndarray], None] | None = None,
+    ) -> None:
         """Run all steps of one sample.
 
         Parameters
@@ -130,8 +165,16 @@ class Workspace:
             if watch:
                 watch(first, steps)
 
-    def _run_last(self, first: int, n_steps: int, read_at: Collection[int], read: Callable[[int, np.ndarray], None] | None) -> None:
-        """A block of the last population: in pieces that end where its membranes are read, so that layers before it keep their whole blocks."""
+    def _run_last(
+        self,
+        first: int,
+        n_steps: int,
+        read_at: Collection[int],
+        read: Callable[[int, np.ndarray], None] | None,
+    ) -> None:
+        """A block of the last population: in pieces that end where its membranes are read, so that layers
+        before it keep their whole blocks.
+        """
         stage = self.stages[-1]
         cuts = [0, *(step - first for step in sorted(read_at) if first < step < first + n_steps), n_steps]
         for begin, end in zip(cuts, cuts[1:]):
@@ -140,16 +183,24 @@ class Workspace:
                 read(first + end, stage.v_mem)
 
     def spikes(self, population: int, n_steps: int) -> np.ndarray:
-        """The last block's spikes (n_steps, channels, height, width) bool of a population, int8 where it is signed; none of a readout."""
+        """The last block's spikes (n_steps, channels, height, width) bool of a population, int8 where it is
+        signed; none of a readout.
+        """
         shape = self.plan.circuit.populations[population].shape
         if (population, False) not in self.masks:
             return np.zeros((n_steps, *shape), bool)
-        planes = [unpack_masks(self.masks[population, negative][:n_steps], shape[0]) for negative in (False, True) if (population, negative) in self.masks]
+        planes = [
+            unpack_masks(self.masks[population, negative][:n_steps], shape[0])
+            for negative in (False, True)
+            if (population, negative) in self.masks
+        ]
         return planes[0] if len(planes) == 1 else planes[0].astype(np.int8) - planes[1]
 
 
 def _masks(n_steps: int, height: int, width: int, words: int) -> np.ndarray:
-    return aligned(n_steps * height * width * words * 8).view(np.uint64).reshape(n_steps, height, width, words)
+    return (
+        aligned(n_steps * height * width * words * 8).view(np.uint64).reshape(n_steps, height, width, words)
+    )
 
 
 def pack_masks(spikes: np.ndarray) -> np.ndarray:

@@ -25,8 +25,12 @@ __all__ = ["BLOCK_BYTES", "UnreadArray", "check_dtype", "open_file", "read_npy",
 
 BLOCK_BYTES = 1 << 20
 _MAGIC = b"\x93NUMPY"
-_HEADER = re.compile(r"\{\s*'descr':\s*'([^']{1,16})',\s*'fortran_order':\s*(True|False),\s*'shape':\s*\(([0-9\s,L]{0,512})\),?\s*\}\s*")
-_READABLE = {f"{kind}{size}" for kind, size in ("b1", "f2", "f4", "f8", *(k + s for k in "iu" for s in "1248"))}
+_HEADER = re.compile(
+    r"\{\s*'descr':\s*'([^']{1,16})',\s*'fortran_order':\s*(True|False),\s*'shape':\s*\(([0-9\s,L]{0,512})\),?\s*\}\s*"
+)
+_READABLE = {
+    f"{kind}{size}" for kind, size in ("b1", "f2", "f4", "f8", *(k + s for k in "iu" for s in "1248"))
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +59,8 @@ class UnreadArray:
 
 
 def open_file(path: str | os.PathLike) -> BinaryIO:
-    """An ordinary file, opened for reading; never a directory, a device or a pipe, which could block for ever.
+    """An ordinary file, opened for reading; never a directory, a device or a pipe, which could block for
+    ever.
 
     Raises
     ------
@@ -64,9 +69,17 @@ def open_file(path: str | os.PathLike) -> BinaryIO:
     """
     where = os.fspath(path)
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        descriptor = os.open(
+            path,
+            os.O_RDONLY
+            | getattr(os, "O_NONBLOCK", 0)
+            | getattr(os, "O_BINARY", 0)
+            | getattr(os, "O_CLOEXEC", 0),
+        )
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
-        raise InputError("cannot be opened", where=where, got=getattr(error, "strerror", None) or error) from error
+        raise InputError(
+            "cannot be opened", where=where, got=getattr(error, "strerror", None) or error
+        ) from error
     info = os.fstat(descriptor)
     problem = "is not a file" if not stat.S_ISREG(info.st_mode) else "is empty" if info.st_size == 0 else None
     if problem:
@@ -76,7 +89,9 @@ def open_file(path: str | os.PathLike) -> BinaryIO:
 
 
 class _Narrow(io.BufferedReader):
-    """A file that gives at most `BLOCK_BYTES` a read: `zipfile` reads directories as long as they say they are."""
+    """A file that gives at most `BLOCK_BYTES` a read: `zipfile` reads directories as long as they say they
+    are.
+    """
 
     def read(self, size: int | None = -1) -> bytes:
         data = super().read(BLOCK_BYTES + 1 if size is None or size < 0 else min(size, BLOCK_BYTES + 1))
@@ -95,7 +110,9 @@ def read_npz(file: BinaryIO, where: str) -> tuple[Callable[[str], UnreadArray], 
     try:
         archive = zipfile.ZipFile(file)
     except _ZIP_ERRORS as error:
-        raise InputError("is not a readable .npz file", where=where, got=_reason(error), hint="write it with numpy.savez") from error
+        raise InputError(
+            "is not a readable .npz file", where=where, got=_reason(error), hint="write it with numpy.savez"
+        ) from error
 
     def get(name: str) -> UnreadArray:
         inside = f"{where}:/{name}"
@@ -105,13 +122,26 @@ def read_npz(file: BinaryIO, where: str) -> tuple[Callable[[str], UnreadArray], 
                 raise zipfile.BadZipFile("an encrypted or unusually compressed array")
             member = _Member(archive, entry, inside)
         except _ZIP_ERRORS as error:
-            raise InputError("cannot be read", where=inside, got=_reason(error), hint="write it with numpy.savez") from error
+            raise InputError(
+                "cannot be read", where=inside, got=_reason(error), hint="write it with numpy.savez"
+            ) from error
         return _stored(member, entry.file_size, inside)
 
     return get, [name.removesuffix(".npy") for name in archive.namelist()]
 
 
-_ZIP_ERRORS = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError, KeyError, IndexError)
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+)
 
 
 def _reason(error: Exception) -> str:
@@ -139,7 +169,12 @@ class _Member:
             try:
                 self._stream, self._at = self._archive.open(self._entry), 0
             except _ZIP_ERRORS as error:
-                raise InputError("cannot be read again", where=self._where, got=_reason(error), hint="leave the file alone while it is used") from error
+                raise InputError(
+                    "cannot be read again",
+                    where=self._where,
+                    got=_reason(error),
+                    hint="leave the file alone while it is used",
+                ) from error
         while self._at < offset:
             _exactly(self.read, min(offset - self._at, BLOCK_BYTES), self._where)
 
@@ -153,20 +188,37 @@ def _stored(stream: BinaryIO | _Member, size: int, where: str) -> UnreadArray:
     length = 2 if start[6] == 1 else 4
     n_header = int.from_bytes(_exactly(read, length, where), "little")
     if n_header > 10_000:
-        raise InputError("has a header that is too long", where=where, got=f"{n_header} bytes", expected="at most 10000")
+        raise InputError(
+            "has a header that is too long", where=where, got=f"{n_header} bytes", expected="at most 10000"
+        )
     header = _exactly(read, n_header, where)
     match = _HEADER.fullmatch(header.decode("latin-1"))
     shape = _shape(match[3]) if match else None
     if shape is None:
         got = re.sub(r"\s+", " ", header.decode("latin-1"))[:80]
-        raise InputError("does not hold a plain array of numbers", where=where, got=got, hint="write it with numpy.save from an array of floats or integers")
+        raise InputError(
+            "does not hold a plain array of numbers",
+            where=where,
+            got=got,
+            hint="write it with numpy.save from an array of floats or integers",
+        )
     dtype = check_dtype(match[1], where)
     if match[2] == "True" and len(shape) > 1:
-        raise InputError("is in Fortran order", where=where, expected="C order", hint="write it with numpy.save(F, numpy.ascontiguousarray(images))")
+        raise InputError(
+            "is in Fortran order",
+            where=where,
+            expected="C order",
+            hint="write it with numpy.save(F, numpy.ascontiguousarray(images))",
+        )
     stored = size - 8 - length - n_header
     declared = math.prod(shape) * dtype.itemsize
     if declared != stored:
-        raise InputError("is damaged: it does not hold what its header says", where=where, got=f"{stored} bytes", expected=f"{declared} for {dtype.name} {shape}")
+        raise InputError(
+            "is damaged: it does not hold what its header says",
+            where=where,
+            got=f"{stored} bytes",
+            expected=f"{declared} for {dtype.name} {shape}",
+        )
 
     number = np.dtype(np.uint8) if dtype.kind == "b" else dtype  # a byte of a boolean may be anything
 
@@ -194,8 +246,18 @@ def check_dtype(dtype: str | np.dtype, where: str) -> np.dtype:
     name = dtype if isinstance(dtype, str) else dtype.str
     if not (name[:1] in "<|=" and name[1:] in _READABLE):
         big = name[:1] == ">" and name[1:] in _READABLE
-        hint = "write it in little-endian order: images.astype(images.dtype.newbyteorder('<'))" if big else "write an array of float32"
-        raise InputError("holds data of a type that is not read", where=where, got=repr(name)[:40], expected="bool, int, uint or float, little-endian", hint=hint)
+        hint = (
+            "write it in little-endian order: images.astype(images.dtype.newbyteorder('<'))"
+            if big
+            else "write an array of float32"
+        )
+        raise InputError(
+            "holds data of a type that is not read",
+            where=where,
+            got=repr(name)[:40],
+            expected="bool, int, uint or float, little-endian",
+            hint=hint,
+        )
     return np.dtype(name)
 
 
@@ -208,7 +270,12 @@ def _exactly(read: Callable[[int], bytes], size: int, where: str) -> bytes:
         except _ZIP_ERRORS as error:
             raise InputError("is damaged", where=where, got=_reason(error)) from error
         if not part:
-            raise InputError("is damaged: it ends too early", where=where, got=f"{size - missing} bytes", expected=f"{size}")
+            raise InputError(
+                "is damaged: it ends too early",
+                where=where,
+                got=f"{size - missing} bytes",
+                expected=f"{size}",
+            )
         parts.append(part)
         missing -= len(part)
     return b"".join(parts)

@@ -21,6 +21,10 @@ def demo() -> Network:
     """
     path = resources.files("evsnn") / "models" / "mnist.h5"
     if not path.is_file():
-        raise WeightsError("the packaged demo model is not there", where=str(path), hint="name a weights file, or reinstall evsnn")
+        raise WeightsError(
+            "the packaged demo model is not there",
+            where=str(path),
+            hint="name a weights file, or reinstall evsnn",
+        )
     with resources.as_file(path) as file:
         return load(file)

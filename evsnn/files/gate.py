@@ -56,11 +56,18 @@ def _refusals(where: str) -> Iterator[None]:
         raise
     except FormatError as error:
         got = None if error.got is None else shown(error.got)
-        raise WeightsError(error.what, where=where, got=got, expected=error.expected, hint=error.hint) from error
+        raise WeightsError(
+            error.what, where=where, got=got, expected=error.expected, hint=error.hint
+        ) from error
     except MemoryError as error:
         raise WeightsError("it does not fit into memory", where=where) from error
     except Exception as error:  # nothing is known to come here; but a file must not end in a traceback
-        raise WeightsError("the file is damaged", where=where, got=f"{type(error).__name__}: {shown(error)}", hint="copy or download it again") from error
+        raise WeightsError(
+            "the file is damaged",
+            where=where,
+            got=f"{type(error).__name__}: {shown(error)}",
+            hint="copy or download it again",
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +104,11 @@ class Dataset:
     @property
     def chunk_bytes(self) -> int:
         """What one chunk takes in memory; 0 without chunks."""
-        return math.prod(self._layout.shape) * self.dtype.itemsize if isinstance(self._layout, messages.Chunked) else 0
+        return (
+            math.prod(self._layout.shape) * self.dtype.itemsize
+            if isinstance(self._layout, messages.Chunked)
+            else 0
+        )
 
     @property
     def chunk_rows(self) -> int:
@@ -109,7 +120,9 @@ class Dataset:
         return self._part(self.shape, 0)
 
     def rows(self, first: int, stop: int) -> np.ndarray:
-        """The values `first` to `stop` along the first axis; nothing else is decoded but what shares their chunks."""
+        """The values `first` to `stop` along the first axis; nothing else is decoded but what shares their
+        chunks.
+        """
         return self._part((stop - first, *self.shape[1:]), first)
 
     def _part(self, shape: tuple[int, ...], first: int) -> np.ndarray:
@@ -129,13 +142,21 @@ class Dataset:
         """Fill `array` with the rows from `first` on."""
         shape = self._layout.shape
         reached = bisect_right(self._chunks, first - shape[0], key=lambda chunk: chunk.first[0])
-        for chunk in itertools.takewhile(lambda chunk: chunk.first[0] < first + len(array), self._chunks[reached:]):
+        for chunk in itertools.takewhile(
+            lambda chunk: chunk.first[0] < first + len(array), self._chunks[reached:]
+        ):
             data = bytearray(chunk.n_bytes)
             self._source.read_into(memoryview(data), chunk.address)
-            block = np.frombuffer(_decoded(data, self._filters, chunk.mask, math.prod(shape) * array.itemsize), array.dtype).reshape(shape)
+            block = np.frombuffer(
+                _decoded(data, self._filters, chunk.mask, math.prod(shape) * array.itemsize), array.dtype
+            ).reshape(shape)
             starts = (chunk.first[0] - first, *chunk.first[1:])
-            wanted = [(max(i, 0), min(i + c, n)) for i, c, n in zip(starts, shape, array.shape)]  # at the border a chunk reaches beyond
-            array[tuple(slice(i, j) for i, j in wanted)] = block[tuple(slice(i - s, j - s) for s, (i, j) in zip(starts, wanted))]
+            wanted = [
+                (max(i, 0), min(i + c, n)) for i, c, n in zip(starts, shape, array.shape)
+            ]  # at the border a chunk reaches beyond
+            array[tuple(slice(i, j) for i, j in wanted)] = block[
+                tuple(slice(i - s, j - s) for s, (i, j) in zip(starts, wanted))
+            ]
 
 
 def _decoded(data: bytes, filters: tuple[messages.Filter, ...], mask: int, n_bytes: int) -> bytes:
@@ -148,14 +169,22 @@ def _decoded(data: bytes, filters: tuple[messages.Filter, ...], mask: int, n_byt
             try:
                 data = inflater.decompress(data, n_bytes + _SLACK)
             except zlib.error as error:
-                raise FormatError("the file is damaged: a chunk cannot be inflated", got=error, hint="copy or download it again") from error
+                raise FormatError(
+                    "the file is damaged: a chunk cannot be inflated",
+                    got=error,
+                    hint="copy or download it again",
+                ) from error
             if not inflater.eof:
-                raise FormatError("a chunk inflates to more than it should, or is cut short", expected=f"{n_bytes} bytes")
+                raise FormatError(
+                    "a chunk inflates to more than it should, or is cut short", expected=f"{n_bytes} bytes"
+                )
         elif step.code == messages.FLETCHER32:
             data = data[:-4]  # the sha256 of the whole says more
         else:
             n, rest = divmod(len(data), step.item_bytes)
-            data = np.frombuffer(data, np.uint8, n * step.item_bytes).reshape(step.item_bytes, n).T.tobytes() + bytes(data[len(data) - rest :])
+            data = np.frombuffer(data, np.uint8, n * step.item_bytes).reshape(
+                step.item_bytes, n
+            ).T.tobytes() + bytes(data[len(data) - rest :])
     if len(data) != n_bytes:
         raise FormatError("a chunk has the wrong size", got=f"{len(data)} bytes", expected=n_bytes)
     return data
@@ -219,12 +248,20 @@ def open_file(path, *, max_bytes: int = MAX_BYTES) -> Iterator[File]:
         except (OSError, ValueError) as error:
             if isinstance(error, EvsnnError):
                 raise
-            raise WeightsError("the file cannot be opened", where=where, got=shown(getattr(error, "strerror", None) or error)) from error
+            raise WeightsError(
+                "the file cannot be opened", where=where, got=shown(getattr(error, "strerror", None) or error)
+            ) from error
         with stream:
             status = os.fstat(stream.fileno())
             _check_regular(status, where)
             if status.st_size > max_bytes:
-                raise WeightsError("the file is too large", where=where, got=f"{status.st_size} bytes", expected=f"at most {max_bytes}", hint=_TRUSTED)
+                raise WeightsError(
+                    "the file is too large",
+                    where=where,
+                    got=f"{status.st_size} bytes",
+                    expected=f"at most {max_bytes}",
+                    hint=_TRUSTED,
+                )
             yield _file(stream, status.st_size, max_bytes, where)
 
 
@@ -248,7 +285,9 @@ def _check_regular(status: os.stat_result, where: str) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise WeightsError("this is a folder", where=where, expected="a file")
     if not stat.S_ISREG(status.st_mode):
-        raise WeightsError("this is not a regular file", where=where, got="a pipe, socket or device", expected="a file")
+        raise WeightsError(
+            "this is not a regular file", where=where, got="a pipe, socket or device", expected="a file"
+        )
 
 
 class _Walk:
@@ -267,44 +306,78 @@ class _Walk:
         with _refusals(where):
             header = objects.read_object(self.source, address)
             if header.kind == "named datatype" or (depth == 0 and header.kind != "group"):
-                raise WeightsError("neither a group nor a dataset" if depth else "the root is not a group", where=where, got=f"a {header.kind}")
+                raise WeightsError(
+                    "neither a group nor a dataset" if depth else "the root is not a group",
+                    where=where,
+                    got=f"a {header.kind}",
+                )
             if header.kind == "dataset":
                 return self.dataset(header, where)
             if depth > MAX_DEPTH:
-                raise WeightsError("groups are nested too deep", where=where, expected=f"at most {MAX_DEPTH} levels")
+                raise WeightsError(
+                    "groups are nested too deep", where=where, expected=f"at most {MAX_DEPTH} levels"
+                )
             attributes = header.attributes() if self.only is None else {}
             links: dict[bytes, int] = {}
             for name, target in header.links():
                 if self.only is not None and depth == 0 and name.decode("ascii", "replace") not in self.only:
                     continue
                 if not _OBJECT_NAME.fullmatch(name):
-                    raise WeightsError("the name of an object is not usable", where=where, got=shown(repr(name), 80), expected="1 to 64 letters, digits, _, - or .")
+                    raise WeightsError(
+                        "the name of an object is not usable",
+                        where=where,
+                        got=shown(repr(name), 80),
+                        expected="1 to 64 letters, digits, _, - or .",
+                    )
                 if name in links:
                     raise WeightsError("two objects have one name", where=where, got=name.decode())
                 if target in self.addresses:
-                    raise WeightsError("the object is reached by two ways", where=f"{where.rstrip('/')}/{name.decode()}", hint="store it once")
+                    raise WeightsError(
+                        "the object is reached by two ways",
+                        where=f"{where.rstrip('/')}/{name.decode()}",
+                        hint="store it once",
+                    )
                 self.addresses.add(target)
                 if len(self.addresses) > MAX_OBJECTS:
-                    raise WeightsError("the file holds too many objects", where=where, expected=f"at most {MAX_OBJECTS}")
+                    raise WeightsError(
+                        "the file holds too many objects", where=where, expected=f"at most {MAX_OBJECTS}"
+                    )
                 links[name] = target
-            members = {name.decode(): self.object(target, f"{inside.rstrip('/')}/{name.decode()}", depth + 1) for name, target in sorted(links.items())}
+            members = {
+                name.decode(): self.object(target, f"{inside.rstrip('/')}/{name.decode()}", depth + 1)
+                for name, target in sorted(links.items())
+            }
             return Group(where, attributes, members)
 
     def dataset(self, header: objects.Object, where: str) -> Dataset:
         layout = messages.layout(header.message(objects.LAYOUT))
         space, kind = header.message(objects.DATASPACE), header.message(objects.DATATYPE)
         if space is None or kind is None:
-            raise WeightsError("the file is damaged: a dataset has no shape or no type", where=where, hint="copy or download it again")
+            raise WeightsError(
+                "the file is damaged: a dataset has no shape or no type",
+                where=where,
+                hint="copy or download it again",
+            )
         shape, dtype = messages.dataspace(space), messages.datatype(kind)
         if dtype.kind == "S" and dtype.itemsize > MAX_TEXT_BYTES:
-            raise WeightsError("the strings are too long", where=where, got=f"{dtype.itemsize} bytes", expected=f"at most {MAX_TEXT_BYTES}")
+            raise WeightsError(
+                "the strings are too long",
+                where=where,
+                got=f"{dtype.itemsize} bytes",
+                expected=f"at most {MAX_TEXT_BYTES}",
+            )
         n_bytes = math.prod(shape) * dtype.itemsize
-        self.decoded_bytes += math.prod(shape) * max(dtype.itemsize, 4)  # integers and half floats become float32
+        self.decoded_bytes += math.prod(shape) * max(
+            dtype.itemsize, 4
+        )  # integers and half floats become float32
         if self.decoded_bytes > self.file.max_bytes:
             raise WeightsError(
-                "the file holds too much", where=where, got=f"shape {shape}, {self.decoded_bytes} bytes up to here once decoded",
-                expected=f"at most {self.file.max_bytes}", hint=_TRUSTED,
-            )  # fmt: skip
+                "the file holds too much",
+                where=where,
+                got=f"shape {shape}, {self.decoded_bytes} bytes up to here once decoded",
+                expected=f"at most {self.file.max_bytes}",
+                hint=_TRUSTED,
+            )
         pipeline = header.message(objects.FILTERS)
         filters = messages.filters(pipeline) if pipeline else ()
         chunks: tuple[indexes.Chunk, ...] = ()
@@ -314,32 +387,71 @@ class _Walk:
         else:
             stored = len(layout.data) if isinstance(layout, messages.Compact) else layout.n_bytes
             if stored != n_bytes or filters:
-                raise FormatError("stored and declared sizes differ", got=f"{stored} bytes", expected=f"{n_bytes} for shape {shape}")
+                raise FormatError(
+                    "stored and declared sizes differ",
+                    got=f"{stored} bytes",
+                    expected=f"{n_bytes} for shape {shape}",
+                )
             if isinstance(layout, messages.Contiguous):
                 if layout.address == NOWHERE:
                     raise FormatError("the data was never written")
                 self.check_inside(layout.address, n_bytes)
         self.stored_bytes += stored
         if self.stored_bytes > self.file.size:
-            raise WeightsError("the datasets are larger than the file", where=where, got=f"{self.stored_bytes} bytes up to here", expected=f"at most {self.file.size}")
-        return Dataset(where, shape, dtype, header.attributes() if self.only is None else {}, stored, self.source, layout, chunks, filters)
+            raise WeightsError(
+                "the datasets are larger than the file",
+                where=where,
+                got=f"{self.stored_bytes} bytes up to here",
+                expected=f"at most {self.file.size}",
+            )
+        return Dataset(
+            where,
+            shape,
+            dtype,
+            header.attributes() if self.only is None else {},
+            stored,
+            self.source,
+            layout,
+            chunks,
+            filters,
+        )
 
-    def chunks(self, layout: messages.Chunked, shape: tuple[int, ...], dtype: np.dtype, filters: tuple[messages.Filter, ...]) -> tuple[indexes.Chunk, ...]:
+    def chunks(
+        self,
+        layout: messages.Chunked,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        filters: tuple[messages.Filter, ...],
+    ) -> tuple[indexes.Chunk, ...]:
         if len(layout.shape) != len(shape) or not all(layout.shape) or layout.item_bytes != dtype.itemsize:
             expected = f"as many dimensions as {shape}, of {dtype.itemsize} bytes"
-            raise FormatError("chunks and dataset do not fit", got=f"chunks {layout.shape} of {layout.item_bytes} bytes", expected=expected)
+            raise FormatError(
+                "chunks and dataset do not fit",
+                got=f"chunks {layout.shape} of {layout.item_bytes} bytes",
+                expected=expected,
+            )
         n_bytes = math.prod(layout.shape) * dtype.itemsize
         if n_bytes > MAX_CHUNK_BYTES:
-            raise FormatError("the chunks are too large", got=f"{n_bytes} bytes", expected=f"at most {MAX_CHUNK_BYTES}")
+            raise FormatError(
+                "the chunks are too large", got=f"{n_bytes} bytes", expected=f"at most {MAX_CHUNK_BYTES}"
+            )
         if any(step.code == messages.SHUFFLE and step.item_bytes != dtype.itemsize for step in filters):
             raise FormatError("the shuffle filter does not fit the type", expected=f"{dtype.itemsize} bytes")
         chunks = indexes.chunks(self.source, layout, shape, n_bytes)
         for chunk in chunks:
             self.check_inside(chunk.address, chunk.n_bytes)
             if n_bytes > chunk.n_bytes * (MAX_DEFLATE_RATIO if filters else 1):
-                raise FormatError("a chunk is smaller than it can be", got=f"{chunk.n_bytes} bytes", expected=f"{n_bytes} once decoded")
+                raise FormatError(
+                    "a chunk is smaller than it can be",
+                    got=f"{chunk.n_bytes} bytes",
+                    expected=f"{n_bytes} once decoded",
+                )
         return chunks
 
     def check_inside(self, address: int, n_bytes: int) -> None:
         if not 0 <= address <= self.file.size - n_bytes:
-            raise FormatError("the data lies outside the file", got=f"{n_bytes} bytes at {address}", expected=f"within {self.file.size}")
+            raise FormatError(
+                "the data lies outside the file",
+                got=f"{n_bytes} bytes at {address}",
+                expected=f"within {self.file.size}",
+            )

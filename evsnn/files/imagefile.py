@@ -27,7 +27,9 @@ _BAND_BYTES = 64 << 20  # most that is decoded at once where chunks hold many ro
 
 
 @contextmanager
-def open_images(path: str | os.PathLike, *, max_bytes: int | None = None) -> Iterator[tuple[UnreadArray, UnreadArray | None]]:
+def open_images(
+    path: str | os.PathLike, *, max_bytes: int | None = None
+) -> Iterator[tuple[UnreadArray, UnreadArray | None]]:
     """The arrays `images` and `labels` of a file, which can be read inside the ``with``.
 
     Parameters
@@ -45,7 +47,9 @@ def open_images(path: str | os.PathLike, *, max_bytes: int | None = None) -> Ite
         yield _found(path, stack, max_bytes)
 
 
-def _found(path: str | os.PathLike, stack: ExitStack, max_bytes: int | None) -> tuple[UnreadArray, UnreadArray | None]:
+def _found(
+    path: str | os.PathLike, stack: ExitStack, max_bytes: int | None
+) -> tuple[UnreadArray, UnreadArray | None]:
     """The arrays of a file that `stack` closes."""
     file, where = stack.enter_context(open_file(path)), os.fspath(path)
     start = file.read(8)
@@ -57,10 +61,20 @@ def _found(path: str | os.PathLike, stack: ExitStack, max_bytes: int | None) -> 
     elif start == b"\x89HDF\r\n\x1a\n":
         get, names = _read_h5(where, stack, max_bytes)
     else:
-        raise InputError("is not a file of images", where=where, got=f"it starts with {start!r}", expected=".npz, .npy or .h5")
+        raise InputError(
+            "is not a file of images",
+            where=where,
+            got=f"it starts with {start!r}",
+            expected=".npz, .npy or .h5",
+        )
     if "images" not in names:
         found = printable(", ".join(sorted(names)[:8]))[:200] or None
-        raise InputError("there is no array named 'images'", where=where, got=found, hint="write it with numpy.savez(F, images=..., labels=...)")
+        raise InputError(
+            "there is no array named 'images'",
+            where=where,
+            got=found,
+            hint="write it with numpy.savez(F, images=..., labels=...)",
+        )
     return get("images"), get("labels") if "labels" in names else None
 
 
@@ -91,10 +105,19 @@ def read_floats(stored: UnreadArray, n: int, row_shape: tuple[int, ...], first: 
             rows[...] = block
         if not (math.isfinite(rows.min()) and math.isfinite(rows.max())):
             bad = first + at + int(np.argmin(np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)))
-            raise InputError("images hold NaN or infinity", where=f"{stored.where}[{bad}]", expected="finite float32 values")
+            raise InputError(
+                "images hold NaN or infinity",
+                where=f"{stored.where}[{bad}]",
+                expected="finite float32 values",
+            )
         at += len(block)
     if at != n:
-        raise InputError("there are fewer images than were asked for", where=stored.where, got=first + at, expected=f"at least {first + n}")
+        raise InputError(
+            "there are fewer images than were asked for",
+            where=stored.where,
+            got=first + at,
+            expected=f"at least {first + n}",
+        )
     return images
 
 
@@ -111,7 +134,9 @@ def read_labels(stored: UnreadArray, n: int, n_classes: int) -> np.ndarray:
     if bad.any():
         at = int(bad.argmax())
         expected = "0 or more" if n_classes == np.iinfo(np.int64).max else f"0 to {n_classes - 1}"
-        raise InputError("a label is out of range", where=f"{stored.where}[{at}]", got=int(labels[at]), expected=expected)
+        raise InputError(
+            "a label is out of range", where=f"{stored.where}[{at}]", got=int(labels[at]), expected=expected
+        )
     return labels.astype(np.int64)
 
 
@@ -123,9 +148,16 @@ def check_numbers(images: UnreadArray) -> None:
     InputError
     """
     if images.dtype.kind == "b":
-        raise InputError("images are boolean", where=images.where, expected="floats or integers", hint="only a network that reads events takes boolean images")
+        raise InputError(
+            "images are boolean",
+            where=images.where,
+            expected="floats or integers",
+            hint="only a network that reads events takes boolean images",
+        )
     if images.dtype.kind not in "fiu":
-        raise InputError("images are not numbers", where=images.where, got=images.dtype.name, expected="floats or integers")
+        raise InputError(
+            "images are not numbers", where=images.where, got=images.dtype.name, expected="floats or integers"
+        )
 
 
 def check_labels(labels: UnreadArray, n: int, single: bool) -> None:
@@ -144,27 +176,53 @@ def check_labels(labels: UnreadArray, n: int, single: bool) -> None:
     """
     if labels.shape != ((1,) if single and labels.shape else () if single else (n,)):
         rows = labels.shape[1:] if labels.shape[:1] == (n,) and len(labels.shape) == 2 else None
-        hint = rows and ("give labels.ravel()" if rows == (1,) else "give labels.argmax(axis=1), where they are one-hot rows")
-        raise InputError("labels do not fit the images", where=labels.where, got=f"shape {labels.shape}", expected=f"({n},), one an image", hint=hint)
+        hint = rows and (
+            "give labels.ravel()"
+            if rows == (1,)
+            else "give labels.argmax(axis=1), where they are one-hot rows"
+        )
+        raise InputError(
+            "labels do not fit the images",
+            where=labels.where,
+            got=f"shape {labels.shape}",
+            expected=f"({n},), one an image",
+            hint=hint,
+        )
     if labels.dtype.kind not in "iu":
         hint = "give labels.astype(int), where they are whole numbers"
-        raise InputError("labels are not integers", where=labels.where, got=labels.dtype.name, expected="class indices, from 0 on", hint=hint)
+        raise InputError(
+            "labels are not integers",
+            where=labels.where,
+            got=labels.dtype.name,
+            expected="class indices, from 0 on",
+            hint=hint,
+        )
 
 
-def _read_h5(path: str, stack: ExitStack, max_bytes: int | None) -> tuple[Callable[[str], UnreadArray], list[str]]:
-    """A way to look at a dataset of a .h5 file by its name, and the names there are; the gate's rules hold."""
+def _read_h5(
+    path: str, stack: ExitStack, max_bytes: int | None
+) -> tuple[Callable[[str], UnreadArray], list[str]]:
+    """A way to look at a dataset of a .h5 file by its name, and the names there are; the gate's rules
+    hold.
+    """
     from . import gate
 
     with _as_input_errors():
         opened = gate.open_file(path, max_bytes=max_bytes or gate.MAX_BYTES)
         file = opened.__enter__()
-        stack.callback(opened.__exit__, None, None, None)  # the gate must not take others' exceptions for damage
+        stack.callback(
+            opened.__exit__, None, None, None
+        )  # the gate must not take others' exceptions for damage
         members = file.tree(only=("images", "labels")).members
 
     def get(name: str) -> UnreadArray:
         dataset = members[name]
         if not isinstance(dataset, gate.Dataset) or dataset.dtype.kind not in "iuf":
-            raise InputError("is not a plain array of numbers", where=f"{path}:/{name}", expected="a dataset of floats or integers")
+            raise InputError(
+                "is not a plain array of numbers",
+                where=f"{path}:/{name}",
+                expected="a dataset of floats or integers",
+            )
         return _h5_array(dataset)
 
     return get, list(members)
@@ -192,7 +250,13 @@ def _h5_array(dataset: Dataset) -> UnreadArray:
             yield rows.reshape(-1, *row_shape)
             start = stop
 
-    return UnreadArray(dataset.where, dataset.shape, dataset.dtype, blocks, min(dataset.n_bytes, at_once * row_bytes) + 2 * dataset.chunk_bytes)
+    return UnreadArray(
+        dataset.where,
+        dataset.shape,
+        dataset.dtype,
+        blocks,
+        min(dataset.n_bytes, at_once * row_bytes) + 2 * dataset.chunk_bytes,
+    )
 
 
 @contextmanager
@@ -202,4 +266,6 @@ def _as_input_errors() -> Iterator[None]:
         yield
     except WeightsError as error:
         hint = "write it as .npz, or as plain numbers with h5py's default layout and filters"
-        raise InputError(error.what, where=error.where, got=error.got, expected=error.expected, hint=hint) from error
+        raise InputError(
+            error.what, where=error.where, got=error.got, expected=error.expected, hint=hint
+        ) from error

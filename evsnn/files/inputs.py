@@ -60,7 +60,13 @@ class Inputs:
         InputError
         """
         if self.n_steps is not None and n_steps > self.n_steps:
-            raise InputError("recordings are shorter than the run", where=self.source, got=f"{self.n_steps} steps", expected=f"at least {n_steps}", hint="lower --steps")
+            raise InputError(
+                "recordings are shorter than the run",
+                where=self.source,
+                got=f"{self.n_steps} steps",
+                expected=f"at least {n_steps}",
+                hint="lower --steps",
+            )
 
     def cut(self, images: np.ndarray, n_steps: int) -> np.ndarray:
         """Images for a run of `n_steps`: recorded spike trains lose their later steps."""
@@ -68,7 +74,14 @@ class Inputs:
 
 
 @contextmanager
-def open_inputs(network: Network, path: str | os.PathLike | None = None, *, limit: int | None = None, seed: int = 0, n_steps: int | None = None) -> Iterator[Inputs]:
+def open_inputs(
+    network: Network,
+    path: str | os.PathLike | None = None,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    n_steps: int | None = None,
+) -> Iterator[Inputs]:
     """Find the inputs of a run and check what can be checked without reading them; a context.
 
     Parameters
@@ -114,12 +127,17 @@ def range_warning(network: Network, images: np.ndarray) -> str | None:
     largest, usual = max(abs(least), abs(most)), max(abs(low), abs(high))
     if low - slack <= least and most <= high + slack and not 0 < largest < usual / 50:
         return None
-    return f"inputs run from {least:g} to {most:g}, the model was made for {low:g} to {high:g}; values are taken as they are, scale them if they should be"
+    return (
+        f"inputs run from {least:g} to {most:g}, the model was made for {low:g} to {high:g}; values are taken"
+        " as they are, scale them if they should be"
+    )
 
 
 def _from_samples(network: Network, samples: Samples, limit: int | None) -> Inputs:
     labels = None if samples.labels is None else in_memory(np.asarray(samples.labels), "samples:/labels")
-    return _checked(network, "samples", in_memory(np.asarray(samples.images), "samples:/images"), labels, limit)
+    return _checked(
+        network, "samples", in_memory(np.asarray(samples.images), "samples:/images"), labels, limit
+    )
 
 
 def _noise(network: Network, n: int, seed: int, n_steps: int) -> Inputs:
@@ -131,7 +149,11 @@ def _noise(network: Network, n: int, seed: int, n_steps: int) -> Inputs:
         random = np.random.default_rng(seed)
         if events:
             return Samples(np.stack([random.random(shape[1:], np.float32) < NOISE_RATE for _ in range(n)]))
-        low, high = (0, 1) if network.input_range is None or network.input.encoding == "poisson" else network.input_range
+        low, high = (
+            (0, 1)
+            if network.input_range is None or network.input.encoding == "poisson"
+            else network.input_range
+        )
         images = random.random(shape, np.float32)
         images *= np.float32(high - low)
         images += np.float32(low)
@@ -141,7 +163,9 @@ def _noise(network: Network, n: int, seed: int, n_steps: int) -> Inputs:
     return Inputs("noise", n, n_steps if events else None, _bounded(n_bytes, "noise"), read)
 
 
-def _checked(network: Network, source: str, images: UnreadArray, labels: UnreadArray | None, limit: int | None) -> Inputs:
+def _checked(
+    network: Network, source: str, images: UnreadArray, labels: UnreadArray | None, limit: int | None
+) -> Inputs:
     """Inputs from stored arrays, once their shapes and types fit the network."""
     events = network.input.encoding == "events"
     rank = len(network.input_shape) + events
@@ -155,7 +179,13 @@ def _checked(network: Network, source: str, images: UnreadArray, labels: UnreadA
     if len(shape) != rank + 1 or shape[1 + events :] != network.input_shape:
         expected = ("n", "n_steps", *network.input_shape) if events else ("n", *network.input_shape)
         hint = "put channels first" if sorted(shape[1 + events :]) == sorted(network.input_shape) else None
-        raise InputError("images do not fit the network", where=images.where, got=f"shape {images.shape}", expected=f"({', '.join(map(str, expected))})", hint=hint)
+        raise InputError(
+            "images do not fit the network",
+            where=images.where,
+            got=f"shape {images.shape}",
+            expected=f"({', '.join(map(str, expected))})",
+            hint=hint,
+        )
     if math.prod(shape) == 0:
         raise InputError("there are no images", where=images.where, got=f"shape {images.shape}")
     if not events:
@@ -166,7 +196,10 @@ def _checked(network: Network, source: str, images: UnreadArray, labels: UnreadA
     n_bytes = n * (math.prod(shape[1:]) * (1 if events else 4) + (8 if labels else 0)) + images.overhead_bytes
 
     def read() -> Samples:
-        return Samples(_read_images(network, images, (n, *shape[1:])), None if labels is None else read_labels(labels, n, network.n_classes))
+        return Samples(
+            _read_images(network, images, (n, *shape[1:])),
+            None if labels is None else read_labels(labels, n, network.n_classes),
+        )
 
     return Inputs(source, n, shape[1] if events else None, _bounded(n_bytes, images.where), read)
 
@@ -174,7 +207,13 @@ def _checked(network: Network, source: str, images: UnreadArray, labels: UnreadA
 def _bounded(n_bytes: int, where: str) -> int:
     if n_bytes > MAX_INPUT_BYTES:
         hint = "use --limit, or split the file"
-        raise InputError("there are too many images to hold at once", where=where, got=f"{n_bytes} bytes", expected=f"at most {MAX_INPUT_BYTES}", hint=hint)
+        raise InputError(
+            "there are too many images to hold at once",
+            where=where,
+            got=f"{n_bytes} bytes",
+            expected=f"at most {MAX_INPUT_BYTES}",
+            hint=hint,
+        )
     return n_bytes
 
 
@@ -184,12 +223,22 @@ def _read_images(network: Network, stored: UnreadArray, shape: tuple[int, ...]) 
         images, at = np.empty(shape, bool), 0
         for block in stored.blocks(shape[0], shape[1:]):
             if not ((block == 0) | (block == 1)).all():
-                raise InputError("images are no spike trains", where=stored.where, got=f"values from {block.min()} to {block.max()}", expected="0 and 1")
+                raise InputError(
+                    "images are no spike trains",
+                    where=stored.where,
+                    got=f"values from {block.min()} to {block.max()}",
+                    expected="0 and 1",
+                )
             images[at : at + len(block)] = block
             at += len(block)
         return images
     images = read_floats(stored, shape[0], shape[1:])
     least, most = float(images.min()), float(images.max())
     if network.input.encoding == "poisson" and not 0 <= least <= most <= 1:
-        raise InputError("images are no firing probabilities", where=stored.where, got=f"values from {least:g} to {most:g}", expected="0 to 1")
+        raise InputError(
+            "images are no firing probabilities",
+            where=stored.where,
+            got=f"values from {least:g} to {most:g}",
+            expected="0 to 1",
+        )
     return images

@@ -15,9 +15,19 @@ from .gate import MAX_TEXT_BYTES
 from .hdf5.objects import MAX_ATTRIBUTES
 
 __all__ = [
-    "FIELDS", "FORMAT_VERSION", "FORMS", "LABEL_TYPES", "REQUIRED", "STORAGES", "TABLE_FIELDS",
-    "checked_classes", "checked_metadata", "checked_samples", "decode_table", "sha256_of",
-]  # fmt: skip
+    "FIELDS",
+    "FORMAT_VERSION",
+    "FORMS",
+    "LABEL_TYPES",
+    "REQUIRED",
+    "STORAGES",
+    "TABLE_FIELDS",
+    "checked_classes",
+    "checked_metadata",
+    "checked_samples",
+    "decode_table",
+    "sha256_of",
+]
 
 FORMAT_VERSION = (1, 0)
 STORAGES = ("float32", "float16", "int8")
@@ -27,18 +37,34 @@ MAX_METADATA_BYTES = 16_000  # a text
 # is absent takes the default of its class; those of `REQUIRED` may not be.
 FIELDS: Mapping[str, Mapping[str, str]] = {
     "input": {"encoding": "text"},
-    "conv2d": {"weight": "weight", "bias": "array", "stride": "integers", "padding": "integers", "dilation": "integers", "groups": "integer"},
+    "conv2d": {
+        "weight": "weight",
+        "bias": "array",
+        "stride": "integers",
+        "padding": "integers",
+        "dilation": "integers",
+        "groups": "integer",
+    },
     "linear": {"weight": "weight", "bias": "array"},
     "avgpool2d": {"kernel": "integers", "stride": "integers", "padding": "integers"},
     "maxpool2d": {"kernel": "integers", "stride": "integers", "padding": "integers"},
     "flatten": {},
     "add": {},
     "concat": {},
-    "if": {"v_threshold": "array", "v_init": "array", "leak": "real", "shift": "flag", "signed": "real", "delay": "integer"},
+    "if": {
+        "v_threshold": "array",
+        "v_init": "array",
+        "leak": "real",
+        "shift": "flag",
+        "signed": "real",
+        "delay": "integer",
+    },
     "readout": {},
 }
 REQUIRED = ("weight", "v_threshold")
-TABLE_FIELDS = {kind: {name: FIELDS[kind][name] for name in names} for kind, names in TUNABLE.items()}  # all may be absent
+TABLE_FIELDS = {
+    kind: {name: FIELDS[kind][name] for name in names} for kind, names in TUNABLE.items()
+}  # all may be absent
 FORMS = {  # what an attribute may be, in words and as a test
     "text": ("a string", lambda v: isinstance(v, str)),
     "texts": ("a list of strings", lambda v: isinstance(v, tuple) and all(isinstance(x, str) for x in v)),
@@ -46,7 +72,10 @@ FORMS = {  # what an attribute may be, in words and as a test
     "integers": ("a list of integers", lambda v: isinstance(v, tuple) and all(isinstance(x, int) for x in v)),
     "flag": ("0 or 1", lambda v: isinstance(v, int) and v in (0, 1)),
     "real": ("a number", lambda v: isinstance(v, (int, float))),
-    "reals": ("a list of numbers", lambda v: isinstance(v, tuple) and all(isinstance(x, (int, float)) for x in v)),
+    "reals": (
+        "a list of numbers",
+        lambda v: isinstance(v, tuple) and all(isinstance(x, (int, float)) for x in v),
+    ),
     "scalar": ("a string or a number", lambda v: not isinstance(v, tuple)),
 }
 LABEL_TYPES = ("<i8", "<i4", "<i2", "|i1", "|u1")
@@ -67,7 +96,12 @@ def checked_classes(names: Iterable[str], where: str) -> tuple[str, ...]:
     names = tuple(names)
     for name in names:
         if not name.isprintable() or len(name.encode()) > MAX_TEXT_BYTES:
-            raise WeightsError("the name of a class is not usable", where=where, got=shown(repr(name), 80), expected=f"printable, at most {MAX_TEXT_BYTES} bytes")
+            raise WeightsError(
+                "the name of a class is not usable",
+                where=where,
+                got=shown(repr(name), 80),
+                expected=f"printable, at most {MAX_TEXT_BYTES} bytes",
+            )
     return names
 
 
@@ -76,10 +110,17 @@ def checked_metadata(metadata: Mapping[str, object], where: str) -> dict[str, st
     notes = {}
     for key, value in sorted(metadata.items(), key=lambda item: str(item[0])):
         if not (isinstance(key, str) and key.isprintable() and 1 <= len(key.encode()) <= 128):
-            raise WeightsError("a metadata key is not usable", where=where, got=shown(repr(key), 80), expected="a printable string of 1 to 128 bytes")
+            raise WeightsError(
+                "a metadata key is not usable",
+                where=where,
+                got=shown(repr(key), 80),
+                expected="a printable string of 1 to 128 bytes",
+            )
         if isinstance(value, str):
             plain = str(value)
-            fits = len(plain.encode("utf-8", "replace")) <= MAX_METADATA_BYTES and all(c.isprintable() or c in "\n\t" for c in plain)
+            fits = len(plain.encode("utf-8", "replace")) <= MAX_METADATA_BYTES and all(
+                c.isprintable() or c in "\n\t" for c in plain
+            )
         elif isinstance(value, (int, np.integer)):
             plain = int(value)
             fits = -(1 << 63) <= plain < 1 << 63
@@ -87,11 +128,20 @@ def checked_metadata(metadata: Mapping[str, object], where: str) -> dict[str, st
             plain = float(value) if isinstance(value, (float, np.floating)) else 0.0
             fits = isinstance(value, (float, np.floating))
         if not fits:
-            expected = f"printable text of at most {MAX_METADATA_BYTES} bytes, an integer of 64 bits or a float"
-            raise WeightsError(f"metadata {key!r} is not usable", where=where, got=shown(repr(value), 80), expected=expected)
+            expected = (
+                f"printable text of at most {MAX_METADATA_BYTES} bytes, an integer of 64 bits or a float"
+            )
+            raise WeightsError(
+                f"metadata {key!r} is not usable", where=where, got=shown(repr(value), 80), expected=expected
+            )
         notes[key] = plain
     if len(notes) > MAX_ATTRIBUTES:
-        raise WeightsError("there is too much metadata", where=where, got=f"{len(notes)} entries", expected=f"at most {MAX_ATTRIBUTES}")
+        raise WeightsError(
+            "there is too much metadata",
+            where=where,
+            got=f"{len(notes)} entries",
+            expected=f"at most {MAX_ATTRIBUTES}",
+        )
     return notes
 
 
@@ -106,11 +156,23 @@ def checked_samples(samples: Samples, network: Network, where: str) -> Samples:
     steps = 1 if network.input.encoding == "events" else 0  # (n, n_steps, *input_shape)
     if images.ndim != 1 + steps + len(shape) or images.shape[1 + steps :] != shape or not images.size:
         expected = f"(n, {'n_steps, ' * steps}{', '.join(map(str, shape))})"
-        raise WeightsError("images do not fit the network", where=where, got=f"shape {images.shape}", expected=expected)
+        raise WeightsError(
+            "images do not fit the network", where=where, got=f"shape {images.shape}", expected=expected
+        )
     if not np.isfinite(images).all():
         raise WeightsError("images hold NaN or infinity", where=where)
     if labels is not None and labels.shape != images.shape[:1]:
-        raise WeightsError("labels and images do not fit", where=where, got=f"labels of shape {labels.shape}", expected=f"({images.shape[0]},)")
+        raise WeightsError(
+            "labels and images do not fit",
+            where=where,
+            got=f"labels of shape {labels.shape}",
+            expected=f"({images.shape[0]},)",
+        )
     if labels is not None and not ((labels >= 0) & (labels < network.n_classes)).all():
-        raise WeightsError("a label is not a class", where=where, got=f"{labels.min()} to {labels.max()}", expected=f"0 to {network.n_classes - 1}")
+        raise WeightsError(
+            "a label is not a class",
+            where=where,
+            got=f"{labels.min()} to {labels.max()}",
+            expected=f"0 to {network.n_classes - 1}",
+        )
     return Samples(images, labels)

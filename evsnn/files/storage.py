@@ -12,7 +12,16 @@ from ..network.layers import Layer
 from ..network.network import Network, Samples
 from ..network.tuning import Tuning
 from .hdf5.writer import Writer
-from .schema import FIELDS, FORMAT_VERSION, TABLE_FIELDS, checked_classes, checked_metadata, checked_samples, decode_table, sha256_of
+from .schema import (
+    FIELDS,
+    FORMAT_VERSION,
+    TABLE_FIELDS,
+    checked_classes,
+    checked_metadata,
+    checked_samples,
+    decode_table,
+    sha256_of,
+)
 
 __all__ = ["image"]
 
@@ -26,9 +35,13 @@ def image(network: Network, storage: str, compress: bool, where: str) -> io.Byte
         If the network holds what a file cannot.
     """
     root = {
-        "format": "evsnn", "format_version": ".".join(map(str, FORMAT_VERSION)), "input_shape": network.input_shape,
-        "n_steps": network.n_steps, "shift": network.shift, "readout": network.readout,
-    }  # fmt: skip
+        "format": "evsnn",
+        "format_version": ".".join(map(str, FORMAT_VERSION)),
+        "input_shape": network.input_shape,
+        "n_steps": network.n_steps,
+        "shift": network.shift,
+        "readout": network.readout,
+    }
     if network.input_range is not None:
         root["input_range"] = network.input_range
     notes = checked_metadata(network.metadata, where)
@@ -52,7 +65,9 @@ def image(network: Network, storage: str, compress: bool, where: str) -> io.Byte
     return writer.close()
 
 
-def _put(writer: Writer, group, name: str, array: np.ndarray, *, compress: bool = False, **attributes) -> None:
+def _put(
+    writer: Writer, group, name: str, array: np.ndarray, *, compress: bool = False, **attributes
+) -> None:
     writer.dataset(group, name, array, {"sha256": sha256_of(array), **attributes}, compress=compress)
 
 
@@ -86,7 +101,9 @@ def _put_tables(writer: Writer, group, network: Network, names: Mapping[str, str
         stored = writer.group(group, f"{n_steps:05d}")
         for name, tuning in table.items():
             entry = writer.group(stored, names[name])
-            writer.attributes(entry, _put_fields(writer, entry, tuning, TABLE_FIELDS[network.by_name[name].kind]))
+            writer.attributes(
+                entry, _put_fields(writer, entry, tuning, TABLE_FIELDS[network.by_name[name].kind])
+            )
 
 
 def _stored_weight(weight: np.ndarray, storage: str, where: str) -> dict[str, np.ndarray]:
@@ -101,14 +118,25 @@ def _stored_weight(weight: np.ndarray, storage: str, where: str) -> dict[str, np
         with np.errstate(over="ignore"):
             half = weight.astype("<f2")
         if not np.isfinite(half).all():
-            raise WeightsError("weights do not fit float16", where=where, got=f"up to {np.abs(weight).max():g}", expected="at most 65504", hint="use storage='float32'")
+            raise WeightsError(
+                "weights do not fit float16",
+                where=where,
+                got=f"up to {np.abs(weight).max():g}",
+                expected="at most 65504",
+                hint="use storage='float32'",
+            )
         return {"weight": half}
     largest = np.abs(weight).reshape(weight.shape[0], -1).max(axis=1).astype(np.float64)
     mantissa, exponent = np.frexp(largest / 127)
     scale = np.maximum(np.ldexp(np.ceil(np.ldexp(mantissa, 17)), exponent - 17), 2.0**-120)
     scale[largest <= scale / 2] = 1  # all of the channel rounds to 0
     if (127 * scale > np.finfo(np.float32).max).any():
-        raise WeightsError("weights do not fit int8 with a float32 scale", where=where, got=f"up to {largest.max():g}", hint="use storage='float32'")
+        raise WeightsError(
+            "weights do not fit int8 with a float32 scale",
+            where=where,
+            got=f"up to {largest.max():g}",
+            hint="use storage='float32'",
+        )
     rows = scale.reshape(-1, *[1] * (weight.ndim - 1))
     return {"weight": np.rint(weight / rows).astype("<i1"), "weight_scale": scale.astype("<f4")}
 
@@ -133,7 +161,9 @@ def _as_codes(images: np.ndarray) -> tuple[np.ndarray, float, float] | None:
     levels = round((high - low) / float(np.diff(values).min()))
     for scale, offset in ((1 / 255, 0.0), (1.0, 0.0), ((high - low) / min(levels, 255), low)):
         with np.errstate(over="ignore"):
-            codes = np.clip(np.rint((images - np.float32(offset)) / np.float32(scale)), 0, 255).astype(np.uint8)
+            codes = np.clip(np.rint((images - np.float32(offset)) / np.float32(scale)), 0, 255).astype(
+                np.uint8
+            )
         if np.array_equal(decode_table(scale, offset)[codes].view(np.uint32), images.view(np.uint32)):
             return codes, scale, offset
     return None

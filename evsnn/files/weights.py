@@ -33,7 +33,7 @@ from .schema import (
     checked_samples,
     decode_table,
     sha256_of,
-)  # fmt: skip
+)
 
 __all__ = ["StoredArray", "as_stored", "load", "save", "verify"]
 
@@ -117,7 +117,17 @@ def verify(path, *, max_bytes: int = MAX_BYTES) -> tuple[StoredArray, ...]:
                     continue
                 digest = sha256_of(member.read())
                 inside = member.where[len(file.where) + 1 :]
-                found.append(StoredArray(inside, member.shape, str(member.dtype), member.n_bytes, member.stored_bytes, digest, digest == _digest(member)))
+                found.append(
+                    StoredArray(
+                        inside,
+                        member.shape,
+                        str(member.dtype),
+                        member.n_bytes,
+                        member.stored_bytes,
+                        digest,
+                        digest == _digest(member),
+                    )
+                )
         return tuple(sorted(found, key=lambda array: array.path))
 
 
@@ -145,7 +155,9 @@ def save(path, network: Network, *, storage: str = "float32", compress: bool | N
         If it cannot be written, or the network holds what the format cannot.
     """
     if not isinstance(network, Network):
-        raise WeightsError("only a Network can be saved", got=type(network).__name__, hint="call save(path, network)")
+        raise WeightsError(
+            "only a Network can be saved", got=type(network).__name__, hint="call save(path, network)"
+        )
     if storage not in STORAGES:
         raise WeightsError("unknown storage", got=repr(storage), expected=" or ".join(STORAGES))
     try:
@@ -153,7 +165,9 @@ def save(path, network: Network, *, storage: str = "float32", compress: bool | N
         where = shown(os.fsdecode(path), 400)
     except (TypeError, ValueError) as error:
         raise WeightsError("a path is expected", got=shown(repr(path), 80)) from error
-    from .hdf5.writer import replace_file  # here, because reading does without h5py, which takes a while to import
+    from .hdf5.writer import (
+        replace_file,  # here, because reading does without h5py, which takes a while to import
+    )
     from .storage import image
 
     file = image(network, storage, storage == "int8" if compress is None else bool(compress), where)
@@ -163,7 +177,9 @@ def save(path, network: Network, *, storage: str = "float32", compress: bool | N
     except OSError as error:
         if isinstance(error, EvsnnError):
             raise
-        raise WeightsError("the file cannot be written", where=where, got=shown(error.strerror or error)) from error
+        raise WeightsError(
+            "the file cannot be written", where=where, got=shown(error.strerror or error)
+        ) from error
 
 
 def as_stored(network: Network, storage: str) -> Network:
@@ -178,7 +194,9 @@ def as_stored(network: Network, storage: str) -> Network:
         raise WeightsError("unknown storage", got=repr(storage), expected=" or ".join(STORAGES))
     from .storage import image
 
-    return _network(open_stream(image(network, storage, False, "the network"), "the network").tree(), "the network")
+    return _network(
+        open_stream(image(network, storage, False, "the network"), "the network").tree(), "the network"
+    )
 
 
 # Reading
@@ -189,17 +207,35 @@ def _check_format(file: File) -> None:
     attributes = file.attributes(("format", "format_version"))
     if attributes.get("format") != "evsnn":
         hint = "make one with evsnn.save or python -m evsnn.convert"
-        raise WeightsError("this HDF5 file is not an evsnn weights file", where=file.where, got="no root attribute format = 'evsnn'", hint=hint)
+        raise WeightsError(
+            "this HDF5 file is not an evsnn weights file",
+            where=file.where,
+            got="no root attribute format = 'evsnn'",
+            hint=hint,
+        )
     text = attributes.get("format_version")
     version = _VERSION.fullmatch(text) if isinstance(text, str) else None
     if not version:
-        raise WeightsError("format_version is not a version", where=file.where, got=shown(repr(text), 80), expected="major.minor")
+        raise WeightsError(
+            "format_version is not a version",
+            where=file.where,
+            got=shown(repr(text), 80),
+            expected="major.minor",
+        )
     known = ".".join(map(str, FORMAT_VERSION))
     major, minor = map(int, version.groups())
     if major > FORMAT_VERSION[0] or (major == FORMAT_VERSION[0] and minor > FORMAT_VERSION[1]):
-        raise WeightsError("the file was written by a newer evsnn", where=file.where, got=f"format {text}", expected=f"at most {known}", hint="upgrade evsnn")
+        raise WeightsError(
+            "the file was written by a newer evsnn",
+            where=file.where,
+            got=f"format {text}",
+            expected=f"at most {known}",
+            hint="upgrade evsnn",
+        )
     if major < 1:
-        raise WeightsError("there is no such version of the format", where=file.where, got=text, expected=f"1.0 to {known}")
+        raise WeightsError(
+            "there is no such version of the format", where=file.where, got=text, expected=f"1.0 to {known}"
+        )
 
 
 class _Fields:
@@ -217,7 +253,12 @@ class _Fields:
         if value is ...:
             raise WeightsError("an attribute is missing", where=self.where, expected=f"{name}, {words}")
         if value is not default and not fits(value):
-            raise WeightsError(f"attribute {name} has the wrong type", where=self.where, got=shown(repr(value), 80), expected=words)
+            raise WeightsError(
+                f"attribute {name} has the wrong type",
+                where=self.where,
+                got=shown(repr(value), 80),
+                expected=words,
+            )
         return value
 
     def group(self, name: str) -> Group | None:
@@ -241,24 +282,43 @@ class _Fields:
     def done(self) -> None:
         for what, left in (("attribute", self.attributes), ("object", self.members)):
             if left:
-                raise WeightsError(f"unknown {what}", where=self.where, got=shown(min(left), 80), hint="remove it, or upgrade evsnn; notes of your own belong into /metadata")
+                raise WeightsError(
+                    f"unknown {what}",
+                    where=self.where,
+                    got=shown(min(left), 80),
+                    hint="remove it, or upgrade evsnn; notes of your own belong into /metadata",
+                )
 
 
 def _digest(dataset: Dataset) -> str:
     digest = dataset.attributes.get("sha256")
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        raise WeightsError("the dataset has no usable sha256", where=dataset.where, got=shown(repr(digest), 80), expected="an attribute sha256 of 64 hexadecimal digits")
+        raise WeightsError(
+            "the dataset has no usable sha256",
+            where=dataset.where,
+            got=shown(repr(digest), 80),
+            expected="an attribute sha256 of 64 hexadecimal digits",
+        )
     return digest
 
 
 def _intact(dataset: Dataset, dtypes: Sequence[str]) -> tuple[np.ndarray, _Fields]:
     """The values, and the attributes beside the digest."""
     if dtypes and dataset.dtype.newbyteorder("<") not in map(np.dtype, dtypes):
-        raise WeightsError("the dataset has the wrong type", where=dataset.where, got=dataset.dtype, expected=" or ".join(np.dtype(t).name for t in dtypes))
+        raise WeightsError(
+            "the dataset has the wrong type",
+            where=dataset.where,
+            got=dataset.dtype,
+            expected=" or ".join(np.dtype(t).name for t in dtypes),
+        )
     expected = _digest(dataset)
     values = dataset.read()
     if sha256_of(values) != expected:
-        raise WeightsError("the data is damaged: its sha256 differs", where=dataset.where, hint="copy or download the file again")
+        raise WeightsError(
+            "the data is damaged: its sha256 differs",
+            where=dataset.where,
+            hint="copy or download the file again",
+        )
     fields = _Fields(dataset)
     del fields.attributes["sha256"]
     return values, fields
@@ -271,10 +331,19 @@ def _network(tree: Group, where: str) -> Network:
     for name in ("format", "format_version"):
         root.attribute(name, "text")
     input_shape = root.attribute("input_shape", "integers")
-    settings = {"n_steps": root.attribute("n_steps", "integer"), "shift": root.attribute("shift", "text"), "readout": root.attribute("readout", "text")}
+    settings = {
+        "n_steps": root.attribute("n_steps", "integer"),
+        "shift": root.attribute("shift", "text"),
+        "readout": root.attribute("readout", "text"),
+    }
     input_range = root.attribute("input_range", "reals", None)
     if input_range is not None and len(input_range) != 2:
-        raise WeightsError("input_range is not a range", where=inside, got=f"{len(input_range)} values", expected="2: smallest and largest")
+        raise WeightsError(
+            "input_range is not a range",
+            where=inside,
+            got=f"{len(input_range)} values",
+            expected="2: smallest and largest",
+        )
     stored = root.group("layers")
     if stored is None:
         raise WeightsError("the file has no layers", where=where, expected="a group /layers")
@@ -284,7 +353,9 @@ def _network(tree: Group, where: str) -> Network:
     notes = {}
     if metadata is not None:
         fields = _Fields(metadata)
-        notes = checked_metadata({name: fields.attribute(name, "scalar") for name in tuple(fields.attributes)}, fields.where)
+        notes = checked_metadata(
+            {name: fields.attribute(name, "scalar") for name in tuple(fields.attributes)}, fields.where
+        )
         fields.done()
     groups = _ordered(stored)
     layers = [_layer(group, kind, input_shape) for group, kind in groups]
@@ -305,7 +376,9 @@ def _at_home(homes: Mapping[str, str], where: str) -> Iterator[None]:
         yield
     except NetworkError as error:
         at = error.where or ""
-        raise _as_weights_error(error, f"{homes[at]} ({at})" if at in homes else f"{where}: {at}" if at else where) from error
+        raise _as_weights_error(
+            error, f"{homes[at]} ({at})" if at in homes else f"{where}: {at}" if at else where
+        ) from error
 
 
 def _as_weights_error(error: NetworkError, where: str) -> WeightsError:
@@ -320,13 +393,23 @@ def _ordered(stored: Group) -> list[tuple[Group, str]]:
     for name in stored.members:
         match = _LAYER_NAME.fullmatch(name)
         if not match:
-            raise WeightsError("a layer's group has no number", where=stored.where, got=name, expected="000_input, 001_conv2d, ...")
+            raise WeightsError(
+                "a layer's group has no number",
+                where=stored.where,
+                got=name,
+                expected="000_input, 001_conv2d, ...",
+            )
         if int(match[1]) in numbered:
             raise WeightsError("two layers have one number", where=stored.where, got=name)
         numbered[int(match[1])] = (fields.group(name), match[2])
     fields.done()
     if sorted(numbered) != list(range(len(numbered))):
-        raise WeightsError("a layer's number is missing", where=stored.where, got=f"{len(numbered)} layers up to number {max(numbered)}", expected="0, 1, 2, ...")
+        raise WeightsError(
+            "a layer's number is missing",
+            where=stored.where,
+            got=f"{len(numbered)} layers up to number {max(numbered)}",
+            expected="0, 1, 2, ...",
+        )
     return [numbered[i] for i in range(len(numbered))]
 
 
@@ -337,13 +420,23 @@ def _with_tables(stored: Group, network: Network, names: Mapping[str, Layer], wh
     homes = {}
     for name in stored.members:
         if not _TABLE_NAME.fullmatch(name) or not 1 <= int(name) <= MAX_STEPS:
-            raise WeightsError("a table's group is no number of steps", where=stored.where, got=name, expected=f"00001 to {MAX_STEPS}")
+            raise WeightsError(
+                "a table's group is no number of steps",
+                where=stored.where,
+                got=name,
+                expected=f"00001 to {MAX_STEPS}",
+            )
         table = tables[int(name)] = {}
         entries = _Fields(fields.group(name))
         for entry in tuple(entries.members):
             if entry not in names or names[entry].kind not in TABLE_FIELDS:
                 kinds = ", ".join(sorted(TABLE_FIELDS))
-                raise WeightsError("the table names no layer that it could change", where=entries.where, got=entry, expected=f"the group of a layer of kind {kinds}")
+                raise WeightsError(
+                    "the table names no layer that it could change",
+                    where=entries.where,
+                    got=entry,
+                    expected=f"the group of a layer of kind {kinds}",
+                )
             layer, group = names[entry], entries.group(entry)
             table[layer.name] = _tuning(group, layer)
             homes[table_where(int(name), layer)] = group.where
@@ -355,7 +448,10 @@ def _with_tables(stored: Group, network: Network, names: Mapping[str, Layer], wh
 
 def _tuning(group: Group, layer: Layer) -> Tuning:
     fields = _Fields(group)
-    values = {name: fields.array(name, ("<f4",)) if form == "array" else fields.attribute(name, form, None) for name, form in TABLE_FIELDS[layer.kind].items()}
+    values = {
+        name: fields.array(name, ("<f4",)) if form == "array" else fields.attribute(name, form, None)
+        for name, form in TABLE_FIELDS[layer.kind].items()
+    }
     fields.done()
     return Tuning(**values)
 
@@ -364,7 +460,12 @@ def _layer(group: Group, kind: str, input_shape: tuple[int, ...]) -> Layer:
     fields = _Fields(group)
     if fields.attribute("kind", "text") != kind or kind not in FIELDS:
         expected = f"the one in the group's name, of {', '.join(sorted(FIELDS))}"
-        raise WeightsError("unknown kind of layer", where=group.where, got=shown(repr(group.attributes["kind"]), 80), expected=expected)
+        raise WeightsError(
+            "unknown kind of layer",
+            where=group.where,
+            got=shown(repr(group.attributes["kind"]), 80),
+            expected=expected,
+        )
     values = {"name": fields.attribute("name", "text", ""), "inputs": fields.attribute("inputs", "texts", ())}
     if kind == "input":
         values["shape"] = input_shape
@@ -393,11 +494,22 @@ def _weight(fields: _Fields) -> np.ndarray | None:
         return weight
     scale = fields.array("weight_scale", ("<f4",))
     if scale is None:
-        raise WeightsError("an int8 weight has no scale", where=fields.where, expected="a dataset weight_scale")
+        raise WeightsError(
+            "an int8 weight has no scale", where=fields.where, expected="a dataset weight_scale"
+        )
     if scale.shape != weight.shape[:1]:
-        raise WeightsError("weight_scale and weight do not fit", where=fields.where, got=f"shapes {scale.shape} and {weight.shape}", expected="one scale an output channel")
+        raise WeightsError(
+            "weight_scale and weight do not fit",
+            where=fields.where,
+            got=f"shapes {scale.shape} and {weight.shape}",
+            expected="one scale an output channel",
+        )
     if not (np.isfinite(scale) & (scale > 0)).all():
-        raise WeightsError("weight_scale is not positive and finite", where=fields.where, got=f"{scale.min()} to {scale.max()}")
+        raise WeightsError(
+            "weight_scale is not positive and finite",
+            where=fields.where,
+            got=f"{scale.min()} to {scale.max()}",
+        )
     with np.errstate(over="ignore"):  # infinity is refused by the layer
         return weight.astype(np.float32) * scale.reshape(-1, *[1] * (weight.ndim - 1))
 
@@ -406,7 +518,9 @@ def _classes(names: np.ndarray | None, where: str) -> tuple[str, ...]:
     if names is None:
         return ()
     if names.dtype.kind != "S" or names.ndim != 1:
-        raise WeightsError("classes are not a list of strings", where=where, got=f"{names.dtype}, shape {names.shape}")
+        raise WeightsError(
+            "classes are not a list of strings", where=where, got=f"{names.dtype}, shape {names.shape}"
+        )
     try:
         return checked_classes([name.decode("utf-8") for name in names.tolist()], where)
     except UnicodeDecodeError as error:

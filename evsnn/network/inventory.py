@@ -46,7 +46,10 @@ class LayerFacts:
 
 def facts_of(network: Network) -> tuple[LayerFacts, ...]:
     """The facts of every layer, in order."""
-    return tuple(_facts(layer, [network.shapes[name] for name in layer.inputs], network.shapes[layer.name]) for layer in network.layers)
+    return tuple(
+        _facts(layer, [network.shapes[name] for name in layer.inputs], network.shapes[layer.name])
+        for layer in network.layers
+    )
 
 
 def _facts(layer: Layer, shapes: list[Shape], shape: Shape) -> LayerFacts:
@@ -62,9 +65,20 @@ def _facts(layer: Layer, shapes: list[Shape], shape: Shape) -> LayerFacts:
     elif isinstance(layer, MaxPool2d):
         label, n_neurons = _maxpool_label(layer), math.prod(shape)
     elif isinstance(layer, IF):
-        label = ", ".join(["if", *([f"signed {layer.signed:g}"] if layer.signed else []), *([f"delay {layer.delay}"] if layer.delay else [])])
-        n_neurons, v_threshold = math.prod(shape), (float(layer.v_threshold.min()), float(layer.v_threshold.max()))
-    return LayerFacts(layer.name, layer.kind, label, layer.inputs, shape, n_parameters, n_neurons, macs, v_threshold)
+        label = ", ".join(
+            [
+                "if",
+                *([f"signed {layer.signed:g}"] if layer.signed else []),
+                *([f"delay {layer.delay}"] if layer.delay else []),
+            ]
+        )
+        n_neurons, v_threshold = (
+            math.prod(shape),
+            (float(layer.v_threshold.min()), float(layer.v_threshold.max())),
+        )
+    return LayerFacts(
+        layer.name, layer.kind, label, layer.inputs, shape, n_parameters, n_neurons, macs, v_threshold
+    )
 
 
 def _conv_label(layer: Conv2d, shape: Shape) -> str:
@@ -90,5 +104,15 @@ def _pair(value: tuple[int, int]) -> str:
 
 def _conv_macs(layer: Conv2d, shape: Shape) -> int:
     n_out, n_in, *kernel = layer.weight.shape
-    y, x = (reach(shape[1 + i], kernel[i], layer.stride[i], layer.padding[i], layer.padding[2 + i], layer.dilation[i]).sum() for i in (0, 1))
+    y, x = (
+        reach(
+            shape[1 + i],
+            kernel[i],
+            layer.stride[i],
+            layer.padding[i],
+            layer.padding[2 + i],
+            layer.dilation[i],
+        ).sum()
+        for i in (0, 1)
+    )
     return n_out * n_in * int(y) * int(x)

@@ -15,9 +15,24 @@ import numpy as np
 from ..errors import NetworkError
 
 __all__ = [
-    "ENCODINGS", "IF", "KINDS", "Add", "AvgPool2d", "Concat", "Conv2d", "Flatten", "Input", "Layer", "Linear", "MaxPool2d", "Readout", "Shape",
-    "checked_bias", "reach", "windows",
-]  # fmt: skip
+    "ENCODINGS",
+    "IF",
+    "KINDS",
+    "Add",
+    "AvgPool2d",
+    "Concat",
+    "Conv2d",
+    "Flatten",
+    "Input",
+    "Layer",
+    "Linear",
+    "MaxPool2d",
+    "Readout",
+    "Shape",
+    "checked_bias",
+    "reach",
+    "windows",
+]
 
 ENCODINGS = ("constant", "poisson", "events")
 _NAME = re.compile(r"[!-~]{1,128}")
@@ -34,11 +49,15 @@ def _pair(value, where: str, what: str, least: int) -> tuple[int, int]:
 def _integers(values, count: int, where: str, what: str, least: int) -> tuple[int, ...]:
     try:
         integers = tuple(int(v) for v in values)
-        right = len(integers) == count and all(i == v and least <= i < 1 << 24 for i, v in zip(integers, values))
+        right = len(integers) == count and all(
+            i == v and least <= i < 1 << 24 for i, v in zip(integers, values)
+        )
     except (TypeError, ValueError, OverflowError):
         right = False
     if not right:
-        raise NetworkError(f"{what} is not usable", where=where, got=values, expected=f"{count} integers >= {least}")
+        raise NetworkError(
+            f"{what} is not usable", where=where, got=values, expected=f"{count} integers >= {least}"
+        )
     return integers
 
 
@@ -53,9 +72,16 @@ def _array(value, where: str, what: str, ranks: Sequence[int]) -> np.ndarray:
     try:
         array = np.array(value, dtype=np.float32, order="C")
     except (TypeError, ValueError) as error:
-        raise NetworkError(f"{what} is not an array of numbers", where=where, got=type(value).__name__) from error
+        raise NetworkError(
+            f"{what} is not an array of numbers", where=where, got=type(value).__name__
+        ) from error
     if array.ndim not in ranks:
-        raise NetworkError(f"{what} has the wrong rank", where=where, got=f"shape {array.shape}", expected=f"{' or '.join(map(str, ranks))} dimensions")
+        raise NetworkError(
+            f"{what} has the wrong rank",
+            where=where,
+            got=f"shape {array.shape}",
+            expected=f"{' or '.join(map(str, ranks))} dimensions",
+        )
     if array.size == 0:
         raise NetworkError(f"{what} is empty", where=where, got=f"shape {array.shape}")
     if not np.isfinite(array).all():
@@ -88,7 +114,12 @@ class Layer:
         object.__setattr__(self, "inputs", inputs)
         for name in (*inputs, *([self.name] if self.name else [])):
             if not isinstance(name, str) or not _NAME.fullmatch(name):
-                raise NetworkError("a layer's name is not usable", where=self._where, got=repr(name)[:80], expected="1 to 128 printable ASCII characters, no spaces")
+                raise NetworkError(
+                    "a layer's name is not usable",
+                    where=self._where,
+                    got=repr(name)[:80],
+                    expected="1 to 128 printable ASCII characters, no spaces",
+                )
         self._check()
 
     @property
@@ -114,7 +145,12 @@ class Layer:
 
     def _map(self, shape: Shape) -> tuple[int, int, int]:
         if len(shape) != 3:
-            raise NetworkError(f"{self.kind} reads a map", where=self._where, got=f"shape {shape}", expected="(channels, height, width)")
+            raise NetworkError(
+                f"{self.kind} reads a map",
+                where=self._where,
+                got=f"shape {shape}",
+                expected="(channels, height, width)",
+            )
         return shape
 
 
@@ -141,10 +177,20 @@ class Input(Layer):
     def _check(self):
         shape = tuple(self.shape) if isinstance(self.shape, (tuple, list, np.ndarray)) else (self.shape,)
         if len(shape) not in (1, 3):
-            raise NetworkError("an input is a map or a vector", where=self._where, got=f"shape {shape}", expected="(channels, height, width) or (features,)")
+            raise NetworkError(
+                "an input is a map or a vector",
+                where=self._where,
+                got=f"shape {shape}",
+                expected="(channels, height, width) or (features,)",
+            )
         self._set(shape=_integers(shape, len(shape), self._where, "shape", 1))
         if self.encoding not in ENCODINGS:
-            raise NetworkError("unknown input encoding", where=self._where, got=repr(self.encoding), expected=" or ".join(ENCODINGS))
+            raise NetworkError(
+                "unknown input encoding",
+                where=self._where,
+                got=repr(self.encoding),
+                expected=" or ".join(ENCODINGS),
+            )
 
     def output_shape(self, shapes):
         return self.shape
@@ -179,21 +225,34 @@ class Conv2d(Layer):
         weight = _array(self.weight, where, "weight", (4,))
         (groups,) = _integers((self.groups,), 1, where, "groups", 1)
         if weight.shape[0] % groups:
-            raise NetworkError("groups do not divide the output channels", where=where, got=f"{groups} groups, {weight.shape[0]} channels")
+            raise NetworkError(
+                "groups do not divide the output channels",
+                where=where,
+                got=f"{groups} groups, {weight.shape[0]} channels",
+            )
         bias = checked_bias(self.bias, weight.shape[0], where)
         self._set(
-            weight=weight, bias=bias, groups=groups, stride=_pair(self.stride, where, "stride", 1),
-            padding=_padding(self.padding, where), dilation=_pair(self.dilation, where, "dilation", 1),
-        )  # fmt: skip
+            weight=weight,
+            bias=bias,
+            groups=groups,
+            stride=_pair(self.stride, where, "stride", 1),
+            padding=_padding(self.padding, where),
+            dilation=_pair(self.dilation, where, "dilation", 1),
+        )
 
     def output_shape(self, shapes):
         channels, *size = self._map(shapes[0])
         n_out, n_in, *kernel = self.weight.shape
         if n_in * self.groups != channels:
+            per_group = (
+                channels // self.groups if channels % self.groups == 0 else f"{channels}/{self.groups}"
+            )
             raise NetworkError(
-                "weight and input do not fit", where=self._where, got=f"weight {self.weight.shape} with groups={self.groups} on {channels} channels",
-                expected=f"a weight of ({n_out}, {channels // self.groups if channels % self.groups == 0 else f'{channels}/{self.groups}'}, ...)",
-            )  # fmt: skip
+                "weight and input do not fit",
+                where=self._where,
+                got=f"weight {self.weight.shape} with groups={self.groups} on {channels} channels",
+                expected=f"a weight of ({n_out}, {per_group}, ...)",
+            )
         return (n_out, *windows(size, kernel, self.stride, self.padding, self.dilation, self._where))
 
 
@@ -221,9 +280,20 @@ class Linear(Layer):
     def output_shape(self, shapes):
         (shape,) = shapes
         if len(shape) != 1:
-            raise NetworkError("linear reads a vector", where=self._where, got=f"shape {shape}", expected="(features,)", hint="put a Flatten before it")
+            raise NetworkError(
+                "linear reads a vector",
+                where=self._where,
+                got=f"shape {shape}",
+                expected="(features,)",
+                hint="put a Flatten before it",
+            )
         if shape[0] != self.weight.shape[1]:
-            raise NetworkError("weight and input do not fit", where=self._where, got=f"{shape[0]} features", expected=f"{self.weight.shape[1]}")
+            raise NetworkError(
+                "weight and input do not fit",
+                where=self._where,
+                got=f"{shape[0]} features",
+                expected=f"{self.weight.shape[1]}",
+            )
         return (self.weight.shape[0],)
 
 
@@ -253,11 +323,17 @@ class AvgPool2d(Layer):
         stride = kernel if self.stride is None else _pair(self.stride, where, "stride", 1)
         padding = _padding(self.padding, where)
         if kernel is None and (self.stride is not None or any(padding)):
-            raise NetworkError("global pooling takes neither stride nor padding", where=where, hint="name a kernel")
+            raise NetworkError(
+                "global pooling takes neither stride nor padding", where=where, hint="name a kernel"
+            )
         if kernel and kernel[0] * kernel[1] > 65_535:
-            raise NetworkError("the pooling window is too large", where=where, got=kernel, expected="an area <= 65535")
+            raise NetworkError(
+                "the pooling window is too large", where=where, got=kernel, expected="an area <= 65535"
+            )
         if kernel and any(p >= k for p, k in zip(padding, kernel * 2)):
-            raise NetworkError("padding reaches the kernel", where=where, got=f"padding {padding}, kernel {kernel}")
+            raise NetworkError(
+                "padding reaches the kernel", where=where, got=f"padding {padding}, kernel {kernel}"
+            )
         self._set(kernel=kernel, stride=stride, padding=padding)
 
     def window(self, shape: Shape) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
@@ -270,7 +346,9 @@ class AvgPool2d(Layer):
         shape = self._map(shapes[0])
         kernel, stride, padding = self.window(shape)
         if kernel[0] * kernel[1] > 65_535:
-            raise NetworkError("the pooling window is too large", where=self._where, got=kernel, expected="an area <= 65535")
+            raise NetworkError(
+                "the pooling window is too large", where=self._where, got=kernel, expected="an area <= 65535"
+            )
         return (shape[0], *windows(shape[1:], kernel, stride, padding, (1, 1), self._where))
 
 
@@ -306,9 +384,13 @@ class MaxPool2d(Layer):
         stride = kernel if self.stride is None else _pair(self.stride, where, "stride", 1)
         padding = _padding(self.padding, where)
         if kernel[0] * kernel[1] > 65_535:
-            raise NetworkError("the pooling window is too large", where=where, got=kernel, expected="an area <= 65535")
+            raise NetworkError(
+                "the pooling window is too large", where=where, got=kernel, expected="an area <= 65535"
+            )
         if any(p >= k for p, k in zip(padding, kernel * 2)):
-            raise NetworkError("padding reaches the kernel", where=where, got=f"padding {padding}, kernel {kernel}")
+            raise NetworkError(
+                "padding reaches the kernel", where=where, got=f"padding {padding}, kernel {kernel}"
+            )
         self._set(kernel=kernel, stride=stride, padding=padding)
 
     def output_shape(self, shapes):
@@ -339,7 +421,12 @@ class Add(Layer):
 
     def output_shape(self, shapes):
         if len(set(shapes)) != 1:
-            raise NetworkError("branches of a sum differ in shape", where=self._where, got=", ".join(map(str, shapes)), expected="one shape")
+            raise NetworkError(
+                "branches of a sum differ in shape",
+                where=self._where,
+                got=", ".join(map(str, shapes)),
+                expected="one shape",
+            )
         return shapes[0]
 
 
@@ -352,7 +439,12 @@ class Concat(Layer):
 
     def output_shape(self, shapes):
         if len({(len(s), s[1:]) for s in shapes}) != 1:
-            raise NetworkError("concatenated inputs differ in size", where=self._where, got=", ".join(map(str, shapes)), expected="one height and width")
+            raise NetworkError(
+                "concatenated inputs differ in size",
+                where=self._where,
+                got=", ".join(map(str, shapes)),
+                expected="one height and width",
+            )
         return (sum(s[0] for s in shapes), *shapes[0][1:])
 
 
@@ -394,7 +486,12 @@ class IF(Layer):
     def _check(self):
         threshold = _array(self.v_threshold, self._where, "v_threshold", (0, 1))
         if not (threshold >= np.finfo(np.float32).tiny).all():
-            raise NetworkError("v_threshold is not positive", where=self._where, got=f"minimum {threshold.min()}", expected="> 0 for every neuron")
+            raise NetworkError(
+                "v_threshold is not positive",
+                where=self._where,
+                got=f"minimum {threshold.min()}",
+                expected="> 0 for every neuron",
+            )
         try:
             leak = float(np.float32(self.leak))
         except (TypeError, ValueError):
@@ -406,17 +503,36 @@ class IF(Layer):
         except (TypeError, ValueError):
             signed = -1.0
         if not 0 <= signed <= 65_536:
-            raise NetworkError("signed is out of range", where=self._where, got=self.signed, expected="0 (no negative spikes) to 65536")
+            raise NetworkError(
+                "signed is out of range",
+                where=self._where,
+                got=self.signed,
+                expected="0 (no negative spikes) to 65536",
+            )
         (delay,) = _integers((self.delay,), 1, self._where, "delay", 0)
         if delay > 65_536:
-            raise NetworkError("delay is out of range", where=self._where, got=delay, expected="0 (no delay) to 65536")
-        self._set(v_threshold=threshold, v_init=_array(self.v_init, self._where, "v_init", (0, 1)), leak=leak, shift=bool(self.shift), signed=signed, delay=delay)
+            raise NetworkError(
+                "delay is out of range", where=self._where, got=delay, expected="0 (no delay) to 65536"
+            )
+        self._set(
+            v_threshold=threshold,
+            v_init=_array(self.v_init, self._where, "v_init", (0, 1)),
+            leak=leak,
+            shift=bool(self.shift),
+            signed=signed,
+            delay=delay,
+        )
 
     def output_shape(self, shapes):
         for what in ("v_threshold", "v_init"):
             values = getattr(self, what)
             if values.ndim and values.shape[0] != shapes[0][0]:
-                raise NetworkError(f"{what} and input do not fit", where=self._where, got=f"{values.shape[0]} values", expected=f"1 or {shapes[0][0]}, one a channel")
+                raise NetworkError(
+                    f"{what} and input do not fit",
+                    where=self._where,
+                    got=f"{values.shape[0]} values",
+                    expected=f"1 or {shapes[0][0]}, one a channel",
+                )
         return shapes[0]
 
 
@@ -433,20 +549,35 @@ class Readout(Layer):
     def output_shape(self, shapes):
         if len(shapes[0]) != 1 and shapes[0][1:] != (1, 1):
             hint = "put a Flatten or a global AvgPool2d before it"
-            raise NetworkError("the readout is not a vector", where=self._where, got=f"shape {shapes[0]}", expected="(classes,)", hint=hint)
+            raise NetworkError(
+                "the readout is not a vector",
+                where=self._where,
+                got=f"shape {shapes[0]}",
+                expected="(classes,)",
+                hint=hint,
+            )
         return (shapes[0][0],)
 
 
-KINDS: Mapping[str, type[Layer]] = {c.kind: c for c in (Input, Conv2d, Linear, AvgPool2d, MaxPool2d, Flatten, Add, Concat, IF, Readout)}
+KINDS: Mapping[str, type[Layer]] = {
+    c.kind: c for c in (Input, Conv2d, Linear, AvgPool2d, MaxPool2d, Flatten, Add, Concat, IF, Readout)
+}
 
 
 def checked_bias(bias, n_out: int, where: str) -> np.ndarray | None:
-    """The bias of a layer of `n_out` channels in its one form, (n_out,) read-only float32; None if there is none."""
+    """The bias of a layer of `n_out` channels in its one form, (n_out,) read-only float32; None if there is
+    none.
+    """
     if bias is None:
         return None
     bias = _array(bias, where, "bias", (1,))
     if bias.shape[0] != n_out:
-        raise NetworkError("bias and weight do not fit", where=where, got=f"{bias.shape[0]} biases", expected=f"{n_out}, one an output channel")
+        raise NetworkError(
+            "bias and weight do not fit",
+            where=where,
+            got=f"{bias.shape[0]} biases",
+            expected=f"{n_out}, one an output channel",
+        )
     return bias
 
 
@@ -456,7 +587,11 @@ def windows(size, kernel, stride, padding, dilation, where: str) -> tuple[int, i
     for n, k, s, d, before, after in zip(size, kernel, stride, dilation, padding[:2], padding[2:]):
         reach = (k - 1) * d + 1
         if n + before + after < reach:
-            raise NetworkError("the kernel is larger than its padded input", where=where, got=f"kernel reach {reach} on {n} + {before} + {after}")
+            raise NetworkError(
+                "the kernel is larger than its padded input",
+                where=where,
+                got=f"kernel reach {reach} on {n} + {before} + {after}",
+            )
         out.append((n + before + after - reach) // s + 1)
     return tuple(out)
 

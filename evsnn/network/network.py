@@ -92,16 +92,24 @@ class Network:
         object.__setattr__(self, "classes", tuple(str(c) for c in self.classes))
         for what, allowed in (("shift", SHIFTS), ("readout", READOUTS)):
             if getattr(self, what) not in allowed:
-                raise NetworkError(f"unknown {what}", got=repr(getattr(self, what)), expected=" or ".join(allowed))
+                raise NetworkError(
+                    f"unknown {what}", got=repr(getattr(self, what)), expected=" or ".join(allowed)
+                )
         object.__setattr__(self, "n_steps", check_steps(self.n_steps, NetworkError))
         if self.input_range is not None:
             low, high = (float(v) for v in self.input_range)
             if not (np.isfinite([low, high]).all() and low < high):
-                raise NetworkError("input_range is not a range", got=self.input_range, expected="(smallest, largest), finite")
+                raise NetworkError(
+                    "input_range is not a range", got=self.input_range, expected="(smallest, largest), finite"
+                )
             object.__setattr__(self, "input_range", (low, high))
         self._check_graph()
         if self.classes and len(self.classes) != self.shapes[self.layers[-1].name][0]:
-            raise NetworkError("classes and readout do not fit", got=f"{len(self.classes)} names", expected=self.shapes[self.layers[-1].name][0])
+            raise NetworkError(
+                "classes and readout do not fit",
+                got=f"{len(self.classes)} names",
+                expected=self.shapes[self.layers[-1].name][0],
+            )
         object.__setattr__(self, "tables", self._checked_tables())
 
     @cached_property
@@ -111,7 +119,12 @@ class Network:
         for layer in self.layers:
             shape = layer.output_shape([shapes[name] for name in layer.inputs])
             if np.prod(shape, dtype=object) > MAX_NEURONS:
-                raise NetworkError("the layer is too large", where=layer._where, got=f"shape {shape}", expected=f"at most {MAX_NEURONS} elements")
+                raise NetworkError(
+                    "the layer is too large",
+                    where=layer._where,
+                    got=f"shape {shape}",
+                    expected=f"at most {MAX_NEURONS} elements",
+                )
             shapes[layer.name] = shape
         return shapes
 
@@ -137,9 +150,12 @@ class Network:
         return dataclasses.replace(self, **changes)
 
     def table_n_steps(self, n_steps: int) -> int | None:
-        """Which T's table a run of `n_steps` uses: its own, else the nearest in log2, the smaller of two; None without tables."""
+        """Which T's table a run of `n_steps` uses: its own, else the nearest in log2, the smaller of two;
+        None without tables.
+        """
         n_steps = check_steps(n_steps, RunError)
-        # Quotients of integers up to 65536 differ in float64 where they really differ; of equal ones, the smaller T comes first.
+        # Quotients of integers up to 65536 differ in float64 where they really differ; of equal ones, the
+        # smaller T comes first.
         return min(self.tables, key=lambda T: max(T, n_steps) / min(T, n_steps), default=None)
 
     def at(self, n_steps: int) -> Network:
@@ -156,18 +172,44 @@ class Network:
         if chosen is None:
             return self
         table = self.tables[chosen]
-        return self.replace(layers=[tuned_layer(layer, table[layer.name]) if layer.name in table else layer for layer in self.layers], tables={})
+        return self.replace(
+            layers=[
+                tuned_layer(layer, table[layer.name]) if layer.name in table else layer
+                for layer in self.layers
+            ],
+            tables={},
+        )
 
     def _checked_tables(self) -> ReadOnly:
-        """The tables in their one form: ordered by T and layer, arrays read-only, layers that stay as they are left out."""
-        if not isinstance(self.tables, Mapping) or not all(isinstance(table, Mapping) for table in self.tables.values()):
-            raise NetworkError("tables are not tables", where="tables", got=repr(self.tables)[:80], expected="{T: {name of a layer: Tuning}}")
+        """The tables in their one form: ordered by T and layer, arrays read-only, layers that stay as they
+        are left out.
+        """
+        if not isinstance(self.tables, Mapping) or not all(
+            isinstance(table, Mapping) for table in self.tables.values()
+        ):
+            raise NetworkError(
+                "tables are not tables",
+                where="tables",
+                got=repr(self.tables)[:80],
+                expected="{T: {name of a layer: Tuning}}",
+            )
         tables: dict[int, ReadOnly] = {}
-        for n_steps, table in sorted((check_steps(T, NetworkError, "tables"), table) for T, table in self.tables.items()):
+        for n_steps, table in sorted(
+            (check_steps(T, NetworkError, "tables"), table) for T, table in self.tables.items()
+        ):
             for name in table:
                 if name not in self.by_name:
-                    raise NetworkError("the table names no layer", where=f"the table of T = {n_steps}", got=repr(name)[:80], expected="the name of a layer")
-            fitted = {layer.name: self._fitted(table[layer.name], layer, n_steps) for layer in self.layers if layer.name in table}
+                    raise NetworkError(
+                        "the table names no layer",
+                        where=f"the table of T = {n_steps}",
+                        got=repr(name)[:80],
+                        expected="the name of a layer",
+                    )
+            fitted = {
+                layer.name: self._fitted(table[layer.name], layer, n_steps)
+                for layer in self.layers
+                if layer.name in table
+            }
             tables[n_steps] = ReadOnly({name: tuning for name, tuning in fitted.items() if tuning.given})
         return ReadOnly(tables)
 
@@ -178,7 +220,9 @@ class Network:
         try:
             return tuning.fitted(layer, self.shapes[layer.name])
         except NetworkError as error:
-            raise NetworkError(error.what, where=where, got=error.got, expected=error.expected, hint=error.hint) from error
+            raise NetworkError(
+                error.what, where=where, got=error.got, expected=error.expected, hint=error.hint
+            ) from error
 
     def _check_graph(self) -> None:
         """Who may feed whom: see the module's docstring."""
@@ -190,15 +234,33 @@ class Network:
             used.update(layer.inputs)
             source = f"input from {', '.join(map(repr, layer.inputs))}"
             if isinstance(layer, (Conv2d, Linear)) and "current" in fed:
-                raise NetworkError("two weighted layers with no IF between them", where=layer._where, got=source, hint="put an IF between them, or multiply their weights")
+                raise NetworkError(
+                    "two weighted layers with no IF between them",
+                    where=layer._where,
+                    got=source,
+                    hint="put an IF between them, or multiply their weights",
+                )
             if isinstance(layer, Concat) and "current" in fed:
-                raise NetworkError("concat joins spikes, not currents", where=layer._where, hint="put an IF on each branch")
+                raise NetworkError(
+                    "concat joins spikes, not currents", where=layer._where, hint="put an IF on each branch"
+                )
             if isinstance(layer, Concat) and len(set(fed)) > 1:
-                raise NetworkError("concat joins spikes with the analog input", where=layer._where, hint="put an IF on the input's branch")
+                raise NetworkError(
+                    "concat joins spikes with the analog input",
+                    where=layer._where,
+                    hint="put an IF on the input's branch",
+                )
             if isinstance(layer, AvgPool2d) and "current" in fed:
-                raise NetworkError("a pool reads spikes, not currents", where=layer._where, got=source, hint="put an IF before it, or the pool before the weighted layer")
+                raise NetworkError(
+                    "a pool reads spikes, not currents",
+                    where=layer._where,
+                    got=source,
+                    hint="put an IF before it, or the pool before the weighted layer",
+                )
             if isinstance(layer, MaxPool2d) and fed[0] != "spikes":
-                raise NetworkError("a max pool reads spikes", where=layer._where, got=source, hint="put an IF before it")
+                raise NetworkError(
+                    "a max pool reads spikes", where=layer._where, got=source, hint="put an IF before it"
+                )
             if isinstance(layer, Input):
                 carries[layer.name] = "input" if layer.encoding == "constant" else "spikes"
             elif isinstance(layer, IF):
@@ -211,10 +273,17 @@ class Network:
         if self.readout == "spikes" and not isinstance(self.by_name[readout.inputs[0]], IF):
             raise NetworkError("readout 'spikes' needs an IF before it", where=readout._where, got=source)
         if self.readout == "membrane" and carries[readout.inputs[0]] != "current":
-            raise NetworkError("readout 'membrane' needs a weighted layer before it", where=readout._where, got=source, hint="remove the last IF, or use readout='spikes'")
+            raise NetworkError(
+                "readout 'membrane' needs a weighted layer before it",
+                where=readout._where,
+                got=source,
+                hint="remove the last IF, or use readout='spikes'",
+            )
         unused = [layer.name for layer in self.layers[:-1] if layer.name not in used]
         if unused:
-            raise NetworkError("a layer leads nowhere", where=f"layer {unused[0]!r}", hint="remove it, or connect it")
+            raise NetworkError(
+                "a layer leads nowhere", where=f"layer {unused[0]!r}", hint="remove it, or connect it"
+            )
 
 
 def table_where(n_steps: int, layer: Layer) -> str:
@@ -224,8 +293,14 @@ def table_where(n_steps: int, layer: Layer) -> str:
 
 def check_steps(n_steps: int, error: type[Exception], where: str | None = None) -> int:
     """`n_steps` as an int from 1 to `MAX_STEPS`, else `error`."""
-    if isinstance(n_steps, bool) or not isinstance(n_steps, (int, np.integer)) or not 1 <= n_steps <= MAX_STEPS:
-        raise error("n_steps is out of range", where=where, got=n_steps, expected=f"an integer from 1 to {MAX_STEPS}")
+    if (
+        isinstance(n_steps, bool)
+        or not isinstance(n_steps, (int, np.integer))
+        or not 1 <= n_steps <= MAX_STEPS
+    ):
+        raise error(
+            "n_steps is out of range", where=where, got=n_steps, expected=f"an integer from 1 to {MAX_STEPS}"
+        )
     return int(n_steps)
 
 
@@ -235,9 +310,14 @@ def _named(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     if not all(isinstance(layer, Layer) for layer in layers):
         raise NetworkError("layers are not all layers", got=", ".join(type(x).__name__ for x in layers)[:120])
     if not 2 <= len(layers) <= MAX_LAYERS:
-        raise NetworkError("a network has an input and a readout", got=f"{len(layers)} layers", expected=f"2 to {MAX_LAYERS}")
+        raise NetworkError(
+            "a network has an input and a readout", got=f"{len(layers)} layers", expected=f"2 to {MAX_LAYERS}"
+        )
     if not isinstance(layers[0], Input) or not isinstance(layers[-1], Readout):
-        raise NetworkError("a network starts with an input and ends with a readout", got=f"{layers[0].kind} ... {layers[-1].kind}")
+        raise NetworkError(
+            "a network starts with an input and ends with a readout",
+            got=f"{layers[0].kind} ... {layers[-1].kind}",
+        )
     taken = {layer.name for layer in layers}
     counts: dict[str, int] = {}
     named: list[Layer] = []
@@ -255,11 +335,25 @@ def _named(layers: Sequence[Layer]) -> tuple[Layer, ...]:
             layer = dataclasses.replace(layer, name=name, inputs=inputs)
         least, most = layer.arity
         if not least <= len(inputs) <= most:
-            raise NetworkError("the layer has the wrong number of inputs", where=layer._where, got=len(inputs), expected=least if least == most else f"{least} to {most}")
+            raise NetworkError(
+                "the layer has the wrong number of inputs",
+                where=layer._where,
+                got=len(inputs),
+                expected=least if least == most else f"{least} to {most}",
+            )
         for source in inputs:
             if source not in seen:
-                known = "itself or a later layer" if source in taken or source == name else "no layer of that name"
-                raise NetworkError("an input is not an earlier layer", where=layer._where, got=f"{source!r}, {known}", expected="the name of a layer listed before it")
+                known = (
+                    "itself or a later layer"
+                    if source in taken or source == name
+                    else "no layer of that name"
+                )
+                raise NetworkError(
+                    "an input is not an earlier layer",
+                    where=layer._where,
+                    got=f"{source!r}, {known}",
+                    expected="the name of a layer listed before it",
+                )
         if named and isinstance(layer, Input):
             raise NetworkError("a network has one input", where=layer._where)
         if any(isinstance(n, Readout) for n in named):

@@ -17,7 +17,11 @@ from .layers import IF, Layer, Shape, checked_bias
 
 __all__ = ["TUNABLE", "ReadOnly", "Tuning", "tuned_layer"]
 
-TUNABLE: Mapping[str, tuple[str, ...]] = {"conv2d": ("bias",), "linear": ("bias",), "if": ("v_threshold", "v_init", "signed", "delay")}
+TUNABLE: Mapping[str, tuple[str, ...]] = {
+    "conv2d": ("bias",),
+    "linear": ("bias",),
+    "if": ("v_threshold", "v_init", "signed", "delay"),
+}
 """Fields of a `Tuning` that each kind of layer takes."""
 
 
@@ -82,7 +86,12 @@ class Tuning:
         for name in given:
             if name not in TUNABLE.get(layer.kind, ()):
                 kinds = " or ".join(kind for kind, names in TUNABLE.items() if name in names)
-                raise NetworkError(f"{name} does not belong to this kind of layer", where=layer._where, got=layer.kind, expected=kinds)
+                raise NetworkError(
+                    f"{name} does not belong to this kind of layer",
+                    where=layer._where,
+                    got=layer.kind,
+                    expected=kinds,
+                )
         if isinstance(layer, IF):
             neurons = IF(**given, name=layer.name)
             neurons.output_shape([shape])

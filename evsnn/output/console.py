@@ -19,9 +19,22 @@ from ..errors import EvsnnError, MissingExtraError, RunError
 from ..text import has_extra, printable
 
 __all__ = [
-    "DONE", "BAD_DATA", "BAD_USAGE", "INTERRUPTED", "UNREAD", "Parser", "Progress", "check_picture", "integer", "is_terminal",
-    "picture", "run", "say", "show", "steps",
-]  # fmt: skip
+    "DONE",
+    "BAD_DATA",
+    "BAD_USAGE",
+    "INTERRUPTED",
+    "UNREAD",
+    "Parser",
+    "Progress",
+    "check_picture",
+    "integer",
+    "is_terminal",
+    "picture",
+    "run",
+    "say",
+    "show",
+    "steps",
+]
 
 DONE, BAD_DATA, BAD_USAGE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 
@@ -39,7 +52,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         raise _UsageError(f"{message}. Try '{self.prog} --help'")
 
-    def _print_message(self, message: str, file=None) -> None:  # argparse would pass over a stdout that takes nothing
+    def _print_message(
+        self, message: str, file=None
+    ) -> None:  # argparse would pass over a stdout that takes nothing
         show(message.rstrip("\n"))
 
 
@@ -66,11 +81,16 @@ def steps(text: str) -> tuple[int, ...]:
 
 
 def name_with(*endings: str) -> Callable[[str], str]:
-    """The type of a file to write: a name with one of these endings, so that no file of another kind is replaced by a slip."""
+    """The type of a file to write: a name with one of these endings, so that no file of another kind is
+    replaced by a slip.
+    """
 
     def name(text: str) -> str:
         if os.path.splitext(text)[1].lower() not in endings:
-            raise argparse.ArgumentTypeError(f"got {text[:80]!r}, expected a name that ends in {' or '.join([', '.join(endings[:-1])] * (len(endings) > 1) + [endings[-1]])}")
+            raise argparse.ArgumentTypeError(
+                f"got {text[:80]!r}, expected a name that ends in"
+                f" {' or '.join([', '.join(endings[:-1])] * (len(endings) > 1) + [endings[-1]])}"
+            )
         return text
 
     return name
@@ -94,7 +114,9 @@ def check_picture(path: str) -> None:
         raise MissingExtraError("--plot needs matplotlib", hint='install it with: pip install "evsnn[plot]"')
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path) or not os.access(folder, os.W_OK):
-        raise RunError("the picture cannot be written", where=path, hint="name a file in a folder that can be written to")
+        raise RunError(
+            "the picture cannot be written", where=path, hint="name a file in a folder that can be written to"
+        )
 
 
 def say(line: str) -> None:
@@ -132,7 +154,11 @@ class Progress:
 
     def __init__(self, what: str):
         self.what, self._bar, self._task = what, None, None
-        self._next = time.monotonic() + 4 * self.every_s if is_terminal(sys.stderr) and has_extra("rich") else float("inf")
+        self._next = (
+            time.monotonic() + 4 * self.every_s
+            if is_terminal(sys.stderr) and has_extra("rich")
+            else float("inf")
+        )
 
     def __enter__(self) -> Progress:
         return self
@@ -144,8 +170,15 @@ class Progress:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Console(file=sys.stderr), transient=True, auto_refresh=False)
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(
+                *columns, console=Console(file=sys.stderr), transient=True, auto_refresh=False
+            )
             self._bar.start()
             self._task = self._bar.add_task(self.what, total=total or None)
         self._bar.update(self._task, completed=done, total=total or None, refresh=True)
@@ -187,7 +220,11 @@ def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None = No
         except OSError as error:  # a full disk, a limit on open files
             return _fail(BAD_DATA, f"the system refused: {error}")
         except MemoryError as error:
-            return _fail(BAD_DATA, f"not enough memory{f': {error}' if str(error) else ''}. Use fewer samples (--limit), steps or threads")
+            return _fail(
+                BAD_DATA,
+                f"not enough memory{f': {error}' if str(error) else ''}. Use fewer samples (--limit), steps"
+                " or threads",
+            )
 
 
 def _fail(status: int, message: str) -> int:

@@ -54,7 +54,12 @@ def require(parts: Mapping[str, int]) -> None:
     wanted, available = sum(parts.values()), _available_bytes()
     if available is not None and wanted > available:
         hint = "use fewer samples (--limit), steps or threads"
-        raise RunError("the run does not fit into memory", got=as_bytes(wanted), expected=f"at most the {as_bytes(available)} that are free", hint=hint)
+        raise RunError(
+            "the run does not fit into memory",
+            got=as_bytes(wanted),
+            expected=f"at most the {as_bytes(available)} that are free",
+            hint=hint,
+        )
 
 
 def _resident_bytes() -> int | None:

@@ -50,7 +50,9 @@ def write(path: str, draw: Callable[[], Figure]) -> None:
     with matplotlib.rc_context({"svg.hashsalt": "evsnn"}):  # else its names are random
         draw().savefig(picture, format=suffix, metadata=metadata)
     try:
-        descriptor, sibling = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(path)), suffix=f".{suffix}")
+        descriptor, sibling = tempfile.mkstemp(
+            dir=os.path.dirname(os.path.abspath(path)), suffix=f".{suffix}"
+        )
         try:
             with open(descriptor, "wb") as file:
                 file.write(picture.getvalue())
@@ -60,7 +62,12 @@ def write(path: str, draw: Callable[[], Figure]) -> None:
             os.unlink(sibling)
             raise
     except OSError as error:
-        raise RunError("the picture cannot be written", where=path, got=error.strerror, hint="name a file in a folder that can be written to") from error
+        raise RunError(
+            "the picture cannot be written",
+            where=path,
+            got=error.strerror,
+            hint="name a file in a folder that can be written to",
+        ) from error
 
 
 def _figure(report: Report) -> Figure:
@@ -74,16 +81,32 @@ def _figure(report: Report) -> Figure:
     bars_inches = 1.4 + 0.26 * len(layers)
     figure = Figure(figsize=(11, bars_inches + (3.4 if sweep else 0)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    of_all = "" if layers == list(result.layers) else f", the {len(layers)} busiest of {len(result.layers)} layers"
-    title = f"{os.path.basename(report.model)}: T = {result.n_steps}, {result.arithmetic}, {as_count(result.n_samples, 'sample')}{of_all}"
+    of_all = (
+        "" if layers == list(result.layers) else f", the {len(layers)} busiest of {len(result.layers)} layers"
+    )
+    title = (
+        f"{os.path.basename(report.model)}: T = {result.n_steps}, {result.arithmetic},"
+        f" {as_count(result.n_samples, 'sample')}{of_all}"
+    )
     figure.suptitle(printable(title), parse_math=False)
-    axes = figure.subplots(2 if sweep else 1, 2, squeeze=False, height_ratios=[bars_inches, 3.4] if sweep else None)
+    axes = figure.subplots(
+        2 if sweep else 1, 2, squeeze=False, height_ratios=[bars_inches, 3.4] if sweep else None
+    )
 
     names = [f"{short(layer.name)}  {as_shape(layer.shape)}" for layer in layers]
     rates = [result.rate(layer) if layer.fires else None for layer in layers]
-    draw_bars(axes[0, 0], names, rates, ".4f", "spikes a neuron and step", f"rate, mean {result.mean_rate:.4f}")
+    draw_bars(
+        axes[0, 0], names, rates, ".4f", "spikes a neuron and step", f"rate, mean {result.mean_rate:.4f}"
+    )
     sops = [layer.sops / result.n_samples for layer in layers]
-    draw_bars(axes[0, 1], [short(layer.synapse) for layer in layers], sops, ",.0f", "synaptic operations a sample", f"SOPs, {result.sops_per_sample:,.0f} a sample")
+    draw_bars(
+        axes[0, 1],
+        [short(layer.synapse) for layer in layers],
+        sops,
+        ",.0f",
+        "synaptic operations a sample",
+        f"SOPs, {result.sops_per_sample:,.0f} a sample",
+    )
     if sweep:
         runs = sorted(report.runs, key=lambda run: run.result.n_steps)
         steps = [run.result.n_steps for run in runs]
@@ -91,12 +114,20 @@ def _figure(report: Report) -> Figure:
         if result.labels is not None:
             curves = {"accuracy": [100 * run.result.accuracy for run in runs]} | curves
         draw_curves(axes[1, 0], steps, curves, "% of samples", "what more steps bring")
-        draw_curves(axes[1, 1], steps, {"SOPs a sample": [run.result.sops_per_sample for run in runs]}, "SOPs a sample", "what they cost")
+        draw_curves(
+            axes[1, 1],
+            steps,
+            {"SOPs a sample": [run.result.sops_per_sample for run in runs]},
+            "SOPs a sample",
+            "what they cost",
+        )
         axes[1, 1].set_ylim(bottom=0)
     return figure
 
 
-def draw_bars(axes, names: Sequence[str], values: Sequence[float | None], spec: str, label: str, title: str) -> None:
+def draw_bars(
+    axes, names: Sequence[str], values: Sequence[float | None], spec: str, label: str, title: str
+) -> None:
     """Horizontal bars, the first layer on top; a dash where there is no value."""
     at = range(len(names))
     axes.barh(at, [value or 0 for value in values], color=BAR)
@@ -111,7 +142,9 @@ def draw_bars(axes, names: Sequence[str], values: Sequence[float | None], spec: 
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_curves(axes, steps: Sequence[int], curves: dict[str, Sequence[float]], label: str, title: str) -> None:
+def draw_curves(
+    axes, steps: Sequence[int], curves: dict[str, Sequence[float]], label: str, title: str
+) -> None:
     """Values against T, on a logarithmic axis whose ticks are the T."""
     for (name, values), color, style in zip(curves.items(), (BAR, LINE), ("o-", "s--")):
         axes.plot(steps, values, style, color=color, label=name)

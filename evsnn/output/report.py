@@ -81,22 +81,37 @@ class Report:
 
     def tables(self) -> list[Table]:
         """Layers (or the sweep, with several T) and the summary."""
-        return [layer_table(self.main.result) if len(self.runs) == 1 else self.sweep_table(), Table.of_facts(self.summary())]
+        return [
+            layer_table(self.main.result) if len(self.runs) == 1 else self.sweep_table(),
+            Table.of_facts(self.summary()),
+        ]
 
     def sweep_table(self) -> Table:
         """One row a T; with a column for the table it used where a T has none of its own."""
         counts = f".{_digits(self.main.result)}f"
         columns = (
-            Column("T", "d"), Column("accuracy", ".4f"), Column("agreement", ".4f"), Column("rate", ".4f"),
-            Column("spikes/sample", counts), Column("SOPs/sample", counts), Column("p50 ms/sample", ".3f"),
-        )  # fmt: skip
+            Column("T", "d"),
+            Column("accuracy", ".4f"),
+            Column("agreement", ".4f"),
+            Column("rate", ".4f"),
+            Column("spikes/sample", counts),
+            Column("SOPs/sample", counts),
+            Column("p50 ms/sample", ".3f"),
+        )
         rows = []
         for run in self.runs:
             result = run.result
-            rows.append((
-                result.n_steps, result.accuracy, self.agreement(run), result.mean_rate,
-                result.spikes_per_sample, result.sops_per_sample, run.latency_ms["p50"],
-            ))  # fmt: skip
+            rows.append(
+                (
+                    result.n_steps,
+                    result.accuracy,
+                    self.agreement(run),
+                    result.mean_rate,
+                    result.spikes_per_sample,
+                    result.sops_per_sample,
+                    run.latency_ms["p50"],
+                )
+            )
         used = [self.table_n_steps(run) for run in self.runs]
         if any(T not in (None, run.result.n_steps) for T, run in zip(used, self.runs)):
             columns, rows = (*columns, Column("table of T", "d")), [(*row, T) for row, T in zip(rows, used)]
@@ -106,8 +121,14 @@ class Report:
         """What was run and what came out, at the largest T."""
         run, result = self.main, self.main.result
         table = self.table_n_steps(run)
-        steps = f"T = {result.n_steps}, shift {self.network.shift}" + ("" if table in (None, result.n_steps) else f", thresholds of T = {table}")
-        facts = [("model", self.model), ("input", f"{as_count(result.n_samples, 'sample')}, {self._source()}"), ("steps", steps)]
+        steps = f"T = {result.n_steps}, shift {self.network.shift}" + (
+            "" if table in (None, result.n_steps) else f", thresholds of T = {table}"
+        )
+        facts = [
+            ("model", self.model),
+            ("input", f"{as_count(result.n_samples, 'sample')}, {self._source()}"),
+            ("steps", steps),
+        ]
         if result.labels is not None:
             right = int((result.predictions == result.labels).sum())
             facts.append(("accuracy", f"{100 * result.accuracy:.2f} % ({right:,} of {result.n_samples:,})"))
@@ -115,8 +136,18 @@ class Report:
         latency, macs = run.latency_ms, sum(layer.macs for layer in result.layers) / result.n_samples
         facts += [
             ("latency", ", ".join(f"{name} {latency[name]:.3f}" for name in latency) + " ms a sample"),
-            ("SOPs", f"{result.sops_per_sample:,.{_digits(result)}f} a sample" + (f", and {macs:,.0f} multiply-adds of the analog input" if macs else "")),
-            ("spikes", f"{result.spikes_per_sample:,.{_digits(result)}f} a sample, mean rate {result.mean_rate:.4f} a neuron and step"),
+            (
+                "SOPs",
+                f"{result.sops_per_sample:,.{_digits(result)}f} a sample"
+                + (f", and {macs:,.0f} multiply-adds of the analog input" if macs else ""),
+            ),
+            (
+                "spikes",
+                (
+                    f"{result.spikes_per_sample:,.{_digits(result)}f} a sample, mean rate"
+                    f" {result.mean_rate:.4f} a neuron and step"
+                ),
+            ),
             ("arithmetic", f"{result.arithmetic}, {as_count(result.threads, 'thread')}, {result.backend}"),
             ("memory", f"{as_bytes(run.memory_bytes)} predicted before allocation"),
             ("start-up", ", ".join(f"{name} {value:.0f}" for name, value in run.start_up_ms.items()) + " ms"),
@@ -159,7 +190,9 @@ class Report:
         }
 
     def _source(self) -> str:
-        return {"samples": "stored in the model's file", "noise": f"noise, seed {self.seed}"}.get(self.inputs, self.inputs)
+        return {"samples": "stored in the model's file", "noise": f"noise, seed {self.seed}"}.get(
+            self.inputs, self.inputs
+        )
 
     def _predictions(self) -> str:
         result, classes = self.main.result, self.network.classes
@@ -169,7 +202,9 @@ class Report:
 
         labels = result.predictions if result.labels is None else result.labels
         pairs = list(zip(result.predictions.tolist(), labels.tolist()))[:_FEW]
-        words = [name(got) if got == label else f"{name(got)} (labelled {name(label)})" for got, label in pairs]
+        words = [
+            name(got) if got == label else f"{name(got)} (labelled {name(label)})" for got, label in pairs
+        ]
         return ", ".join(words) + (", ..." if result.n_samples > _FEW else "")
 
 
@@ -182,18 +217,33 @@ def layer_table(result: Result) -> Table:
     n = result.n_samples
     digits = _digits(result)
     columns = (
-        Column("layer"), Column("synapse"), Column("shape"), Column("rate", ".4f"),
-        Column("spikes/sample", f".{digits}f"), Column("SOPs/sample", f".{digits}f"), Column("ms/sample", ".3f"),
-    )  # fmt: skip
+        Column("layer"),
+        Column("synapse"),
+        Column("shape"),
+        Column("rate", ".4f"),
+        Column("spikes/sample", f".{digits}f"),
+        Column("SOPs/sample", f".{digits}f"),
+        Column("ms/sample", ".3f"),
+    )
     spikes, n_spikes = apportion([layer.n_spikes / n for layer in result.layers], digits)
     sops, n_sops = apportion([layer.sops / n for layer in result.layers], digits)
     times, time_ms = apportion([layer.time_ms / n for layer in result.layers], 3)
     rows = [
-        (layer.name, layer.synapse, as_shape(layer.shape), result.rate(layer) if layer.fires else None, *numbers)
+        (
+            layer.name,
+            layer.synapse,
+            as_shape(layer.shape),
+            result.rate(layer) if layer.fires else None,
+            *numbers,
+        )
         for layer, *numbers in zip(result.layers, spikes, sops, times)
     ]
     n_neurons = sum(layer.n_neurons for layer in result.layers if layer.fires)
-    return Table(columns, tuple(rows), ("total", "", as_count(n_neurons, "neuron"), result.mean_rate, n_spikes, n_sops, time_ms))
+    return Table(
+        columns,
+        tuple(rows),
+        ("total", "", as_count(n_neurons, "neuron"), result.mean_rate, n_spikes, n_sops, time_ms),
+    )
 
 
 def _digits(result: Result) -> int:

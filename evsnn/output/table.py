@@ -32,7 +32,11 @@ class Column:
         """`value` as text, its thousands grouped or not; None is a dash."""
         if value is None:
             return "-"
-        return text.printable(value) if isinstance(value, str) else format(value, f",{self.spec}" if grouped else self.spec)
+        return (
+            text.printable(value)
+            if isinstance(value, str)
+            else format(value, f",{self.spec}" if grouped else self.spec)
+        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,11 @@ def draw(tables: Sequence[Table]) -> str:
         return _draw_rich(tables)
     texts = []
     for table in tables:
-        titles = [[column.title for column in table.columns]] if any(column.title for column in table.columns) else []
+        titles = (
+            [[column.title for column in table.columns]]
+            if any(column.title for column in table.columns)
+            else []
+        )
         texts.append("\n".join("\t".join(row) for row in titles + table.cells(grouped=False)))
     return "\n\n".join(texts)
 
@@ -94,19 +102,39 @@ def _draw_rich(tables: Sequence[Table]) -> str:
         titled = any(column.title for column in table.columns)
         two_lines = any("/" in column.title for column in table.columns)
         lines = RichTable(
-            box=None if not titled else box.ASCII2 if plain else box.SIMPLE_HEAD, padding=(0, 1, 0, 0) if titled else (0, 2, 0, 0),
-            show_header=titled, show_footer=table.total is not None, footer_style="bold", pad_edge=False,
-        )  # fmt: skip
+            box=None if not titled else box.ASCII2 if plain else box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0) if titled else (0, 2, 0, 0),
+            show_header=titled,
+            show_footer=table.total is not None,
+            footer_style="bold",
+            pad_edge=False,
+        )
         cells = table.cells(grouped=True)
         footer = cells.pop() if table.total else [""] * len(table.columns)
         for column, total in zip(table.columns, footer):
-            title = column.title.replace("/", "\n/") if "/" in column.title else "\n" * two_lines + column.title
-            lines.add_column(Text(title), Text(total), justify="right" if column.spec else "left", overflow="fold", no_wrap=bool(column.spec))
+            title = (
+                column.title.replace("/", "\n/") if "/" in column.title else "\n" * two_lines + column.title
+            )
+            lines.add_column(
+                Text(title),
+                Text(total),
+                justify="right" if column.spec else "left",
+                overflow="fold",
+                no_wrap=bool(column.spec),
+            )
         for row in cells:
             lines.add_row(*map(Text, row))
         drawn += [Text(""), lines] if drawn and not titled else [lines]
     text, terminal = io.StringIO(), console.is_terminal(sys.stdout)
-    Console(file=text, width=None if terminal else _WIDTH, force_terminal=terminal, color_system="auto" if terminal else None, highlight=False).print(Group(*drawn))
+    Console(
+        file=text,
+        width=None if terminal else _WIDTH,
+        force_terminal=terminal,
+        color_system="auto" if terminal else None,
+        highlight=False,
+    ).print(Group(*drawn))
     lines = [line.rstrip() for line in text.getvalue().split("\n")]
-    drawn_lines = [line for line, before in zip(lines, ["", *lines]) if line or before]  # no two empty lines, none on top
+    drawn_lines = [
+        line for line, before in zip(lines, ["", *lines]) if line or before
+    ]  # no two empty lines, none on top
     return "\n".join(drawn_lines).rstrip("\n")

@@ -23,9 +23,19 @@ from ..errors import RunError
 from .meterfile import MAX_W, duration, read_meter
 
 __all__ = [
-    "CACHE_READ_PJ", "DRAM_READ_PJ", "FLOAT32_ADD_PJ", "FLOAT32_MULT_PJ", "INT16_ADD_PJ", "INT32_ADD_PJ", "INT8_ADD_PJ", "INT8_MULT_PJ", "MeasuredEnergy",
-    "PowerLog", "estimate", "estimate_ann",
-]  # fmt: skip
+    "CACHE_READ_PJ",
+    "DRAM_READ_PJ",
+    "FLOAT32_ADD_PJ",
+    "FLOAT32_MULT_PJ",
+    "INT16_ADD_PJ",
+    "INT32_ADD_PJ",
+    "INT8_ADD_PJ",
+    "INT8_MULT_PJ",
+    "MeasuredEnergy",
+    "PowerLog",
+    "estimate",
+    "estimate_ann",
+]
 
 # Picojoules an operation, [1]_.
 FLOAT32_ADD_PJ, FLOAT32_MULT_PJ = 0.9, 3.7
@@ -39,10 +49,21 @@ _READ_BYTES = 8
 
 # By arithmetic: what an addition of the spiking network takes, an addition and a multiplication of a
 # multiply-add, and the bytes of a weight. Spikes add int8 weights in 16 bits, products of int8 in 32.
-_COSTS_PJ = {"float32": (FLOAT32_ADD_PJ, FLOAT32_ADD_PJ, FLOAT32_MULT_PJ, 4), "int8": (INT16_ADD_PJ, INT32_ADD_PJ, INT8_MULT_PJ, 1)}
+_COSTS_PJ = {
+    "float32": (FLOAT32_ADD_PJ, FLOAT32_ADD_PJ, FLOAT32_MULT_PJ, 4),
+    "int8": (INT16_ADD_PJ, INT32_ADD_PJ, INT8_MULT_PJ, 1),
+}
 
 
-def estimate(arithmetic: str, sops: float, macs_analog: float, cache_bytes: float, dram_bytes: float, *, cache_kb: int = 32) -> dict[str, float]:
+def estimate(
+    arithmetic: str,
+    sops: float,
+    macs_analog: float,
+    cache_bytes: float,
+    dram_bytes: float,
+    *,
+    cache_kb: int = 32,
+) -> dict[str, float]:
     """An estimate of the energy that a spiking network's arithmetic and memory take, in 45 nm.
 
     ``additions = sops e_add + macs_analog e_mac_add``, ``multiplications = macs_analog e_mult``,
@@ -72,11 +93,21 @@ def estimate(arithmetic: str, sops: float, macs_analog: float, cache_bytes: floa
         If an argument is none of these, or no amount.
     """
     add, mac_add, mult, _ = _costs(arithmetic)
-    for name, amount in (("sops", sops), ("macs_analog", macs_analog), ("cache_bytes", cache_bytes), ("dram_bytes", dram_bytes)):
+    for name, amount in (
+        ("sops", sops),
+        ("macs_analog", macs_analog),
+        ("cache_bytes", cache_bytes),
+        ("dram_bytes", dram_bytes),
+    ):
         if not 0 <= amount < math.inf:
             raise RunError("not an amount", where=name, got=amount, expected="0 or more")
     if cache_kb not in CACHE_READ_PJ:
-        raise RunError("a cache of unknown energy", where="cache_kb", got=cache_kb, expected=" or ".join(map(str, CACHE_READ_PJ)))
+        raise RunError(
+            "a cache of unknown energy",
+            where="cache_kb",
+            got=cache_kb,
+            expected=" or ".join(map(str, CACHE_READ_PJ)),
+        )
     picojoules = {
         "additions": sops * add + macs_analog * mac_add,
         "multiplications": macs_analog * mult,
@@ -86,11 +117,14 @@ def estimate(arithmetic: str, sops: float, macs_analog: float, cache_bytes: floa
     return {part: 1e-12 * energy for part, energy in picojoules.items()}
 
 
-def estimate_ann(arithmetic: str, macs: float, weight_bytes: float, *, cache_kb: int = 32) -> dict[str, float]:
+def estimate_ann(
+    arithmetic: str, macs: float, weight_bytes: float, *, cache_kb: int = 32
+) -> dict[str, float]:
     """An estimate of the ANN's energy by the model of `estimate`, to compare a spiking network with.
 
-    Every multiply-add reads its weight from the cache, as every synaptic operation does, and all weights come from
-    memory once. An ANN can keep weights in registers where a spiking network cannot: it may take less than this.
+    Every multiply-add reads its weight from the cache, as every synaptic operation does, and all weights come
+    from memory once. An ANN can keep weights in registers where a spiking network cannot: it may take less
+    than this.
 
     Parameters
     ----------
@@ -185,18 +219,19 @@ class PowerLog:
     def read(cls, path: str | os.PathLike, *, starts_at: float | None = None) -> PowerLog:
         """Read the CSV file of a meter: a logger with an INA219, or a USB meter's export.
 
-        Cells are parted by tabs, semicolons or commas; numbers have a point, or a comma where commas do not part cells.
-        The header is among the first lines and names a unit with each quantity, in any case and order: ``time_s,power_W``,
-        ``Timestamp[ms];Voltage (V);Current (mA)``. Columns of other names are ignored, so are lines that are
-        empty or begin with ``#``, a header that comes again, and a last line without an end.
+        Cells are parted by tabs, semicolons or commas; numbers have a point, or a comma where commas do not
+        part cells. The header is among the first lines and names a unit with each quantity, in any case and
+        order: ``time_s,power_W``, ``Timestamp[ms];Voltage (V);Current (mA)``. Columns of other names are
+        ignored, so are lines that are empty or begin with ``#``, a header that comes again, and a last line
+        without an end.
 
         Parameters
         ----------
         path : path
             At most 64 MiB.
         starts_at : float, optional
-            Seconds since the epoch at which the times are 0, for logs whose times do not count from the epoch. Their
-            unit is the second if the header has none.
+            Seconds since the epoch at which the times are 0, for logs whose times do not count from the
+            epoch. Their unit is the second if the header has none.
 
         Returns
         -------
@@ -205,10 +240,10 @@ class PowerLog:
 
         Notes
         -----
-        Time is in s, ms or us since the epoch, by the header or else by its size, or ISO 8601; without a zone it is
-        local. A date and a time of day may be two columns. Power is in W, mW or uW, or the product of a voltage
-        (V, mV) and a current (A, mA, uA). Of a bus and a load voltage the bus voltage counts, which is
-        what an INA219 multiplies itself; shunts, data lines, minima and maxima do not.
+        Time is in s, ms or us since the epoch, by the header or else by its size, or ISO 8601; without a zone
+        it is local. A date and a time of day may be two columns. Power is in W, mW or uW, or the product of a
+        voltage (V, mV) and a current (A, mA, uA). Of a bus and a load voltage the bus voltage counts, which
+        is what an INA219 multiplies itself; shunts, data lines, minima and maxima do not.
 
         Raises
         ------
@@ -217,7 +252,15 @@ class PowerLog:
         """
         return cls(os.fspath(path), *read_meter(path, starts_at))
 
-    def energy(self, start: float, end: float, idle_w: float | None = None, offset_s: float = 0.0, *, busy_since: float | None = None) -> MeasuredEnergy:
+    def energy(
+        self,
+        start: float,
+        end: float,
+        idle_w: float | None = None,
+        offset_s: float = 0.0,
+        *,
+        busy_since: float | None = None,
+    ) -> MeasuredEnergy:
         """The energy between two times: the trapezoids under the power, interpolated at both ends, less idle.
 
         Parameters
@@ -234,14 +277,25 @@ class PowerLog:
         Raises
         ------
         RunError
-            If the log does not cover the run, has fewer than 3 readings or gaps of more than a tenth in it, or does
-            not say what idle is.
+            If the log does not cover the run, has fewer than 3 readings or gaps of more than a tenth in it,
+            or does not say what idle is.
         """
-        for name, value in (("start", start), ("end", end), ("offset_s", offset_s), ("idle_w", 0.0 if idle_w is None else idle_w), ("busy_since", busy_since or 0.0)):
+        for name, value in (
+            ("start", start),
+            ("end", end),
+            ("offset_s", offset_s),
+            ("idle_w", 0.0 if idle_w is None else idle_w),
+            ("busy_since", busy_since or 0.0),
+        ):
             if not math.isfinite(value):
                 raise RunError("not a number", where=name, got=value)
         if not start < end:
-            raise RunError("the run took no time", got=f"{end - start:g} s", expected="more than 0", hint="the clock was set back meanwhile, or the run is too short to measure")
+            raise RunError(
+                "the run took no time",
+                got=f"{end - start:g} s",
+                expected="more than 0",
+                hint="the clock was set back meanwhile, or the run is too short to measure",
+            )
         if idle_w is not None and not 0 <= idle_w <= MAX_W:
             raise RunError("not a power", where="--idle-w", got=f"{idle_w:g}", expected=f"0 to {MAX_W:g} W")
         seconds, time_s = end - start, self.time_s + (offset_s - start)  # 0 is the start of the run
@@ -250,25 +304,54 @@ class PowerLog:
         n_readings = int(inside.sum())
         if n_readings < _RUN_READINGS:
             hint = "run longer, with more samples, or let the meter read more often"
-            raise RunError("there are too few readings in the run", where=self.where, got=f"{n_readings} in {seconds:.3g} s", expected=f"at least {_RUN_READINGS}", hint=hint)
+            raise RunError(
+                "there are too few readings in the run",
+                where=self.where,
+                got=f"{n_readings} in {seconds:.3g} s",
+                expected=f"at least {_RUN_READINGS}",
+                hint=hint,
+            )
         found = [*self.warnings, *self._gaps(time_s, seconds)]
         if idle_w is None:
-            idle_w = self._idle(time_s, seconds, min(busy_since - start, 0.0) if busy_since is not None else 0.0)
+            idle_w = self._idle(
+                time_s, seconds, min(busy_since - start, 0.0) if busy_since is not None else 0.0
+            )
         times = np.concatenate(([0.0], time_s[inside], [seconds]))
         power = np.interp(times, time_s, self.power_w)
         total = float(np.dot(np.diff(times), power[1:] + power[:-1]) / 2)
         if total < idle_w * seconds:
             found.append(f"the run drew less ({total / seconds:.3g} W) than idle ({idle_w:.3g} W)")
-        return MeasuredEnergy(total - idle_w * seconds, idle_w * seconds, total / seconds, idle_w, n_readings, seconds, tuple(found))
+        return MeasuredEnergy(
+            total - idle_w * seconds,
+            idle_w * seconds,
+            total / seconds,
+            idle_w,
+            n_readings,
+            seconds,
+            tuple(found),
+        )
 
     def _check_overlap(self, time_s: np.ndarray, seconds: float) -> None:
         late, early = -float(time_s[-1]), float(time_s[0]) - seconds  # how long before or after the run
         if late < 0 and early < 0:
             return
-        got = f"a log that ends {duration(late)} before the run starts" if late >= 0 else f"a log that starts {duration(early)} after the run ends"
+        got = (
+            f"a log that ends {duration(late)} before the run starts"
+            if late >= 0
+            else f"a log that starts {duration(early)} after the run ends"
+        )
         least = f"at least {late:.3f} s" if late >= 0 else f"{-early:.3f} s or less"
-        hint = f"if the meter's clock is wrong, add seconds to its times with --power-offset, here {least}; whole hours are a time zone"
-        raise RunError("no reading is of the time of the run", where=self.where, got=got, expected="one that covers it", hint=hint)
+        hint = (
+            f"if the meter's clock is wrong, add seconds to its times with --power-offset, here {least};"
+            " whole hours are a time zone"
+        )
+        raise RunError(
+            "no reading is of the time of the run",
+            where=self.where,
+            got=got,
+            expected="one that covers it",
+            hint=hint,
+        )
 
     def _gaps(self, time_s: np.ndarray, seconds: float) -> list[str]:
         """A warning about what of the run no reading tells, if it is not too much of it."""
@@ -279,7 +362,13 @@ class PowerLog:
         share = float(gaps.sum()) / seconds
         if share > _GAP_SHARE:
             got = f"{share:.0%} of it in {len(gaps)} gaps, a reading each {usual:.3g} s elsewhere"
-            raise RunError("the log has gaps in the run", where=self.where, got=got, expected=f"at most {_GAP_SHARE:.0%}", hint="measure again, and start the meter before the run")
+            raise RunError(
+                "the log has gaps in the run",
+                where=self.where,
+                got=got,
+                expected=f"at most {_GAP_SHARE:.0%}",
+                hint="measure again, and start the meter before the run",
+            )
         if not len(gaps):
             return []
         return [f"no readings for {share:.1%} of the run ({len(gaps)} gaps, the longest {gaps.max():.3g} s)"]
@@ -291,5 +380,11 @@ class PowerLog:
         if n < _IDLE_READINGS or covered < _IDLE_S:
             got = f"{n} readings over {covered:.3g} s outside the run"
             hint = "log some seconds before and after the run, or give the power at idle with --idle-w"
-            raise RunError("the log does not say what idle is", where=self.where, got=got, expected=f"at least {_IDLE_READINGS} over {_IDLE_S:g} s", hint=hint)
+            raise RunError(
+                "the log does not say what idle is",
+                where=self.where,
+                got=got,
+                expected=f"at least {_IDLE_READINGS} over {_IDLE_S:g} s",
+                hint=hint,
+            )
         return float(np.median(self.power_w[before | after]))

@@ -6,7 +6,8 @@ Nothing is changed but the CPUs of this process, and those only by `pin`.
 
 References
 ----------
-.. [1] Linux, Documentation/ABI/testing/sysfs-devices-system-cpu, sysfs-class-thermal and hwmon/sysfs-interface.rst.
+.. [1] Linux, Documentation/ABI/testing/sysfs-devices-system-cpu, sysfs-class-thermal and
+hwmon/sysfs-interface.rst.
 .. [2] Raspberry Pi, "OS: vcgencmd", the bits of get_throttled,
    https://www.raspberrypi.com/documentation/computers/os.html#get_throttled
 """
@@ -32,19 +33,68 @@ _SLOWER = 0.9  # of the frequency before
 _LONGEST = 1 << 16  # bytes of a file that are read
 _MOST = 256  # files of a folder that are looked at
 _VCGENCMD = ("/usr/bin/vcgencmd", "/opt/vc/bin/vcgencmd")
-_FLAGS = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")  # bits 0 to 3; bits 16 to 19: since boot
+_FLAGS = (
+    "under-voltage",
+    "frequency capped",
+    "throttled",
+    "soft temperature limit",
+)  # bits 0 to 3; bits 16 to 19: since boot
 _SINCE_BOOT = " since boot"
 _FEATURES = {
-    "sse4_2", "avx", "avx2", "fma", "f16c", "bmi2", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "amx_int8",  # x86
-    "neon", "vfpv4", "asimd", "asimdhp", "asimddp", "asimdfhm", "i8mm", "bf16", "sve", "sve2", "sme",  # ARM
-}  # fmt: skip
+    "sse4_2",
+    "avx",
+    "avx2",
+    "fma",
+    "f16c",
+    "bmi2",
+    "avx_vnni",
+    "avx512f",
+    "avx512bw",
+    "avx512vl",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_int8",  # x86
+    "neon",
+    "vfpv4",
+    "asimd",
+    "asimdhp",
+    "asimddp",
+    "asimdfhm",
+    "i8mm",
+    "bf16",
+    "sve",
+    "sve2",
+    "sme",  # ARM
+}
 _ARM_CORES = {
-    "0xb76": "ARM1176", "0xc07": "Cortex-A7", "0xc08": "Cortex-A8", "0xc09": "Cortex-A9", "0xc0f": "Cortex-A15", "0xd03": "Cortex-A53", "0xd04": "Cortex-A35",
-    "0xd05": "Cortex-A55", "0xd07": "Cortex-A57", "0xd08": "Cortex-A72", "0xd09": "Cortex-A73", "0xd0a": "Cortex-A75", "0xd0b": "Cortex-A76",
-    "0xd0c": "Neoverse-N1", "0xd0d": "Cortex-A77", "0xd40": "Neoverse-V1", "0xd41": "Cortex-A78", "0xd42": "Cortex-A78AE", "0xd44": "Cortex-X1",
-    "0xd46": "Cortex-A510", "0xd47": "Cortex-A710", "0xd48": "Cortex-X2", "0xd49": "Neoverse-N2", "0xd4d": "Cortex-A715", "0xd4f": "Neoverse-V2",
-    "0xd80": "Cortex-A520", "0xd81": "Cortex-A720",
-}  # fmt: skip
+    "0xb76": "ARM1176",
+    "0xc07": "Cortex-A7",
+    "0xc08": "Cortex-A8",
+    "0xc09": "Cortex-A9",
+    "0xc0f": "Cortex-A15",
+    "0xd03": "Cortex-A53",
+    "0xd04": "Cortex-A35",
+    "0xd05": "Cortex-A55",
+    "0xd07": "Cortex-A57",
+    "0xd08": "Cortex-A72",
+    "0xd09": "Cortex-A73",
+    "0xd0a": "Cortex-A75",
+    "0xd0b": "Cortex-A76",
+    "0xd0c": "Neoverse-N1",
+    "0xd0d": "Cortex-A77",
+    "0xd40": "Neoverse-V1",
+    "0xd41": "Cortex-A78",
+    "0xd42": "Cortex-A78AE",
+    "0xd44": "Cortex-X1",
+    "0xd46": "Cortex-A510",
+    "0xd47": "Cortex-A710",
+    "0xd48": "Cortex-X2",
+    "0xd49": "Neoverse-N2",
+    "0xd4d": "Cortex-A715",
+    "0xd4f": "Neoverse-V2",
+    "0xd80": "Cortex-A520",
+    "0xd81": "Cortex-A720",
+}
 _CPU_ZONE = re.compile(r"cpu|pkg|package|core|soc|cluster", re.IGNORECASE)
 _CPU_SENSORS = {"coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "soc_thermal"}
 _CONTAINERS = re.compile(r"docker|kubepods|containerd|libpod|podman|lxc|garden")
@@ -93,9 +143,17 @@ class Host:
         facts, cpus = _cpuinfo(root), _affinity()
         flags = f"{facts.get('flags', [''])[0]} {facts.get('Features', [''])[0]}".split()
         return cls(
-            _cpu_name(root, facts), platform.machine(), tuple(sorted(_FEATURES.intersection(flags))), _n_online(root) or os.cpu_count() or len(cpus), cpus, _governor(root, cpus),
-            _line(root / "proc/sys/kernel/osrelease") or platform.release(), platform.python_version(), _in_container(root), _memory_bytes(root),
-        )  # fmt: skip
+            _cpu_name(root, facts),
+            platform.machine(),
+            tuple(sorted(_FEATURES.intersection(flags))),
+            _n_online(root) or os.cpu_count() or len(cpus),
+            cpus,
+            _governor(root, cpus),
+            _line(root / "proc/sys/kernel/osrelease") or platform.release(),
+            platform.python_version(),
+            _in_container(root),
+            _memory_bytes(root),
+        )
 
 
 @dataclass(frozen=True)
@@ -132,24 +190,35 @@ class HostState:
             Absolute paths of the Raspberry Pi's tool; the first that exists is run, for a second at most.
         """
         cpus = _affinity()
-        return cls(_mhz(root, cpus), _temperature_c(root), _throttled(root, vcgencmd), _throttle_count(root, cpus))
+        return cls(
+            _mhz(root, cpus), _temperature_c(root), _throttled(root, vcgencmd), _throttle_count(root, cpus)
+        )
 
 
 def changes(before: HostState, after: HostState) -> tuple[str, ...]:
     """What says that the host was slowed down between two states, one phrase a cause; empty if nothing does.
 
-    A flag that was set since boot already says nothing about the run: only one that is set now, or is new, counts.
+    A flag that was set since boot already says nothing about the run: only one that is set now, or is new,
+    counts.
     """
     found = []
     for flag in _FLAGS:
         new = flag + _SINCE_BOOT in after.throttled and flag + _SINCE_BOOT not in before.throttled
         if new or flag in before.throttled or flag in after.throttled:
             found.append(f"{flag} during the run")
-    if before.throttle_count is not None and after.throttle_count is not None and after.throttle_count > before.throttle_count:
-        found.append(f"cores throttled by heat {after.throttle_count - before.throttle_count} times during the run")
+    if (
+        before.throttle_count is not None
+        and after.throttle_count is not None
+        and after.throttle_count > before.throttle_count
+    ):
+        found.append(
+            f"cores throttled by heat {after.throttle_count - before.throttle_count} times during the run"
+        )
     if before.mhz is not None and after.mhz is not None and after.mhz < _SLOWER * before.mhz:
         found.append(f"frequency fell from {before.mhz:.0f} to {after.mhz:.0f} MHz")
-    hottest = max((state.temperature_c for state in (before, after) if state.temperature_c is not None), default=0.0)
+    hottest = max(
+        (state.temperature_c for state in (before, after) if state.temperature_c is not None), default=0.0
+    )
     if hottest >= HOT_C:
         found.append(f"CPU at {hottest:.1f} °C, {HOT_C:.0f} or more")
     return tuple(found)
@@ -164,12 +233,27 @@ def pin(cpu: int) -> None:
         If the system cannot, or does not let the process run there.
     """
     if not hasattr(os, "sched_setaffinity"):
-        raise RunError("a process cannot be pinned on this system", where=f"CPU {cpu}", got=sys.platform, expected="Linux", hint="leave --cpu out")
+        raise RunError(
+            "a process cannot be pinned on this system",
+            where=f"CPU {cpu}",
+            got=sys.platform,
+            expected="Linux",
+            hint="leave --cpu out",
+        )
     try:
         os.sched_setaffinity(0, {cpu})
     except (OSError, ValueError, OverflowError) as error:
-        got, expected = getattr(error, "strerror", None) or error, "one of " + ", ".join(map(str, _affinity()))[:80]
-        raise RunError("the process cannot be pinned to this CPU", where=f"CPU {cpu}", got=got, expected=expected, hint="name another with --cpu") from error
+        got, expected = (
+            getattr(error, "strerror", None) or error,
+            "one of " + ", ".join(map(str, _affinity()))[:80],
+        )
+        raise RunError(
+            "the process cannot be pinned to this CPU",
+            where=f"CPU {cpu}",
+            got=got,
+            expected=expected,
+            hint="name another with --cpu",
+        ) from error
     for thread in _names(Path("/proc/self/task")):
         with contextlib.suppress(OSError, ValueError):  # a thread that has ended
             os.sched_setaffinity(int(thread), {cpu})
@@ -181,7 +265,9 @@ def pin(cpu: int) -> None:
 def _text(path: Path) -> str | None:
     """The first 64 kB of a file without the white space around them; None if there is nothing to read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))  # a pipe must not block
+        descriptor = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+        )  # a pipe must not block
     except (OSError, ValueError):
         return None
     try:
@@ -239,12 +325,20 @@ def _cpuinfo(root: Path) -> dict[str, list[str]]:
 
 def _cpu_name(root: Path, facts: dict[str, list[str]]) -> str:
     cores = [
-        _ARM_CORES.get(part.lower(), f"part {part}") if implementer.lower() == "0x41" else f"implementer {implementer}, part {part}"
+        (
+            _ARM_CORES.get(part.lower(), f"part {part}")
+            if implementer.lower() == "0x41"
+            else f"implementer {implementer}, part {part}"
+        )
         for implementer, part in zip(facts.get("CPU implementer", []), facts.get("CPU part", []))
     ]
     names = []
     if cores:
-        board = _line(root / "proc/device-tree/model") or _line(root / "sys/firmware/devicetree/base/model") or facts.get("Model", [""])[0]
+        board = (
+            _line(root / "proc/device-tree/model")
+            or _line(root / "sys/firmware/devicetree/base/model")
+            or facts.get("Model", [""])[0]
+        )
         kinds = " + ".join(dict.fromkeys(cores))
         names.append(f"{board} ({kinds})" if board else kinds)
     names += facts.get("model name", [])[:1]
@@ -260,14 +354,18 @@ def _cpu_name(root: Path, facts: dict[str, list[str]]) -> str:
 def _n_online(root: Path) -> int | None:
     """CPUs in a list of ranges: ``0-3,8``."""
     text = _line(root / "sys/devices/system/cpu/online")
-    if text is None or not re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*", text, re.ASCII):
+    if text is None or not re.fullmatch(
+        r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*", text, re.ASCII
+    ):
         return None
     ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
     return sum(max(end[-1] - end[0] + 1, 0) for end in ends) or None
 
 
 def _governor(root: Path, cpus: Sequence[int]) -> str | None:
-    found = {_line(root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor") for cpu in cpus[:_MOST]}
+    found = {
+        _line(root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor") for cpu in cpus[:_MOST]
+    }
     names = sorted(name for name in found if name is not None and re.fullmatch(r"\w{1,32}", name, re.ASCII))
     return f"mixed ({', '.join(names)})" if len(names) > 1 else names[0] if names else None
 
@@ -278,11 +376,15 @@ def _in_container(root: Path) -> bool:
     if root == Path("/") and ("container" in os.environ or "KUBERNETES_SERVICE_HOST" in os.environ):
         return True
     groups = _text(root / "proc/1/cgroup") or ""
-    return groups == "0::/" or _CONTAINERS.search(groups) is not None  # the first process of a system is in a group of its own
+    return (
+        groups == "0::/" or _CONTAINERS.search(groups) is not None
+    )  # the first process of a system is in a group of its own
 
 
 def _memory_bytes(root: Path) -> int | None:
-    found = re.search(r"^MemTotal:\s*([0-9]{1,15}) kB$", _text(root / "proc/meminfo") or "", re.MULTILINE | re.ASCII)
+    found = re.search(
+        r"^MemTotal:\s*([0-9]{1,15}) kB$", _text(root / "proc/meminfo") or "", re.MULTILINE | re.ASCII
+    )
     return 1024 * int(found[1]) if found else None
 
 
@@ -290,22 +392,34 @@ def _memory_bytes(root: Path) -> int | None:
 
 
 def _mhz(root: Path, cpus: Sequence[int]) -> float | None:
-    found = [_number(root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq") for cpu in cpus[:_MOST]]
+    found = [
+        _number(root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq") for cpu in cpus[:_MOST]
+    ]
     frequencies = [kilohertz / 1e3 for kilohertz in found if kilohertz is not None]
     if not frequencies:
         facts = _cpuinfo(root)
         by_cpu = dict(zip(facts.get("processor", []), facts.get("cpu MHz", [])))
         texts = [by_cpu.get(str(cpu), "") for cpu in cpus]
-        frequencies = [float(text) for text in texts if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text, re.ASCII)]
+        frequencies = [
+            float(text) for text in texts if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text, re.ASCII)
+        ]
     frequencies = [mhz for mhz in frequencies if 1 <= mhz <= 20_000]
     return sum(frequencies) / len(frequencies) if frequencies else None
 
 
 def _temperature_c(root: Path) -> float | None:
-    paths = [zone / "temp" for zone in _folders(root / "sys/class/thermal", "thermal_zone") if _CPU_ZONE.search(_line(zone / "type") or "")]
+    paths = [
+        zone / "temp"
+        for zone in _folders(root / "sys/class/thermal", "thermal_zone")
+        if _CPU_ZONE.search(_line(zone / "type") or "")
+    ]
     for sensor in _folders(root / "sys/class/hwmon", "hwmon"):
         if _line(sensor / "name") in _CPU_SENSORS:
-            paths += [sensor / name for name in _names(sensor) if re.fullmatch(r"temp[0-9]{1,3}_input", name, re.ASCII)]
+            paths += [
+                sensor / name
+                for name in _names(sensor)
+                if re.fullmatch(r"temp[0-9]{1,3}_input", name, re.ASCII)
+            ]
     found = [thousandths / 1e3 for thousandths in map(_number, paths) if thousandths is not None]
     return max((degrees for degrees in found if -50 <= degrees <= 150), default=None)
 
@@ -320,11 +434,21 @@ def _throttled(root: Path, vcgencmd: Sequence[str | os.PathLike]) -> tuple[str, 
 
 def _ask_firmware(paths: Sequence[str | os.PathLike]) -> int | None:
     """The bits that the Raspberry Pi's own tool prints."""
-    path = next((path for path in paths if os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK)), None)
+    path = next(
+        (path for path in paths if os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK)),
+        None,
+    )
     if path is None:
         return None
     try:
-        process = subprocess.Popen([path, "get_throttled"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/", env={"LC_ALL": "C"})
+        process = subprocess.Popen(
+            [path, "get_throttled"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={"LC_ALL": "C"},
+        )
     except (OSError, ValueError):
         return None
     with process.stdout as pipe:
@@ -350,11 +474,18 @@ def _bits_from_files(root: Path) -> int:
         text = _line(soc / name / "get_throttled")
         if text is not None and re.fullmatch(r"(0x)?[0-9a-fA-F]{1,8}", text, re.ASCII):
             return int(text, 16)
-    supplies = (sensor for sensor in _folders(root / "sys/class/hwmon", "hwmon") if _line(sensor / "name") == "rpi_volt")
+    supplies = (
+        sensor
+        for sensor in _folders(root / "sys/class/hwmon", "hwmon")
+        if _line(sensor / "name") == "rpi_volt"
+    )
     return int(any(_number(supply / "in0_lcrit_alarm") == 1 for supply in supplies))
 
 
 def _throttle_count(root: Path, cpus: Sequence[int]) -> int | None:
-    found = [_number(root / f"sys/devices/system/cpu/cpu{cpu}/thermal_throttle/core_throttle_count") for cpu in cpus[:_MOST]]
+    found = [
+        _number(root / f"sys/devices/system/cpu/cpu{cpu}/thermal_throttle/core_throttle_count")
+        for cpu in cpus[:_MOST]
+    ]
     counts = [count for count in found if count is not None and count >= 0]
     return sum(counts) if counts else None

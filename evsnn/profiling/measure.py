@@ -1,4 +1,6 @@
-"""Where the time of a run goes, layer by layer: measured, summed to the wall time, and what follows from it."""
+"""Where the time of a run goes, layer by layer: measured, summed to the wall time, and what follows from
+it.
+"""
 
 from __future__ import annotations
 
@@ -167,7 +169,14 @@ class Profile:
         return {f"p{p}": float(np.percentile(self.latency_ms, p)) for p in (50, 90, 99)}
 
 
-def measure(simulator: Simulator, images: np.ndarray, labels: np.ndarray | None, seed: int, seconds: float, progress: Callable[[int, int], None] | None = None) -> Profile:
+def measure(
+    simulator: Simulator,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    seed: int,
+    seconds: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> Profile:
     """Run samples over and over, for so many seconds and at least `LEAST_ROUNDS` times.
 
     The layers' times are taken by the engine itself in every run, profiled or not.
@@ -186,29 +195,72 @@ def measure(simulator: Simulator, images: np.ndarray, labels: np.ndarray | None,
     wall_ms, result = sorted(rounds, key=lambda one: one[0])[(len(rounds) - 1) // 2]
     plans = simulator.plan.populations
     layers = tuple(_layer(layer, plan, result, simulator) for layer, plan in zip(result.layers, plans))
-    facts, weights = facts_of(simulator.network), [layer.weight for layer in simulator.network.layers if isinstance(layer, (Conv2d, Linear))]
+    facts, weights = (
+        facts_of(simulator.network),
+        [layer.weight for layer in simulator.network.layers if isinstance(layer, (Conv2d, Linear))],
+    )
     return Profile(
-        result, layers, wall_ms, simulator.threads if simulator.backend == "numba" and simulator.threads <= len(images) else 1, tuple(ms for ms, _ in rounds),
-        np.concatenate([one.latency_ms for _, one in rounds]), started, ended, elapsed, host, before, after, changes(before, after),
-        sum(layer.n_parameters for layer in facts), sum(int(w.size - np.count_nonzero(w)) for w in weights), sum(layer.macs for layer in facts),
+        result,
+        layers,
+        wall_ms,
+        simulator.threads if simulator.backend == "numba" and simulator.threads <= len(images) else 1,
+        tuple(ms for ms, _ in rounds),
+        np.concatenate([one.latency_ms for _, one in rounds]),
+        started,
+        ended,
+        elapsed,
+        host,
+        before,
+        after,
+        changes(before, after),
+        sum(layer.n_parameters for layer in facts),
+        sum(int(w.size - np.count_nonzero(w)) for w in weights),
+        sum(layer.macs for layer in facts),
         sum(p.weight_bytes for p in plans if isinstance(p, PopulationPlan)),
-    )  # fmt: skip
+    )
 
 
-def _layer(layer: LayerResult, plan: PopulationPlan | MaxPoolPlan, result: Result, simulator: Simulator) -> LayerProfile:
+def _layer(
+    layer: LayerResult, plan: PopulationPlan | MaxPoolPlan, result: Result, simulator: Simulator
+) -> LayerProfile:
     n, block_steps = result.n_samples, simulator.plan.block_steps
     blocks = -(-result.n_steps // block_steps)
-    common = (layer.name, layer.synapse, layer.shape, float(blocks), layer.time_ms / n, layer.n_events / n, layer.n_spikes / n, layer.sops / n, layer.macs / n)
+    common = (
+        layer.name,
+        layer.synapse,
+        layer.shape,
+        float(blocks),
+        layer.time_ms / n,
+        layer.n_events / n,
+        layer.n_spikes / n,
+        layer.sops / n,
+        layer.macs / n,
+    )
     rate = result.rate(layer) if layer.fires else None
     if isinstance(plan, MaxPoolPlan):
-        return LayerProfile(*common, rate, 0.0, 0, 8.0 * plan.words * result.n_steps * (plan.positions + plan.in_positions), None)
+        return LayerProfile(
+            *common,
+            rate,
+            0.0,
+            0,
+            8.0 * plan.words * result.n_steps * (plan.positions + plan.in_positions),
+            None,
+        )
     element = _ELEMENT_BYTES[plan.weight_type]
-    sources = sum(s.shape[1] * s.shape[2] * -(-s.shape[0] // 64) * 8 * result.n_steps for s in plan.population.synapses)
+    sources = sum(
+        s.shape[1] * s.shape[2] * -(-s.shape[0] // 64) * 8 * result.n_steps for s in plan.population.synapses
+    )
     queues = layer.n_events / n * plan.event_bytes * (1 + plan.n_tiles)
     own = plan.mask_bytes(result.n_steps) * (plan.population.fires + plan.population.signed)
     block_bytes = plan.tile_rows * plan.lanes * element
-    ceiling = ceiling_of(result.arithmetic, block_bytes) if layer.sops and block_bytes and simulator.backend == "numba" else None
-    return LayerProfile(*common, rate, layer.sops / n * element, plan.weight_bytes, float(sources + queues + own), ceiling)
+    ceiling = (
+        ceiling_of(result.arithmetic, block_bytes)
+        if layer.sops and block_bytes and simulator.backend == "numba"
+        else None
+    )
+    return LayerProfile(
+        *common, rate, layer.sops / n * element, plan.weight_bytes, float(sources + queues + own), ceiling
+    )
 
 
 def hints_of(profile: Profile) -> list[Hint]:
@@ -221,24 +273,85 @@ def hints_of(profile: Profile) -> list[Hint]:
         where = f"{share:.0%} of the time"
         if result.arithmetic == "float32" and layer.of_ceiling is not None:
             gain = share * (1 - 1 / 3) if layer.weight_bytes > L2_BYTES or layer.sops > 1e6 else share * 0.3
-            size = f", {layer.weight_bytes / 1e6:.1f} MB of weights a sample" if layer.weight_bytes > L2_BYTES else ""
-            hints.append(Hint(layer.name, f"{where}, {layer.gsops:.1f} GSOP/s in float32{size}", "int8 reads a quarter of the bytes: --arithmetic int8", gain))
+            size = (
+                f", {layer.weight_bytes / 1e6:.1f} MB of weights a sample"
+                if layer.weight_bytes > L2_BYTES
+                else ""
+            )
+            hints.append(
+                Hint(
+                    layer.name,
+                    f"{where}, {layer.gsops:.1f} GSOP/s in float32{size}",
+                    "int8 reads a quarter of the bytes: --arithmetic int8",
+                    gain,
+                )
+            )
         if layer.rate is not None and layer.rate > 0.25:
             gain = share * (1 - 0.25 / layer.rate)
-            hints.append(Hint(layer.name, f"{where}, rate {layer.rate:.2f}", "a higher threshold, or fewer steps, sends fewer spikes to the layer behind", gain))
+            hints.append(
+                Hint(
+                    layer.name,
+                    f"{where}, rate {layer.rate:.2f}",
+                    "a higher threshold, or fewer steps, sends fewer spikes to the layer behind",
+                    gain,
+                )
+            )
         if layer.macs > layer.sops:
-            advice = "a multiply-add for each weight and pixel, once a sample: fewer channels or a stride in the first layer"
-            hints.append(Hint(layer.name, f"{where}, {layer.macs:,.0f} multiply-adds of the analog input", advice, share * 0.5))
-        if layer.of_ceiling is not None and layer.of_ceiling < 0.25 and layer.weight_bytes > L2_BYTES and result.n_samples > 1 and result.arithmetic == "int8":
-            evidence = f"{where}, {layer.of_ceiling:.0%} of the ceiling, {layer.weight_bytes / 1e6:.1f} MB of weights fetched a sample"
-            hints.append(Hint(layer.name, evidence, "the layer waits for memory: fewer output channels, or pooling before it", share * 0.3))
+            advice = (
+                "a multiply-add for each weight and pixel, once a sample: fewer channels or a stride in the"
+                " first layer"
+            )
+            hints.append(
+                Hint(
+                    layer.name,
+                    f"{where}, {layer.macs:,.0f} multiply-adds of the analog input",
+                    advice,
+                    share * 0.5,
+                )
+            )
+        if (
+            layer.of_ceiling is not None
+            and layer.of_ceiling < 0.25
+            and layer.weight_bytes > L2_BYTES
+            and result.n_samples > 1
+            and result.arithmetic == "int8"
+        ):
+            evidence = (
+                f"{where}, {layer.of_ceiling:.0%} of the ceiling, {layer.weight_bytes / 1e6:.1f} MB of"
+                " weights fetched a sample"
+            )
+            hints.append(
+                Hint(
+                    layer.name,
+                    evidence,
+                    "the layer waits for memory: fewer output channels, or pooling before it",
+                    share * 0.3,
+                )
+            )
     outside = profile.outside_ms / total
     if outside > 0.2:
         advice = "the layers are small beside what every sample costs: nothing in them is worth tuning"
-        advice = "samples are small: threads help little, fewer of them wait less" if profile.workers > 1 else advice
+        advice = (
+            "samples are small: threads help little, fewer of them wait less"
+            if profile.workers > 1
+            else advice
+        )
         hints.append(Hint("", f"{outside:.0%} of the time is spent outside layers", advice, outside / 2))
     if profile.host.governor not in (None, "performance"):
-        hints.append(Hint("", f"the governor is {profile.host.governor}", "performance keeps the frequency up: a short run sees the slow start", 0.1))
+        hints.append(
+            Hint(
+                "",
+                f"the governor is {profile.host.governor}",
+                "performance keeps the frequency up: a short run sees the slow start",
+                0.1,
+            )
+        )
     if profile.throttling:
-        hints.append(Hint("", "; ".join(profile.throttling), "cool the board or feed it better, and measure again", 0.3))
-    return sorted((hint for hint in hints if hint.gain >= LEAST_GAIN), key=lambda hint: -hint.gain)[:MOST_HINTS]
+        hints.append(
+            Hint(
+                "", "; ".join(profile.throttling), "cool the board or feed it better, and measure again", 0.3
+            )
+        )
+    return sorted((hint for hint in hints if hint.gain >= LEAST_GAIN), key=lambda hint: -hint.gain)[
+        :MOST_HINTS
+    ]

@@ -33,7 +33,9 @@ _TITLE_LINES, _LONGEST_HEADER = 20, 10_000  # lines among which the header stand
 _DELIMITERS = ("\t", ";", ",")
 
 
-def read_meter(path: str | os.PathLike, starts_at: float | None = None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+def read_meter(
+    path: str | os.PathLike, starts_at: float | None = None
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """What `evsnn.profiling.energy.PowerLog.read` does.
 
     Returns
@@ -49,7 +51,12 @@ def read_meter(path: str | os.PathLike, starts_at: float | None = None) -> tuple
     """
     where = os.fspath(path)
     if starts_at is not None and not _EPOCH_S[0] <= starts_at < _EPOCH_S[1]:
-        raise RunError("not a time since the epoch", where="the start of the power log", got=starts_at, expected="seconds, of the years 2000 to 2100")
+        raise RunError(
+            "not a time since the epoch",
+            where="the start of the power log",
+            got=starts_at,
+            expected="seconds, of the years 2000 to 2100",
+        )
     lines = _Lines(_content(path, where), where)
     header = _header(lines)
     return _in_watts(where, _readings(lines, header, starts_at), header)
@@ -66,7 +73,13 @@ def duration(seconds: float) -> str:
 def _content(path: str | os.PathLike, where: str) -> bytes:
     """The bytes of an ordinary file; never of a directory, a device or a pipe, which could block for ever."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        descriptor = os.open(
+            path,
+            os.O_RDONLY
+            | getattr(os, "O_NONBLOCK", 0)
+            | getattr(os, "O_BINARY", 0)
+            | getattr(os, "O_CLOEXEC", 0),
+        )
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise RunError("is not a file", where=where, expected="the CSV log of a power meter")
@@ -74,9 +87,17 @@ def _content(path: str | os.PathLike, where: str) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         if isinstance(error, RunError):
             raise
-        raise RunError("cannot be read", where=where, got=getattr(error, "strerror", None) or error) from error
+        raise RunError(
+            "cannot be read", where=where, got=getattr(error, "strerror", None) or error
+        ) from error
     if len(data) > MAX_LOG_BYTES:
-        raise RunError("the log is too large", where=where, got="more", expected=f"at most {MAX_LOG_BYTES} bytes", hint="cut out the time of the run and some seconds around it")
+        raise RunError(
+            "the log is too large",
+            where=where,
+            got="more",
+            expected=f"at most {MAX_LOG_BYTES} bytes",
+            hint="cut out the time of the run and some seconds around it",
+        )
     return data
 
 
@@ -142,26 +163,114 @@ def _prefixed(short: str, *names: str) -> dict[str, float]:
     """A unit in all spellings, with what it is of the whole one."""
     scales = dict.fromkeys((short, *names), 1.0)
     for scale, prefixes in ((1e-3, _MILLI), (1e-6, _MICRO)):
-        scales |= {f"{prefix}{short}": scale for prefix in prefixes[:-1]} | {f"{prefixes[-1]}{name}": scale for name in names}
+        scales |= {f"{prefix}{short}": scale for prefix in prefixes[:-1]} | {
+            f"{prefixes[-1]}{name}": scale for name in names
+        }
     return scales
 
 
-_TIME_UNITS = _prefixed("s", "second", "seconds") | {"sec": 1.0, "secs": 1.0, "msec": 1e-3, "millis": 1e-3, "usec": 1e-6, "micros": 1e-6}
+_TIME_UNITS = _prefixed("s", "second", "seconds") | {
+    "sec": 1.0,
+    "secs": 1.0,
+    "msec": 1e-3,
+    "millis": 1e-3,
+    "usec": 1e-6,
+    "micros": 1e-6,
+}
 _UNITS = {
     unit: (kind, scale)
-    for kind, scales in (("power", _prefixed("w", "watt", "watts")), ("voltage", _prefixed("v", "volt", "volts")), ("current", _prefixed("a", "amp", "amps", "ampere", "amperes")))
+    for kind, scales in (
+        ("power", _prefixed("w", "watt", "watts")),
+        ("voltage", _prefixed("v", "volt", "volts")),
+        ("current", _prefixed("a", "amp", "amps", "ampere", "amperes")),
+    )
     for unit, scale in scales.items()
 }
-_NOUNS = {"power": "power", "pwr": "power", "voltage": "voltage", "vbus": "voltage", "current": "current", "ibus": "current"}
+_NOUNS = {
+    "power": "power",
+    "pwr": "power",
+    "voltage": "voltage",
+    "vbus": "voltage",
+    "current": "current",
+    "ibus": "current",
+}
 _LETTERS = {"p": "power", "u": "voltage", "i": "current"}
 _RELATIVE = {"elapsed", "relative", "since", "uptime", "runtime"}
-_TIMES = {"time", "times", "timestamp", "datetime", "date", "t", "ts", "epoch", "unix", "unixtime", "clock"} | _RELATIVE
-_QUALIFIERS = {"bus", "load", "avg", "average", "mean", "in", "out", "input", "output", "usb", "dc", "ch", *_LETTERS}  # what may stand beside a unit of one letter
+_TIMES = {
+    "time",
+    "times",
+    "timestamp",
+    "datetime",
+    "date",
+    "t",
+    "ts",
+    "epoch",
+    "unix",
+    "unixtime",
+    "clock",
+} | _RELATIVE
+_QUALIFIERS = {
+    "bus",
+    "load",
+    "avg",
+    "average",
+    "mean",
+    "in",
+    "out",
+    "input",
+    "output",
+    "usb",
+    "dc",
+    "ch",
+    *_LETTERS,
+}  # what may stand beside a unit of one letter
 _OTHERS = {  # other quantities, and other places than the supply
-    "wh", "mwh", "kwh", "ah", "mah", "ws", "as", "j", "mj", "kj", "joule", "joules", "va", "var", "ohm", "ohms", "c", "celsius", "hz", "energy", "capacity", "charge", "resistance",
-    "factor", "temperature", "temp", "shunt", "d", "dp", "dm", "dn", "cc", "min", "max", "minimum", "maximum", "peak", "limit", "set", "ripple", "zone",
-    "ns", "minutes", "h", "hours",  # units of time that no meter should need
-}  # fmt: skip
+    "wh",
+    "mwh",
+    "kwh",
+    "ah",
+    "mah",
+    "ws",
+    "as",
+    "j",
+    "mj",
+    "kj",
+    "joule",
+    "joules",
+    "va",
+    "var",
+    "ohm",
+    "ohms",
+    "c",
+    "celsius",
+    "hz",
+    "energy",
+    "capacity",
+    "charge",
+    "resistance",
+    "factor",
+    "temperature",
+    "temp",
+    "shunt",
+    "d",
+    "dp",
+    "dm",
+    "dn",
+    "cc",
+    "min",
+    "max",
+    "minimum",
+    "maximum",
+    "peak",
+    "limit",
+    "set",
+    "ripple",
+    "zone",
+    "ns",
+    "minutes",
+    "h",
+    "hours",  # units of time that no meter should need
+}
 _KNOWN = {*_TIME_UNITS, *_UNITS, *_NOUNS, *_TIMES, *_QUALIFIERS, *_OTHERS}
 _WORD = re.compile(r"[a-zA-Zµμ]+")
 _PART_OF_WORD = re.compile(r"[A-Z]?[a-zµμ]+|[A-Z]+(?![a-z])")  # BusV: Bus, V
@@ -199,7 +308,9 @@ def _column(index: int, name: str) -> _Column | None:
     words: set[str] = set()
     for word in _WORD.findall(name):
         parts = _PART_OF_WORD.findall(word)
-        whole = word.lower() in _KNOWN or any(len(part) == 1 and part.islower() for part in parts)  # kW is no W
+        whole = word.lower() in _KNOWN or any(
+            len(part) == 1 and part.islower() for part in parts
+        )  # kW is no W
         words.update([word.lower()] if whole else map(str.lower, parts))
     if words & _OTHERS:
         return None
@@ -226,12 +337,29 @@ def _header(lines: _Lines) -> _Header:
             at, header, columns = lines.number, line, found
     if not columns:
         lines.go_to(0)
-        got, hint = _shown(next(iter(lines), "")), "give each column a name with its unit, as in time_s,power_W"
-        raise RunError("there is no header that names a time and a power", where=f"{lines.path}:1", got=got, expected="the names of columns", hint=hint)
-    delimiter = max(_DELIMITERS, key=lambda delimiter: (len(_columns(header, delimiter)), len(_cells(header, delimiter))))
+        got, hint = (
+            _shown(next(iter(lines), "")),
+            "give each column a name with its unit, as in time_s,power_W",
+        )
+        raise RunError(
+            "there is no header that names a time and a power",
+            where=f"{lines.path}:1",
+            got=got,
+            expected="the names of columns",
+            hint=hint,
+        )
+    delimiter = max(
+        _DELIMITERS, key=lambda delimiter: (len(_columns(header, delimiter)), len(_cells(header, delimiter)))
+    )
     columns = _columns(header, delimiter)
     lines.go_to(at)
-    return _Header(header, delimiter, len(_cells(header, delimiter)), _time_columns(columns, lines.where), _power_columns(columns, lines.where))
+    return _Header(
+        header,
+        delimiter,
+        len(_cells(header, delimiter)),
+        _time_columns(columns, lines.where),
+        _power_columns(columns, lines.where),
+    )
 
 
 def _columns(line: str, delimiter: str) -> list[_Column]:
@@ -252,26 +380,62 @@ def _time_columns(columns: list[_Column], where: str) -> tuple[_Column, ...]:
         return (*days, *times)
     if len(found) != 1:
         problem = "no column is a time" if not found else "more than one column may be the time"
-        raise RunError(problem, where=where, got=_named(found or columns), expected="one", hint="name it with its unit, as in time_s, and the others otherwise")
+        raise RunError(
+            problem,
+            where=where,
+            got=_named(found or columns),
+            expected="one",
+            hint="name it with its unit, as in time_s, and the others otherwise",
+        )
     return (found[0],)
 
 
 def _power_columns(columns: list[_Column], where: str) -> tuple[_Column, ...]:
     """One power with a unit, else a voltage and a current; a voltage's unit can be told from its size."""
-    by_kind = {kind: [column for column in columns if column.kind == kind] for kind in ("power", "voltage", "current")}
+    by_kind = {
+        kind: [column for column in columns if column.kind == kind]
+        for kind in ("power", "voltage", "current")
+    }
     if len(by_kind["voltage"]) > 1:
-        by_kind["voltage"] = [column for column in by_kind["voltage"] if column.words & {"bus", "vbus"}] or by_kind["voltage"]
+        by_kind["voltage"] = [
+            column for column in by_kind["voltage"] if column.words & {"bus", "vbus"}
+        ] or by_kind["voltage"]
     power, voltage, current = by_kind.values()
-    wanted = [voltage, current] if not power or (len(power) == 1 and power[0].scale is None and voltage and current) else [power]
+    wanted = (
+        [voltage, current]
+        if not power or (len(power) == 1 and power[0].scale is None and voltage and current)
+        else [power]
+    )
     for kind, found in zip(("voltage", "current") if len(wanted) == 2 else ("power",), wanted):
         if len(found) > 1:
-            raise RunError(f"more than one column may be the {kind}", where=where, got=_named(found), expected="one", hint="give the others other names")
+            raise RunError(
+                f"more than one column may be the {kind}",
+                where=where,
+                got=_named(found),
+                expected="one",
+                hint="give the others other names",
+            )
         if not found:
-            expected, hint = "power in W, mW or uW, or a voltage and a current", "name the columns with their units, as in power_W"
-            raise RunError("no column is a power, nor are a voltage and a current", where=where, got=_named(columns), expected=expected, hint=hint)
+            expected, hint = (
+                "power in W, mW or uW, or a voltage and a current",
+                "name the columns with their units, as in power_W",
+            )
+            raise RunError(
+                "no column is a power, nor are a voltage and a current",
+                where=where,
+                got=_named(columns),
+                expected=expected,
+                hint=hint,
+            )
         if found[0].scale is None and kind != "voltage":
             units = "W, mW or uW" if kind == "power" else "A, mA or uA"
-            raise RunError(f"the {kind} has no unit", where=where, got=_shown(found[0].name), expected=units, hint=f"write it behind the name, as in {kind}_{units[0]}")
+            raise RunError(
+                f"the {kind} has no unit",
+                where=where,
+                got=_shown(found[0].name),
+                expected=units,
+                hint=f"write it behind the name, as in {kind}_{units[0]}",
+            )
     return tuple(found[0] for found in wanted)
 
 
@@ -280,7 +444,9 @@ def _power_columns(columns: list[_Column], where: str) -> tuple[_Column, ...]:
 _NUMBER = re.compile(r"[+-]?([0-9]{1,25}(\.[0-9]{0,25})?|\.[0-9]{1,25})([eE][+-]?[0-9]{1,3})?")
 _MISSING = {"", "nan", "na", "n/a", "-", "--", "null", "none"}
 _ISO = re.compile(
-    r"(\d{4})[-/](\d\d?)[-/](\d\d?)(?:[T ]\s*|,\s+)(\d\d?):(\d\d)(?::(\d\d)([.,]\d{1,12})?)?\s*(?:(Z|UTC|GMT)|([+-])(\d\d):?(\d\d)?)?", re.ASCII | re.IGNORECASE
+    r"(\d{4})[-/](\d\d?)[-/](\d\d?)(?:[T"
+    r" ]\s*|,\s+)(\d\d?):(\d\d)(?::(\d\d)([.,]\d{1,12})?)?\s*(?:(Z|UTC|GMT)|([+-])(\d\d):?(\d\d)?)?",
+    re.ASCII | re.IGNORECASE,
 )
 
 
@@ -304,10 +470,22 @@ def _readings(lines: _Lines, header: _Header, starts_at: float | None) -> _Readi
         cells = _cells(line, header.delimiter)
         if len(cells) <= needed or any(cells[header.n_cells :]):
             commas = header.delimiter == "," and len(cells) > header.n_cells
-            hint = "cells are parted by commas here: numbers need a decimal point" if commas else "cut out lines that are no readings"
-            raise RunError("a line is no reading", where=lines.where, got=f"{len(cells)} cells, {_shown(line)}", expected=f"{header.n_cells}", hint=hint)
+            hint = (
+                "cells are parted by commas here: numbers need a decimal point"
+                if commas
+                else "cut out lines that are no readings"
+            )
+            raise RunError(
+                "a line is no reading",
+                where=lines.where,
+                got=f"{len(cells)} cells, {_shown(line)}",
+                expected=f"{header.n_cells}",
+                hint=hint,
+            )
         at = clock.read([cells[column.index] for column in header.time], lines.where)
-        values = [_value(cells[column.index], column, header.delimiter, lines.where) for column in header.power]
+        values = [
+            _value(cells[column.index], column, header.delimiter, lines.where) for column in header.power
+        ]
         if None in values:
             n_missing += 1
             continue
@@ -317,7 +495,9 @@ def _readings(lines: _Lines, header: _Header, starts_at: float | None) -> _Readi
             factor.append(value)
     if not time_s:
         got = "a header" + (f" and {n_missing} lines without a number" if n_missing else "")
-        raise RunError("the log has no readings", where=lines.path, got=got, expected="whole lines of readings")
+        raise RunError(
+            "the log has no readings", where=lines.path, got=got, expected="whole lines of readings"
+        )
     return _Readings(time_s, factors, numbers, n_missing)
 
 
@@ -335,7 +515,13 @@ def _value(text: str, column: _Column, delimiter: str, where: str) -> float | No
     """The number in a cell; None if the meter had none."""
     value = _number(text, delimiter)
     if value is None and text.lower() not in _MISSING:
-        raise RunError(f"the {column.kind} is not a number", where=where, got=_shown(text), expected="a number without its unit", hint="cut out lines that are no readings")
+        raise RunError(
+            f"the {column.kind} is not a number",
+            where=where,
+            got=_shown(text),
+            expected="a number without its unit",
+            hint="cut out lines that are no readings",
+        )
     return value
 
 
@@ -360,16 +546,30 @@ class _Clock:
         if self._scale is None:
             now = self._calendar(text, where)
         elif number is None:
-            raise RunError("the time is not a number", where=where, got=_shown(text), expected="a number, as in the first reading", hint="cut out lines that are no readings")
+            raise RunError(
+                "the time is not a number",
+                where=where,
+                got=_shown(text),
+                expected="a number, as in the first reading",
+                hint="cut out lines that are no readings",
+            )
         else:
             now = self._zero + self._scale * number
         if not _EPOCH_S[0] <= now < _EPOCH_S[1]:
             got = f"{_shown(text)}, {now:.6g} s since 1970"
-            raise RunError("the time is not of this century", where=where, got=got, expected="a time of the years 2000 to 2100", hint="name its unit in the header, as in time_ms")
+            raise RunError(
+                "the time is not of this century",
+                where=where,
+                got=got,
+                expected="a time of the years 2000 to 2100",
+                hint="name its unit in the header, as in time_ms",
+            )
         if self._last is not None and now < self._last:
             hint = "the meter's clock was set meanwhile: cut out what is not of the run"
             got = f"{_shown(text)}, {duration(self._last - now)} before the reading above"
-            raise RunError("time goes backwards", where=where, got=got, expected="later readings below", hint=hint)
+            raise RunError(
+                "time goes backwards", where=where, got=got, expected="later readings below", hint=hint
+            )
         self._last = now
         return now
 
@@ -379,10 +579,22 @@ class _Clock:
         absolute = number is None or self._scale * number >= _EPOCH_S[0]
         if self._starts_at is None and not absolute:
             hint = "say when its time 0 was with --power-start, in seconds since the epoch"
-            raise RunError("the times do not count from the epoch", where=where, got=f"{number:g} in the first reading", expected="seconds since 1970, or ISO 8601", hint=hint)
+            raise RunError(
+                "the times do not count from the epoch",
+                where=where,
+                got=f"{number:g} in the first reading",
+                expected="seconds since 1970, or ISO 8601",
+                hint=hint,
+            )
         if self._starts_at is not None:
             if absolute:
-                raise RunError("the times count from the epoch already", where=where, got="a start of the log beside them", expected="one of both", hint="leave --power-start out")
+                raise RunError(
+                    "the times count from the epoch already",
+                    where=where,
+                    got="a start of the log beside them",
+                    expected="one of both",
+                    hint="leave --power-start out",
+                )
             self._zero = self._starts_at
 
     def _calendar(self, text: str, where: str) -> float:
@@ -391,19 +603,31 @@ class _Clock:
             if not found:
                 raise ValueError("another form")
             fields = [int(field or 0) for field in found.groups()[:6]]
-            offset = timedelta(hours=int(found[10] or 0), minutes=int(found[11] or 0)) * (-1 if found[9] == "-" else 1)
+            offset = timedelta(hours=int(found[10] or 0), minutes=int(found[11] or 0)) * (
+                -1 if found[9] == "-" else 1
+            )
             moment = datetime(*fields, tzinfo=timezone(offset) if found[8] or found[9] else None)
             fraction = float(found[7].replace(",", ".")) if found[7] else 0.0
             now = moment.timestamp() + fraction
-            if moment.tzinfo is None and self._last is not None and now < self._last:  # the hour that comes twice in autumn
+            if (
+                moment.tzinfo is None and self._last is not None and now < self._last
+            ):  # the hour that comes twice in autumn
                 now = moment.replace(fold=1).timestamp() + fraction
         except (ValueError, OverflowError, OSError) as error:
             expected = "ISO 8601, as 2026-01-31T12:00:00.5, or a number"
-            raise RunError("the time cannot be read", where=where, got=_shown(text), expected=expected, hint="cut out lines that are no readings") from error
+            raise RunError(
+                "the time cannot be read",
+                where=where,
+                got=_shown(text),
+                expected=expected,
+                hint="cut out lines that are no readings",
+            ) from error
         return now
 
 
-def _in_watts(where: str, readings: _Readings, header: _Header) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+def _in_watts(
+    where: str, readings: _Readings, header: _Header
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Times, powers and warnings, once the powers can be such."""
     power_w = np.ones(len(readings.time_s))
     for column, factor in zip(header.power, readings.factors):
@@ -413,16 +637,31 @@ def _in_watts(where: str, readings: _Readings, header: _Header) -> tuple[np.ndar
     largest, least = int(power_w.argmax()), int(power_w.argmin())
     if not power_w[largest] <= MAX_W:
         at, got = f"{where}:{readings.lines[largest]}", f"{power_w[largest]:.3g} W"
-        raise RunError("the power is larger than any board's", where=at, got=got, expected=f"at most {MAX_W:g} W", hint="check the units in the header")
+        raise RunError(
+            "the power is larger than any board's",
+            where=at,
+            got=got,
+            expected=f"at most {MAX_W:g} W",
+            hint="check the units in the header",
+        )
     if power_w[least] < -_NOISE * max(float(power_w[largest]), 0.0):
         hint = "the meter may be connected the wrong way round"
-        raise RunError("the power is negative", where=f"{where}:{readings.lines[least]}", got=f"{power_w[least]:.3g} W", expected="0 or more", hint=hint)
+        raise RunError(
+            "the power is negative",
+            where=f"{where}:{readings.lines[least]}",
+            got=f"{power_w[least]:.3g} W",
+            expected="0 or more",
+            hint=hint,
+        )
     times, first, counts = np.unique(np.asarray(readings.time_s), return_index=True, return_counts=True)
     found = []
     if readings.n_missing:
         found.append(f"{readings.n_missing} readings of the power log without a number are left out")
     if len(times) < len(power_w):
-        found.append(f"{len(power_w) - len(times)} readings of the power log have the time of another; their mean counts")
+        found.append(
+            f"{len(power_w) - len(times)} readings of the power log have the time of another; their mean"
+            " counts"
+        )
     return times, np.add.reduceat(power_w, first) / counts, tuple(found)
 
 
@@ -432,4 +671,10 @@ def _scale_of_voltage(values: np.ndarray, column: _Column, where: str) -> float:
     for scale in (1.0, 1e-3):
         if _SUPPLY_V[0] <= scale * usual <= _SUPPLY_V[1]:
             return scale
-    raise RunError("the voltage has no unit", where=where, got=f"{_shown(column.name)}, {usual:.3g} mostly", expected="V or mV", hint="write it behind the name, as in voltage_V")
+    raise RunError(
+        "the voltage has no unit",
+        where=where,
+        got=f"{_shown(column.name)}, {usual:.3g} mostly",
+        expected="V or mV",
+        hint="write it behind the name, as in voltage_V",
+    )

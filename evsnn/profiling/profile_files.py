@@ -18,13 +18,19 @@ _LARGEST = 64 << 20
 
 
 def check_target(path: str | None, read: Sequence[str | None] = ()) -> None:
-    """Refuse a file that could not be written, or is one of those that are `read`, before the work that it is to hold."""
+    """Refuse a file that could not be written, or is one of those that are `read`, before the work that it is
+    to hold.
+    """
     if path is None:
         return
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise RunError("the file cannot be written", where=path, hint="name a file in a folder that can be written to")
-    if os.path.exists(path) and any(other and os.path.exists(other) and os.path.samefile(path, other) for other in read):
+        raise RunError(
+            "the file cannot be written", where=path, hint="name a file in a folder that can be written to"
+        )
+    if os.path.exists(path) and any(
+        other and os.path.exists(other) and os.path.samefile(path, other) for other in read
+    ):
         raise RunError("the file to write is one that is read", where=path, hint="give it another name")
 
 
@@ -58,13 +64,34 @@ def old_profile(path: str) -> dict:
     except OSError as error:
         raise RunError("the earlier profile cannot be read", where=path, got=error.strerror) from error
     except (ValueError, RecursionError) as error:
-        raise RunError("this is not a profile", where=path, got=str(error)[:120], expected="what evsnn.profile --json prints") from error
+        raise RunError(
+            "this is not a profile",
+            where=path,
+            got=str(error)[:120],
+            expected="what evsnn.profile --json prints",
+        ) from error
     if not isinstance(found, dict) or found.get("kind") != "evsnn.profile":
-        raise RunError("this is not a profile", where=path, expected='an object whose "kind" is "evsnn.profile"')
+        raise RunError(
+            "this is not a profile", where=path, expected='an object whose "kind" is "evsnn.profile"'
+        )
     if found.get("schema_version") != SCHEMA_VERSION:
-        raise RunError("the earlier profile is of another schema", where=path, got=found.get("schema_version"), expected=SCHEMA_VERSION, hint="measure it again")
+        raise RunError(
+            "the earlier profile is of another schema",
+            where=path,
+            got=found.get("schema_version"),
+            expected=SCHEMA_VERSION,
+            hint="measure it again",
+        )
     layers = found.get("layers")
-    times = [found.get("total_ms"), *(layer.get("ms") if isinstance(layer, dict) else None for layer in layers)] if isinstance(layers, list) else [None]
+    times = (
+        [found.get("total_ms"), *(layer.get("ms") if isinstance(layer, dict) else None for layer in layers)]
+        if isinstance(layers, list)
+        else [None]
+    )
     if not all(type(time) in (int, float) and 0 <= time < math.inf for time in times):
-        raise RunError("the earlier profile is damaged: layers or their times are missing", where=path, hint="measure it again")
+        raise RunError(
+            "the earlier profile is damaged: layers or their times are missing",
+            where=path,
+            hint="measure it again",
+        )
     return found

@@ -1,4 +1,6 @@
-"""The report of a profile: tables for people, JSON for computers, speedscope's format; and what changed since an earlier one."""
+"""The report of a profile: tables for people, JSON for computers, speedscope's format; and what changed since
+an earlier one.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,22 @@ _SAME_HOST = ("cpu", "machine", "governor")
 
 
 def digest_of(network: Network) -> str:
-    """SHA-256 of all that decides what a network computes; samples and names of classes are not part of it."""
-    digest = hashlib.sha256(repr((network.n_steps, network.shift, network.readout, network.input_range, sorted(network.tables))).encode())
+    """SHA-256 of all that decides what a network computes; samples and names of classes are not part of
+    it.
+    """
+    digest = hashlib.sha256(
+        repr(
+            (network.n_steps, network.shift, network.readout, network.input_range, sorted(network.tables))
+        ).encode()
+    )
 
     def add(name: str, value: object) -> None:
         digest.update(name.encode())
-        digest.update(f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+        digest.update(
+            f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes()
+            if isinstance(value, np.ndarray)
+            else repr(value).encode()
+        )
 
     for layer in network.layers:
         digest.update(type(layer).__name__.encode())
@@ -57,7 +69,9 @@ class Sweep:
 
     @classmethod
     def of(cls, result: Result) -> Sweep:
-        return cls(result.n_steps, result.accuracy, float(np.median(result.latency_ms)), result.sops_per_sample)
+        return cls(
+            result.n_steps, result.accuracy, float(np.median(result.latency_ms)), result.sops_per_sample
+        )
 
 
 @dataclass(frozen=True)
@@ -92,7 +106,14 @@ def seen_of(simulator: Simulator, images: np.ndarray, seed: int) -> list[Seen]:
             steps, neurons = np.nonzero(trains[:, drawn])
             rates = np.abs(counted.spike_counts).reshape(some.n_samples, -1).mean(axis=0) / some.n_steps
             histogram = np.histogram(rates, 20, (0, 1))[0] / rates.size
-            seen.append(Seen(layer.name, list(zip((steps + 1).tolist(), neurons.tolist())), len(drawn), histogram.tolist()))
+            seen.append(
+                Seen(
+                    layer.name,
+                    list(zip((steps + 1).tolist(), neurons.tolist())),
+                    len(drawn),
+                    histogram.tolist(),
+                )
+            )
     return seen
 
 
@@ -105,7 +126,13 @@ def require_same(old: Mapping, mine: Mapping, where: str, whose: str = "") -> No
     """
     for name, expected in mine.items():
         if old.get(name) != expected:
-            raise RunError(f"the earlier profile cannot be compared: its {whose}{name} differs", where=where, got=old.get(name), expected=expected, hint="compare like with like")
+            raise RunError(
+                f"the earlier profile cannot be compared: its {whose}{name} differs",
+                where=where,
+                got=old.get(name),
+                expected=expected,
+                hint="compare like with like",
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,17 +179,33 @@ class Report:
         Raises
         ------
         RunError
-            If that is of another model, number of steps, arithmetic, host or governor, or either was throttled.
+            If that is of another model, number of steps, arithmetic, host or governor, or either was
+            throttled.
         """
         mine = self.facts()
         theirs, ours = old.get("host"), mine["host"]
         require_same(old, {name: mine[name] for name in _SAME}, where)
-        require_same(theirs if isinstance(theirs, Mapping) else {}, {name: ours[name] for name in _SAME_HOST}, where, "host's ")
-        for throttling, whose in ((old.get("throttling"), "the earlier profile"), (list(self.profile.throttling), "this profile")):
+        require_same(
+            theirs if isinstance(theirs, Mapping) else {},
+            {name: ours[name] for name in _SAME_HOST},
+            where,
+            "host's ",
+        )
+        for throttling, whose in (
+            (old.get("throttling"), "the earlier profile"),
+            (list(self.profile.throttling), "this profile"),
+        ):
             if throttling != []:
-                raise RunError(f"{whose} was throttled", where=where, got=str(throttling)[:160], hint="cool the board or feed it better, and measure again")
+                raise RunError(
+                    f"{whose} was throttled",
+                    where=where,
+                    got=str(throttling)[:160],
+                    hint="cool the board or feed it better, and measure again",
+                )
         layers = old.get("layers")
-        if not isinstance(layers, list) or [layer.get("name") if isinstance(layer, dict) else None for layer in layers] != [layer["name"] for layer in mine["layers"]]:
+        if not isinstance(layers, list) or [
+            layer.get("name") if isinstance(layer, dict) else None for layer in layers
+        ] != [layer["name"] for layer in mine["layers"]]:
             raise RunError("the earlier profile has other layers", where=where, hint="measure it again")
         return replace(self, old=old)
 
@@ -172,66 +215,196 @@ class Report:
         """Layers, summary, and where there is something to say, hints and the comparison."""
         tables = [self.layer_table(order), Table.of_facts(self.summary())]
         if len(self.sweep) > 1:
-            columns = (Column("T", "d"), Column("accuracy", ".4f"), Column("p50 ms/sample", ".3f"), Column("SOPs/sample", ".0f"))
-            tables.append(Table(columns, tuple((s.n_steps, s.accuracy, s.p50_ms, s.sops) for s in self.sweep)))
+            columns = (
+                Column("T", "d"),
+                Column("accuracy", ".4f"),
+                Column("p50 ms/sample", ".3f"),
+                Column("SOPs/sample", ".0f"),
+            )
+            tables.append(
+                Table(columns, tuple((s.n_steps, s.accuracy, s.p50_ms, s.sops) for s in self.sweep))
+            )
         if self.old is not None:
             tables.append(self.comparison())
         if self.hints:
             columns = (Column("hint for"), Column("because"), Column("what to do"), Column("may save", ".0%"))
-            tables.append(Table(columns, tuple((h.layer or "the run", h.evidence, h.advice, h.gain) for h in self.hints)))
+            tables.append(
+                Table(
+                    columns, tuple((h.layer or "the run", h.evidence, h.advice, h.gain) for h in self.hints)
+                )
+            )
         return tables
 
     def layer_table(self, order: str) -> Table:
-        """One row a layer, and one for what is outside; the last is their sum, to the digit: the wall time a sample."""
+        """One row a layer, and one for what is outside; the last is their sum, to the digit: the wall time a
+        sample.
+        """
         profile, result = self.profile, self.profile.result
-        layers = sorted(profile.layers, key=lambda layer: -layer.time_ms) if order == "time" else profile.layers
+        layers = (
+            sorted(profile.layers, key=lambda layer: -layer.time_ms) if order == "time" else profile.layers
+        )
         digits = 1 if result.sops_per_sample < 100_000 else 0
         times, total = apportion([*(layer.time_ms for layer in layers), profile.outside_ms], 3)
-        shares, whole = apportion([100 * t / profile.total_ms for t in (*(layer.time_ms for layer in layers), profile.outside_ms)], 1)
+        shares, whole = apportion(
+            [100 * t / profile.total_ms for t in (*(layer.time_ms for layer in layers), profile.outside_ms)],
+            1,
+        )
         events, n_events = apportion([layer.events for layer in layers], digits)
         sops, n_sops = apportion([layer.sops for layer in layers], digits)
         moved, n_moved = apportion([layer.bytes_moved / 1e6 for layer in layers], 3)
         columns = (
-            Column("layer"), Column("synapse"), Column("shape"), Column("calls", "d"), Column("thread ms/sample" if profile.workers > 1 else "ms/sample", ".3f"),
-            Column("%", ".1f"), Column("sum %", ".1f"), Column("rate", ".3f"), Column("events/sample", f".{digits}f"), Column("SOPs/sample", f".{digits}f"),
-            Column("ns/SOP", ".3f"), Column("GSOP/s", ".1f"), Column("MB moved/sample", ".3f"), Column("of ceiling", ".0%"),
-        )  # fmt: skip
+            Column("layer"),
+            Column("synapse"),
+            Column("shape"),
+            Column("calls", "d"),
+            Column("thread ms/sample" if profile.workers > 1 else "ms/sample", ".3f"),
+            Column("%", ".1f"),
+            Column("sum %", ".1f"),
+            Column("rate", ".3f"),
+            Column("events/sample", f".{digits}f"),
+            Column("SOPs/sample", f".{digits}f"),
+            Column("ns/SOP", ".3f"),
+            Column("GSOP/s", ".1f"),
+            Column("MB moved/sample", ".3f"),
+            Column("of ceiling", ".0%"),
+        )
         rows, so_far = [], 0
         for i, layer in enumerate(layers):
             so_far += shares[i]
-            rows.append((
-                layer.name, layer.synapse, as_shape(layer.shape), int(layer.calls), times[i], shares[i], so_far, layer.rate, events[i], sops[i], layer.ns_per_sop, layer.gsops,
-                moved[i], layer.of_ceiling,
-            ))  # fmt: skip
-        rows.append(("outside layers", "", "", None, times[-1], shares[-1], so_far + shares[-1], None, None, None, None, None, None, None))
-        return Table(columns, tuple(rows), ("total", "", "", None, total, whole, None, result.mean_rate, n_events, n_sops, None, None, n_moved, None))
+            rows.append(
+                (
+                    layer.name,
+                    layer.synapse,
+                    as_shape(layer.shape),
+                    int(layer.calls),
+                    times[i],
+                    shares[i],
+                    so_far,
+                    layer.rate,
+                    events[i],
+                    sops[i],
+                    layer.ns_per_sop,
+                    layer.gsops,
+                    moved[i],
+                    layer.of_ceiling,
+                )
+            )
+        rows.append(
+            (
+                "outside layers",
+                "",
+                "",
+                None,
+                times[-1],
+                shares[-1],
+                so_far + shares[-1],
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+            )
+        )
+        return Table(
+            columns,
+            tuple(rows),
+            (
+                "total",
+                "",
+                "",
+                None,
+                total,
+                whole,
+                None,
+                result.mean_rate,
+                n_events,
+                n_sops,
+                None,
+                None,
+                n_moved,
+                None,
+            ),
+        )
 
     def summary(self) -> list[tuple[str, str]]:
         profile, result, host = self.profile, self.profile.result, self.profile.host
         latency, n, rounds = profile.percentiles(), result.n_samples, profile.round_ms
         facts = [
-            ("model", f"{self.model}, T = {result.n_steps}, {result.arithmetic}, {as_count(result.threads, 'thread')}, {result.backend}"),
-            ("input", f"{as_count(n, 'sample')}, {len(rounds)} rounds of {min(rounds):.2f} to {max(rounds):.2f} ms; shown is the one of the median wall time"),
-            ("latency", ", ".join(f"{name} {value:.3f}" for name, value in latency.items()) + f" ms a sample; {1e3 * n / profile.wall_ms:,.1f} samples a second"),
-        ]  # fmt: skip
+            (
+                "model",
+                (
+                    f"{self.model}, T = {result.n_steps}, {result.arithmetic},"
+                    f" {as_count(result.threads, 'thread')}, {result.backend}"
+                ),
+            ),
+            (
+                "input",
+                (
+                    f"{as_count(n, 'sample')}, {len(rounds)} rounds of {min(rounds):.2f} to {max(rounds):.2f}"
+                    " ms; shown is the one of the median wall time"
+                ),
+            ),
+            (
+                "latency",
+                ", ".join(f"{name} {value:.3f}" for name, value in latency.items())
+                + f" ms a sample; {1e3 * n / profile.wall_ms:,.1f} samples a second",
+            ),
+        ]
         if self.deadline_ms is not None:
-            facts.append(("deadline", f"{self._misses():,} of {profile.latency_ms.size:,} samples took more than {self.deadline_ms:g} ms"))
+            facts.append(
+                (
+                    "deadline",
+                    (
+                        f"{self._misses():,} of {profile.latency_ms.size:,} samples took more than"
+                        f" {self.deadline_ms:g} ms"
+                    ),
+                )
+            )
         if result.accuracy is not None:
             facts.append(("accuracy", f"{100 * result.accuracy:.2f} %"))
         steady = profile.total_ms / profile.workers
         facts += [
-            ("start-up", ", ".join(f"{name} {value:.0f}" for name, value in self.start_up_ms.items()) + f" ms; steady {steady:.3f} ms a sample"),
-            ("memory", f"{as_bytes(self.memory_bytes)} predicted; weights {as_bytes(profile.weight_bytes)} packed"),
+            (
+                "start-up",
+                ", ".join(f"{name} {value:.0f}" for name, value in self.start_up_ms.items())
+                + f" ms; steady {steady:.3f} ms a sample",
+            ),
+            (
+                "memory",
+                f"{as_bytes(self.memory_bytes)} predicted; weights {as_bytes(profile.weight_bytes)} packed",
+            ),
             ("energy", self._energy_text()),
         ]
         if self.metered is not None:
             m = self.metered
             per = m.joules / (n * len(profile.round_ms)) * 1e3
-            text = f"{per:.3f} mJ a sample above idle ({m.mean_w:.3f} W, idle {m.idle_w:.3f} W, {m.n_readings} readings)"
+            text = (
+                f"{per:.3f} mJ a sample above idle ({m.mean_w:.3f} W, idle {m.idle_w:.3f} W, {m.n_readings}"
+                " readings)"
+            )
             facts.append(("measured", "; ".join([text, *m.warnings])))
-        where = ", ".join(filter(None, [host.cpu, f"{host.n_cpus} CPUs", ", ".join(host.features), host.governor and f"governor {host.governor}"]))
+        where = ", ".join(
+            filter(
+                None,
+                [
+                    host.cpu,
+                    f"{host.n_cpus} CPUs",
+                    ", ".join(host.features),
+                    host.governor and f"governor {host.governor}",
+                ],
+            )
+        )
         facts.append(("host", where))
-        states = [f"{s.mhz:.0f} MHz" if s.mhz else "", f"{s.temperature_c:.0f} C" if s.temperature_c is not None else ""] if (s := profile.after) else []
+        states = (
+            [
+                f"{s.mhz:.0f} MHz" if s.mhz else "",
+                f"{s.temperature_c:.0f} C" if s.temperature_c is not None else "",
+            ]
+            if (s := profile.after)
+            else []
+        )
         facts.append(("afterwards", ", ".join(filter(None, states)) or "no sensor can be read here"))
         if profile.throttling:
             facts.append(("THROTTLED", "; ".join(profile.throttling)))
@@ -240,10 +413,18 @@ class Report:
     def comparison(self) -> Table:
         """Milliseconds then and now."""
         old = [float(layer["ms"]) for layer in self.old["layers"]]
-        rows = [(layer.name, before, layer.time_ms, layer.time_ms / before if before else None) for layer, before in zip(self.profile.layers, old)]
+        rows = [
+            (layer.name, before, layer.time_ms, layer.time_ms / before if before else None)
+            for layer, before in zip(self.profile.layers, old)
+        ]
         before, now = float(self.old["total_ms"]), self.profile.total_ms
         rows.append(("outside layers", before - sum(old), self.profile.outside_ms, None))
-        columns = (Column("layer"), Column("ms then", ".3f"), Column("ms now", ".3f"), Column("now / then", ".3f"))
+        columns = (
+            Column("layer"),
+            Column("ms then", ".3f"),
+            Column("ms now", ".3f"),
+            Column("now / then", ".3f"),
+        )
         return Table(columns, tuple(rows), ("total", before, now, now / before if before else None))
 
     # ------------------------------------------------------------------ for computers
@@ -256,17 +437,46 @@ class Report:
         """The report as plain Python."""
         profile, result = self.profile, self.profile.result
         facts = {
-            "kind": "evsnn.profile", "schema_version": SCHEMA_VERSION, "model": self.model, "model_sha256": digest_of(self.network), "input": self.inputs, "seed": self.seed,
-            "n_steps": result.n_steps, "n_samples": result.n_samples, "n_rounds": len(profile.round_ms), "arithmetic": result.arithmetic, "threads": result.threads,
-            "backend": result.backend, "accuracy": result.accuracy, "predictions": result.predictions.tolist(), "started": profile.started, "ended": profile.ended,
-            "round_ms": list(profile.round_ms), "wall_ms": profile.wall_ms, "workers": profile.workers, "total_ms": profile.total_ms, "outside_ms": profile.outside_ms,
-            "latency_ms": profile.percentiles(), "deadline_ms": self.deadline_ms, "deadline_misses": None if self.deadline_ms is None else self._misses(),
-            "start_up_ms": dict(self.start_up_ms), "memory_bytes": self.memory_bytes, "sops_per_sample": result.sops_per_sample, "spikes_per_sample": result.spikes_per_sample,
-            "mean_rate": result.mean_rate, "layers": [_layer_facts(layer) for layer in profile.layers], "energy_estimate": self.energy(),
-            "energy_measured": None if self.metered is None else asdict(self.metered), "hints": [asdict(hint) for hint in self.hints], "host": asdict(profile.host),
-            "before": asdict(profile.before), "after": asdict(profile.after), "throttling": list(profile.throttling), "sweep": [asdict(s) for s in self.sweep],
+            "kind": "evsnn.profile",
+            "schema_version": SCHEMA_VERSION,
+            "model": self.model,
+            "model_sha256": digest_of(self.network),
+            "input": self.inputs,
+            "seed": self.seed,
+            "n_steps": result.n_steps,
+            "n_samples": result.n_samples,
+            "n_rounds": len(profile.round_ms),
+            "arithmetic": result.arithmetic,
+            "threads": result.threads,
+            "backend": result.backend,
+            "accuracy": result.accuracy,
+            "predictions": result.predictions.tolist(),
+            "started": profile.started,
+            "ended": profile.ended,
+            "round_ms": list(profile.round_ms),
+            "wall_ms": profile.wall_ms,
+            "workers": profile.workers,
+            "total_ms": profile.total_ms,
+            "outside_ms": profile.outside_ms,
+            "latency_ms": profile.percentiles(),
+            "deadline_ms": self.deadline_ms,
+            "deadline_misses": None if self.deadline_ms is None else self._misses(),
+            "start_up_ms": dict(self.start_up_ms),
+            "memory_bytes": self.memory_bytes,
+            "sops_per_sample": result.sops_per_sample,
+            "spikes_per_sample": result.spikes_per_sample,
+            "mean_rate": result.mean_rate,
+            "layers": [_layer_facts(layer) for layer in profile.layers],
+            "energy_estimate": self.energy(),
+            "energy_measured": None if self.metered is None else asdict(self.metered),
+            "hints": [asdict(hint) for hint in self.hints],
+            "host": asdict(profile.host),
+            "before": asdict(profile.before),
+            "after": asdict(profile.after),
+            "throttling": list(profile.throttling),
+            "sweep": [asdict(s) for s in self.sweep],
             "neurobench": self.neurobench(),
-        }  # fmt: skip
+        }
         return json.loads(json.dumps(facts))
 
     def neurobench(self) -> dict:
@@ -274,34 +484,72 @@ class Report:
         profile, result = self.profile, self.profile.result
         weights = profile.n_parameters
         return {
-            "Footprint": profile.weight_bytes, "ConnectionSparsity": profile.n_zero_weights / weights if weights else 0.0, "ClassificationAccuracy": result.accuracy,
+            "Footprint": profile.weight_bytes,
+            "ConnectionSparsity": profile.n_zero_weights / weights if weights else 0.0,
+            "ClassificationAccuracy": result.accuracy,
             "ActivationSparsity": 1.0 - result.mean_rate,
             "SynapticOperations": {
-                "Effective_MACs": sum(layer.macs for layer in profile.layers), "Effective_ACs": result.sops_per_sample, "Dense": float(profile.dense_macs * result.n_steps),
+                "Effective_MACs": sum(layer.macs for layer in profile.layers),
+                "Effective_ACs": result.sops_per_sample,
+                "Dense": float(profile.dense_macs * result.n_steps),
             },
-        }  # fmt: skip
+        }
 
     def energy(self) -> dict:
-        """Joules a sample by the model of `evsnn.profiling.energy`: an estimate; the ANN by the same model."""
+        """Joules a sample by the model of `evsnn.profiling.energy`: an estimate; the ANN by the same
+        model.
+        """
         profile, result = self.profile, self.profile.result
-        fetched = profile.weight_bytes if profile.weight_bytes > L2_BYTES else 0  # else they stay in the cache
-        cache = sum(layer.gathered_bytes + layer.spike_bytes for layer in profile.layers) + profile.weight_bytes
-        snn = estimate(result.arithmetic, result.sops_per_sample, sum(layer.macs for layer in profile.layers), cache, fetched)
+        fetched = (
+            profile.weight_bytes if profile.weight_bytes > L2_BYTES else 0
+        )  # else they stay in the cache
+        cache = (
+            sum(layer.gathered_bytes + layer.spike_bytes for layer in profile.layers) + profile.weight_bytes
+        )
+        snn = estimate(
+            result.arithmetic,
+            result.sops_per_sample,
+            sum(layer.macs for layer in profile.layers),
+            cache,
+            fetched,
+        )
         ann = estimate_ann(result.arithmetic, profile.dense_macs, fetched)
-        return {"is_estimate": True, "spiking": snn, "spiking_total": sum(snn.values()), "ann": ann, "ann_total": sum(ann.values())}
+        return {
+            "is_estimate": True,
+            "spiking": snn,
+            "spiking_total": sum(snn.values()),
+            "ann": ann,
+            "ann_total": sum(ann.values()),
+        }
 
     def speedscope(self) -> str:
         """The layers of a sample as a profile for speedscope.app."""
         profile = self.profile
-        frames = [{"name": f"T = {profile.result.n_steps}"}, *({"name": f"{layer.name} ({layer.synapse})"} for layer in profile.layers), {"name": "outside layers"}]
+        frames = [
+            {"name": f"T = {profile.result.n_steps}"},
+            *({"name": f"{layer.name} ({layer.synapse})"} for layer in profile.layers),
+            {"name": "outside layers"},
+        ]
         weights = [*(layer.time_ms for layer in profile.layers), max(0.0, profile.outside_ms)]
-        return json.dumps({
-            "$schema": "https://www.speedscope.app/file-format-schema.json", "exporter": "evsnn", "name": self.model, "shared": {"frames": frames},
-            "profiles": [{
-                "type": "sampled", "name": "a sample", "unit": "milliseconds", "startValue": 0, "endValue": sum(weights), "samples": [[0, i + 1] for i in range(len(weights))],
-                "weights": weights,
-            }],
-        })  # fmt: skip
+        return json.dumps(
+            {
+                "$schema": "https://www.speedscope.app/file-format-schema.json",
+                "exporter": "evsnn",
+                "name": self.model,
+                "shared": {"frames": frames},
+                "profiles": [
+                    {
+                        "type": "sampled",
+                        "name": "a sample",
+                        "unit": "milliseconds",
+                        "startValue": 0,
+                        "endValue": sum(weights),
+                        "samples": [[0, i + 1] for i in range(len(weights))],
+                        "weights": weights,
+                    }
+                ],
+            }
+        )
 
     def _misses(self) -> int:
         return int((self.profile.latency_ms > self.deadline_ms).sum())
@@ -309,12 +557,29 @@ class Report:
     def _energy_text(self) -> str:
         facts = self.energy()
         parts = ", ".join(f"{name} {1e6 * joules:.1f}" for name, joules in facts["spiking"].items() if joules)
-        return f"estimate, not measured: {1e6 * facts['spiking_total']:.1f} uJ a sample ({parts}); the ANN by the same model {1e6 * facts['ann_total']:.1f} uJ"
+        return (
+            f"estimate, not measured: {1e6 * facts['spiking_total']:.1f} uJ a sample ({parts}); the ANN by"
+            f" the same model {1e6 * facts['ann_total']:.1f} uJ"
+        )
 
 
 def _layer_facts(layer: LayerProfile) -> dict:
     return {
-        "name": layer.name, "synapse": layer.synapse, "shape": list(layer.shape), "calls": layer.calls, "ms": layer.time_ms, "events": layer.events, "spikes": layer.spikes,
-        "rate": layer.rate, "sops": layer.sops, "macs": layer.macs, "ns_per_sop": layer.ns_per_sop, "gsops": layer.gsops, "gathered_bytes": layer.gathered_bytes,
-        "weight_bytes": layer.weight_bytes, "spike_bytes": layer.spike_bytes, "ceiling_gsops": layer.ceiling_gsops, "of_ceiling": layer.of_ceiling,
-    }  # fmt: skip
+        "name": layer.name,
+        "synapse": layer.synapse,
+        "shape": list(layer.shape),
+        "calls": layer.calls,
+        "ms": layer.time_ms,
+        "events": layer.events,
+        "spikes": layer.spikes,
+        "rate": layer.rate,
+        "sops": layer.sops,
+        "macs": layer.macs,
+        "ns_per_sop": layer.ns_per_sop,
+        "gsops": layer.gsops,
+        "gathered_bytes": layer.gathered_bytes,
+        "weight_bytes": layer.weight_bytes,
+        "spike_bytes": layer.spike_bytes,
+        "ceiling_gsops": layer.ceiling_gsops,
+        "of_ceiling": layer.of_ceiling,
+    }

@@ -2,10 +2,11 @@
 
     python examples/firmware/train.py DIGITS -o examples/firmware
 
-DIGITS is an .h5 or .npz file with ``train_images`` (60000, 28, 28) uint8, ``train_labels``, ``test_images`` and ``test_labels``.
-Written are `digits_cnn.h5` (8 convolutions of 3x3, average pool, 16 convolutions of 3x3, average pool, 10 outputs) and
-`digits_mlp.h5` (784-128-10), with 100 test digits each. Activations are kept small by a penalty on their mean, because every
-spike costs instructions. Needs PyTorch (``pip install "evsnn[torch]"``) and about two minutes on one core.
+DIGITS is an .h5 or .npz file with ``train_images`` (60000, 28, 28) uint8, ``train_labels``, ``test_images``
+and ``test_labels``. Written are `digits_cnn.h5` (8 convolutions of 3x3, average pool, 16 convolutions of 3x3,
+average pool, 10 outputs) and `digits_mlp.h5` (784-128-10), with 100 test digits each. Activations are kept
+small by a penalty on their mean, because every spike costs instructions. Needs PyTorch (``pip install
+"evsnn[torch]"``) and about two minutes on one core.
 """
 
 from __future__ import annotations
@@ -38,7 +39,11 @@ class Cnn(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first, self.second, self.last = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1), nn.Linear(784, 10)
+        self.first, self.second, self.last = (
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.Conv2d(8, 16, 3, padding=1),
+            nn.Linear(784, 10),
+        )
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         a = torch.relu(self.first(x))
@@ -65,13 +70,17 @@ def train(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
             group["lr"] = rate
         for picked in torch.randperm(len(images)).split(64):
             scores, activations = model(images[picked])
-            loss = functional.cross_entropy(scores, labels[picked]) + PENALTY * sum(a.abs().mean() for a in activations)
+            loss = functional.cross_entropy(scores, labels[picked]) + PENALTY * sum(
+                a.abs().mean() for a in activations
+            )
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
 
 
-def convert(model: nn.Module, images: torch.Tensor, samples: Samples, n_steps: int, metadata: dict) -> Network:
+def convert(
+    model: nn.Module, images: torch.Tensor, samples: Samples, n_steps: int, metadata: dict
+) -> Network:
     """A spiking network whose thresholds are the 99.9th percentile of the layer's activations."""
     with torch.no_grad():
         limits = [float(np.percentile(a.numpy(), PERCENTILE)) for a in model(images)[1]]
@@ -80,15 +89,35 @@ def convert(model: nn.Module, images: torch.Tensor, samples: Samples, n_steps: i
     if isinstance(model, Cnn):
         layers = [Input((1, 28, 28))]
         for name, limit in zip(("first", "second"), limits):
-            layers += [Conv2d(weight[f"{name}.weight"], weight[f"{name}.bias"], padding=1), IF(limit), AvgPool2d(2)]
+            layers += [
+                Conv2d(weight[f"{name}.weight"], weight[f"{name}.bias"], padding=1),
+                IF(limit),
+                AvgPool2d(2),
+            ]
         layers += [Flatten(), *last]
     else:
-        layers = [Input((1, 28, 28)), Flatten(), Linear(weight["first.weight"], weight["first.bias"]), IF(limits[0]), *last]
-    return Network(layers, n_steps=n_steps, shift="initial", input_range=(0.0, 1.0), classes=tuple("0123456789"), samples=samples, metadata=metadata)
+        layers = [
+            Input((1, 28, 28)),
+            Flatten(),
+            Linear(weight["first.weight"], weight["first.bias"]),
+            IF(limits[0]),
+            *last,
+        ]
+    return Network(
+        layers,
+        n_steps=n_steps,
+        shift="initial",
+        input_range=(0.0, 1.0),
+        classes=tuple("0123456789"),
+        samples=samples,
+        metadata=metadata,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("digits", type=Path, metavar="DIGITS")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     arguments = parser.parse_args()
@@ -105,16 +134,32 @@ def main() -> None:
         with torch.no_grad():
             ann = float((model(torch.from_numpy(test))[0].argmax(1).numpy() == test_labels).mean())
         metadata = {
-            "name": name, "accuracy_ann": ann, "seed": 0, "threshold": f"percentile {PERCENTILE}", "penalty": PENALTY, "torch": torch.__version__,
-            "digits": "MNIST, Y. LeCun, C. Cortes, C. J. C. Burges; the stored samples are the first 100 digits of its test set",
-            "digits_sha256": hashlib.sha256(test_images.tobytes()).hexdigest(), "command": "python examples/firmware/train.py DIGITS -o FOLDER",
-        }  # fmt: skip
+            "name": name,
+            "accuracy_ann": ann,
+            "seed": 0,
+            "threshold": f"percentile {PERCENTILE}",
+            "penalty": PENALTY,
+            "torch": torch.__version__,
+            "digits": (
+                "MNIST, Y. LeCun, C. Cortes, C. J. C. Burges; the stored samples are the first 100 digits of"
+                " its test set"
+            ),
+            "digits_sha256": hashlib.sha256(test_images.tobytes()).hexdigest(),
+            "command": "python examples/firmware/train.py DIGITS -o FOLDER",
+        }
         network = convert(model, pixels[:N_MEASURED], samples, n_steps, metadata)
         for steps in (4, 8, 16):
             result = evsnn.simulate(network, test, n_steps=steps, arithmetic="int8")
-            metadata |= {f"accuracy_int8_T{steps:02}": float((result.predictions == test_labels).mean()), f"sops_per_sample_T{steps:02}": round(result.sops_per_sample)}
+            metadata |= {
+                f"accuracy_int8_T{steps:02}": float((result.predictions == test_labels).mean()),
+                f"sops_per_sample_T{steps:02}": round(result.sops_per_sample),
+            }
         evsnn.save(arguments.output / f"{name}.h5", network.replace(metadata=metadata), storage="int8")
-        print(f"{name}: ANN {ann:.2%}, int8 " + ", ".join(f"{metadata[f'accuracy_int8_T{T:02}']:.2%} at T = {T}" for T in (4, 8, 16)), flush=True)
+        print(
+            f"{name}: ANN {ann:.2%}, int8 "
+            + ", ".join(f"{metadata[f'accuracy_int8_T{T:02}']:.2%} at T = {T}" for T in (4, 8, 16)),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

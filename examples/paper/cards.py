@@ -27,19 +27,112 @@ class DataSet:
 
 
 ORIGIN = (
-    "{} (A. Krizhevsky, Learning multiple layers of features from tiny images, 2009; University of Toronto). The data set comes without a licence file; "
-    "16 of its 10,000 test images are in this file as an excerpt"
+    "{} (A. Krizhevsky, Learning multiple layers of features from tiny images, 2009; University of Toronto)."
+    " The data set comes without a licence file; 16 of its 10,000 test images are in this file as an excerpt"
 )
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR100_CLASSES = (
-    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle",
-    "caterpillar", "cattle", "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest",
-    "fox", "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion", "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain",
-    "mouse", "mushroom", "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine", "possum", "rabbit",
-    "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail", "snake", "spider", "squirrel", "streetcar", "sunflower",
-    "sweet_pepper", "table", "tank", "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman",
+    "apple",
+    "aquarium_fish",
+    "baby",
+    "bear",
+    "beaver",
+    "bed",
+    "bee",
+    "beetle",
+    "bicycle",
+    "bottle",
+    "bowl",
+    "boy",
+    "bridge",
+    "bus",
+    "butterfly",
+    "camel",
+    "can",
+    "castle",
+    "caterpillar",
+    "cattle",
+    "chair",
+    "chimpanzee",
+    "clock",
+    "cloud",
+    "cockroach",
+    "couch",
+    "crab",
+    "crocodile",
+    "cup",
+    "dinosaur",
+    "dolphin",
+    "elephant",
+    "flatfish",
+    "forest",
+    "fox",
+    "girl",
+    "hamster",
+    "house",
+    "kangaroo",
+    "keyboard",
+    "lamp",
+    "lawn_mower",
+    "leopard",
+    "lion",
+    "lizard",
+    "lobster",
+    "man",
+    "maple_tree",
+    "motorcycle",
+    "mountain",
+    "mouse",
+    "mushroom",
+    "oak_tree",
+    "orange",
+    "orchid",
+    "otter",
+    "palm_tree",
+    "pear",
+    "pickup_truck",
+    "pine_tree",
+    "plain",
+    "plate",
+    "poppy",
+    "porcupine",
+    "possum",
+    "rabbit",
+    "raccoon",
+    "ray",
+    "road",
+    "rocket",
+    "rose",
+    "sea",
+    "seal",
+    "shark",
+    "shrew",
+    "skunk",
+    "skyscraper",
+    "snail",
+    "snake",
+    "spider",
+    "squirrel",
+    "streetcar",
+    "sunflower",
+    "sweet_pepper",
+    "table",
+    "tank",
+    "telephone",
+    "television",
+    "tiger",
+    "tractor",
+    "train",
+    "trout",
+    "tulip",
+    "turtle",
+    "wardrobe",
+    "whale",
+    "willow_tree",
+    "wolf",
+    "woman",
     "worm",
-)  # fmt: skip
+)
 DATA_SETS = {
     "cifar10": DataSet("CIFAR-10", ORIGIN.format("CIFAR-10"), CIFAR10_CLASSES),
     "cifar100": DataSet("CIFAR-100", ORIGIN.format("CIFAR-100"), CIFAR100_CLASSES),
@@ -53,9 +146,12 @@ def card(record: dict) -> str:
     lines = [
         f"# {title(record)}",
         "",
-        f"`{record['file']}`, {megabytes(record['n_bytes'])}: the {NETWORKS[source['network']]} of Deng & Gu (ICLR 2021), {source['n_parameters']:,} parameters, "
-        f"{record['n_neurons']:,} neurons, {record['macs'] / 1e6:,.1f} million multiply-adds as an ANN. Weights are stored as {record['storage']}, "
-        "with one scale an output channel.",
+        (
+            f"`{record['file']}`, {megabytes(record['n_bytes'])}: the {NETWORKS[source['network']]} of Deng &"
+            f" Gu (ICLR 2021), {source['n_parameters']:,} parameters, {record['n_neurons']:,} neurons,"
+            f" {record['macs'] / 1e6:,.1f} million multiply-adds as an ANN. Weights are stored as"
+            f" {record['storage']}, with one scale an output channel."
+        ),
         "",
         "```sh",
         f"python -m evsnn.run examples/models/{record['file']}",
@@ -63,19 +159,29 @@ def card(record: dict) -> str:
         "",
         "runs it on the 16 test images in the file.",
         "",
-        f"**Accuracy** on all {record['n_test']:,} test images of {data.name}, by `python -m evsnn.run`; the source ANN has {percent(record['ann_accuracy'])}. "
-        "Agreement is the share of the ANN's predictions.",
+        (
+            f"**Accuracy** on all {record['n_test']:,} test images of {data.name}, by `python -m evsnn.run`;"
+            f" the source ANN has {percent(record['ann_accuracy'])}. Agreement is the share of the ANN's"
+            " predictions."
+        ),
         "",
         "| T | arithmetic | accuracy | agreement | SOPs a sample | SOPs/MACs | rate | whole test set |",
         "|---|---|---|---|---|---|---|---|",
         *map(measured, record["rows"]),
         "",
         *([record["note"], ""] if record["note"] else []),
-        f"**Source ANN.** `{source['file']}`, activations limited to {source['limit']:g}, {percent(source['accuracy'])} on the test images where it was trained; "
-        f"seed {source['seed']}, {source['epochs']} epochs{started}, {source['minutes']:g} minutes on {source['device']}. SHA-256 `{source['sha256']}`.",
+        (
+            f"**Source ANN.** `{source['file']}`, activations limited to {source['limit']:g},"
+            f" {percent(source['accuracy'])} on the test images where it was trained; seed {source['seed']},"
+            f" {source['epochs']} epochs{started}, {source['minutes']:g} minutes on {source['device']}."
+            f" SHA-256 `{source['sha256']}`."
+        ),
         "",
-        f"**Conversion.** evsnn {record['evsnn']}, `auto`, with {record['n_calibration']:,} training images, weights rounded before balancing; shift {record['shift']}, "
-        f"readout {record['readout']}; own T {record['n_steps']}.",
+        (
+            f"**Conversion.** evsnn {record['evsnn']}, `auto`, with {record['n_calibration']:,} training"
+            f" images, weights rounded before balancing; shift {record['shift']}, readout"
+            f" {record['readout']}; own T {record['n_steps']}."
+        ),
         "",
         "| T | recipe |",
         "|---|---|",
@@ -89,7 +195,10 @@ def card(record: dict) -> str:
         record["command"],
         "```",
         "",
-        f"SHA-256 of the file: `{record['sha256']}`. Recipes, accuracies and SOPs stand in its metadata, too; `python -m evsnn.inspect` shows them.",
+        (
+            f"SHA-256 of the file: `{record['sha256']}`. Recipes, accuracies and SOPs stand in its metadata,"
+            " too; `python -m evsnn.inspect` shows them."
+        ),
     ]
     return "\n".join(lines) + "\n"
 
@@ -97,7 +206,10 @@ def card(record: dict) -> str:
 def measured(row: dict) -> str:
     """A line of the card's table."""
     counts = f"{row['sops'] / 1e6:.1f} M | {row['sops_per_mac']:.2f} | {row['rate']:.4f}"
-    return f"| {row['T']} | {row['arithmetic']} | {percent(row['accuracy'])} | {percent(row['agreement'])} | {counts} | {row['seconds'] / 60:.1f} min, {threads(row)} |"
+    return (
+        f"| {row['T']} | {row['arithmetic']} | {percent(row['accuracy'])} | {percent(row['agreement'])} |"
+        f" {counts} | {row['seconds'] / 60:.1f} min, {threads(row)} |"
+    )
 
 
 def index(records: Sequence[dict]) -> str:
@@ -107,8 +219,11 @@ def index(records: Sequence[dict]) -> str:
     lines = [
         "# Models",
         "",
-        f"The paper's networks as spiking networks, ready to run. Each file holds thresholds for T = {', '.join(map(str, steps))} and 16 test images; "
-        "its card says what it reaches and where it comes from.",
+        (
+            "The paper's networks as spiking networks, ready to run. Each file holds thresholds for T ="
+            f" {', '.join(map(str, steps))} and 16 test images; its card says what it reaches and where it"
+            " comes from."
+        ),
         "",
         f"| model | size | ANN | {' | '.join(f'T = {T}' for T in steps)} | SOPs a sample at T = {own} |",
         "|---" * (len(steps) + 4) + "|",
@@ -120,17 +235,27 @@ def index(records: Sequence[dict]) -> str:
         f"python -m evsnn.run {first}",
         "```",
         "",
-        "runs a model on its own samples. The whole test set, from CIFAR's images as an .npz or as torchvision keeps them:",
+        (
+            "runs a model on its own samples. The whole test set, from CIFAR's images as an .npz or as"
+            " torchvision keeps them:"
+        ),
         "",
         "```text",
         "python -m examples.paper.data DATA -o test.npz",
         f"python -m evsnn.run {first} --input test.npz --steps {own}",
         "```",
         "",
-        f"The last line took {', '.join(map(took, records))}, compiling included. `--arithmetic int8` computes in integers.",
+        (
+            f"The last line took {', '.join(map(took, records))}, compiling included. `--arithmetic int8`"
+            " computes in integers."
+        ),
         "",
-        "[publish.py](../paper/publish.py) made these files from what [train.py](../paper/train.py) trained; the `.json` beside a card is what was measured. "
-        "None of them is in the package. [docs/results.md](../../docs/results.md) measures VGG-16 on CIFAR-10 and ResNet-20 on CIFAR-100 as trained later than these.",
+        (
+            "[publish.py](../paper/publish.py) made these files from what [train.py](../paper/train.py)"
+            " trained; the `.json` beside a card is what was measured. None of them is in the package."
+            " [docs/results.md](../../docs/results.md) measures VGG-16 on CIFAR-10 and ResNet-20 on CIFAR-100"
+            " as trained later than these."
+        ),
     ]
     return "\n".join(lines) + "\n"
 
@@ -138,7 +263,12 @@ def index(records: Sequence[dict]) -> str:
 def listed(record: dict) -> str:
     """A line of the list of models."""
     rows = sorted(of_floats(record), key=lambda row: row["T"])
-    cells = [f"[{title(record)}]({record['system']}.md)", megabytes(record["n_bytes"]), percent(record["ann_accuracy"]), *(percent(row["accuracy"]) for row in rows)]
+    cells = [
+        f"[{title(record)}]({record['system']}.md)",
+        megabytes(record["n_bytes"]),
+        percent(record["ann_accuracy"]),
+        *(percent(row["accuracy"]) for row in rows),
+    ]
     return f"| {' | '.join(cells)} | {own_row(record)['sops'] / 1e6:.1f} M |"
 
 

@@ -2,8 +2,8 @@
 
 usage: python -m examples.paper.data DATA -o OUT.npz [--split test|train] [--limit N]
 
-writes `images` (scaled) and `labels` for `python -m evsnn.run --input` and `python -m evsnn.convert`. DATA is an
-.npz with train_images, test_images (n, 32, 32, 3) uint8 and train_labels, test_labels, or the folder that
+writes `images` (scaled) and `labels` for `python -m evsnn.run --input` and `python -m evsnn.convert`. DATA is
+an .npz with train_images, test_images (n, 32, 32, 3) uint8 and train_labels, test_labels, or the folder that
 torchvision keeps (`cifar-10-batches-py` or `cifar-100-python`, or the folder around one of them).
 """
 
@@ -60,10 +60,15 @@ def _from_npz(path: Path) -> Data:
             images = [file[f"{split}_images"] for split in ("train", "test")]
             labels = [file[f"{split}_labels"].astype(np.int64) for split in ("train", "test")]
     except (OSError, ValueError, KeyError) as error:
-        sys.exit(f"{path}: not an .npz with train_images, train_labels, test_images and test_labels ({error})")
+        sys.exit(
+            f"{path}: not an .npz with train_images, train_labels, test_images and test_labels ({error})"
+        )
     for array, label in zip(images, labels):
         if array.dtype != np.uint8 or array.shape != (len(label), 32, 32, 3):
-            sys.exit(f"{path}: got images {array.dtype} {array.shape} for {len(label)} labels, expected uint8 (n, 32, 32, 3)")
+            sys.exit(
+                f"{path}: got images {array.dtype} {array.shape} for {len(label)} labels, expected uint8 (n,"
+                " 32, 32, 3)"
+            )
     return Data(images[0], labels[0], images[1], labels[1])
 
 
@@ -81,19 +86,27 @@ def _from_folder(path: Path) -> Data:
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
-    """(n, 32, 32, 3) uint8 -> (n, 3, 32, 32) float32 of mean 0 and deviation 1 a channel (CIFAR-10's, for both data sets)."""
-    return np.ascontiguousarray(((images / np.float32(255) - MEAN) / DEVIATION).transpose(0, 3, 1, 2), np.float32)
+    """(n, 32, 32, 3) uint8 -> (n, 3, 32, 32) float32 of mean 0 and deviation 1 a channel (CIFAR-10's, for
+    both data sets).
+    """
+    return np.ascontiguousarray(
+        ((images / np.float32(255) - MEAN) / DEVIATION).transpose(0, 3, 1, 2), np.float32
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--split", choices=("test", "train"), default="test")
     parser.add_argument("--limit", type=int)
     arguments = parser.parse_args()
     data = load(arguments.data)
-    images, labels = (getattr(data, f"{arguments.split}_{what}")[: arguments.limit] for what in ("images", "labels"))
+    images, labels = (
+        getattr(data, f"{arguments.split}_{what}")[: arguments.limit] for what in ("images", "labels")
+    )
     np.savez(arguments.output, images=scaled(images), labels=labels)
 
 

@@ -1,12 +1,14 @@
-"""The converted networks once more, by another road: a dense, synchronous simulation in PyTorch, for long T and as a check.
+"""The converted networks once more, by another road: a dense, synchronous simulation in PyTorch, for long T
+and as a check.
 
-usage: python -m examples.paper.dense MODELS/vgg16_cifar10 DATA -o RUNS [--methods S,T,TS,RMP,percentile] [--steps 16,32,...,400-600]
+usage: python -m examples.paper.dense MODELS/vgg16_cifar10 DATA -o RUNS [--methods S,T,TS,RMP,percentile]
+[--steps 16,32,...,400-600]
 
-All layers in order within a step, as the paper has it. From evsnn come only the thresholds, read from the files that
-`examples.paper.evaluate` left in RUNS; weights come from MODELS/*.pt. Products are TF32 where that is exact
-(weights have float16's mantissa, spikes and 2x2 means of them are multiples of 1/4) and float32 for the input; sums
-are float32, in the order the GPU likes. RUNS/SYSTEM_METHOD_dense.json gets the accuracies, the .npz beside it each
-prediction; rows that are there are not simulated again.
+All layers in order within a step, as the paper has it. From evsnn come only the thresholds, read from the
+files that `examples.paper.evaluate` left in RUNS; weights come from MODELS/*.pt. Products are TF32 where that
+is exact (weights have float16's mantissa, spikes and 2x2 means of them are multiples of 1/4) and float32 for
+the input; sums are float32, in the order the GPU likes. RUNS/SYSTEM_METHOD_dense.json gets the accuracies,
+the .npz beside it each prediction; rows that are there are not simulated again.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ if triton is not None:
     def _fire_kernel(current, v, spikes, bias, threshold, n, channels, block: tl.constexpr):
         i = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
         inside = i < n
-        charged = tl.load(v + i, inside) + (tl.load(current + i, inside) + tl.load(bias + i % channels, inside))
+        charged = tl.load(v + i, inside) + (
+            tl.load(current + i, inside) + tl.load(bias + i % channels, inside)
+        )
         spike = charged >= threshold
         tl.store(v + i, tl.where(spike, charged - threshold, charged), inside)
         tl.store(spikes + i, spike.to(tl.float32), inside)
@@ -146,7 +150,9 @@ class Spiking:
             elif isinstance(module, Residual):
                 inner = Population([(module.first, amplitude)], next(thresholds))
                 shortcut = None if isinstance(module.shortcut, nn.Identity) else module.shortcut
-                outer = Population([(module.second, inner.threshold), (shortcut, amplitude)], next(thresholds))
+                outer = Population(
+                    [(module.second, inner.threshold), (shortcut, amplitude)], next(thresholds)
+                )
                 self.stages.append((inner, outer))
                 amplitude = outer.threshold
             elif isinstance(module, (nn.AvgPool2d, nn.Flatten)):
@@ -156,10 +162,14 @@ class Spiking:
     def run(self, images: torch.Tensor, n_steps: int, shift_steps: int | None) -> Iterator[torch.Tensor]:
         """Simulate; gives the readout's membranes (n, classes) after each step."""
         for stage in self.stages:
-            for population in (stage,) if isinstance(stage, Population) else stage if isinstance(stage, tuple) else ():
+            for population in (
+                (stage,) if isinstance(stage, Population) else stage if isinstance(stage, tuple) else ()
+            ):
                 population.begin(shift_steps)
         with exact_products():
-            first = self.stages[0].charge(images.contiguous(memory_format=torch.channels_last))  # the same at each step
+            first = self.stages[0].charge(
+                images.contiguous(memory_format=torch.channels_last)
+            )  # the same at each step
         membranes = 0.0
         for _ in range(n_steps):
             x = self.stages[0](first)
@@ -188,7 +198,14 @@ class exact_products:
 
 
 @torch.no_grad()
-def simulate(network: Spiking, images: torch.Tensor, n_steps: int, shift_steps: int | None, times: list[int], batch: int) -> np.ndarray:
+def simulate(
+    network: Spiking,
+    images: torch.Tensor,
+    n_steps: int,
+    shift_steps: int | None,
+    times: list[int],
+    batch: int,
+) -> np.ndarray:
     """Predictions (len(times), n) uint8 of images (n, 3, 32, 32) after each of `times`."""
     found = []
     for part in images.split(batch):
@@ -207,7 +224,9 @@ def runs(shifted: bool, steps: list[int | str]) -> list[tuple[int, int | None, d
     """
     readings = {T: list(MEAN_OVER) if T == AVERAGE else [T] for T in steps}
     if shifted:
-        return [(read[-1], AVERAGE_SHIFT_STEPS if T == AVERAGE else T, {T: read}) for T, read in readings.items()]
+        return [
+            (read[-1], AVERAGE_SHIFT_STEPS if T == AVERAGE else T, {T: read}) for T, read in readings.items()
+        ]
     return [(max(read[-1] for read in readings.values()), None, readings)]
 
 
@@ -218,8 +237,12 @@ def thresholds_of(path: Path) -> list[float]:
 
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="MODELS/SYSTEM, the common start of the names of its .pt files")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "source", type=Path, help="MODELS/SYSTEM, the common start of the names of its .pt files"
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, help="RUNS")
     parser.add_argument("--methods", default="S,T,TS,RMP,percentile")
@@ -231,19 +254,35 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     system = arguments.source.name
     data = load(arguments.data)
-    images, labels = torch.from_numpy(scaled(data.test_images[: arguments.limit])).to(device), data.test_labels[: arguments.limit]
+    images, labels = (
+        torch.from_numpy(scaled(data.test_images[: arguments.limit])).to(device),
+        data.test_labels[: arguments.limit],
+    )
     steps = [int(t) if t.isdigit() else t for t in arguments.steps.split(",")]
     for method in arguments.methods.split(","):
         how = METHODS[method]
-        record = Record.open(arguments.output, system, method, "dense", torch.cuda.get_device_name() if device.type == "cuda" else "CPU")
+        record = Record.open(
+            arguments.output,
+            system,
+            method,
+            "dense",
+            torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        )
         steps_left = [T for T in steps if not record.has(T)]
         if not steps_left:
             continue
         model = NETWORKS[system.partition("_")[0]](data.n_classes)
-        model.load_state_dict(torch.load(arguments.source.with_name(f"{system}_{how.activation}.pt"), map_location="cpu"))
+        model.load_state_dict(
+            torch.load(arguments.source.with_name(f"{system}_{how.activation}.pt"), map_location="cpu")
+        )
         model.to(device, memory_format=torch.channels_last).eval()
         with exact_products():
-            ann = torch.cat([model(part).argmax(1) for part in images.split(arguments.batch)]).cpu().numpy().astype(np.uint8)
+            ann = (
+                torch.cat([model(part).argmax(1) for part in images.split(arguments.batch)])
+                .cpu()
+                .numpy()
+                .astype(np.uint8)
+            )
         record.predictions["ann"] = ann
         network = Spiking(model, iter(thresholds_of(arguments.output / how.network(system))))
         for n_steps, shift_steps, readings in runs(how.shift == "bias", steps_left):
@@ -254,11 +293,22 @@ def main() -> None:
             for T, read in readings.items():
                 found = np.stack([at[t] for t in read])
                 row = {
-                    "T": T, "n_samples": len(labels), "accuracy": float((found == labels).mean()), "ann_accuracy": float((ann == labels).mean()),
-                    "agreement": float((found == ann).mean()), "seconds": round(seconds, 2),
-                }  # fmt: skip
-                record.add(row, {key_of(T): found, "times": np.array(read)} if T == AVERAGE else {key_of(T): found[0]})
-                print(f"{system} {method} T={T}: {row['accuracy']:.2%}, ANN {row['ann_accuracy']:.2%}, {seconds:.1f} s", flush=True)
+                    "T": T,
+                    "n_samples": len(labels),
+                    "accuracy": float((found == labels).mean()),
+                    "ann_accuracy": float((ann == labels).mean()),
+                    "agreement": float((found == ann).mean()),
+                    "seconds": round(seconds, 2),
+                }
+                record.add(
+                    row,
+                    {key_of(T): found, "times": np.array(read)} if T == AVERAGE else {key_of(T): found[0]},
+                )
+                print(
+                    f"{system} {method} T={T}: {row['accuracy']:.2%}, ANN {row['ann_accuracy']:.2%},"
+                    f" {seconds:.1f} s",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
 """Convert the paper's systems with evsnn, and run them by its engine on the test images.
 
-usage: python -m examples.paper.evaluate MODELS -o RUNS --cifar10 DATA --cifar100 DATA [--systems S,...] [--methods M,...]
-                                         [--steps 16,32,...,400-600] [--limit-long N] [--threads N] [--only-convert]
+usage: python -m examples.paper.evaluate MODELS -o RUNS --cifar10 DATA --cifar100 DATA [--systems S,...]
+[--methods M,...]
+                                         [--steps 16,32,...,400-600] [--limit-long N] [--threads N]
+                                         [--only-convert]
 
-MODELS holds what train.py wrote, <system>_{regular,threshold}.onnx. Into RUNS go the converted networks (.h5), the
-source ANNs' predictions, and a record (records.py) for each system and method. What is in RUNS already is not done
-again, and a run that was cut short goes on where it was: start the same command once more. Several processes may work
-on different --systems in one RUNS.
+MODELS holds what train.py wrote, <system>_{regular,threshold}.onnx. Into RUNS go the converted networks
+(.h5), the source ANNs' predictions, and a record (records.py) for each system and method. What is in RUNS
+already is not done again, and a run that was cut short goes on where it was: start the same command once
+more. Several processes may work on different --systems in one RUNS.
 
-Thresholds come from 4,096 training images, drawn with a fixed seed ("auto": 512, for thresholds and choice). Test sets
-are run whole up to T = 32, their first images (--limit-long) for more steps. A network without a shift is the same for
-every T: it is run once to the longest and read on the way. "auto" is made for and run at T = 4, 8, 16 and 32, whatever
+Thresholds come from 4,096 training images, drawn with a fixed seed ("auto": 512, for thresholds and choice).
+Test sets are run whole up to T = 32, their first images (--limit-long) for more steps. A network without a
+shift is the same for every T: it is run once to the longest and read on the way. "auto" is made for and run
+at T = 4, 8, 16 and 32, whatever
 --steps says.
 """
 
@@ -35,7 +38,17 @@ from evsnn.output.memory import announce
 from evsnn.simulation import Simulator
 from examples.paper.data import Data, load, scaled
 from examples.paper.progress import Estimate
-from examples.paper.records import AUTO_STEPS, AVERAGE, AVERAGE_SHIFT_STEPS, METHODS, SYSTEMS, Method, Record, key_of, replace_npz
+from examples.paper.records import (
+    AUTO_STEPS,
+    AVERAGE,
+    AVERAGE_SHIFT_STEPS,
+    METHODS,
+    SYSTEMS,
+    Method,
+    Record,
+    key_of,
+    replace_npz,
+)
 from examples.paper.sources import Source, describe, network_of, source_of
 
 __all__ = ["Run", "main", "runs_of"]
@@ -94,7 +107,14 @@ def last_step(row: int | str) -> int:
     return READ[-1] if row == AVERAGE else row
 
 
-def carry_out(run: Run, network: evsnn.Network, images: np.ndarray, part: Path, threads: int | None, tell: Callable[[int, int, float], None]) -> dict[str, np.ndarray]:
+def carry_out(
+    run: Run,
+    network: evsnn.Network,
+    images: np.ndarray,
+    part: Path,
+    threads: int | None,
+    tell: Callable[[int, int, float], None],
+) -> dict[str, np.ndarray]:
     """Run the engine, a few images a thread at a time; what is done is kept in `part`.
 
     Parameters
@@ -111,11 +131,13 @@ def carry_out(run: Run, network: evsnn.Network, images: np.ndarray, part: Path, 
     Returns
     -------
     dict
-        ``t16``, ...: predictions (n,) uint8 after so many steps; ``sops`` and ``rate``, means over the images;
-        ``seconds``.
+        ``t16``, ...: predictions (n,) uint8 after so many steps; ``sops`` and ``rate``, means over the
+        images; ``seconds``.
     """
     names = [f"t{t}" for t in run.read_at]
-    kept: dict[str, np.ndarray] = {name: np.zeros(0, np.uint8) for name in names} | {name: np.zeros(()) for name in ("sops", "rate", "seconds")}
+    kept: dict[str, np.ndarray] = {name: np.zeros(0, np.uint8) for name in names} | {
+        name: np.zeros(()) for name in ("sops", "rate", "seconds")
+    }
     if part.exists():
         with np.load(part) as file:
             kept = dict(file) if set(names) <= set(file) else kept  # else it was to be read at other steps
@@ -128,14 +150,23 @@ def carry_out(run: Run, network: evsnn.Network, images: np.ndarray, part: Path, 
         result = simulator.run(batch, read_at=run.read_at)
         seconds = time.perf_counter() - started
         old, new = done / (done + len(batch)), len(batch) / (done + len(batch))
-        kept |= {f"t{t}": np.concatenate([kept[f"t{t}"], result.readings[t].argmax(axis=1).astype(np.uint8)]) for t in run.read_at}
-        kept |= {"sops": old * kept["sops"] + new * result.sops_per_sample, "rate": old * kept["rate"] + new * result.mean_rate, "seconds": kept["seconds"] + seconds}
+        kept |= {
+            f"t{t}": np.concatenate([kept[f"t{t}"], result.readings[t].argmax(axis=1).astype(np.uint8)])
+            for t in run.read_at
+        }
+        kept |= {
+            "sops": old * kept["sops"] + new * result.sops_per_sample,
+            "rate": old * kept["rate"] + new * result.mean_rate,
+            "seconds": kept["seconds"] + seconds,
+        }
         replace_npz(part, kept)
         tell(done + len(batch), len(batch), seconds)
     return kept
 
 
-def rows_from(run: Run, found: dict[str, np.ndarray], labels: np.ndarray, ann: np.ndarray, threads: int) -> Iterator[tuple[dict, dict[str, np.ndarray]]]:
+def rows_from(
+    run: Run, found: dict[str, np.ndarray], labels: np.ndarray, ann: np.ndarray, threads: int
+) -> Iterator[tuple[dict, dict[str, np.ndarray]]]:
     """Each row of a run, and its predictions. Operations and rates are known of the whole run alone."""
     labels, ann = labels[: run.n_samples], ann[: run.n_samples]
     for T in run.rows:
@@ -146,10 +177,16 @@ def rows_from(run: Run, found: dict[str, np.ndarray], labels: np.ndarray, ann: n
             predictions = found[f"t{T}"]
             arrays = {key_of(T): predictions}
         row = {
-            "T": T, "n_samples": run.n_samples, "accuracy": float((predictions == labels).mean()), "ann_accuracy": float((ann == labels).mean()),
-            "agreement": float((predictions == ann).mean()), "sops": float(found["sops"]) if run.n_steps == T else None, "rate": float(found["rate"]) if run.n_steps == T else None,
-            "seconds": round(float(found["seconds"]), 1), "threads": threads,
-        }  # fmt: skip
+            "T": T,
+            "n_samples": run.n_samples,
+            "accuracy": float((predictions == labels).mean()),
+            "ann_accuracy": float((ann == labels).mean()),
+            "agreement": float((predictions == ann).mean()),
+            "sops": float(found["sops"]) if run.n_steps == T else None,
+            "rate": float(found["rate"]) if run.n_steps == T else None,
+            "seconds": round(float(found["seconds"]), 1),
+            "threads": threads,
+        }
         yield row, arrays
 
 
@@ -159,7 +196,10 @@ def cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.processor() or platform.machine(),
+    )
 
 
 @dataclass(frozen=True)
@@ -184,10 +224,17 @@ def prepare(system: str, method: str, data: Data, arguments: argparse.Namespace)
     record = Record.open(folder, system, method, "engine", cpu_name())
     source = source_of(f"{system}_{how.activation}", arguments.models, folder, data, arguments.threads)
     if "ann" in record.predictions and not np.array_equal(record.predictions["ann"], source.predictions):
-        sys.exit(f"{record.path('.npz')}: is of another source ANN than {source.model}; name another folder for the runs")
+        sys.exit(
+            f"{record.path('.npz')}: is of another source ANN than {source.model}; name another folder for"
+            " the runs"
+        )
     record.predictions["ann"] = source.predictions
     network = network_of(system, source, how, folder, data)
-    macs = describe(system, how.activation, source, network, folder, data) if how.threshold == "max" else sum(layer.macs for layer in facts_of(network))
+    macs = (
+        describe(system, how.activation, source, network, folder, data)
+        if how.threshold == "max"
+        else sum(layer.macs for layer in facts_of(network))
+    )
     wanted = AUTO_STEPS if how.threshold == AUTO else arguments.steps
     runs = runs_of(how, [T for T in wanted if not record.has(T)], len(data.test_labels), arguments.limit_long)
     return Task(system, method, source, macs, record, tuple(runs))
@@ -205,10 +252,19 @@ def perform(task: Task, data: Data, arguments: argparse.Namespace, estimate: Est
             estimate.news(f"{what}: {done} of {run.n_samples} images, {estimate}")
 
         found = carry_out(run, network, data.test_images, part, arguments.threads, tell)
-        for row, predictions in rows_from(run, found, data.test_labels, task.source.predictions, arguments.threads or len(os.sched_getaffinity(0))):
+        for row, predictions in rows_from(
+            run,
+            found,
+            data.test_labels,
+            task.source.predictions,
+            arguments.threads or len(os.sched_getaffinity(0)),
+        ):
             recipe = {"recipe": network.metadata[f"recipe_T{row['T']}"]} if task.method == "auto" else {}
             task.record.add(row | recipe, predictions)
-            say(f"{task.system} {task.method}, T = {row['T']}: {row['accuracy']:.2%} of {row['n_samples']} images, the ANN {row['ann_accuracy']:.2%}; {estimate}")
+            say(
+                f"{task.system} {task.method}, T = {row['T']}: {row['accuracy']:.2%} of {row['n_samples']}"
+                f" images, the ANN {row['ann_accuracy']:.2%}; {estimate}"
+            )
         part.unlink(missing_ok=True)
 
 
@@ -216,7 +272,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parsed(argv)
     arguments.output.mkdir(parents=True, exist_ok=True)
     sets = {name: load(getattr(arguments, name)) for name in dict.fromkeys(map(data_of, arguments.systems))}
-    tasks = [prepare(system, method, sets[data_of(system)], arguments) for system in arguments.systems for method in arguments.methods]
+    tasks = [
+        prepare(system, method, sets[data_of(system)], arguments)
+        for system in arguments.systems
+        for method in arguments.methods
+    ]
     for name, data in sets.items():
         n_seen = len(np.unique(data.test_labels[: arguments.limit_long]))
         if n_seen < data.n_classes:
@@ -229,20 +289,41 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m examples.paper.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.paper.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("models", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="RUNS")
-    parser.add_argument("--cifar10", type=Path, metavar="DATA", help="an .npz or torchvision's folder, see data.py")
+    parser.add_argument(
+        "--cifar10", type=Path, metavar="DATA", help="an .npz or torchvision's folder, see data.py"
+    )
     parser.add_argument("--cifar100", type=Path, metavar="DATA")
-    parser.add_argument("--systems", help=f"default: of {', '.join(SYSTEMS)} those in MODELS whose data is given")
+    parser.add_argument(
+        "--systems", help=f"default: of {', '.join(SYSTEMS)} those in MODELS whose data is given"
+    )
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--steps", default=",".join(map(str, STEPS)))
-    parser.add_argument("--limit-long", type=integer(1, 1 << 24), default=2000, help=f"test images for T > {WHOLE_SET_UP_TO} (default: 2000)")
-    parser.add_argument("--threads", type=integer(1, 1024), help="default: the processors this process may use")
-    parser.add_argument("--only-convert", action="store_true", help="run nothing: networks and the ANNs' predictions only")
+    parser.add_argument(
+        "--limit-long",
+        type=integer(1, 1 << 24),
+        default=2000,
+        help=f"test images for T > {WHOLE_SET_UP_TO} (default: 2000)",
+    )
+    parser.add_argument(
+        "--threads", type=integer(1, 1024), help="default: the processors this process may use"
+    )
+    parser.add_argument(
+        "--only-convert", action="store_true", help="run nothing: networks and the ANNs' predictions only"
+    )
     arguments = parser.parse_args(argv)
     given = [system for system in SYSTEMS if getattr(arguments, data_of(system))]
-    arguments.systems = arguments.systems.split(",") if arguments.systems else [system for system in given if any(arguments.models.glob(f"{system}_*.onnx"))]
+    arguments.systems = (
+        arguments.systems.split(",")
+        if arguments.systems
+        else [system for system in given if any(arguments.models.glob(f"{system}_*.onnx"))]
+    )
     arguments.methods = arguments.methods.split(",")
     for what, known in (("systems", SYSTEMS), ("methods", METHODS)):
         unknown = [name for name in getattr(arguments, what) if name not in known]
@@ -250,12 +331,22 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"--{what}: got {unknown[0]!r}, expected {', '.join(known)}")
     missing = [system for system in arguments.systems if system not in given]
     if missing or not given:
-        parser.error(f"{missing[0]} needs --{data_of(missing[0])}" if missing else "no data is given: --cifar10, --cifar100 or both")
-    for model in dict.fromkeys(arguments.models / f"{system}_{METHODS[method].activation}.onnx" for system in arguments.systems for method in arguments.methods):
+        parser.error(
+            f"{missing[0]} needs --{data_of(missing[0])}"
+            if missing
+            else "no data is given: --cifar10, --cifar100 or both"
+        )
+    for model in dict.fromkeys(
+        arguments.models / f"{system}_{METHODS[method].activation}.onnx"
+        for system in arguments.systems
+        for method in arguments.methods
+    ):
         if not model.exists():
             parser.error(f"{model}: there is no such file; python -m examples.paper.train writes it")
     try:
-        arguments.steps = tuple(AVERAGE if T == AVERAGE else integer(1, 65_536)(T) for T in arguments.steps.split(","))
+        arguments.steps = tuple(
+            AVERAGE if T == AVERAGE else integer(1, 65_536)(T) for T in arguments.steps.split(",")
+        )
     except argparse.ArgumentTypeError as error:
         parser.error(f"--steps: {error}")
     return arguments

@@ -1,4 +1,6 @@
-"""Pictures of the results, after the paper's Figures 2A, 2B, 3A-D and 4; what each shows stands in docs/results.md."""
+"""Pictures of the results, after the paper's Figures 2A, 2B, 3A-D and 4; what each shows stands in
+docs/results.md.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,14 @@ def largest_activations(axes: Axes, system: System) -> bool:
     for activation, style, colour in (("regular", "^-", REGULAR), ("threshold", "o-", THRESHOLD)):
         values = system.sources.get(activation, {}).get("largest_activations")
         if values:
-            axes.plot(range(1, len(values) + 1), values, style, color=colour, markersize=3, label=f"{activation} ReLU")
+            axes.plot(
+                range(1, len(values) + 1),
+                values,
+                style,
+                color=colour,
+                markersize=3,
+                label=f"{activation} ReLU",
+            )
             drawn = True
     axes.set(xlabel="layer", ylabel="largest activation", yscale="log")
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -47,7 +56,9 @@ def with_and_without_limit(axes: Axes, system: System) -> bool:
     """Accuracy against T without a shift, from both source ANNs, and those of the ANNs."""
     for activation, colour in (("regular", REGULAR), ("threshold", THRESHOLD)):
         if accuracy := system.sources.get(activation, {}).get("accuracy"):
-            axes.axhline(100 * accuracy, color=colour, linewidth=1, alpha=0.6, label=f"ANN, {activation} ReLU")
+            axes.axhline(
+                100 * accuracy, color=colour, linewidth=1, alpha=0.6, label=f"ANN, {activation} ReLU"
+            )
     return curves(axes, system, ("RMP", "T"))
 
 
@@ -62,7 +73,11 @@ def curves(axes: Axes, system: System, methods: Sequence[str]) -> bool:
     ticks: set[int] = set()
     for method in methods:
         label, style, colour = CURVES[method]
-        points = [(T, 100 * row["accuracy"]) for T in system.steps((method,)) if T != AVERAGE and (row := system.fullest(method, T))]
+        points = [
+            (T, 100 * row["accuracy"])
+            for T in system.steps((method,))
+            if T != AVERAGE and (row := system.fullest(method, T))
+        ]
         if points:
             axes.plot(*zip(*points), style, color=colour, markersize=4, label=label)
             ticks |= {T for T, _ in points}
@@ -75,16 +90,26 @@ def curves(axes: Axes, system: System, methods: Sequence[str]) -> bool:
 
 
 def cost(axes: Axes, system: System) -> bool:
-    """Accuracy, on as many images as were seen, against synaptic operations as a multiple of the ANN's multiply-adds; T beside each point."""
+    """Accuracy, on as many images as were seen, against synaptic operations as a multiple of the ANN's
+    multiply-adds; T beside each point.
+    """
     macs = system.sources.get("threshold", {}).get("macs")
     drawn = False
     for method, label, style, colour in (("TS", "TS", "o-", THRESHOLD), ("auto", "auto", "s-", "#7b3fa0")):
-        rows = [row for T in system.steps((method,), ("engine",)) if (row := system.row(method, "engine", T)) and row["sops"] is not None]
+        rows = [
+            row
+            for T in system.steps((method,), ("engine",))
+            if (row := system.row(method, "engine", T)) and row["sops"] is not None
+        ]
         if rows and macs:
-            points = [(row["sops"] / macs, 100 * system.fullest(method, row["T"])["accuracy"]) for row in rows]
+            points = [
+                (row["sops"] / macs, 100 * system.fullest(method, row["T"])["accuracy"]) for row in rows
+            ]
             axes.plot(*zip(*points), style, color=colour, markersize=4, label=label)
             for row, point in zip(rows, points):
-                axes.annotate(str(row["T"]), point, xytext=(3, -9), textcoords="offset points", fontsize=7, color=colour)
+                axes.annotate(
+                    str(row["T"]), point, xytext=(3, -9), textcoords="offset points", fontsize=7, color=colour
+                )
             drawn = True
     if drawn:
         axes.axvline(1, color="0.6", linewidth=1, linestyle=":")
@@ -109,7 +134,11 @@ def draw(systems: Sequence[System], folder: Path) -> dict[str, str]:
     """Draw each figure for which something was measured: the paper's figure -> the name of the file."""
     drawn = {}
     for figure, (name, panel, wanted) in FIGURES.items():
-        shown = [system for system in systems if (wanted is None or system.name in wanted) and panel(_scratch(), system)]
+        shown = [
+            system
+            for system in systems
+            if (wanted is None or system.name in wanted) and panel(_scratch(), system)
+        ]
         if shown:
             folder.mkdir(parents=True, exist_ok=True)
             write(str(folder / name), lambda shown=shown, panel=panel: _panels(shown, panel))
@@ -139,5 +168,12 @@ def _panels(systems: Sequence[System], panel: Panel) -> Figure:
     entries = {label: line for axes in grid for line, label in zip(*axes.get_legend_handles_labels())}
     for axes in grid[len(systems) :]:
         axes.set_axis_off()
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), 3), fontsize=8, frameon=False)
+    figure.legend(
+        entries.values(),
+        entries.keys(),
+        loc="outside lower center",
+        ncols=min(len(entries), 3),
+        fontsize=8,
+        frameon=False,
+    )
     return figure

@@ -41,18 +41,28 @@ def cifarnet(n_classes: int, dropout: tuple[float, float] = (0.1, 0.4)) -> nn.Mo
     layers: list[nn.Module] = []
     n_in = 3
     for width, pool in ((128, False), (256, True), (512, True), (1024, False), (512, False)):
-        layers += [convolution(n_in, width), ThresholdReLU(), nn.AvgPool2d(2) if pool else nn.Dropout(dropout[0])]
+        layers += [
+            convolution(n_in, width),
+            ThresholdReLU(),
+            nn.AvgPool2d(2) if pool else nn.Dropout(dropout[0]),
+        ]
         n_in = width
     return nn.Sequential(*layers, nn.Flatten(), *dense((512 * 8 * 8, 1024, 512), n_classes, dropout[1]))
 
 
 def vgg16(n_classes: int, dropout: tuple[float, float] = (0.1, 0.4)) -> nn.Module:
-    """13 convolutions, of which the third of each wide stage is 1x1, four pools, three dense layers, 35 M parameters."""
+    """13 convolutions, of which the third of each wide stage is 1x1, four pools, three dense layers, 35 M
+    parameters.
+    """
     layers: list[nn.Module] = []
     n_in = 3
     for stage in ((64, 64), (128, 128), (256, 256, -256), (512, 512, -512), (512, 512, -512)):
         for width in stage:
-            layers += [convolution(n_in, abs(width), 3 if width > 0 else 1), ThresholdReLU(), nn.Dropout(dropout[0])]
+            layers += [
+                convolution(n_in, abs(width), 3 if width > 0 else 1),
+                ThresholdReLU(),
+                nn.Dropout(dropout[0]),
+            ]
             n_in = abs(width)
         layers[-1] = nn.AvgPool2d(2)
     layers[-1] = nn.Flatten()  # there is no fifth pool
@@ -64,8 +74,13 @@ class Residual(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, stride: int, dropout: float):
         super().__init__()
-        self.first, self.second = convolution(n_in, n_out, 3, stride, bias=False), convolution(n_out, n_out, bias=False)
-        self.shortcut = convolution(n_in, n_out, 1, stride, bias=False) if stride > 1 or n_in != n_out else nn.Identity()
+        self.first, self.second = (
+            convolution(n_in, n_out, 3, stride, bias=False),
+            convolution(n_out, n_out, bias=False),
+        )
+        self.shortcut = (
+            convolution(n_in, n_out, 1, stride, bias=False) if stride > 1 or n_in != n_out else nn.Identity()
+        )
         self.inner, self.outer, self.dropout = ThresholdReLU(), ThresholdReLU(), nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -73,7 +88,9 @@ class Residual(nn.Module):
 
 
 def resnet20(n_classes: int, dropout: tuple[float, float] = (0.1, 0.0)) -> nn.Module:
-    """Three convolutions, eight residual blocks and a dense layer, no bias and no global pool, 11 M parameters."""
+    """Three convolutions, eight residual blocks and a dense layer, no bias and no global pool, 11 M
+    parameters.
+    """
     layers: list[nn.Module] = []
     for n_in in (3, 64, 64):
         layers += [convolution(n_in, 64, bias=False), ThresholdReLU(), nn.Dropout(dropout[0])]
@@ -91,7 +108,11 @@ def depthwise(n_classes: int) -> nn.Module:
     layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU()]
     n_in = 32
     for width, stride in ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)):
-        layers += [nn.Conv2d(n_in, n_in, 3, stride, 1, groups=n_in, bias=False), nn.BatchNorm2d(n_in), nn.ReLU()]
+        layers += [
+            nn.Conv2d(n_in, n_in, 3, stride, 1, groups=n_in, bias=False),
+            nn.BatchNorm2d(n_in),
+            nn.ReLU(),
+        ]
         layers += [nn.Conv2d(n_in, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         n_in = width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(n_in, n_classes))

@@ -24,7 +24,9 @@ class News:
 
 
 class Estimate:
-    """How long what is left may take: by multiply-adds of the ANNs times steps, of which additions are a steady share."""
+    """How long what is left may take: by multiply-adds of the ANNs times steps, of which additions are a
+    steady share.
+    """
 
     def __init__(self, total: float):
         self.left, self.done, self.seconds, self.news = total, 0.0, 0.0, News()
@@ -33,4 +35,8 @@ class Estimate:
         self.left, self.done, self.seconds = self.left - work, self.done + work, self.seconds + seconds
 
     def __str__(self) -> str:
-        return f"about {self.left * self.seconds / self.done / 60:.1f} min left in all" if self.done else "no estimate yet"
+        return (
+            f"about {self.left * self.seconds / self.done / 60:.1f} min left in all"
+            if self.done
+            else "no estimate yet"
+        )

@@ -1,14 +1,17 @@
-"""Models for the repository: converted, weights as int8, measured on the whole test set, and a card beside each.
+"""Models for the repository: converted, weights as int8, measured on the whole test set, and a card beside
+each.
 
-usage: python -m examples.paper.publish MODELS -o examples/models --cifar10 DATA --cifar100 DATA [--systems S,...]
+usage: python -m examples.paper.publish MODELS -o examples/models --cifar10 DATA --cifar100 DATA [--systems
+S,...]
 
-MODELS holds what train.py wrote, <system>_threshold.onnx and .json. For each system three files are written: <system>.h5,
-which runs by itself on the 16 test images in it; <system>.json, what was measured; <system>.md, the card, which says
-the same to people (cards.py). README.md lists all models in the folder.
+MODELS holds what train.py wrote, <system>_threshold.onnx and .json. For each system three files are written:
+<system>.h5, which runs by itself on the 16 test images in it; <system>.json, what was measured; <system>.md,
+the card, which says the same to people (cards.py). README.md lists all models in the folder.
 
-The figures are those that `python -m evsnn.run` prints for the file, run as anybody would run it. A file that came from the
-same ONNX model is not made again, and a row that is in its record is not measured again: start the same command once more
-where a run was cut short. Without a system left to do, cards and list are written anew.
+The figures are those that `python -m evsnn.run` prints for the file, run as anybody would run it. A file that
+came from the same ONNX model is not made again, and a row that is in its record is not measured again: start
+the same command once more where a run was cut short. Without a system left to do, cards and list are written
+anew.
 """
 
 from __future__ import annotations
@@ -99,7 +102,9 @@ def digest_of(path: Path) -> str:
 
 
 def picked(images: np.ndarray, labels: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """n pictures (n, 3, 32, 32) in the networks' scale, and their labels: picked evenly at random, since a data set may be sorted by class."""
+    """n pictures (n, 3, 32, 32) in the networks' scale, and their labels: picked evenly at random, since a
+    data set may be sorted by class.
+    """
     chosen = np.random.default_rng(0).choice(len(images), min(n, len(images)), replace=False)
     return scaled(images[chosen]), labels[chosen]
 
@@ -110,16 +115,29 @@ def picked(images: np.ndarray, labels: np.ndarray, n: int) -> tuple[np.ndarray, 
 def convert(task: Task, data: Data, n_calibration: int, note: str = "") -> dict:
     """Convert the source ANN, write the weights file; gives its record, nothing measured yet."""
     news = News(task.system)
-    conversion = convert_model(str(task.onnx), picked(data.train_images, data.train_labels, n_calibration), Options(n_steps=STEPS, storage=STORAGE), news)
+    conversion = convert_model(
+        str(task.onnx),
+        picked(data.train_images, data.train_labels, n_calibration),
+        Options(n_steps=STEPS, storage=STORAGE),
+        news,
+    )
     for warning in conversion.warnings:
         say(f"{task.system}: warning: {warning}")
     record = described(task, conversion, data, min(n_calibration, len(data.train_images)), note)
-    notes = Summary(str(task.onnx), str(task.path(".h5")), None, record["n_calibration"], STORAGE, conversion, None, ()).metadata()
-    about = {"network": record["source"]["network"], "seed": record["source"]["seed"], "epochs": record["source"]["epochs"], "accuracy_source": record["source"]["accuracy"]}
+    notes = Summary(
+        str(task.onnx), str(task.path(".h5")), None, record["n_calibration"], STORAGE, conversion, None, ()
+    ).metadata()
+    about = {
+        "network": record["source"]["network"],
+        "seed": record["source"]["seed"],
+        "epochs": record["source"]["epochs"],
+        "accuracy_source": record["source"]["accuracy"],
+    }
     network = conversion.network.replace(
-        samples=evsnn.Samples(*picked(data.test_images, data.test_labels, N_SAMPLES)), classes=DATA_SETS[task.data_name].classes,
+        samples=evsnn.Samples(*picked(data.test_images, data.test_labels, N_SAMPLES)),
+        classes=DATA_SETS[task.data_name].classes,
         metadata=notes | about | {"data": DATA_SETS[task.data_name].origin, "command": record["command"]},
-    )  # fmt: skip
+    )
     evsnn.save(task.path(".h5"), network, storage=STORAGE)
     task.keep(record)
     return record
@@ -129,23 +147,40 @@ def described(task: Task, conversion: Conversion, data: Data, n_calibration: int
     """The record of a model that was just converted."""
     facts = facts_of(conversion.network)
     source = json.loads(task.onnx.with_suffix(".json").read_text())
-    command = f"python -m examples.paper.publish MODELS -o examples/models --{task.data_name} DATA --systems {task.system}"
-    command += f" --calibration {n_calibration}" * (n_calibration != N_CALIBRATION) + f" --note {shlex.quote(note)}" * bool(note)
+    command = (
+        f"python -m examples.paper.publish MODELS -o examples/models --{task.data_name} DATA --systems"
+        f" {task.system}"
+    )
+    command += f" --calibration {n_calibration}" * (
+        n_calibration != N_CALIBRATION
+    ) + f" --note {shlex.quote(note)}" * bool(note)
     return {
-        "system": task.system, "data": task.data_name, "source": source | {"file": task.onnx.name, "sha256": digest_of(task.onnx)},
-        "n_neurons": sum(layer.n_neurons for layer in facts), "macs": sum(layer.macs for layer in facts),
-        "n_steps": conversion.network.n_steps, "shift": conversion.network.shift, "readout": conversion.network.readout, "storage": STORAGE,
-        "n_calibration": n_calibration, "n_test": len(data.test_labels), "evsnn": evsnn.__version__,
+        "system": task.system,
+        "data": task.data_name,
+        "source": source | {"file": task.onnx.name, "sha256": digest_of(task.onnx)},
+        "n_neurons": sum(layer.n_neurons for layer in facts),
+        "macs": sum(layer.macs for layer in facts),
+        "n_steps": conversion.network.n_steps,
+        "shift": conversion.network.shift,
+        "readout": conversion.network.readout,
+        "storage": STORAGE,
+        "n_calibration": n_calibration,
+        "n_test": len(data.test_labels),
+        "evsnn": evsnn.__version__,
         "recipes": {str(T): str(choice.recipe) for T, choice in sorted(conversion.choices.items())},
-        "command": command, "note": note, "ann_accuracy": None, "rows": [],
-    }  # fmt: skip
+        "command": command,
+        "note": note,
+        "ann_accuracy": None,
+        "rows": [],
+    }
 
 
 # Measuring it
 
 
 def measure(task: Task, record: dict, inputs: Path) -> None:
-    """Run the file on the test images for each T, in float32 and for its own T in int8, and write what came out into record and file.
+    """Run the file on the test images for each T, in float32 and for its own T in int8, and write what came
+    out into record and file.
 
     Parameters
     ----------
@@ -162,13 +197,30 @@ def measure(task: Task, record: dict, inputs: Path) -> None:
         record["ann_accuracy"] = float((ann == labels).mean())
     for T, arithmetic in left:
         row, predictions = run_of(task.path(".h5"), inputs, T, arithmetic)
-        record["rows"].append(row | {"agreement": float((predictions == ann).mean()), "sops_per_mac": row["sops"] / record["macs"]})
+        record["rows"].append(
+            row
+            | {
+                "agreement": float((predictions == ann).mean()),
+                "sops_per_mac": row["sops"] / record["macs"],
+            }
+        )
         task.keep(record)
-        say(f"{task.system}, T = {T}, {arithmetic}: {row['accuracy']:.2%} of {row['n_samples']} images, the ANN {record['ann_accuracy']:.2%}, {row['seconds']:.0f} s")
+        say(
+            f"{task.system}, T = {T}, {arithmetic}: {row['accuracy']:.2%} of {row['n_samples']} images, the"
+            f" ANN {record['ann_accuracy']:.2%}, {row['seconds']:.0f} s"
+        )
     noted(task, record)
     path = task.path(".h5")
     own = run_of(path, None, record["n_steps"], "float32")[1]
-    task.keep(record | {"file": path.name, "n_bytes": path.stat().st_size, "sha256": digest_of(path), "sample_predictions": own.tolist()})
+    task.keep(
+        record
+        | {
+            "file": path.name,
+            "n_bytes": path.stat().st_size,
+            "sha256": digest_of(path),
+            "sample_predictions": own.tolist(),
+        }
+    )
 
 
 def predictions_of(task: Task, inputs: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -177,35 +229,68 @@ def predictions_of(task: Task, inputs: Path) -> tuple[np.ndarray, np.ndarray]:
     news = News(task.system)
     with open_calibration(str(inputs)) as opened:
         samples: CalibrationSet = opened.fitted(ann.input_shape, ann.network.n_classes)
-        return ann_predictions(ann, samples, lambda done, total: news("the ANN's predictions", done, total)), np.asarray(samples.labels)
+        return ann_predictions(
+            ann, samples, lambda done, total: news("the ANN's predictions", done, total)
+        ), np.asarray(samples.labels)
 
 
 def run_of(path: Path, inputs: Path | None, n_steps: int, arithmetic: str) -> tuple[dict, np.ndarray]:
-    """`python -m evsnn.run` of a file: a row of its record, and the predictions. Without `inputs` on the samples in the file."""
-    words = [sys.executable, "-m", "evsnn.run", str(path), "--steps", str(n_steps), "--arithmetic", arithmetic, "--json"]
+    """`python -m evsnn.run` of a file: a row of its record, and the predictions. Without `inputs` on the
+    samples in the file.
+    """
+    words = [
+        sys.executable,
+        "-m",
+        "evsnn.run",
+        str(path),
+        "--steps",
+        str(n_steps),
+        "--arithmetic",
+        arithmetic,
+        "--json",
+    ]
     started = time.perf_counter()
-    done = subprocess.run([*words, "--input", str(inputs)] if inputs else words, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [*words, "--input", str(inputs)] if inputs else words, stdout=subprocess.PIPE, text=True
+    )
     if done.returncode:
         sys.exit(f"{path}: python -m evsnn.run failed, see above")
     seconds, report = time.perf_counter() - started, json.loads(done.stdout)
     row = {
-        "T": n_steps, "arithmetic": arithmetic, "n_samples": report["n_samples"], "accuracy": report["accuracy"], "sops": report["sops_per_sample"],
-        "rate": report["mean_rate"], "seconds": round(seconds, 1), "threads": report["threads"],
-    }  # fmt: skip
+        "T": n_steps,
+        "arithmetic": arithmetic,
+        "n_samples": report["n_samples"],
+        "accuracy": report["accuracy"],
+        "sops": report["sops_per_sample"],
+        "rate": report["mean_rate"],
+        "seconds": round(seconds, 1),
+        "threads": report["threads"],
+    }
     return row, np.array(report["predictions"])
 
 
 def noted(task: Task, record: dict) -> None:
-    """Put what was measured into the file's metadata, under the names that `python -m evsnn.convert --validate` gives it; nothing else changes."""
+    """Put what was measured into the file's metadata, under the names that `python -m evsnn.convert
+    --validate` gives it; nothing else changes.
+    """
     path = task.path(".h5")
     network, arrays = evsnn.load(path), verify(path)
-    notes = dict(network.metadata) | {"validation_samples": record["n_test"], "accuracy_ann": record["ann_accuracy"]}
+    notes = dict(network.metadata) | {
+        "validation_samples": record["n_test"],
+        "accuracy_ann": record["ann_accuracy"],
+    }
     for row in record["rows"]:
         name = f"T{row['T']:02d}" + "_int8" * (row["arithmetic"] == "int8")
-        notes |= {f"accuracy_{name}": row["accuracy"], f"agreement_{name}": row["agreement"], f"sops_per_sample_{name}": round(row["sops"])}
+        notes |= {
+            f"accuracy_{name}": row["accuracy"],
+            f"agreement_{name}": row["agreement"],
+            f"sops_per_sample_{name}": round(row["sops"]),
+        }
     evsnn.save(path, network.replace(metadata=notes), storage=STORAGE)
     if [array.sha256 for array in verify(path)] != [array.sha256 for array in arrays]:
-        sys.exit(f"{path}: the arrays differ from those that were measured; remove the file, and publish it again")
+        sys.exit(
+            f"{path}: the arrays differ from those that were measured; remove the file, and publish it again"
+        )
 
 
 class News:
@@ -222,7 +307,11 @@ class News:
 
 def write_cards(folder: Path) -> None:
     """A card for each measured model of a folder, and the list of them."""
-    records = [record for path in sorted(folder.glob("*.json")) if "sha256" in (record := json.loads(path.read_text()))]
+    records = [
+        record
+        for path in sorted(folder.glob("*.json"))
+        if "sha256" in (record := json.loads(path.read_text()))
+    ]
     for record in records:
         (folder / f"{record['system']}.md").write_text(card(record))
     if records:
@@ -230,19 +319,43 @@ def write_cards(folder: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m examples.paper.publish", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.paper.publish",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("models", type=Path, metavar="MODELS")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--cifar10", type=Path, metavar="DATA", help="an .npz or torchvision's folder, see data.py")
+    parser.add_argument(
+        "--cifar10", type=Path, metavar="DATA", help="an .npz or torchvision's folder, see data.py"
+    )
     parser.add_argument("--cifar100", type=Path, metavar="DATA")
-    parser.add_argument("--systems", default=",".join(SYSTEMS), help="default: %(default)s; empty: cards and list only")
-    parser.add_argument("--calibration", type=integer(1, 1 << 16), default=N_CALIBRATION, metavar="N", help="training images (default: %(default)s)")
-    parser.add_argument("--note", default="", metavar="TEXT", help="what else the cards have to say of the data, such as copies that are not exact")
+    parser.add_argument(
+        "--systems", default=",".join(SYSTEMS), help="default: %(default)s; empty: cards and list only"
+    )
+    parser.add_argument(
+        "--calibration",
+        type=integer(1, 1 << 16),
+        default=N_CALIBRATION,
+        metavar="N",
+        help="training images (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--note",
+        default="",
+        metavar="TEXT",
+        help="what else the cards have to say of the data, such as copies that are not exact",
+    )
     arguments = parser.parse_args(argv)
-    tasks = [Task(system, arguments.models, arguments.output) for system in filter(None, arguments.systems.split(","))]
+    tasks = [
+        Task(system, arguments.models, arguments.output)
+        for system in filter(None, arguments.systems.split(","))
+    ]
     for task in tasks:
         if task.data_name not in DATA_SETS or not getattr(arguments, task.data_name):
-            parser.error(f"{task.system}: no data; give " + " or ".join(f"--{name} DATA" for name in DATA_SETS))
+            parser.error(
+                f"{task.system}: no data; give " + " or ".join(f"--{name} DATA" for name in DATA_SETS)
+            )
         for path in (task.onnx, task.onnx.with_suffix(".json")):
             if not path.exists():
                 parser.error(f"{path}: there is no such file; python -m examples.paper.train writes it")

@@ -1,8 +1,8 @@
 """Records of runs: what was measured of a system, by which method, and the predictions behind it.
 
-A record is two files of one stem, ``<system>_<method>_<by>``, ``by`` being "engine" (evsnn) or "dense" (a synchronous
-simulation): `.json` with a row for each T, `.npz` with the predicted class of each test image. Both are replaced whole,
-the predictions first, so that a row is never there without them.
+A record is two files of one stem, ``<system>_<method>_<by>``, ``by`` being "engine" (evsnn) or "dense" (a
+synchronous simulation): `.json` with a row for each T, `.npz` with the predicted class of each test image.
+Both are replaced whole, the predictions first, so that a row is never there without them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["AUTO_STEPS", "AVERAGE", "AVERAGE_SHIFT_STEPS", "METHODS", "SYSTEMS", "Method", "Record", "key_of", "replace_file", "replace_npz"]
+__all__ = [
+    "AUTO_STEPS",
+    "AVERAGE",
+    "AVERAGE_SHIFT_STEPS",
+    "METHODS",
+    "SYSTEMS",
+    "Method",
+    "Record",
+    "key_of",
+    "replace_file",
+    "replace_npz",
+]
 
 SYSTEMS = ("cifarnet_cifar10", "vgg16_cifar10", "resnet20_cifar10", "vgg16_cifar100", "resnet20_cifar100")
 AVERAGE = "400-600"
@@ -90,7 +101,11 @@ class Record:
         if record.path(".json").exists():
             stored = json.loads(record.path(".json").read_text())
             record.rows = stored["rows"]
-            record.device = stored["device"] if device in stored["device"].split("; ") else f"{stored['device']}; {device}"
+            record.device = (
+                stored["device"]
+                if device in stored["device"].split("; ")
+                else f"{stored['device']}; {device}"
+            )
             with np.load(record.path(".npz")) as file:
                 record.predictions = dict(file)
         return record
@@ -106,7 +121,16 @@ class Record:
         self.predictions |= predictions
         self.rows.append(row)
         replace_npz(self.path(".npz"), self.predictions)
-        text = json.dumps({"system": self.system, "method": self.method, "by": self.by, "device": self.device, "rows": self.rows}, indent=1)
+        text = json.dumps(
+            {
+                "system": self.system,
+                "method": self.method,
+                "by": self.by,
+                "device": self.device,
+                "rows": self.rows,
+            },
+            indent=1,
+        )
         replace_file(self.path(".json"), f"{text}\n".encode())
 
 

@@ -1,9 +1,10 @@
 """The committed results: one JSON a system, merged from what training and runs left in their folders.
 
-``{"system", "sources": {activation: {...}}, "runs": {method: {by: {"device", "rows": [...]}}}}``: a source is the
-record that train.py wrote, with `largest_activations`, `macs` and `n_neurons` from evaluate.py; rows are those of
-records.py without their predictions, and where an engine's row has a dense one beside it,
-`engine_dense_agreement`: the share of equal predictions. Rows belong to the weights whose `weights_sha256` the source has.
+``{"system", "sources": {activation: {...}}, "runs": {method: {by: {"device", "rows": [...]}}}}``: a source is
+the record that train.py wrote, with `largest_activations`, `macs` and `n_neurons` from evaluate.py; rows are
+those of records.py without their predictions, and where an engine's row has a dense one beside it,
+`engine_dense_agreement`: the share of equal predictions. Rows belong to the weights whose `weights_sha256`
+the source has.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ class System:
     @property
     def title(self) -> str:
         network, _, data = self.name.rpartition("_")
-        return f"{ {'cifarnet': 'CIFARNet', 'vgg16': 'VGG-16', 'resnet20': 'ResNet-20'}[network] }, {data.upper().replace('CIFAR', 'CIFAR-')}"
+        return (
+            f"{ {'cifarnet': 'CIFARNet', 'vgg16': 'VGG-16', 'resnet20': 'ResNet-20'}[network] },"
+            f" {data.upper().replace('CIFAR', 'CIFAR-')}"
+        )
 
     def row(self, method: str, by: str, n_steps: int | str) -> Mapping | None:
         """What was measured, or None."""
@@ -58,7 +62,12 @@ class System:
 
     def steps(self, methods: Iterable[str], makers: Sequence[str] = MAKERS) -> list[int | str]:
         """Every T of some methods, `AVERAGE` last."""
-        found = {row["T"] for method in methods for by in makers for row in self.runs.get(method, {}).get(by, {}).get("rows", [])}
+        found = {
+            row["T"]
+            for method in methods
+            for by in makers
+            for row in self.runs.get(method, {}).get(by, {}).get("rows", [])
+        }
         return sorted(found, key=lambda T: (T == AVERAGE, T))
 
     def ann_accuracy(self, activation: str, n_samples: int) -> float | None:
@@ -81,13 +90,16 @@ def load_all(folder: Path = FOLDER) -> list[System]:
 def merge(folders: Sequence[Path], target: Path = FOLDER) -> list[str]:
     """Put what lies in `folders` into the results. Gives the names of what was read.
 
-    What the folders do not hold stays: other methods, and other T of a method if the folders hold the training record of the
-    same weights. Where they hold that of other weights, everything that was measured of the weights before is dropped.
+    What the folders do not hold stays: other methods, and other T of a method if the folders hold the
+    training record of the same weights. Where they hold that of other weights, everything that was measured
+    of the weights before is dropped.
     """
     read = []
     for system in SYSTEMS:
         path = target / f"{system}.json"
-        entry = json.loads(path.read_text()) if path.exists() else {"system": system, "sources": {}, "runs": {}}
+        entry = (
+            json.loads(path.read_text()) if path.exists() else {"system": system, "sources": {}, "runs": {}}
+        )
         before, same = len(read), {}
         for activation in ACTIVATIONS:
             trained = found(folders, f"{system}_{activation}.json")
@@ -101,14 +113,24 @@ def merge(folders: Sequence[Path], target: Path = FOLDER) -> list[str]:
                     read.append(part.name)
                     described = json.loads(part.read_text())
                     source = entry["sources"].setdefault(activation, {})
-                    source |= {"accuracy_by_evsnn" if key == "accuracy" and part.stem.endswith("_ann") else key: value for key, value in described.items()}
+                    source |= {
+                        (
+                            "accuracy_by_evsnn" if key == "accuracy" and part.stem.endswith("_ann") else key
+                        ): value
+                        for key, value in described.items()
+                    }
         for method, how in METHODS.items():
             for by in MAKERS:
                 if part := found(folders, f"{system}_{method}_{by}.json"):
                     read.append(part.name)
                     makers = entry["runs"].setdefault(method, {})
-                    makers[by] = joined(makers.get(by, {}) if same[how.activation] else {}, json.loads(part.read_text()))
-            compare(entry["runs"].get(method, {}), *(found(folders, f"{system}_{method}_{by}.npz") for by in MAKERS))
+                    makers[by] = joined(
+                        makers.get(by, {}) if same[how.activation] else {}, json.loads(part.read_text())
+                    )
+            compare(
+                entry["runs"].get(method, {}),
+                *(found(folders, f"{system}_{method}_{by}.npz") for by in MAKERS),
+            )
         if len(read) > before:
             target.mkdir(exist_ok=True)
             replace_file(path, f"{json.dumps(entry, indent=1)}\n".encode())
@@ -149,8 +171,12 @@ def compare(records: Mapping[str, dict], engine: Path | None, dense: Path | None
                     row["engine_dense_agreement"] = share
 
 
-def agreement(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> Iterator[tuple[int | str, float]]:
-    """(T, share of equal predictions) for each T that both have, on the images and at the times that both have; and of the ANNs, as "ann"."""
+def agreement(
+    ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
+) -> Iterator[tuple[int | str, float]]:
+    """(T, share of equal predictions) for each T that both have, on the images and at the times that both
+    have; and of the ANNs, as "ann".
+    """
     for name in sorted(set(ours) & set(theirs) - {"times"}):
         a, b = ours[name], theirs[name]
         n = min(a.shape[-1], b.shape[-1])

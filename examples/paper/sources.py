@@ -1,4 +1,6 @@
-"""Source ANNs in evsnn's hands: their predictions, and the networks converted from them; each is made once and kept in RUNS."""
+"""Source ANNs in evsnn's hands: their predictions, and the networks converted from them; each is made once
+and kept in RUNS.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ MEASURED = 4096
 """Training images from which thresholds are made; conversion holds `HELD_OUT` more out."""
 AUTO_MEASURED = 512
 MADE_FOR = 16
-"""T for which other networks are converted: their thresholds belong to none, and the shift is that of the run."""
+"""T for which other networks are converted: their thresholds belong to none, and the shift is that of the
+run.
+"""
 ANN_BATCH = 16
 
 
@@ -72,13 +76,19 @@ def source_of(name: str, models: Path, runs: Path, data: Data, threads: int | No
         predictions = predicted(model, data.test_images, name, threads)
         replace_npz(kept, {"predictions": predictions, "source_sha256": np.array(digest)})
     if len(predictions) != len(data.test_labels):
-        sys.exit(f"{kept}: got predictions of {len(predictions)} images, expected {len(data.test_labels)}, the test images of the data; name another folder for the runs")
+        sys.exit(
+            f"{kept}: got predictions of {len(predictions)} images, expected {len(data.test_labels)}, the"
+            " test images of the data; name another folder for the runs"
+        )
     return Source(name, model, digest, predictions)
 
 
 def check_source(made: Path, model: Path, got: str, expected: str) -> None:
     if got != expected:
-        sys.exit(f"{made}: was made from a model of SHA-256 {got[:12]}..., but {model} has {expected[:12]}...; name another folder for the runs")
+        sys.exit(
+            f"{made}: was made from a model of SHA-256 {got[:12]}..., but {model} has {expected[:12]}...;"
+            " name another folder for the runs"
+        )
 
 
 def predicted(model: Path, images: np.ndarray, name: str, threads: int | None) -> np.ndarray:
@@ -86,7 +96,11 @@ def predicted(model: Path, images: np.ndarray, name: str, threads: int | None) -
     ann, news = lower_graph(import_onnx(str(model))), News()
 
     def classes(first: int) -> np.ndarray:
-        return forward(ann, ann.arranged(scaled(images[first : first + ANN_BATCH]))).argmax(axis=1).astype(np.uint8)
+        return (
+            forward(ann, ann.arranged(scaled(images[first : first + ANN_BATCH])))
+            .argmax(axis=1)
+            .astype(np.uint8)
+        )
 
     found: list[np.ndarray] = []
     with threadpool_limits(1), ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
@@ -106,27 +120,46 @@ def network_of(system: str, source: Source, method: Method, runs: Path, data: Da
         if method.threshold == AUTO:
             n, options = AUTO_MEASURED, Options(n_steps=AUTO_STEPS)
         else:
-            n, options = MEASURED + HELD_OUT, Options(n_steps=(MADE_FOR,), threshold=method.threshold, granularity="layer", shift="bias")
-        drawn = np.random.default_rng(0).permutation(len(data.train_images))[:n]  # a file may be sorted by class
+            n, options = (
+                MEASURED + HELD_OUT,
+                Options(n_steps=(MADE_FOR,), threshold=method.threshold, granularity="layer", shift="bias"),
+            )
+        drawn = np.random.default_rng(0).permutation(len(data.train_images))[
+            :n
+        ]  # a file may be sorted by class
         news = News()
-        conversion = convert_model(str(source.model), scaled(data.train_images[drawn]), options, lambda what, done, total: news(f"{path.name}: {what}, {done}/{total}"))
+        conversion = convert_model(
+            str(source.model),
+            scaled(data.train_images[drawn]),
+            options,
+            lambda what, done, total: news(f"{path.name}: {what}, {done}/{total}"),
+        )
         for warning in conversion.warnings:
             say(f"{path.name}: warning: {warning}")
         recipes = {f"recipe_T{T}": str(choice.recipe) for T, choice in conversion.choices.items()}
-        network = conversion.network.replace(metadata={"source": source.model.name, "source_sha256": source.digest} | recipes)
+        network = conversion.network.replace(
+            metadata={"source": source.model.name, "source_sha256": source.digest} | recipes
+        )
         part = path.with_suffix(f".{os.getpid()}.part")
         evsnn.save(part, network)
         os.replace(part, path)
     return network if method.shift is None else network.replace(shift=method.shift)
 
 
-def describe(system: str, activation: str, source: Source, network: evsnn.Network, runs: Path, data: Data) -> int:
+def describe(
+    system: str, activation: str, source: Source, network: evsnn.Network, runs: Path, data: Data
+) -> int:
     """Keep what the tables say of a source ANN; gives its multiply-adds a sample."""
     facts = facts_of(network)
     macs = sum(layer.macs for layer in facts)
     record = {
-        "system": system, "activation": activation, "accuracy": float((source.predictions == data.test_labels).mean()), "n_test": len(data.test_labels), "macs": macs,
-        "n_neurons": sum(layer.n_neurons for layer in facts), "largest_activations": [layer.v_threshold[1] for layer in facts if layer.v_threshold],
-    }  # fmt: skip
+        "system": system,
+        "activation": activation,
+        "accuracy": float((source.predictions == data.test_labels).mean()),
+        "n_test": len(data.test_labels),
+        "macs": macs,
+        "n_neurons": sum(layer.n_neurons for layer in facts),
+        "largest_activations": [layer.v_threshold[1] for layer in facts if layer.v_threshold],
+    }
     replace_file(runs / f"{source.name}_ann.json", f"{json.dumps(record, indent=1)}\n".encode())
     return macs

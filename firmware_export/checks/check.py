@@ -30,18 +30,30 @@ def HOST() -> Machine:
 
 
 def inputs_for(network: QuantizedNetwork, n: int = N_SAMPLES) -> tuple[np.ndarray, bool]:
-    """Inputs to compare on, as integers or events, and whether they are the network's own samples; else seeded noise."""
+    """Inputs to compare on, as integers or events, and whether they are the network's own samples; else
+    seeded noise.
+    """
     circuit, samples = network.circuit, network.network.samples
     if circuit.analog and samples is not None:
         return network.encode(samples.images[:n].reshape(-1, *circuit.input_shape)), True
     rng = np.random.default_rng(0)
     if circuit.analog:
-        return rng.integers(network.input_low, network.input_high, (n, *circuit.input_shape), endpoint=True), False
+        return (
+            rng.integers(network.input_low, network.input_high, (n, *circuit.input_shape), endpoint=True),
+            False,
+        )
     return rng.random((n, network.n_steps, *circuit.input_shape)) < 0.1, False
 
 
-def run_on(machine: Machine, export: Export, inputs: np.ndarray, flags: tuple[str, ...] = ("-O2",), trace: bool = False) -> Measured:
-    """Run an exported network on a machine, and compare every output, and with `trace` every spike that is kept, with Python's integers.
+def run_on(
+    machine: Machine,
+    export: Export,
+    inputs: np.ndarray,
+    flags: tuple[str, ...] = ("-O2",),
+    trace: bool = False,
+) -> Measured:
+    """Run an exported network on a machine, and compare every output, and with `trace` every spike that is
+    kept, with Python's integers.
 
     Raises
     ------
@@ -65,12 +77,24 @@ def run_on(machine: Machine, export: Export, inputs: np.ndarray, flags: tuple[st
     if wrong.size:
         i = int(wrong[0])
         got, wanted = (f"class {row[0]} of {row[1:].tolist()}" for row in (found[i], expected[i]))
-        raise RunError("C and Python differ, which must never be", where=f"{machine.name}, sample {i}", got=got, expected=wanted, hint="please report it")
+        raise RunError(
+            "C and Python differ, which must never be",
+            where=f"{machine.name}, sample {i}",
+            got=got,
+            expected=wanted,
+            hint="please report it",
+        )
     if trace:
         found = [int(line.split()[1]) for line in measured.text.splitlines() if line.startswith("trace ")]
         expected = expected_trace(export, inputs, traces)
         if found != expected:
-            raise RunError("spikes in C and Python differ, which must never be", where=machine.name, got=found, expected=expected, hint="please report it")
+            raise RunError(
+                "spikes in C and Python differ, which must never be",
+                where=machine.name,
+                got=found,
+                expected=expected,
+                hint="please report it",
+            )
     return measured
 
 
@@ -81,9 +105,14 @@ def expected_trace(export: Export, inputs: np.ndarray, traces: Sequence[referenc
         rows = export.program.schedule.count(i)  # those that nobody reads are not computed
         train = traces[key.population].spikes if key.population != INPUT else inputs
         source = Source(key.population, train.shape[2:], key.pool, key.negative)
-        counts = np.stack([reference.seen(source, train[:, t]) for t in range(train.shape[1])], axis=1)[:, :, :, :rows]  # sample, step, channel, y, x
+        counts = np.stack([reference.seen(source, train[:, t]) for t in range(train.shape[1])], axis=1)[
+            :, :, :, :rows
+        ]  # sample, step, channel, y, x
         t, c, y, x = np.ogrid[tuple(slice(n) for n in counts.shape[1:])]
         factors = zip((t, y, x, c), (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F))
-        place = functools.reduce(np.bitwise_xor, [axis.astype(np.uint64) * np.uint64(factor) % np.uint64(2**32) for axis, factor in factors]) | np.uint64(1)
+        place = functools.reduce(
+            np.bitwise_xor,
+            [axis.astype(np.uint64) * np.uint64(factor) % np.uint64(2**32) for axis, factor in factors],
+        ) | np.uint64(1)
         sums.append(int((counts.astype(np.uint64) * place).sum() % np.uint64(2**32)) >> 1)
     return sums

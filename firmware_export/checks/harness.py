@@ -1,4 +1,6 @@
-"""A C program that runs an exported network on given inputs and prints what came out: one text for computers and emulators."""
+"""A C program that runs an exported network on given inputs and prints what came out: one text for computers
+and emulators.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,8 @@ int main(void) {{
 _TRACE = """
 static uint32_t trace_sums[{n}];
 
-/* Spikes of a row of a stage, each count times a number made of its step and place: what the layer has sent, whatever the order. */
+/* Spikes of a row of a stage, each count times a number made of its step and place:
+   what the layer has sent, whatever the order. */
 static void trace(uint8_t *arena, uint32_t stage, uint32_t row, uint32_t step, uint32_t by_step) {{
     static const struct {{
         uint32_t stage, channels;
@@ -70,11 +73,14 @@ static void trace(uint8_t *arena, uint32_t stage, uint32_t row, uint32_t step, u
         if (views[i].stage != stage) {{ continue; }}
         for (t = 0; t < (by_step ? 1u : step); t++) {{
             for (x = 0; x < view->width; x++) {{
-                const uint8_t *p = evsnn_row(arena, view, row) + t * view->step_bytes + (x + view->left) * view->words * (view->word_bits / 8u);
+                const uint8_t *p = evsnn_row(arena, view, row) + t * view->step_bytes
+                    + (x + view->left) * view->words * (view->word_bits / 8u);
                 for (c = 0; c < views[i].channels; c++) {{
-                    uint32_t bit = c * view->field_bits, word = evsnn_word(p, bit / view->word_bits, view->word_bits);
+                    uint32_t bit = c * view->field_bits;
+                    uint32_t word = evsnn_word(p, bit / view->word_bits, view->word_bits);
                     uint32_t count = (word << (bit % view->word_bits)) >> (32u - view->field_bits);
-                    uint32_t at = (by_step ? step - 1u : t) * 0x9E3779B1u ^ row * 0x85EBCA77u ^ x * 0xC2B2AE3Du ^ c * 0x27D4EB2Fu;
+                    uint32_t at = (by_step ? step - 1u : t) * 0x9E3779B1u ^ row * 0x85EBCA77u
+                        ^ x * 0xC2B2AE3Du ^ c * 0x27D4EB2Fu;
                     trace_sums[i] += count * (at | 1u);
                 }}
             }}
@@ -96,13 +102,20 @@ def traced_keys(export: Export) -> list[tuple[int, Key]]:
 
 
 def samples_of(export: Export, inputs: np.ndarray) -> dict[str, np.ndarray]:
-    """Inputs as the program holds them: the values of all samples, or the (t, x, y, p) of events and the first of each step."""
+    """Inputs as the program holds them: the values of all samples, or the (t, x, y, p) of events and the
+    first of each step.
+    """
     network = export.program.network
     if network.circuit.analog:
         return {"samples": inputs.astype(np.uint8 if network.input_low >= 0 else np.int16)}
     events = np.argwhere(inputs)  # sample, step, channel, y, x
-    first = np.searchsorted(events[:, 0] * network.n_steps + events[:, 1], np.arange(len(inputs) * network.n_steps + 1))
-    return {"places": np.vstack([events[:, [1, 4, 3, 2]], [[0, 0, 0, 0]]]).astype(np.uint16), "first": first.astype(np.uint32)}
+    first = np.searchsorted(
+        events[:, 0] * network.n_steps + events[:, 1], np.arange(len(inputs) * network.n_steps + 1)
+    )
+    return {
+        "places": np.vstack([events[:, [1, 4, 3, 2]], [[0, 0, 0, 0]]]).astype(np.uint16),
+        "first": first.astype(np.uint32),
+    }
 
 
 def harness(export: Export, inputs: np.ndarray, trace: bool = False) -> str:
@@ -120,19 +133,31 @@ def harness(export: Export, inputs: np.ndarray, trace: bool = False) -> str:
     keys = traced_keys(export) if trace else []
     text = '#include "machine.h"\n#include "evsnn_rt.h"\n'
     if keys:
-        text += "static void trace(uint8_t *arena, uint32_t stage, uint32_t row, uint32_t step, uint32_t by_step);\n"
+        text += (
+            "static void trace(uint8_t *arena, uint32_t stage, uint32_t row, uint32_t step, uint32_t"
+            " by_step);\n"
+        )
         text += f"#define {name.upper()}_LAYER_BEGIN(layer) ((void)0)\n"
-        text += f"#define {name.upper()}_LAYER_END(layer) trace((uint8_t *)ctx->arena, stage, row, ctx->step, {int(program.by_step)}u)\n"
+        text += (
+            f"#define {name.upper()}_LAYER_END(layer) trace((uint8_t *)ctx->arena, stage, row, ctx->step,"
+            f" {int(program.by_step)}u)\n"
+        )
     text += f'#include "{name}.h"\n\n'
     if keys:
         arena = Arena(program)
-        views = ", ".join(initialiser({"stage": i, "channels": program.views[key].shape[0], "view": arena.view(key)}) for i, key in keys)
+        views = ", ".join(
+            initialiser({"stage": i, "channels": program.views[key].shape[0], "view": arena.view(key)})
+            for i, key in keys
+        )
         text += _TRACE.format(n=len(keys), views=views)
     constants = samples_of(export, inputs)
     text += "".join(array(what, values) for what, values in constants.items())
     if network.circuit.analog:
         kind = c_type(constants["samples"].dtype)
-        read = f"({kind})EVSNN_{'U8' if kind == 'uint8_t' else 'U16'}(samples + sample * {name.upper()}_INPUT_LENGTH + i)"
+        read = (
+            f"({kind})EVSNN_{'U8' if kind == 'uint8_t' else 'U16'}(samples + sample *"
+            f" {name.upper()}_INPUT_LENGTH + i)"
+        )
         declared = f"static {kind} input[{name.upper()}_INPUT_LENGTH];\n"
         fill = f"        for (i = 0; i < {name.upper()}_INPUT_LENGTH; i++) {{ input[i] = {read}; }}\n"
         fill += f"        status |= {name}_set_input(&ctx, input, {name.upper()}_INPUT_LENGTH);"
@@ -144,15 +169,21 @@ def harness(export: Export, inputs: np.ndarray, trace: bool = False) -> str:
         if program.by_step:
             fill = "        uint32_t t;"
             run = (
-                f"        for (t = sample * {network.n_steps}u; t < (sample + 1) * {network.n_steps}u; t++) {{\n"
-                f"            for (i = EVSNN_U32(first + t); i < EVSNN_U32(first + t + 1); i++) {{ {push} }}\n            status |= {name}_step(&ctx);\n        }}"
+                f"        for (t = sample * {network.n_steps}u; t < (sample + 1) * {network.n_steps}u; t++)"
+                " {\n            for (i = EVSNN_U32(first + t); i < EVSNN_U32(first + t + 1); i++) {"
+                f" {push} }}\n            status |= {name}_step(&ctx);\n        }}"
             )
         else:
-            fill = f"        for (i = EVSNN_U32(first + sample * {network.n_steps}u); i < EVSNN_U32(first + (sample + 1) * {network.n_steps}u); i++) {{ {push} }}"
+            fill = (
+                f"        for (i = EVSNN_U32(first + sample * {network.n_steps}u); i < EVSNN_U32(first +"
+                f" (sample + 1) * {network.n_steps}u); i++) {{ {push} }}"
+            )
             run = f"        status |= {name}_run(&ctx, {name.upper()}_N_STEPS);"
     report = _REPORT.format(n=len(keys)) if keys else ""
     classes = network.circuit.populations[-1].shape[0]
-    return text + _MAIN.format(name=name, report=report, input=declared, n=len(inputs), fill=fill, run=run, classes=classes)
+    return text + _MAIN.format(
+        name=name, report=report, input=declared, n=len(inputs), fill=fill, run=run, classes=classes
+    )
 
 
 def outputs_in(text: str) -> tuple[np.ndarray, np.ndarray]:

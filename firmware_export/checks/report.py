@@ -21,25 +21,53 @@ __all__ = ["dense_macs", "memory_of", "memory_table", "on_cores", "runs_table", 
 
 
 def memory_of(export: Export) -> list[dict]:
-    """The buffers of the arena: their bytes, where they lie, and from which row of the schedule to which they are needed."""
+    """The buffers of the arena: their bytes, where they lie, and from which row of the schedule to which they
+    are needed.
+    """
     placed, end = export.placed, len(export.program.schedule)
     names = [p.name for p in export.program.network.circuit.populations]
     rows = []
-    for buffer, offset in sorted(zip(placed.buffers, placed.offsets), key=lambda pair: (pair[1], pair[0].life)):
+    for buffer, offset in sorted(
+        zip(placed.buffers, placed.offsets), key=lambda pair: (pair[1], pair[0].life)
+    ):
         if buffer.n_bytes:
             layer = next((names[int(word)] for word in buffer.name.split() if word.isdigit()), "input")
-            rows.append({"buffer": buffer.name, "layer": layer, "offset": offset, "bytes": buffer.n_bytes, "from_row": buffer.life[0], "to_row": min(buffer.life[1], end - 1)})
+            rows.append(
+                {
+                    "buffer": buffer.name,
+                    "layer": layer,
+                    "offset": offset,
+                    "bytes": buffer.n_bytes,
+                    "from_row": buffer.life[0],
+                    "to_row": min(buffer.life[1], end - 1),
+                }
+            )
     return rows
 
 
 def memory_table(export: Export) -> Table:
-    """The same for people; buffers that are never needed together share bytes, so the total is less than the sum."""
-    columns = (Column("buffer"), Column("layer"), Column("offset", "d"), Column("bytes", "d"), Column("from row", "d"), Column("to row", "d"))
-    return Table(columns, tuple(tuple(row.values()) for row in memory_of(export)), ("arena", "", None, export.placed.n_bytes, None, None))
+    """The same for people; buffers that are never needed together share bytes, so the total is less than the
+    sum.
+    """
+    columns = (
+        Column("buffer"),
+        Column("layer"),
+        Column("offset", "d"),
+        Column("bytes", "d"),
+        Column("from row", "d"),
+        Column("to row", "d"),
+    )
+    return Table(
+        columns,
+        tuple(tuple(row.values()) for row in memory_of(export)),
+        ("arena", "", None, export.placed.n_bytes, None, None),
+    )
 
 
 def weight_additions(network: QuantizedNetwork, inputs: np.ndarray) -> tuple[float, float]:
-    """Mean work of a sample: SOPs, in which a pooled position counts once, and additions if each of its spikes counted."""
+    """Mean work of a sample: SOPs, in which a pooled position counts once, and additions if each of its
+    spikes counted.
+    """
     traces = reference.run(network.circuit, inputs)
     spikes = 0.0
     for p in network.circuit.populations:
@@ -47,7 +75,9 @@ def weight_additions(network: QuantizedNetwork, inputs: np.ndarray) -> tuple[flo
             targets = synapse.weight.shape[0] // synapse.groups
             for source in synapse.sources:
                 train = traces[source.population].spikes if source.population >= 0 else inputs
-                counts = sum(reference.seen(source, train[:, t]).sum(axis=(0, 1)) for t in range(train.shape[1]))
+                counts = sum(
+                    reference.seen(source, train[:, t]).sum(axis=(0, 1)) for t in range(train.shape[1])
+                )
                 spikes += float((counts * np.outer(synapse.reach(0), synapse.reach(1))).sum()) * targets
     return sum(trace.sops for trace in traces) / len(inputs), spikes / len(inputs)
 
@@ -57,8 +87,15 @@ def dense_macs(network: QuantizedNetwork) -> int:
     return sum(products(network))
 
 
-def on_cores(export: Export, inputs: np.ndarray, cores: Sequence[str], progress: Callable[[str], None] = lambda text: None) -> list[dict]:
-    """Run on each core whose compiler and emulator are here, outputs compared with Python's; what was measured, or what is missing."""
+def on_cores(
+    export: Export,
+    inputs: np.ndarray,
+    cores: Sequence[str],
+    progress: Callable[[str], None] = lambda text: None,
+) -> list[dict]:
+    """Run on each core whose compiler and emulator are here, outputs compared with Python's; what was
+    measured, or what is missing.
+    """
     found = []
     for name in cores:
         machine = MACHINES[name]
@@ -68,22 +105,37 @@ def on_cores(export: Export, inputs: np.ndarray, cores: Sequence[str], progress:
             continue
         progress(f"running {len(inputs)} samples on {name}")
         measured = run_on(machine, export, inputs)
-        context = int(next(line.split()[1] for line in measured.text.splitlines() if line.startswith("bytes ")))
+        context = int(
+            next(line.split()[1] for line in measured.text.splitlines() if line.startswith("bytes "))
+        )
         samples = sum(values.nbytes for values in samples_of(export, inputs).values())
-        found.append({
-            "core": name, "missing": None, "counts": machine.counts, "per_sample": fmean(measured.counted) if measured.counted else None,
-            "flash_bytes": measured.flash_bytes - samples, "context_bytes": context, "stack_bytes": measured.stack_bytes,
-            "loads": fmean(measured.loads) if measured.loads else None, "stores": fmean(measured.stores) if measured.stores else None,
-        })  # fmt: skip
+        found.append(
+            {
+                "core": name,
+                "missing": None,
+                "counts": machine.counts,
+                "per_sample": fmean(measured.counted) if measured.counted else None,
+                "flash_bytes": measured.flash_bytes - samples,
+                "context_bytes": context,
+                "stack_bytes": measured.stack_bytes,
+                "loads": fmean(measured.loads) if measured.loads else None,
+                "stores": fmean(measured.stores) if measured.stores else None,
+            }
+        )
     return found
 
 
 def runs_table(rows: Sequence[dict], additions: float) -> Table:
     """The same for people."""
     columns = (
-        Column("core"), Column("instructions/sample", ".0f"), Column("per weight addition", ".3f"), Column("flash bytes", "d"), Column("context bytes", "d"),
-        Column("stack bytes", "d"), Column(""),
-    )  # fmt: skip
+        Column("core"),
+        Column("instructions/sample", ".0f"),
+        Column("per weight addition", ".3f"),
+        Column("flash bytes", "d"),
+        Column("context bytes", "d"),
+        Column("stack bytes", "d"),
+        Column(""),
+    )
     cells = []
     for row in rows:
         if row["missing"]:

@@ -13,8 +13,17 @@ from .placement import Buffer, Placed, place
 __all__ = ["Arena", "NO_VIEW", "buffer_name"]
 
 NO_VIEW = {
-    "offset": 0, "row_bytes": 0, "step_bytes": 0, "ring": 1, "height": 0, "width": 0, "left": 0, "words": 0, "word_bits": 32, "field_bits": 1,
-}  # fmt: skip
+    "offset": 0,
+    "row_bytes": 0,
+    "step_bytes": 0,
+    "ring": 1,
+    "height": 0,
+    "width": 0,
+    "left": 0,
+    "words": 0,
+    "word_bits": 32,
+    "field_bits": 1,
+}
 
 
 class Arena:
@@ -39,15 +48,23 @@ class Arena:
 
     def _buffers(self) -> list[Buffer]:
         program, lives, end = self.program, self.program.view_lives(), len(self.program.schedule)
-        buffers = [Buffer(buffer_name(key), view.n_bytes(program.view_steps), lives[key]) for key, view in program.views.items()]
+        buffers = [
+            Buffer(buffer_name(key), view.n_bytes(program.view_steps), lives[key])
+            for key, view in program.views.items()
+        ]
         for i, stage in enumerate(program.stages):
             if stage.kind == "maxpool":
                 pool: MaxPool = program.network.circuit.populations[stage.population]
                 at = [j for j, s in enumerate(program.schedule) if s == i]
-                life, n_counts = ((0, end), pool.n_inputs) if program.by_step else ((min(at), max(at)), pool.window.area)
+                life, n_counts = (
+                    ((0, end), pool.n_inputs) if program.by_step else ((min(at), max(at)), pool.window.area)
+                )
                 buffers.append(Buffer(f"counts {stage.population}", 4 * n_counts, life))
             elif stage.kind == "population" and program.by_step:
-                buffers += [Buffer(f"{what} {stage.population}", n_bytes, (0, end)) for what, n_bytes in self._state_bytes(stage).items()]
+                buffers += [
+                    Buffer(f"{what} {stage.population}", n_bytes, (0, end))
+                    for what, n_bytes in self._state_bytes(stage).items()
+                ]
         return buffers
 
     def _state_bytes(self, stage: Stage) -> dict[str, int]:
@@ -60,7 +77,11 @@ class Arena:
         else:
             groups = 1 if kind else groups_of(p)
             n_bytes = 4 * places * groups * -(-p.shape[0] // groups // TILE) * TILE
-        return {"membranes": n_bytes} | ({"net counts": n_bytes} if p.signed else {}) | ({"currents": n_bytes} if p.drives else {})
+        return (
+            {"membranes": n_bytes}
+            | ({"net counts": n_bytes} if p.signed else {})
+            | ({"currents": n_bytes} if p.drives else {})
+        )
 
     def view(self, key: Key | None) -> dict[str, int]:
         """A view as an evsnn_view_t; None, or one that nobody keeps: an empty one."""
@@ -69,9 +90,17 @@ class Arena:
         view, steps = self.program.views[key], self.program.view_steps
         _, height, width = view.shape
         return {
-            "offset": self.offsets[buffer_name(key)], "row_bytes": view.row_bytes(steps), "step_bytes": view.step_bytes, "ring": view.ring, "height": height, "width": width,
-            "left": view.left, "words": view.words, "word_bits": view.word_bits, "field_bits": view.field_bits,
-        }  # fmt: skip
+            "offset": self.offsets[buffer_name(key)],
+            "row_bytes": view.row_bytes(steps),
+            "step_bytes": view.step_bytes,
+            "ring": view.ring,
+            "height": height,
+            "width": width,
+            "left": view.left,
+            "words": view.words,
+            "word_bits": view.word_bits,
+            "field_bits": view.field_bits,
+        }
 
     def state(self, what: str, population: int) -> int:
         """Where a population's state begins; 0 where it has none."""
@@ -84,6 +113,8 @@ def buffer_name(key: Key) -> str:
     text = "input" if key.population == INPUT else f"layer {key.population}"
     text += " negative" if key.negative else ""
     if pool is not None:
-        text += " pooled {}x{}".format(*pool.kernel) + ("" if pool.stride == pool.kernel else " by {}x{}".format(*pool.stride))
+        text += " pooled {}x{}".format(*pool.kernel) + (
+            "" if pool.stride == pool.kernel else " by {}x{}".format(*pool.stride)
+        )
         text += " padded {},{},{},{}".format(*pool.padding) if any(pool.padding) else ""
     return text

@@ -1,7 +1,7 @@
 """The arena: where each buffer lies, and how large all of them are together.
 
-Buffers whose lives do not meet share bytes. Large ones are placed first, each at the lowest offset that is free for its
-whole life.
+Buffers whose lives do not meet share bytes. Large ones are placed first, each at the lowest offset that is
+free for its whole life.
 """
 
 from __future__ import annotations
@@ -63,4 +63,8 @@ def place(buffers: Sequence[Buffer]) -> Placed:
                 break
             offset = max(offset, high)
         taken[i] = offset, offset + size
-    return Placed(tuple(buffers), tuple(taken[i][0] for i in range(len(buffers))), max((high for _, high in taken.values()), default=0))
+    return Placed(
+        tuple(buffers),
+        tuple(taken[i][0] for i in range(len(buffers))),
+        max((high for _, high in taken.values()), default=0),
+    )

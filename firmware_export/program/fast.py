@@ -12,7 +12,19 @@ from evsnn.circuit.quantized import membrane_bounds
 
 from .program import TILE, Program, Read, Stage, View, key_of, live_sources
 
-__all__ = ["Blank", "Charge", "apart", "at_once", "blank_of", "charges_of", "fast_kind", "pair_words", "pairs_of", "tapped", "tile_pairs"]
+__all__ = [
+    "Blank",
+    "Charge",
+    "apart",
+    "at_once",
+    "blank_of",
+    "charges_of",
+    "fast_kind",
+    "pair_words",
+    "pairs_of",
+    "tapped",
+    "tile_pairs",
+]
 
 COLUMNS = 32
 """Columns of a row, padding included, up to which blank places are tracked: a word's bits."""
@@ -23,7 +35,12 @@ def fast_kind(stage: Stage, program: Program) -> str | None:
     if stage.kind != "population":
         return None
     p: Population = program.network.circuit.populations[stage.population]
-    if not p.fires or p.leak != 1 or not (stage.writes or stage.tally) or len({replace(program.views[key], key=stage.writes[0]) for key in stage.writes}) > 1:
+    if (
+        not p.fires
+        or p.leak != 1
+        or not (stage.writes or stage.tally)
+        or len({replace(program.views[key], key=stage.writes[0]) for key in stage.writes}) > 1
+    ):
         return None
     least, _ = membrane_bounds(p, program.n_steps, (program.network.input_low, program.network.input_high))
     if p.signed:
@@ -32,8 +49,16 @@ def fast_kind(stage: Stage, program: Program) -> str | None:
     if above.min() < -(2**31):
         return None
     if p.drives:
-        (drive, *others) = p.drives
-        plain = not others and not p.synapses and not p.signed and drive.groups == 1 and len(drive.sources) == 1 and not drive.pooled and drive.dilation == (1, 1)
+        drive, *others = p.drives
+        plain = (
+            not others
+            and not p.synapses
+            and not p.signed
+            and drive.groups == 1
+            and len(drive.sources) == 1
+            and not drive.pooled
+            and drive.dilation == (1, 1)
+        )
         return "drive" if plain and not program.by_step else None
     charges = charges_of(p, program)
     if charges is None:
@@ -41,10 +66,21 @@ def fast_kind(stage: Stage, program: Program) -> str | None:
     if 1 <= len(charges) <= 2 and all(is_depthwise(c.synapse, p) for c in charges):
         return "taps"
     gathers, same = apart(charges)
-    if not 1 <= len(gathers) <= 2 or len(same) > 1 or any(c.synapse.groups != 1 or c.synapse.dilation[1] != 1 for c in gathers) or any(not is_identity(c.synapse) for c in same):
+    if (
+        not 1 <= len(gathers) <= 2
+        or len(same) > 1
+        or any(c.synapse.groups != 1 or c.synapse.dilation[1] != 1 for c in gathers)
+        or any(not is_identity(c.synapse) for c in same)
+    ):
         return None
     area = stage.window[0] * stage.window[1]
-    if program.network.widths[stage.population] == "int16" and above.min() >= -(2**15) and program.n_steps * area < 2**16 and not p.signed and not p.delay:
+    if (
+        program.network.widths[stage.population] == "int16"
+        and above.min() >= -(2**15)
+        and program.n_steps * area < 2**16
+        and not p.signed
+        and not p.delay
+    ):
         return "pairs"
     return "singles" if program.compact or not all(map(at_once, gathers)) else "wide"
 
@@ -77,13 +113,23 @@ class Charge:
     def is_negated_by(self, other: Charge, program: Program) -> bool:
         """Whether the other's spikes take away what these add, and lie like them."""
         a, b = self.synapse, other.synapse
-        views = [replace(program.views[key_of(source)], key=key_of(self.source)) for source in (self.source, other.source)]
-        same = (a.stride, a.padding, a.dilation, a.groups) == (b.stride, b.padding, b.dilation, b.groups) and self.source == replace(other.source, negative=False)
+        views = [
+            replace(program.views[key_of(source)], key=key_of(self.source))
+            for source in (self.source, other.source)
+        ]
+        same = (a.stride, a.padding, a.dilation, a.groups) == (
+            b.stride,
+            b.padding,
+            b.dilation,
+            b.groups,
+        ) and self.source == replace(other.source, negative=False)
         return same and views[0] == views[1] and np.array_equal(self.weight, -other.weight)
 
 
 def charges_of(p: Population, program: Program) -> list[Charge] | None:
-    """What charges a population, without sources that never send anything; None: negative spikes have weights of their own."""
+    """What charges a population, without sources that never send anything; None: negative spikes have weights
+    of their own.
+    """
     found: list[Charge] = []
     for synapse in p.synapses:
         live, first = live_sources(synapse, program.network.circuit.populations), 0
@@ -95,7 +141,14 @@ def charges_of(p: Population, program: Program) -> list[Charge] | None:
             if not source.negative:
                 found.append(charge)
                 continue
-            at = next((i for i, other in enumerate(found) if not other.takes_back and other.is_negated_by(charge, program)), None)
+            at = next(
+                (
+                    i
+                    for i, other in enumerate(found)
+                    if not other.takes_back and other.is_negated_by(charge, program)
+                ),
+                None,
+            )
             if at is None:
                 return None
             found[at] = replace(found[at], takes_back=True)
@@ -108,11 +161,20 @@ def apart(charges: Sequence[Charge]) -> tuple[list[Charge], list[Charge]]:
 
 
 def at_once(charge: Charge) -> int:
-    """Rows of a kernel next to each other whose charge in a step stays in 16 bits for any spikes; 0: a single row can leave them."""
+    """Rows of a kernel next to each other whose charge in a step stays in 16 bits for any spikes; 0: a single
+    row can leave them.
+    """
     weight = charge.weight.astype(np.int64) * (charge.source.pool.area if charge.source.pool else 1)
-    parts = (np.abs(weight), -np.abs(weight)) if charge.takes_back else (np.maximum(weight, 0), np.minimum(weight, 0))
+    parts = (
+        (np.abs(weight), -np.abs(weight))
+        if charge.takes_back
+        else (np.maximum(weight, 0), np.minimum(weight, 0))
+    )
     for n in range(weight.shape[2], 0, -1):
-        most, least = (np.lib.stride_tricks.sliding_window_view(part.sum(axis=(1, 3)), n, axis=1).sum(axis=2) for part in parts)
+        most, least = (
+            np.lib.stride_tricks.sliding_window_view(part.sum(axis=(1, 3)), n, axis=1).sum(axis=2)
+            for part in parts
+        )
         if most.max() < 2**15 and least.min() >= -(2**15):
             return n
     return 0
@@ -120,7 +182,11 @@ def at_once(charge: Charge) -> int:
 
 def is_depthwise(synapse: Synapse, p: Population) -> bool:
     """Whether each neuron reads its own channel alone."""
-    return synapse.groups == synapse.shape[0] == p.shape[0] and len(synapse.sources) == 1 and synapse.dilation[1] == 1
+    return (
+        synapse.groups == synapse.shape[0] == p.shape[0]
+        and len(synapse.sources) == 1
+        and synapse.dilation[1] == 1
+    )
 
 
 def is_identity(synapse: Synapse) -> bool:
@@ -171,13 +237,21 @@ class Blank:
 
 
 def blank_of(stage: Stage, p: Population, program: Program) -> Blank | None:
-    """The blank pattern of a stage with a current, if enough of the stored samples is blank to look for it."""
+    """The blank pattern of a stage with a current, if enough of the stored samples is blank to look for
+    it.
+    """
     network = program.network
     samples = network.network.samples
     (drive,) = p.drives
     view = program.views.get(stage.writes[0]) if stage.writes else None
     (_, left, _, right), width = drive.padding, drive.shape[2]
-    if view is None or samples is None or samples.images.size == 0 or left + width + right > COLUMNS or view.left + view.shape[2] + view.right > COLUMNS:
+    if (
+        view is None
+        or samples is None
+        or samples.images.size == 0
+        or left + width + right > COLUMNS
+        or view.left + view.shape[2] + view.right > COLUMNS
+    ):
         return None
     if not all(0 <= pad < k for pad, k in zip(drive.padding, drive.kernel * 2)):
         return None
@@ -193,7 +267,10 @@ def blank_of(stage: Stage, p: Population, program: Program) -> Blank | None:
 
 def constant_spikes(current: np.ndarray, p: Population, n_steps: int) -> np.ndarray:
     """Spikes (n_steps, channels) of neurons under a constant current."""
-    v, spikes = p.v_init + min(p.delay, n_steps) * current.astype(np.int64), np.zeros((n_steps, len(p.v_init)), np.int64)
+    v, spikes = (
+        p.v_init + min(p.delay, n_steps) * current.astype(np.int64),
+        np.zeros((n_steps, len(p.v_init)), np.int64),
+    )
     for t in range(n_steps):
         v = v + current * (t + p.delay < n_steps)
         spikes[t] = v >= p.v_threshold
@@ -207,10 +284,16 @@ def view_words(counts: np.ndarray, view: View) -> np.ndarray:
     padded = np.zeros((*counts.shape[:-1], view.words * per_word), np.int64)
     padded[..., : counts.shape[-1]] = counts
     shifts = view.word_bits - view.field_bits * (1 + np.arange(per_word))
-    return (padded.reshape(*counts.shape[:-1], view.words, per_word) << shifts).sum(axis=-1).astype({8: np.uint8, 16: np.uint16, 32: np.uint32}[view.word_bits])
+    return (
+        (padded.reshape(*counts.shape[:-1], view.words, per_word) << shifts)
+        .sum(axis=-1)
+        .astype({8: np.uint8, 16: np.uint16, 32: np.uint32}[view.word_bits])
+    )
 
 
-def blank_totals(stage: Stage, p: Population, read: Read, source: Blank, view: View, n_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def blank_totals(
+    stage: Stage, p: Population, read: Read, source: Blank, view: View, n_steps: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Spike counts of neurons all of whose inputs are blank: which taps lie on the map decides.
 
     Returns
@@ -223,7 +306,11 @@ def blank_totals(stage: Stage, p: Population, read: Read, source: Blank, view: V
     weight = p.synapses[0].weight.astype(np.int64)
 
     def classes(axis: int, n: int) -> tuple[np.ndarray, list[tuple[bool, ...]]]:
-        at = np.arange(n)[:, None] * read.stride[axis] - read.padding[axis] + np.arange(read.kernel[axis]) * read.dilation[axis]
+        at = (
+            np.arange(n)[:, None] * read.stride[axis]
+            - read.padding[axis]
+            + np.arange(read.kernel[axis]) * read.dilation[axis]
+        )
         on_map = [tuple(row) for row in ((at >= 0) & (at < view.shape[1 + axis])).tolist()]
         kinds = sorted(set(on_map))
         return np.array([kinds.index(row) for row in on_map]), kinds

@@ -1,8 +1,8 @@
 """What the generated code does: views of spikes, stages that fill them row by row, and the order of the rows.
 
-A stage is a population, a max pool, or the sums of a pooling window that no population can make on its way. It computes all
-steps of a row before the next, and a row of the next stage as soon as the rows that it reads are there; so a view keeps few
-rows, and membranes live only while their neuron is in hand.
+A stage is a population, a max pool, or the sums of a pooling window that no population can make on its way.
+It computes all steps of a row before the next, and a row of the next stage as soon as the rows that it reads
+are there; so a view keeps few rows, and membranes live only while their neuron is in hand.
 """
 
 from __future__ import annotations
@@ -16,7 +16,19 @@ from evsnn.circuit.populations import INPUT, MaxPool, Pool, Population, Source, 
 from evsnn.circuit.quantized import QuantizedNetwork
 from evsnn.errors import RunError
 
-__all__ = ["TILE", "Key", "Program", "Read", "Stage", "View", "groups_of", "key_of", "live_sources", "padded_to_tiles", "program_of"]
+__all__ = [
+    "TILE",
+    "Key",
+    "Program",
+    "Read",
+    "Stage",
+    "View",
+    "groups_of",
+    "key_of",
+    "live_sources",
+    "padded_to_tiles",
+    "program_of",
+]
 
 FIELD_BITS = (1, 4, 8, 16)
 TILE = 8
@@ -59,9 +71,14 @@ class Read:
     dilation: tuple[int, int] = (1, 1)
 
     def span(self, axis: int, first: int, last: int) -> tuple[int, int]:
-        """The first and last position that outputs `first` to `last` read along an axis, inside the map or not."""
+        """The first and last position that outputs `first` to `last` read along an axis, inside the map or
+        not.
+        """
         low = first * self.stride[axis] - self.padding[axis]
-        return low, last * self.stride[axis] - self.padding[axis] + (self.kernel[axis] - 1) * self.dilation[axis]
+        return (
+            low,
+            last * self.stride[axis] - self.padding[axis] + (self.kernel[axis] - 1) * self.dilation[axis],
+        )
 
 
 @dataclass(frozen=True)
@@ -199,7 +216,12 @@ def program_of(network: QuantizedNetwork, by_step: bool = False, compact: bool =
     needed: dict[Key, None] = {}  # a set in order
     for population in readers:
         needed |= dict.fromkeys(read.key for read in _reads(population, populations))
-    stages = [stage for key in needed if key.population == INPUT and key.pool for stage in _pool_stages(INPUT, (False,), network.circuit.input_shape, [key.pool])]
+    stages = [
+        stage
+        for key in needed
+        if key.population == INPUT and key.pool
+        for stage in _pool_stages(INPUT, (False,), network.circuit.input_shape, [key.pool])
+    ]
     needed |= {key.spikes: None for key in needed if key.population == INPUT}
     for i, population in enumerate(readers):
         stages += _stages(i, population, [key for key in needed if key.population == i], populations, counts)
@@ -209,16 +231,29 @@ def program_of(network: QuantizedNetwork, by_step: bool = False, compact: bool =
 
 
 def _counts(populations: Sequence[Population | MaxPool]) -> bool:
-    """Whether the readout needs nothing but how many spikes each neuron sends: it integrates, and nobody else reads its sources."""
+    """Whether the readout needs nothing but how many spikes each neuron sends: it integrates, and nobody else
+    reads its sources.
+    """
     last = populations[-1]
     if last.fires or last.leak != 1 or last.drives or not last.synapses:
         return False
     sources = [key_of(source) for synapse in last.synapses for source in synapse.sources]
-    others = {read.key.population for population in populations[:-1] for read in _reads(population, populations)}
+    others = {
+        read.key.population for population in populations[:-1] for read in _reads(population, populations)
+    }
     for synapse in last.synapses:
-        covers = synapse.kernel == synapse.shape[1:] and not any(synapse.padding) and synapse.groups == 1 and len(synapse.sources) == 1
-        (source, *_) = synapse.sources
-        alone = source.population not in others and source.population != INPUT and not isinstance(populations[source.population], MaxPool)
+        covers = (
+            synapse.kernel == synapse.shape[1:]
+            and not any(synapse.padding)
+            and synapse.groups == 1
+            and len(synapse.sources) == 1
+        )
+        source, *_ = synapse.sources
+        alone = (
+            source.population not in others
+            and source.population != INPUT
+            and not isinstance(populations[source.population], MaxPool)
+        )
         if not (covers and alone and _direct(source.pool)):
             return False
     return len({(key.population, key.negative) for key in sources}) == len(sources)
@@ -232,7 +267,12 @@ def _direct(pool: Pool | None) -> bool:
 def _reads(population: Population | MaxPool, populations: Sequence[Population | MaxPool]) -> Iterator[Read]:
     if isinstance(population, MaxPool):
         for negative in (False, True) if population.signed else (False,):
-            yield Read(Key(population.source.population, negative), population.window.kernel, population.window.stride, population.window.padding[:2])
+            yield Read(
+                Key(population.source.population, negative),
+                population.window.kernel,
+                population.window.stride,
+                population.window.padding[:2],
+            )
         return
     for synapse in population.synapses:
         for source in live_sources(synapse, populations):
@@ -241,41 +281,94 @@ def _reads(population: Population | MaxPool, populations: Sequence[Population | 
 
 def live_sources(synapse: Synapse, populations: Sequence[Population | MaxPool]) -> list[Source]:
     """The sources of a synapse that ever send anything: not the negative spikes of neurons that send none."""
-    return [s for s in synapse.sources if not s.negative or (s.population != INPUT and populations[s.population].signed)]
+    return [
+        s
+        for s in synapse.sources
+        if not s.negative or (s.population != INPUT and populations[s.population].signed)
+    ]
 
 
-def _stages(i: int, population: Population | MaxPool, needed: Sequence[Key], populations: Sequence[Population | MaxPool], counts: bool) -> Iterator[Stage]:
+def _stages(
+    i: int,
+    population: Population | MaxPool,
+    needed: Sequence[Key],
+    populations: Sequence[Population | MaxPool],
+    counts: bool,
+) -> Iterator[Stage]:
     """The stages that make what is needed of a population."""
     reads = tuple(_reads(population, populations))
     signs = (False, True) if population.signed else (False,)
     if isinstance(population, MaxPool):
-        yield Stage("maxpool", i, population.shape[1], population.shape[2], (1, 1), reads, tuple(Key(i, sign) for sign in signs))
+        yield Stage(
+            "maxpool",
+            i,
+            population.shape[1],
+            population.shape[2],
+            (1, 1),
+            reads,
+            tuple(Key(i, sign) for sign in signs),
+        )
         pools = dict.fromkeys(key.pool for key in needed if key.pool)
     else:
-        tally = next((s for s in populations[-1].synapses if s.sources[0].population == i), None) if counts else None
+        tally = (
+            next((s for s in populations[-1].synapses if s.sources[0].population == i), None)
+            if counts
+            else None
+        )
         pools = dict.fromkeys(key.pool for key in needed)
-        own = tally.sources[0].pool if tally else next(iter(pools)) if len(pools) == 1 and _direct(next(iter(pools))) else None
+        own = (
+            tally.sources[0].pool
+            if tally
+            else next(iter(pools))
+            if len(pools) == 1 and _direct(next(iter(pools)))
+            else None
+        )
         window = own.kernel if own else (1, 1)
         rows, width = population.shape[1] // window[0], population.shape[2] // window[1]
         keeps = population.fires and not tally and bool(needed)
-        yield Stage("population", i, rows, width, window, reads, tuple(Key(i, sign, own) for sign in signs) if keeps else (), tally)
+        yield Stage(
+            "population",
+            i,
+            rows,
+            width,
+            window,
+            reads,
+            tuple(Key(i, sign, own) for sign in signs) if keeps else (),
+            tally,
+        )
         pools = [pool for pool in pools if pool and pool != own]
     yield from _pool_stages(i, signs, population.shape, pools)
 
 
-def _pool_stages(i: int, signs: Sequence[bool], shape: tuple[int, int, int], pools: Iterable[Pool]) -> Iterator[Stage]:
+def _pool_stages(
+    i: int, signs: Sequence[bool], shape: tuple[int, int, int], pools: Iterable[Pool]
+) -> Iterator[Stage]:
     """The sums of windows that overlap, or that only some of a population's targets see."""
     for pool in pools:
         for sign in signs:
             _, height, width = _pooled(shape, pool)
             key = Key(i, sign, pool)
-            yield Stage("pool", i, height, width, (1, 1), (Read(key.spikes, pool.kernel, pool.stride, pool.padding[:2]),), (key,))
+            yield Stage(
+                "pool",
+                i,
+                height,
+                width,
+                (1, 1),
+                (Read(key.spikes, pool.kernel, pool.stride, pool.padding[:2]),),
+                (key,),
+            )
 
 
 def _pooled(shape: tuple[int, int, int], pool: Pool | None) -> tuple[int, int, int]:
     if pool is None:
         return shape
-    return (shape[0], *((n + pool.padding[a] + pool.padding[2 + a] - pool.kernel[a]) // pool.stride[a] + 1 for a, n in enumerate(shape[1:])))
+    return (
+        shape[0],
+        *(
+            (n + pool.padding[a] + pool.padding[2 + a] - pool.kernel[a]) // pool.stride[a] + 1
+            for a, n in enumerate(shape[1:])
+        ),
+    )
 
 
 def _rows_read(stage: Stage, read: Read, row: int, height: int) -> tuple[int, int]:
@@ -288,7 +381,11 @@ def _schedule(stages: Sequence[Stage]) -> list[int]:
     """The order of the rows: as late as possible, so that few are kept."""
     maker = {key: i for i, stage in enumerate(stages) for key in stage.writes}
     done, order = [0] * len(stages), []
-    todo = [(i, stage.rows) for i, stage in enumerate(stages) if not any(key in {read.key for s in stages for read in s.reads} for key in stage.writes)]
+    todo = [
+        (i, stage.rows)
+        for i, stage in enumerate(stages)
+        if not any(key in {read.key for s in stages for read in s.reads} for key in stage.writes)
+    ]
     for last, rows in todo:
         for row in range(rows):
             pending = [(last, row)]
@@ -311,7 +408,9 @@ def _schedule(stages: Sequence[Stage]) -> list[int]:
     return order
 
 
-def _lives(stages: Sequence[Stage], views: dict[Key, View], schedule: Sequence[int]) -> tuple[dict[Key, list[int]], dict[Key, list[int]]]:
+def _lives(
+    stages: Sequence[Stage], views: dict[Key, View], schedule: Sequence[int]
+) -> tuple[dict[Key, list[int]], dict[Key, list[int]]]:
     """For each view, where in the schedule its rows are made, and used last."""
     made: dict[Key, list[int]] = {key: [] for key in views}
     used: dict[Key, list[int]] = {key: [] for key in views}
@@ -329,12 +428,19 @@ def _lives(stages: Sequence[Stage], views: dict[Key, View], schedule: Sequence[i
     return made, used
 
 
-def _views(stages: Sequence[Stage], needed: dict[Key, None], network: QuantizedNetwork, schedule: Sequence[int]) -> dict[Key, View]:
+def _views(
+    stages: Sequence[Stage], needed: dict[Key, None], network: QuantizedNetwork, schedule: Sequence[int]
+) -> dict[Key, View]:
     populations = network.circuit.populations
-    keys = dict.fromkeys([*(key for key in needed if key == Key(INPUT)), *(key for stage in stages for key in stage.writes)])
+    keys = dict.fromkeys(
+        [*(key for key in needed if key == Key(INPUT)), *(key for stage in stages for key in stage.writes)]
+    )
     views = {}
     for key in keys:
-        shape = _pooled(network.circuit.input_shape if key.population == INPUT else populations[key.population].shape, key.pool)
+        shape = _pooled(
+            network.circuit.input_shape if key.population == INPUT else populations[key.population].shape,
+            key.pool,
+        )
         left = right = 0
         for stage in stages:
             for read in stage.reads:
@@ -364,4 +470,6 @@ def padded_to_tiles(values: np.ndarray, groups: int, tile: int, fill: int = 0) -
 
 def groups_of(p: Population) -> int:
     """Into how many groups a population's outputs fall, each with inputs of its own."""
-    return int(np.lcm.reduce([s.groups for s in (*(s for s in p.synapses if not s.channelwise), *p.drives)] or [1]))
+    return int(
+        np.lcm.reduce([s.groups for s in (*(s for s in p.synapses if not s.channelwise), *p.drives)] or [1])
+    )

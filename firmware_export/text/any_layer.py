@@ -1,4 +1,6 @@
-"""Descriptors of stages for the runtime's code that any layer can use. Fields stand in the order of the C structures."""
+"""Descriptors of stages for the runtime's code that any layer can use. Fields stand in the order of the C
+structures.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,12 @@ def describe(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
 def _pool(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     (read,), (key,) = stage.reads, stage.writes
     fields = {
-        "from": arena.view(read.key), "to": arena.view(key), "kernel": read.kernel, "stride": read.stride, "padding": read.padding,
-    }  # fmt: skip
+        "from": arena.view(read.key),
+        "to": arena.view(key),
+        "kernel": read.kernel,
+        "stride": read.stride,
+        "padding": read.padding,
+    }
     return {"descriptor": tables.structs(f"s{i}", "evsnn_pool_t", [fields])}
 
 
@@ -38,47 +44,88 @@ def _max_pool(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     pool: MaxPool = arena.program.network.circuit.populations[stage.population]
     read, keys = stage.reads[0], [read.key for read in stage.reads]
     fields = {
-        "from": arena.view(keys[0]), "from_negative": arena.view(keys[1] if pool.signed else None), "to": arena.view(stage.writes[0]),
-        "to_negative": arena.view(stage.writes[1] if pool.signed else None), "channels": pool.shape[0], "kernel": read.kernel, "stride": read.stride, "padding": read.padding,
-        "is_signed": pool.signed, "by_step": arena.program.by_step,
-    }  # fmt: skip
-    return {"descriptor": tables.structs(f"s{i}", "evsnn_maxpool_t", [fields]), "counts": arena.state("counts", stage.population), "counts_bytes": 4 * pool.n_inputs}
+        "from": arena.view(keys[0]),
+        "from_negative": arena.view(keys[1] if pool.signed else None),
+        "to": arena.view(stage.writes[0]),
+        "to_negative": arena.view(stage.writes[1] if pool.signed else None),
+        "channels": pool.shape[0],
+        "kernel": read.kernel,
+        "stride": read.stride,
+        "padding": read.padding,
+        "is_signed": pool.signed,
+        "by_step": arena.program.by_step,
+    }
+    return {
+        "descriptor": tables.structs(f"s{i}", "evsnn_maxpool_t", [fields]),
+        "counts": arena.state("counts", stage.population),
+        "counts_bytes": 4 * pool.n_inputs,
+    }
 
 
 def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     network = arena.program.network
     p: Population = network.circuit.populations[stage.population]
     groups, keys = groups_of(p), stage.writes
-    gathers, channelwise = [s for s in p.synapses if not s.channelwise], [s for s in p.synapses if s.channelwise]
+    gathers, channelwise = (
+        [s for s in p.synapses if not s.channelwise],
+        [s for s in p.synapses if s.channelwise],
+    )
     parts = [part for j, s in enumerate(gathers) for part in _parts(s, f"s{i}_w{j}", groups, arena, tables)]
     wise = [item for j, s in enumerate(channelwise) for item in _channelwise(s, f"s{i}_c{j}", arena, tables)]
     drives = [item for j, s in enumerate(p.drives) for item in _drives(s, f"s{i}_d{j}", groups, tables)]
     readout, classes = "NULL", 0
     if stage.tally is not None:
-        readout, classes = tables.array(f"s{i}_out", stage.tally.weight.transpose(2, 3, 1, 0), np.int8), stage.tally.weight.shape[0]
+        readout, classes = (
+            tables.array(f"s{i}_out", stage.tally.weight.transpose(2, 3, 1, 0), np.int8),
+            stage.tally.weight.shape[0],
+        )
     elif stage.population == len(network.circuit.populations) - 1:
         classes = p.shape[0]
 
     def padded(what: str, values: np.ndarray | None, fill: int = 0) -> str:
-        return "NULL" if values is None else tables.array(f"s{i}_{what}", padded_to_tiles(values, groups, TILE, fill), np.int32)
+        return (
+            "NULL"
+            if values is None
+            else tables.array(f"s{i}_{what}", padded_to_tiles(values, groups, TILE, fill), np.int32)
+        )
 
     fields = {
-        "parts": tables.structs(f"s{i}_parts", "evsnn_part_t", parts), "channelwise": tables.structs(f"s{i}_wise", "evsnn_channelwise_t", wise),
-        "drives": tables.structs(f"s{i}_drives", "evsnn_drive_t", drives), "bias": padded("bias", p.bias), "v_init": padded("init", p.v_init),
-        "v_threshold": padded("th", p.v_threshold, NEVER), "v_negative": padded("neg", p.v_negative), "readout": readout,
+        "parts": tables.structs(f"s{i}_parts", "evsnn_part_t", parts),
+        "channelwise": tables.structs(f"s{i}_wise", "evsnn_channelwise_t", wise),
+        "drives": tables.structs(f"s{i}_drives", "evsnn_drive_t", drives),
+        "bias": padded("bias", p.bias),
+        "v_init": padded("init", p.v_init),
+        "v_threshold": padded("th", p.v_threshold, NEVER),
+        "v_negative": padded("neg", p.v_negative),
+        "readout": readout,
         "view": arena.view(keys[0] if keys else None),
-        "view_negative": arena.view(keys[1] if len(keys) == 2 else None), "state": arena.state("membranes", stage.population),
-        "state_net": arena.state("net counts", stage.population), "state_current": arena.state("currents", stage.population),
-        "n_parts": len(parts), "n_channelwise": len(wise), "n_drives": len(drives),
-        "channels": p.shape[0], "groups": groups, "width": stage.width, "window": stage.window, "delay": p.delay, "classes": classes,
+        "view_negative": arena.view(keys[1] if len(keys) == 2 else None),
+        "state": arena.state("membranes", stage.population),
+        "state_net": arena.state("net counts", stage.population),
+        "state_current": arena.state("currents", stage.population),
+        "n_parts": len(parts),
+        "n_channelwise": len(wise),
+        "n_drives": len(drives),
+        "channels": p.shape[0],
+        "groups": groups,
+        "width": stage.width,
+        "window": stage.window,
+        "delay": p.delay,
+        "classes": classes,
         "leak": NO_LEAK if p.leak == 1 else leak_shift(p.leak),
-        "input_bits": 8 if network.input_low >= 0 else 16, "kept": bool(keys), "fires": p.fires, "by_step": arena.program.by_step, "neurons": p.shape[1:],
-    }  # fmt: skip
+        "input_bits": 8 if network.input_low >= 0 else 16,
+        "kept": bool(keys),
+        "fires": p.fires,
+        "by_step": arena.program.by_step,
+        "neurons": p.shape[1:],
+    }
     return {"descriptor": tables.structs(f"s{i}", "evsnn_population_t", [fields])}
 
 
 def tiled(weight: np.ndarray, split: int = 1) -> np.ndarray:
-    """Weights (n_out, n_in, ky, kx) as [group][tile][ky][kx][channel][8], their outputs divided into `split` groups."""
+    """Weights (n_out, n_in, ky, kx) as [group][tile][ky][kx][channel][8], their outputs divided into `split`
+    groups.
+    """
     n_out = weight.shape[0] // split
     tiles = -(-n_out // TILE)
     padded = np.zeros((split, tiles * TILE, *weight.shape[1:]), np.int8)
@@ -87,14 +134,23 @@ def tiled(weight: np.ndarray, split: int = 1) -> np.ndarray:
 
 
 def _geometry(synapse: Synapse) -> dict:
-    return {"kernel": synapse.kernel, "stride": synapse.stride, "dilation": synapse.dilation, "padding": synapse.padding[:2]}
+    return {
+        "kernel": synapse.kernel,
+        "stride": synapse.stride,
+        "dilation": synapse.dilation,
+        "padding": synapse.padding[:2],
+    }
 
 
 def _parts(synapse: Synapse, what: str, groups: int, arena: Arena, tables: Tables) -> list[dict]:
     """A part for each source that a group of outputs reads."""
     weight = tiled(synapse.weight, groups)
     table = tables.array(what, weight, np.int8)
-    n_in, per_group, tile = synapse.weight.shape[1], int(np.prod(weight.shape[1:])), int(np.prod(weight.shape[2:]))
+    n_in, per_group, tile = (
+        synapse.weight.shape[1],
+        int(np.prod(weight.shape[1:])),
+        int(np.prod(weight.shape[2:])),
+    )
     live, items = live_sources(synapse, arena.program.network.circuit.populations), []
     for group in range(groups):
         low = group * synapse.groups // groups * n_in  # it reads the channels low .. low + n_in
@@ -102,10 +158,19 @@ def _parts(synapse: Synapse, what: str, groups: int, arena: Arena, tables: Table
         for source in synapse.sources:
             first, last = max(low, start), min(low + n_in, start + source.shape[0])
             if first < last and source in live:
-                items.append({
-                    "view": arena.view(key_of(source)), "weight": f"{table} + {group * per_group}" if group else table, "tile_stride": tile, "rows": n_in, "row": first - low,
-                    "first": first - start, "count": last - first, "group": group,
-                } | _geometry(synapse))  # fmt: skip
+                items.append(
+                    {
+                        "view": arena.view(key_of(source)),
+                        "weight": f"{table} + {group * per_group}" if group else table,
+                        "tile_stride": tile,
+                        "rows": n_in,
+                        "row": first - low,
+                        "first": first - start,
+                        "count": last - first,
+                        "group": group,
+                    }
+                    | _geometry(synapse)
+                )
             start += source.shape[0]
     return items
 
@@ -114,7 +179,11 @@ def _channelwise(synapse: Synapse, what: str, arena: Arena, tables: Tables) -> l
     channels = synapse.weight.shape[0]
     weight = tables.array(what, synapse.weight.reshape(channels, -1).T, np.int32)
     sources = live_sources(synapse, arena.program.network.circuit.populations)
-    return [{"view": arena.view(Key(s.population, s.negative)), "weight": weight, "channels": channels} | _geometry(synapse) for s in sources]
+    return [
+        {"view": arena.view(Key(s.population, s.negative)), "weight": weight, "channels": channels}
+        | _geometry(synapse)
+        for s in sources
+    ]
 
 
 def _drives(drive: Synapse, what: str, groups: int, tables: Tables) -> list[dict]:
@@ -123,17 +192,31 @@ def _drives(drive: Synapse, what: str, groups: int, tables: Tables) -> list[dict
         channels = drive.weight.shape[1] if len(drive.sources) == 1 else source.shape[0]
         weight, pool = tiled(drive.weight[:, start : start + channels], groups), source.pool
         start += channels
-        windows = {"pool": pool.kernel, "pool_stride": pool.stride, "pool_padding": pool.padding[:2]} if pool else {"pool": (1, 1), "pool_stride": (1, 1), "pool_padding": (0, 0)}
-        items.append({
-            "weight": tables.array(f"{what}_{j}", weight, np.int8), "tile_stride": int(np.prod(weight.shape[2:])), "channels": channels,
-            "height": drive.shape[1], "width": drive.shape[2], "input_height": source.shape[1],
-            "input_width": source.shape[2],
-        } | _geometry(drive) | windows)  # fmt: skip
+        windows = (
+            {"pool": pool.kernel, "pool_stride": pool.stride, "pool_padding": pool.padding[:2]}
+            if pool
+            else {"pool": (1, 1), "pool_stride": (1, 1), "pool_padding": (0, 0)}
+        )
+        items.append(
+            {
+                "weight": tables.array(f"{what}_{j}", weight, np.int8),
+                "tile_stride": int(np.prod(weight.shape[2:])),
+                "channels": channels,
+                "height": drive.shape[1],
+                "width": drive.shape[2],
+                "input_height": source.shape[1],
+                "input_width": source.shape[2],
+            }
+            | _geometry(drive)
+            | windows
+        )
     return items
 
 
 def check_drives(populations: Sequence[Population | MaxPool]) -> str | None:
-    """The name of a population whose drive cannot be exported: groups that cut through a concatenation of the input with itself."""
+    """The name of a population whose drive cannot be exported: groups that cut through a concatenation of the
+    input with itself.
+    """
     for p in populations:
         for drive in () if isinstance(p, MaxPool) else p.drives:
             if len(drive.sources) > 1 and drive.groups > 1:

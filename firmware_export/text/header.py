@@ -24,7 +24,15 @@ from .ctext import initialiser
 from .fast_layer import describe_fast
 from .tables import Tables
 
-__all__ = ["Export", "expected_classes", "expected_outputs", "export_header", "outputs_of", "products", "runtime"]
+__all__ = [
+    "Export",
+    "expected_classes",
+    "expected_outputs",
+    "export_header",
+    "outputs_of",
+    "products",
+    "runtime",
+]
 
 RUNTIME = Path(__file__).parents[1] / "runtime"
 _STACK_BYTES = {"fast": 480, "wide": 576, "any": 704}
@@ -56,7 +64,9 @@ class Export:
     context_bytes: int
 
 
-def export_header(network: QuantizedNetwork, name: str, *, by_step: bool = False, compact: bool = False, n_vectors: int = 0) -> Export:
+def export_header(
+    network: QuantizedNetwork, name: str, *, by_step: bool = False, compact: bool = False, n_vectors: int = 0
+) -> Export:
     """The header of a network in integers.
 
     Parameters
@@ -78,7 +88,11 @@ def export_header(network: QuantizedNetwork, name: str, *, by_step: bool = False
     """
     unusual = check_drives(network.circuit.populations)
     if unusual:
-        raise RunError("grouped weights on a concatenation of the input with itself are not for firmware", where=f"layer {unusual!r}", hint="put an IF between them")
+        raise RunError(
+            "grouped weights on a concatenation of the input with itself are not for firmware",
+            where=f"layer {unusual!r}",
+            hint="put an IF between them",
+        )
     if network.n_steps >= 1 << 16:
         raise RunError("there are too many steps for firmware", got=network.n_steps, expected="at most 65535")
     program = program_of(network, by_step, compact)
@@ -89,24 +103,49 @@ def export_header(network: QuantizedNetwork, name: str, *, by_step: bool = False
     events, amplitude = program.views.get(Key(INPUT)), _amplitude(network)
     schedule = np.array(program.schedule)
     values = {
-        "name": name, "NAME": name.upper(), "version": __version__, "rt_version": runtime()[1], "digest": _digest(network),
-        "program": program, "network": network, "stages": stages, "placed": arena.placed,
-        "arena_words": max(1, arena.placed.n_bytes // 4), "by_step": by_step, "n_steps": network.n_steps, "view_steps": program.view_steps,
-        "blanks": [s["blank"] for s in stages if s["kind"] == "drive" and s["blank"]], "schedule": tables.array("schedule", schedule, np.uint8 if len(stages) < 256 else np.uint16),
-        "start": tables.array("start", _start(program), np.int32), "out_bias": tables.array("out_bias", last.bias, np.int32) if by_step and program.counts else None,
-        "amplitude": None if amplitude is None else tables.array("amplitude", _in_32_bits(amplitude), np.uint32), "stack_bytes": _stack_bytes(stages),
-        "macs_input": macs_input, "sops_max": network.n_steps * macs_spikes,
-        "input_events": not circuit.analog, "event_view": initialiser(arena.view(Key(INPUT))), "event_offset": arena.view(Key(INPUT))["offset"],
-        "event_bytes": events.n_bytes(1) if events else 0, "input_type": "uint8_t" if network.input_low >= 0 else "int16_t",
+        "name": name,
+        "NAME": name.upper(),
+        "version": __version__,
+        "rt_version": runtime()[1],
+        "digest": _digest(network),
+        "program": program,
+        "network": network,
+        "stages": stages,
+        "placed": arena.placed,
+        "arena_words": max(1, arena.placed.n_bytes // 4),
+        "by_step": by_step,
+        "n_steps": network.n_steps,
+        "view_steps": program.view_steps,
+        "blanks": [s["blank"] for s in stages if s["kind"] == "drive" and s["blank"]],
+        "schedule": tables.array("schedule", schedule, np.uint8 if len(stages) < 256 else np.uint16),
+        "start": tables.array("start", _start(program), np.int32),
+        "out_bias": tables.array("out_bias", last.bias, np.int32) if by_step and program.counts else None,
+        "amplitude": (
+            None if amplitude is None else tables.array("amplitude", _in_32_bits(amplitude), np.uint32)
+        ),
+        "stack_bytes": _stack_bytes(stages),
+        "macs_input": macs_input,
+        "sops_max": network.n_steps * macs_spikes,
+        "input_events": not circuit.analog,
+        "event_view": initialiser(arena.view(Key(INPUT))),
+        "event_offset": arena.view(Key(INPUT))["offset"],
+        "event_bytes": events.n_bytes(1) if events else 0,
+        "input_type": "uint8_t" if network.input_low >= 0 else "int16_t",
         "input_suffix": "u8" if network.input_low >= 0 else "i16",
-        "input_length": int(np.prod(circuit.input_shape)), "classes": last.shape[0], "fires": last.fires, "vectors": _vectors(network, name, n_vectors), "tables": tables,
-    }  # fmt: skip
+        "input_length": int(np.prod(circuit.input_shape)),
+        "classes": last.shape[0],
+        "fires": last.fires,
+        "vectors": _vectors(network, name, n_vectors),
+        "tables": tables,
+    }
     text = _template("network.h.j2").render(values)
     return Export(name, program, arena.placed, text, tables.n_bytes, _context_bytes(values))
 
 
 def runtime() -> tuple[str, str]:
-    """The runtime's text with its version in it, and this version: a digest of the text, as a number of 32 bits in C."""
+    """The runtime's text with its version in it, and this version: a digest of the text, as a number of 32
+    bits in C.
+    """
     text = (RUNTIME / "evsnn_rt.h").read_text(encoding="ascii")
     version = f"0x{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return text.replace("EVSNN_RT_VERSION 0 ", f"EVSNN_RT_VERSION {version} ", 1), version
@@ -117,23 +156,50 @@ def _stages(arena: Arena, tables: Tables) -> list[dict]:
     stages = []
     for i, stage in enumerate(arena.program.stages):
         kind = fast_kind(stage, arena.program)
-        made = describe(stage, i, arena, tables) if kind is None else describe_fast(stage, i, kind, arena, tables, blanks)
+        made = (
+            describe(stage, i, arena, tables)
+            if kind is None
+            else describe_fast(stage, i, kind, arena, tables, blanks)
+        )
         stages.append(made | {"layer": stage.population})
     return stages
 
 
 def _stack_bytes(stages: list[dict]) -> int:
-    """A bound on what calls take on 32-bit cores: measured for each kind of code, and what gather.h.j2 declares for each row of a kernel."""
-    kinds = {"signed" if stage.get("signed") else stage["kind"] for stage in stages} - {"drive", "pairs", "singles", "taps"}
+    """A bound on what calls take on 32-bit cores: measured for each kind of code, and what gather.h.j2
+    declares for each row of a kernel.
+    """
+    kinds = {"signed" if stage.get("signed") else stage["kind"] for stage in stages} - {
+        "drive",
+        "pairs",
+        "singles",
+        "taps",
+    }
     code = _STACK_BYTES["fast" if not kinds else "wide" if kinds == {"wide"} else "any"]
     gathers = [stage for stage in stages if "sources" in stage]
-    return code + max((8 * (stage["window"][0] + 1) * sum(source["kernel"][0] for source in stage["sources"]) for stage in gathers), default=0)
+    return code + max(
+        (
+            8 * (stage["window"][0] + 1) * sum(source["kernel"][0] for source in stage["sources"])
+            for stage in gathers
+        ),
+        default=0,
+    )
 
 
 def _context_bytes(values: dict) -> int:
-    """Of the context on a core whose pointers have 32 bits: arena, outputs, input, blank places, rows, step and state."""
+    """Of the context on a core whose pointers have 32 bits: arena, outputs, input, blank places, rows, step
+    and state.
+    """
     blank = sum(b["bits"] // 8 * b["ring"] for b in values["blanks"])
-    n_bytes = 4 * values["arena_words"] + 4 * values["classes"] + (0 if values["input_events"] else 4) + blank + 2 * len(values["stages"]) + 2 + 1
+    n_bytes = (
+        4 * values["arena_words"]
+        + 4 * values["classes"]
+        + (0 if values["input_events"] else 4)
+        + blank
+        + 2 * len(values["stages"])
+        + 2
+        + 1
+    )
     return -(-n_bytes // 4) * 4
 
 
@@ -141,9 +207,18 @@ def _template(file: str):
     try:
         import jinja2
     except ImportError as error:
-        raise MissingExtraError("firmware_export needs jinja2", hint='install it with: pip install "evsnn[firmware]"') from error
+        raise MissingExtraError(
+            "firmware_export needs jinja2", hint='install it with: pip install "evsnn[firmware]"'
+        ) from error
     loader = jinja2.PackageLoader("firmware_export", "templates")
-    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False)
+    environment = jinja2.Environment(
+        loader=loader,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
     return environment.get_template(file)
 
 
@@ -153,10 +228,20 @@ def _digest(network: QuantizedNetwork) -> str:
 
     def add(*values: object) -> None:
         for value in values:
-            digest.update(np.ascontiguousarray(value, "<i8").tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+            digest.update(
+                np.ascontiguousarray(value, "<i8").tobytes()
+                if isinstance(value, np.ndarray)
+                else repr(value).encode()
+            )
             digest.update(b";")
 
-    add(network.n_steps, network.input_low, network.input_high, float(network.input_scale), network.circuit.input_shape)
+    add(
+        network.n_steps,
+        network.input_low,
+        network.input_high,
+        float(network.input_scale),
+        network.circuit.input_shape,
+    )
     for p in network.circuit.populations:
         add(type(p).__name__, p.shape)
         if isinstance(p, MaxPool):
@@ -169,9 +254,13 @@ def _digest(network: QuantizedNetwork) -> str:
 
 
 def products(network: QuantizedNetwork) -> tuple[int, int]:
-    """How often a weight is used in one pass over the network: by the analog input, and by spikes, if every neuron sent one."""
+    """How often a weight is used in one pass over the network: by the analog input, and by spikes, if every
+    neuron sent one.
+    """
     populations = [p for p in network.circuit.populations if isinstance(p, Population)]
-    return sum(p.macs for p in populations), sum(fan_out(s) * s.shape[0] for p in populations for s in p.synapses if not s.negative)
+    return sum(p.macs for p in populations), sum(
+        fan_out(s) * s.shape[0] for p in populations for s in p.synapses if not s.negative
+    )
 
 
 def _vectors(network: QuantizedNetwork, name: str, n: int) -> dict | None:
@@ -199,28 +288,38 @@ def outputs_of(network: QuantizedNetwork, traces: Sequence[reference.Trace]) -> 
 
 
 def _start(program: Program) -> np.ndarray:
-    """The readout's membranes before the first spike; where the order of its charges does not matter, with all its bias."""
+    """The readout's membranes before the first spike; where the order of its charges does not matter, with
+    all its bias.
+    """
     last = program.network.circuit.populations[-1]
     steps = 0 if program.by_step else program.n_steps
     return last.v_init + steps * last.bias if program.counts else np.zeros(last.shape[0])
 
 
 def expected_classes(network: QuantizedNetwork, outputs: np.ndarray) -> np.ndarray:
-    """The classes (n,) that Python predicts from outputs (n, classes): the first of the largest, spikes weighted with their amplitudes."""
+    """The classes (n,) that Python predicts from outputs (n, classes): the first of the largest, spikes
+    weighted with their amplitudes.
+    """
     amplitude = _amplitude(network)
     return (outputs if amplitude is None else outputs * amplitude).argmax(axis=1)
 
 
 def _amplitude(network: QuantizedNetwork) -> np.ndarray | None:
-    """What a spike of each class counts, (classes,) float64, where spikes are read out and their amplitudes differ."""
+    """What a spike of each class counts, (classes,) float64, where spikes are read out and their amplitudes
+    differ.
+    """
     last = network.circuit.populations[-1]
     if not last.fires:
         return None
-    amplitude = np.broadcast_to(network.circuit.network.by_name[last.name].v_threshold, last.shape[:1]).astype(np.float64)
+    amplitude = np.broadcast_to(
+        network.circuit.network.by_name[last.name].v_threshold, last.shape[:1]
+    ).astype(np.float64)
     return None if np.ptp(amplitude) == 0 else amplitude
 
 
 def _in_32_bits(amplitude: np.ndarray) -> np.ndarray:
-    """Amplitudes times a power of two: exact for all that are float32 and at least 1/256 of the largest, and so ties stay ties."""
+    """Amplitudes times a power of two: exact for all that are float32 and at least 1/256 of the largest, and
+    so ties stay ties.
+    """
     _, exponent = np.frexp(amplitude.max())
     return np.rint(np.ldexp(amplitude, 32 - exponent))

@@ -12,7 +12,14 @@ from .ctext import array, initialiser
 
 __all__ = ["Tables"]
 
-_STRUCT_BYTES = {"evsnn_part_t": 60, "evsnn_channelwise_t": 48, "evsnn_drive_t": 48, "evsnn_population_t": 124, "evsnn_pool_t": 60, "evsnn_maxpool_t": 112}
+_STRUCT_BYTES = {
+    "evsnn_part_t": 60,
+    "evsnn_channelwise_t": 48,
+    "evsnn_drive_t": 48,
+    "evsnn_population_t": 124,
+    "evsnn_pool_t": 60,
+    "evsnn_maxpool_t": 112,
+}
 """On a core whose pointers have 32 bits."""
 
 
@@ -21,11 +28,24 @@ _WIDE = frozenset(("offset", "row_bytes", "step_bytes", "tile_stride", "state", 
 
 def _check(item: Mapping, what: str) -> None:
     for field, value in item.items():
-        values = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else (value,)
+        values = (
+            value.values()
+            if isinstance(value, Mapping)
+            else value
+            if isinstance(value, (tuple, list))
+            else (value,)
+        )
         if isinstance(value, Mapping):
             _check(value, what)
-        elif any(not isinstance(v, str) and int(v) >= (1 << 32 if field in _WIDE else 1 << 16) for v in values):
-            raise RunError("the network is too large for firmware", where=f"{field} of stage {what}", got=value, expected="at most 65535")
+        elif any(
+            not isinstance(v, str) and int(v) >= (1 << 32 if field in _WIDE else 1 << 16) for v in values
+        ):
+            raise RunError(
+                "the network is too large for firmware",
+                where=f"{field} of stage {what}",
+                got=value,
+                expected="at most 65535",
+            )
 
 
 class Tables:
@@ -53,7 +73,8 @@ class Tables:
         return self._known[key]
 
     def structs(self, what: str, c_type: str, items: Sequence[Mapping]) -> str:
-        """Define an array of structures, whose fields are in C's order; gives its name, or NULL where there are none.
+        """Define an array of structures, whose fields are in C's order; gives its name, or NULL where there
+        are none.
 
         Raises
         ------

@@ -56,9 +56,17 @@ def available() -> bool:
 
 def compile_for(cpu: str, kernels: Iterable[Kernel]) -> dict[Kernel, Compiled]:
     """Compile kernels for a core, e.g. "cortex-a72"."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")} | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")} | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path))
+    }
     environment |= {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ""}
-    done = subprocess.run([sys.executable, __file__], input=pickle.dumps(list(kernels)), env=environment, capture_output=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, __file__],
+        input=pickle.dumps(list(kernels)),
+        env=environment,
+        capture_output=True,
+        timeout=600,
+    )
     if done.returncode:
         raise RuntimeError(done.stderr.decode(errors="replace"))
     return {kernel: Compiled(*parts) for kernel, parts in pickle.loads(done.stdout).items()}
@@ -66,8 +74,17 @@ def compile_for(cpu: str, kernels: Iterable[Kernel]) -> dict[Kernel, Compiled]:
 
 def fill(armpy: Path, cpu: str, home: Path, kernels: Iterable[Kernel]) -> int:
     """Compile what is missing where the emulated Python looks for its machine code; the number of kernels."""
-    environment = {name: value for name, value in os.environ.items() if name != "EVSNN_ARM_PLUGIN"} | {"EVSNN_ARM_CPU": cpu, "PYTHONPATH": str(ROOT)}
-    said = subprocess.run([armpy, "-c", "from evsnn.engine.kernels.code import environment; print(environment(), end='')"], env=environment, capture_output=True, text=True, check=True)
+    environment = {name: value for name, value in os.environ.items() if name != "EVSNN_ARM_PLUGIN"} | {
+        "EVSNN_ARM_CPU": cpu,
+        "PYTHONPATH": str(ROOT),
+    }
+    said = subprocess.run(
+        [armpy, "-c", "from evsnn.engine.kernels.code import environment; print(environment(), end='')"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     store = Store(home, said.stdout)
     if store.trouble:
         raise RuntimeError(store.trouble)
@@ -81,7 +98,11 @@ def section(code: bytes, name: str = ".text") -> bytes:
     """A section of an object file: its code names nothing, so that it can be compared."""
     import llvmlite.binding as llvm
 
-    return next(bytes(part.data()) for part in llvm.ObjectFileRef.from_data(code).sections() if part.name() == name.encode())
+    return next(
+        bytes(part.data())
+        for part in llvm.ObjectFileRef.from_data(code).sections()
+        if part.name() == name.encode()
+    )
 
 
 def _pretend() -> None:
@@ -105,12 +126,16 @@ def main() -> None:
     for kernel in kernels:
         code, symbol, _ = compiled(kernel.name, kernel.selectors, kernel.n_arguments)
         module, _, function = kernel.name.partition(".")
-        overloads = getattr(importlib.import_module(f"evsnn.engine.kernels.{module}"), function).overloads.values()
+        overloads = getattr(
+            importlib.import_module(f"evsnn.engine.kernels.{module}"), function
+        ).overloads.values()
         (library,) = (overload.library for overload in overloads if overload.fndesc.llvm_func_name == symbol)
         made[kernel] = code, symbol, library.get_asm_str()
     sys.stdout.buffer.write(pickle.dumps(made))
 
 
 if __name__ == "__main__":
-    sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).parent.resolve()]
+    sys.path[:] = [
+        path for path in sys.path if Path(path or ".").resolve() != Path(__file__).parent.resolve()
+    ]
     main()

@@ -2,7 +2,8 @@
 
     python tests/arm/inner_loops.py [CPU]    every kernel of the demo model and of examples/models
 
-Kernels are compiled for the core on any computer (`cross`). `tests/engine/test_inner_loops.py` holds the adding loops to what `Loop` counts.
+Kernels are compiled for the core on any computer (`cross`). `tests/engine/test_inner_loops.py` holds the
+adding loops to what `Loop` counts.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ def loops(assembly: str) -> Iterator[Loop]:
             last[first] = max(i, last.get(first, 0))
     for first, end in sorted(last.items()):
         if not any(first < other <= end for other in last):
-            yield Loop(lines[first][:-1], tuple(line for line in lines[first : end + 1] if not _LABEL.match(line)))
+            yield Loop(
+                lines[first][:-1], tuple(line for line in lines[first : end + 1] if not _LABEL.match(line))
+            )
 
 
 def kernels_of_models() -> list[Kernel]:
@@ -100,7 +103,11 @@ def kernels_of_models() -> list[Kernel]:
     from evsnn.simulation import ARITHMETICS, Simulator
 
     networks = [demo(), *(evsnn.load(path) for path in sorted((ROOT / "examples" / "models").glob("*.h5")))]
-    plans = (Simulator(network, arithmetic=arithmetic, threads=1, backend="numba").plan for network in networks for arithmetic in ARITHMETICS)
+    plans = (
+        Simulator(network, arithmetic=arithmetic, threads=1, backend="numba").plan
+        for network in networks
+        for arithmetic in ARITHMETICS
+    )
     return list(dict.fromkeys(kernel for plan in plans for kernel in needed(plan)))
 
 
@@ -110,7 +117,16 @@ def rows(made: dict) -> Iterable[tuple]:
         for loop in loops(compiled.assembly):
             if loop.n_vector > len(loop.instructions) // 3:
                 what = "events" if loop.adds_events else ""
-                yield kernel.key, loop.label, what, len(loop.instructions), loop.n_vector, loop.n_additions, loop.n_products, loop.n_on_stack
+                yield (
+                    kernel.key,
+                    loop.label,
+                    what,
+                    len(loop.instructions),
+                    loop.n_vector,
+                    loop.n_additions,
+                    loop.n_products,
+                    loop.n_on_stack,
+                )
 
 
 def main(arguments: list[str]) -> int:

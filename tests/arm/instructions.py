@@ -1,12 +1,14 @@
-"""Instructions that kernels take on emulated 64-bit ARM cores, per synaptic operation and per sample, beside those recorded.
+"""Instructions that kernels take on emulated 64-bit ARM cores, per synaptic operation and per sample, beside
+those recorded.
 
-    python tests/arm/instructions.py ARMPY [CPU ...]            compare with instructions.json: exit status 1 where one is 1 % off
-    python tests/arm/instructions.py ARMPY [CPU ...] --write    record them
-    python tests/arm/instructions.py ARMPY [CPU ...] --caches   print them with what a Cortex-A72's caches would miss
+    python tests/arm/instructions.py ARMPY [CPU ...]            compare with instructions.json: exit status 1
+    where one is 1 % off python tests/arm/instructions.py ARMPY [CPU ...] --write    record them python
+    tests/arm/instructions.py ARMPY [CPU ...] --caches   print them with what a Cortex-A72's caches would miss
     ... --lanes=N                                               print them for tiles of N output channels
 
-ARMPY is what `setup.sh` makes. Kernels are compiled on this side, into EVSNN_CACHE_DIR. The emulator counts every instruction of the kernels' machine code and of nothing else (`count.c`):
-one sample, the second that runs. They are exact and repeat; they are instructions, never times.
+ARMPY is what `setup.sh` makes. Kernels are compiled on this side, into EVSNN_CACHE_DIR. The emulator counts
+every instruction of the kernels' machine code and of nothing else (`count.c`): one sample, the second that
+runs. They are exact and repeat; they are instructions, never times.
 """
 
 from __future__ import annotations
@@ -40,7 +42,13 @@ CPUS = ("cortex-a72", "cortex-a76")
 TOLERANCE = 0.01
 NETWORKS = (("demo", 16), ("resnet20_cifar10", 4), ("vgg16_cifar10", 4))
 _GETPID, _MAGIC, _WATCH, _REPORT = 172, 0x65766E6E, 1, 2
-_UNITS = {"integrate.integrate": "sop", "fire.fire": "neuron step", "current.current": "mac", "queue.build": "event", "queue.build_simple": "event"}
+_UNITS = {
+    "integrate.integrate": "sop",
+    "fire.fire": "neuron step",
+    "current.current": "mac",
+    "queue.build": "event",
+    "queue.build_simple": "event",
+}
 
 
 class Counted:
@@ -59,9 +67,18 @@ class Counted:
 
             function = native(object_file, symbol, kernel)
             file = llvm.ObjectFileRef.from_data(object_file)
-            size = max(section.size() for section in file.sections() if section.is_text())  # the kernel's function is the first in it
+            size = max(
+                section.size() for section in file.sections() if section.is_text()
+            )  # the kernel's function is the first in it
             self.slots[kernel.key] = len(self.slots)
-            self.call(_GETPID, _MAGIC, _WATCH, self.slots[kernel.key], code._ENGINES[-1].get_function_address(symbol), size)
+            self.call(
+                _GETPID,
+                _MAGIC,
+                _WATCH,
+                self.slots[kernel.key],
+                code._ENGINES[-1].get_function_address(symbol),
+                size,
+            )
             return function
 
         code.native = watched
@@ -83,7 +100,10 @@ def simulators(lanes: int) -> Iterator[tuple[str, Simulator]]:
         network = demo() if name == "demo" else evsnn.load(ROOT / "examples" / "models" / f"{name}.h5")
         for arithmetic in ARITHMETICS:
             with mock.patch.dict(plan._LANES, dict.fromkeys(plan._LANES, (lanes,)) if lanes else {}):
-                yield f"{name}, {arithmetic}", Simulator(network, steps, arithmetic=arithmetic, threads=1, backend="numba")
+                yield (
+                    f"{name}, {arithmetic}",
+                    Simulator(network, steps, arithmetic=arithmetic, threads=1, backend="numba"),
+                )
 
 
 def count(file: Path, lanes: int) -> dict:
@@ -100,7 +120,13 @@ def count(file: Path, lanes: int) -> dict:
             unit, n = work[key]
             kernels[key] = row | {"unit": unit, "n": n, "per_unit": round(row["instructions"] / max(n, 1), 4)}
         total, sops = sum(row["instructions"] for row in kernels.values()), int(result.sops_per_sample)
-        found[name] = {"n_steps": simulator.n_steps, "sops": sops, "instructions": total, "per_sop": round(total / sops, 4), "kernels": dict(sorted(kernels.items()))}
+        found[name] = {
+            "n_steps": simulator.n_steps,
+            "sops": sops,
+            "instructions": total,
+            "per_sop": round(total / sops, 4),
+            "kernels": dict(sorted(kernels.items())),
+        }
     return {"versions": {name: version(name) for name in ("numba", "llvmlite")}, "networks": found}
 
 
@@ -112,8 +138,13 @@ def work_of(simulator: Simulator, result: evsnn.Result) -> dict[str, tuple[str, 
         layer = layers[p.population.name]
         of_unit = {"sop": layer.sops, "mac": layer.macs, "event": layer.n_events}
         for kernel in {kernel for kernel in Kernels.needed(p) if kernel}:
-            done[kernel.key] += of_unit.get(_UNITS.get(kernel.name, ""), p.positions * p.population.shape[0] * simulator.n_steps)
-    return {kernel.key: (_UNITS.get(kernel.name, "neuron step"), int(done[kernel.key])) for kernel in needed(simulator.plan)}
+            done[kernel.key] += of_unit.get(
+                _UNITS.get(kernel.name, ""), p.positions * p.population.shape[0] * simulator.n_steps
+            )
+    return {
+        kernel.key: (_UNITS.get(kernel.name, "neuron step"), int(done[kernel.key]))
+        for kernel in needed(simulator.plan)
+    }
 
 
 def measured(armpy: Path, cpu: str, caches: bool, lanes: int) -> dict:
@@ -122,9 +153,24 @@ def measured(armpy: Path, cpu: str, caches: bool, lanes: int) -> dict:
 
     with tempfile.TemporaryDirectory() as folder:
         home, file = os.environ.get("EVSNN_CACHE_DIR", f"{folder}/code"), f"{folder}/counts"
-        fill(armpy, cpu, Path(home), [kernel for _, simulator in simulators(lanes) for kernel in needed(simulator.plan)])
-        environment = os.environ | {"EVSNN_ARM_CPU": cpu, "EVSNN_CACHE_DIR": home, "EVSNN_ARM_PLUGIN": f"{armpy.with_name('count.so')},out={file},caches={int(caches)}"}
-        done = subprocess.run([armpy, __file__, "--count", file, str(lanes)], env=environment, stdout=subprocess.PIPE, text=True, timeout=3600)
+        fill(
+            armpy,
+            cpu,
+            Path(home),
+            [kernel for _, simulator in simulators(lanes) for kernel in needed(simulator.plan)],
+        )
+        environment = os.environ | {
+            "EVSNN_ARM_CPU": cpu,
+            "EVSNN_CACHE_DIR": home,
+            "EVSNN_ARM_PLUGIN": f"{armpy.with_name('count.so')},out={file},caches={int(caches)}",
+        }
+        done = subprocess.run(
+            [armpy, __file__, "--count", file, str(lanes)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=3600,
+        )
     if done.returncode:
         raise SystemExit(f"{cpu}: the emulated Python ended with status {done.returncode}")
     return json.loads(done.stdout)
@@ -135,13 +181,21 @@ def compare(cpu: str, now: dict, before: dict) -> int:
     off = 0
     for name, network in now.items():
         old = before.get(name, {"kernels": {}, "per_sop": None})
-        print(f"{cpu}, {name}: {network['per_sop']} instructions per SOP, {network['instructions']} per sample (recorded: {old['per_sop']} per SOP)")
+        print(
+            f"{cpu}, {name}: {network['per_sop']} instructions per SOP, {network['instructions']} per sample"
+            f" (recorded: {old['per_sop']} per SOP)"
+        )
         for key in sorted(network["kernels"].keys() | old["kernels"].keys()):
-            rows = [side.get(key, {"per_unit": None, "unit": ""}) for side in (network["kernels"], old["kernels"])]
+            rows = [
+                side.get(key, {"per_unit": None, "unit": ""}) for side in (network["kernels"], old["kernels"])
+            ]
             values = [row["per_unit"] for row in rows]
             if None in values or abs(values[0] / values[1] - 1) > TOLERANCE:
                 off += 1
-                print(f"  {key}: {values[0]} per {rows[0]['unit']}, recorded {values[1]}; if that is meant, record it with --write")
+                print(
+                    f"  {key}: {values[0]} per {rows[0]['unit']}, recorded {values[1]}; if that is meant,"
+                    " record it with --write"
+                )
     return off
 
 
@@ -167,7 +221,10 @@ def main(arguments: list[str]) -> int:
             record |= {"versions": found["versions"], cpu: found["networks"]}
             RECORD.write_text(json.dumps(record, indent=1) + "\n")
         elif record.get("versions") != found["versions"]:
-            print(f"{cpu}: instructions are not compared: recorded with {record.get('versions')}, counted with {found['versions']}")
+            print(
+                f"{cpu}: instructions are not compared: recorded with {record.get('versions')}, counted with"
+                f" {found['versions']}"
+            )
         else:
             off += compare(cpu, found["networks"], record.get(cpu, {}))
     return int(off > 0)

@@ -1,12 +1,13 @@
 """What networks give, as digests: the same on every CPU.
 
-    python tests/arm/results.py make FOLDER                    write networks and images: every operator by hand, and random ones
-    python tests/arm/results.py fill FOLDER ARMPY CPU STORE    compile all kernels that they need for a core, into a store of object files
-    python tests/arm/results.py same STORE OTHER ...           check that the emulated Python makes the same machine code
-    python tests/arm/results.py run FOLDER [--engine]          print one JSON object: a digest of everything that each of them gives
+    python tests/arm/results.py make FOLDER                    write networks and images: every operator by
+    hand, and random ones python tests/arm/results.py fill FOLDER ARMPY CPU STORE    compile all kernels that
+    they need for a core, into a store of object files python tests/arm/results.py same STORE OTHER ...
+    check that the emulated Python makes the same machine code python tests/arm/results.py run FOLDER
+    [--engine]          print one JSON object: a digest of everything that each of them gives
 
-`run` compares each small network with the NumPy reference, too (not with --engine), and adds what `evsnn.run --json` says of the demo model and the
-models of examples/models, times aside.
+`run` compares each small network with the NumPy reference, too (not with --engine), and adds what `evsnn.run
+--json` says of the demo model and the models of examples/models, times aside.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ TIMES = ("latency_ms", "start_up_ms", "memory_bytes", "ms")
 
 
 def cases() -> dict[str, tuple]:
-    """Networks and images by name: layers of every kind, tile edges, blocks of steps, encodings; then random ones, always the same."""
+    """Networks and images by name: layers of every kind, tile edges, blocks of steps, encodings; then random
+    ones, always the same.
+    """
     from generate import networks
     from hypothesis import HealthCheck, Phase, given, settings
     from networks import IMAGES, every_path, small_network
@@ -44,7 +47,10 @@ def cases() -> dict[str, tuple]:
     rng = np.random.default_rng(1)
     found = {}
     for signed, delay in ((0.0, 0), (0.1, 0), (0.0, 1), (0.1, 1)):
-        found[f"every path, signed {signed}, delay {delay}"] = every_path(signed, delay), rng.random((2, 2, 5, 4), dtype=np.float32)
+        found[f"every path, signed {signed}, delay {delay}"] = (
+            every_path(signed, delay),
+            rng.random((2, 2, 5, 4), dtype=np.float32),
+        )
     for channels in (16, 33, 70, 130):
         found[f"{channels} channels"] = small_network(channels), IMAGES[:1]
     for encoding in ("poisson", "events"):
@@ -54,7 +60,14 @@ def cases() -> dict[str, tuple]:
     random = []
 
     @given(networks())
-    @settings(deadline=None, derandomize=True, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), max_examples=8 * N_RANDOM)
+    @settings(
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        max_examples=8 * N_RANDOM,
+    )
     def draw(case):
         random.append(case)
 
@@ -77,8 +90,16 @@ def kernels(folder: Path) -> list:
     """All kernels that the cases and the models need."""
     from evsnn.engine.workspace import needed
 
-    networks = [(demo(), None), *((evsnn.load(path), None) for path in sorted(folder.glob("*.h5"))), *((evsnn.load(path), MODEL_STEPS) for path in MODELS)]
-    plans = (Simulator(network, steps, arithmetic=arithmetic, threads=1, backend="numba").plan for network, steps in networks for arithmetic in ARITHMETICS)
+    networks = [
+        (demo(), None),
+        *((evsnn.load(path), None) for path in sorted(folder.glob("*.h5"))),
+        *((evsnn.load(path), MODEL_STEPS) for path in MODELS),
+    ]
+    plans = (
+        Simulator(network, steps, arithmetic=arithmetic, threads=1, backend="numba").plan
+        for network, steps in networks
+        for arithmetic in ARITHMETICS
+    )
     return [kernel for plan in plans for kernel in needed(plan)]
 
 
@@ -95,7 +116,9 @@ def same(home: Path, others: list[Path]) -> None:
         different = [key for key in found.keys() & ours.keys() if found[key] != ours[key]]
         if different or not found.keys() & ours.keys():
             raise SystemExit(f"other machine code: {different or 'nothing to compare'}")
-    print(f"{len(set().union(*theirs) & ours.keys())} kernels are what the emulated numba makes, byte for byte")
+    print(
+        f"{len(set().union(*theirs) & ours.keys())} kernels are what the emulated numba makes, byte for byte"
+    )
 
 
 def digest(result: evsnn.Result) -> str:
@@ -103,7 +126,11 @@ def digest(result: evsnn.Result) -> str:
     said = hashlib.sha256(np.ascontiguousarray(result.outputs).tobytes())
     for layer in result.layers:
         for array in (layer.spikes, layer.v_mem, layer.spike_counts):
-            said.update(b"none" if array is None else f"{array.dtype.str} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
+            said.update(
+                b"none"
+                if array is None
+                else f"{array.dtype.str} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes()
+            )
         said.update(f"{layer.name} {layer.n_spikes} {layer.n_events} {layer.sops} {layer.macs}; ".encode())
     return said.hexdigest()
 
@@ -139,7 +166,14 @@ def results(folder: Path, backends: tuple[str, ...]) -> dict[str, object]:
     for number, name in json.loads((folder / "names.json").read_text()).items():
         network, images = evsnn.load(folder / f"{number}.h5"), np.load(folder / f"{number}.npy")
         for arithmetic in ARITHMETICS:
-            fast, *slow = (digest(evsnn.simulate(network, images, arithmetic=arithmetic, record=RECORDS, threads=1, backend=backend)) for backend in backends)
+            fast, *slow = (
+                digest(
+                    evsnn.simulate(
+                        network, images, arithmetic=arithmetic, record=RECORDS, threads=1, backend=backend
+                    )
+                )
+                for backend in backends
+            )
             if any(other != fast for other in slow):
                 raise SystemExit(f"{name}, {arithmetic}: the engine's results are not the reference's")
             found[f"{name}, {arithmetic}"] = fast
@@ -147,7 +181,15 @@ def results(folder: Path, backends: tuple[str, ...]) -> dict[str, object]:
         found[f"evsnn.run, {arithmetic}"] = said_of("--limit", "3", "--arithmetic", arithmetic)
     for path in MODELS:
         for arithmetic in ARITHMETICS:
-            found[f"evsnn.run {path.stem}, {arithmetic}"] = said_of(str(path.relative_to(ROOT)), "--limit", "1", "--steps", str(MODEL_STEPS), "--arithmetic", arithmetic)
+            found[f"evsnn.run {path.stem}, {arithmetic}"] = said_of(
+                str(path.relative_to(ROOT)),
+                "--limit",
+                "1",
+                "--steps",
+                str(MODEL_STEPS),
+                "--arithmetic",
+                arithmetic,
+            )
     return found
 
 
@@ -158,7 +200,10 @@ def main(arguments: list[str]) -> int:
         case ["fill", folder, armpy, cpu, home]:
             from cross import fill
 
-            print(f"{fill(Path(armpy).resolve(), cpu, Path(home), kernels(Path(folder)))} kernels compiled for {cpu}")
+            print(
+                f"{fill(Path(armpy).resolve(), cpu, Path(home), kernels(Path(folder)))} kernels compiled for"
+                f" {cpu}"
+            )
         case ["same", home, *others] if others:
             same(Path(home), [Path(other) for other in others])
         case ["run", folder]:

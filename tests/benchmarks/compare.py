@@ -91,11 +91,22 @@ def compare(network: str, n_steps: int, engines: Sequence[str], cache: Path, rou
         for name, report in reports.items():
             wall, cpu = (np.concatenate(column) for column in zip(*turns[name]))
             entries[name] = {
-                "median_ms": float(np.median(wall)), "p10_ms": float(np.percentile(wall, 10)), "p90_ms": float(np.percentile(wall, 90)),
-                "min_ms": float(wall.min()), "cpu_median_ms": float(np.median(cpu)), "inferences": len(wall), "first_result_ms": workers[name].start_up_ms,
-                "peak_bytes": report["peak_bytes"], "prediction": int(report["outputs"].argmax()), **report["facts"],
-                "ratio_to": {own: float(np.median(medians[name] / medians[own])) for own in peers.DEFAULT[:2] if own in medians},
-            }  # fmt: skip
+                "median_ms": float(np.median(wall)),
+                "p10_ms": float(np.percentile(wall, 10)),
+                "p90_ms": float(np.percentile(wall, 90)),
+                "min_ms": float(wall.min()),
+                "cpu_median_ms": float(np.median(cpu)),
+                "inferences": len(wall),
+                "first_result_ms": workers[name].start_up_ms,
+                "peak_bytes": report["peak_bytes"],
+                "prediction": int(report["outputs"].argmax()),
+                **report["facts"],
+                "ratio_to": {
+                    own: float(np.median(medians[name] / medians[own]))
+                    for own in peers.DEFAULT[:2]
+                    if own in medians
+                },
+            }
         _compare_counts(reports, entries)
     finally:
         for worker in workers.values():
@@ -112,7 +123,10 @@ def _compare_counts(reports: dict[str, dict], entries: dict[str, dict]) -> None:
         counts = report["spike_counts"]
         if counts is None or name.startswith("evsnn"):
             continue
-        differ = [int((np.ravel(a) != np.ravel(b)).sum()) if a.size == b.size else a.size for a, b in zip(own, counts)]
+        differ = [
+            int((np.ravel(a) != np.ravel(b)).sum()) if a.size == b.size else a.size
+            for a, b in zip(own, counts)
+        ]
         entries[name]["neurons"] = int(sum(a.size for a in own))
         entries[name]["neurons_that_differ"] = differ if len(own) == len(counts) else [a.size for a in own]
 
@@ -128,37 +142,90 @@ def lines(comparison: dict) -> list[str]:
     sops = next((e["sops"] for e in engines.values() if "sops" in e), None)
     title = f"{comparison['network']}, T = {comparison['n_steps']}"
     if sops is not None:
-        rates = {name: f"{engines[name]['mean_rate']:.1%}" for name in peers.DEFAULT[:2] if "mean_rate" in engines.get(name, {})}
+        rates = {
+            name: f"{engines[name]['mean_rate']:.1%}"
+            for name in peers.DEFAULT[:2]
+            if "mean_rate" in engines.get(name, {})
+        }
         title += f": {sops / 1e6:.1f} M SOPs a sample, mean rate {' / '.join(rates.values())}"
-    rows = [("engine", "median ms", "p10", "p90", "CPU ms", "/ float32", "/ int8", "GSOP/s", "peak MiB", "spike counts")]
+    rows = [
+        (
+            "engine",
+            "median ms",
+            "p10",
+            "p90",
+            "CPU ms",
+            "/ float32",
+            "/ int8",
+            "GSOP/s",
+            "peak MiB",
+            "spike counts",
+        )
+    ]
     for name, entry in engines.items():
         if "error" in entry:
             rows.append((name, entry["error"], *[""] * 8))
             continue
-        ratios = [f"{entry['ratio_to'][own]:.2f}" if own in entry["ratio_to"] else "" for own in peers.DEFAULT[:2]]
+        ratios = [
+            f"{entry['ratio_to'][own]:.2f}" if own in entry["ratio_to"] else "" for own in peers.DEFAULT[:2]
+        ]
         speed = f"{entry['sops'] / entry['median_ms'] / 1e6:.1f}" if entry.get("sops") else ""
         differ = entry.get("neurons_that_differ")
-        same = "" if differ is None else "equal" if not any(differ) else f"{sum(differ)} of {entry['neurons']} neurons differ"
-        rows.append((
-            name, _ms(entry["median_ms"]), _ms(entry["p10_ms"]), _ms(entry["p90_ms"]), _ms(entry["cpu_median_ms"]), *ratios, speed,
-            f"{entry['peak_bytes'] / MIB:.0f}", same,
-        ))  # fmt: skip
+        same = (
+            ""
+            if differ is None
+            else "equal"
+            if not any(differ)
+            else f"{sum(differ)} of {entry['neurons']} neurons differ"
+        )
+        rows.append(
+            (
+                name,
+                _ms(entry["median_ms"]),
+                _ms(entry["p10_ms"]),
+                _ms(entry["p90_ms"]),
+                _ms(entry["cpu_median_ms"]),
+                *ratios,
+                speed,
+                f"{entry['peak_bytes'] / MIB:.0f}",
+                same,
+            )
+        )
     widths = [max(len(row[i]) for row in rows if row[2]) for i in range(len(rows[0]))]
     widths[0] = max(len(row[0]) for row in rows)
     out = ["", title]
     for row in rows:
-        cells = row[:2] if not row[2] else [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:9], widths[1:9])), row[9]]
+        cells = (
+            row[:2]
+            if not row[2]
+            else [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(row[1:9], widths[1:9])),
+                row[9],
+            ]
+        )
         out.append("  ".join(cells).rstrip())
-    busy = [name for name, e in engines.items() if "error" not in e and e["median_ms"] > BUSY * e["cpu_median_ms"]]
+    busy = [
+        name for name, e in engines.items() if "error" not in e and e["median_ms"] > BUSY * e["cpu_median_ms"]
+    ]
     if busy:
-        out.append(f"note: the core was shared while {', '.join(busy)} ran (wall time well above CPU time): trust the ratios, not the milliseconds")
+        out.append(
+            f"note: the core was shared while {', '.join(busy)} ran (wall time well above CPU time): trust"
+            " the ratios, not the milliseconds"
+        )
     return out
 
 
 def markdown(comparisons: Sequence[dict]) -> list[str]:
     """The table of docs/benchmarks.md: CPU milliseconds at each number of steps, then ratios to evsnn's."""
-    columns = [[c["engines"] for c in comparisons if c["network"] == name] for name in dict.fromkeys(c["network"] for c in comparisons)]
-    out = ["| | " + " | ".join(dict.fromkeys(c["network"] for c in comparisons)) + " |", "|---" * (1 + len(columns)) + "|"]
+    columns = [
+        [c["engines"] for c in comparisons if c["network"] == name]
+        for name in dict.fromkeys(c["network"] for c in comparisons)
+    ]
+    out = [
+        "| | " + " | ".join(dict.fromkeys(c["network"] for c in comparisons)) + " |",
+        "|---" * (1 + len(columns)) + "|",
+    ]
     ratios = []
     for engine in comparisons[0]["engines"]:
         rows = [[engines[engine] for engines in column] for column in columns]
@@ -171,7 +238,17 @@ def markdown(comparisons: Sequence[dict]) -> list[str]:
         out.append(f"| {engine} | " + " | ".join(cells) + " |")
         for own in rows[0][0]["ratio_to"]:
             if not engine.startswith("evsnn"):
-                cells = [" / ".join(f"{entry['ratio_to'][own]:.2g}" if entry["ratio_to"][own] < 10 else f"{entry['ratio_to'][own]:.0f}" for entry in row) for row in rows]
+                cells = [
+                    " / ".join(
+                        (
+                            f"{entry['ratio_to'][own]:.2g}"
+                            if entry["ratio_to"][own] < 10
+                            else f"{entry['ratio_to'][own]:.0f}"
+                        )
+                        for entry in row
+                    )
+                    for row in rows
+                ]
                 ratios.append(f"| {engine} : {own} | " + " | ".join(cells) + " |")
     return out + sorted(ratios, key=lambda line: line.split(" : ")[1].split(" ")[0])
 
@@ -206,14 +283,42 @@ def _steps(text: str) -> list[int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     cores = sorted(os.sched_getaffinity(0))
-    parser = argparse.ArgumentParser(description="evsnn beside onnxruntime and spiking libraries: one core, one image, one run.")
-    parser.add_argument("--networks", type=choice(networks.ALL), default=list(networks.NAMES), metavar="NAMES", help=f"of {', '.join(networks.ALL)}; default: {', '.join(networks.NAMES)}")
+    parser = argparse.ArgumentParser(
+        description="evsnn beside onnxruntime and spiking libraries: one core, one image, one run."
+    )
+    parser.add_argument(
+        "--networks",
+        type=choice(networks.ALL),
+        default=list(networks.NAMES),
+        metavar="NAMES",
+        help=f"of {', '.join(networks.ALL)}; default: {', '.join(networks.NAMES)}",
+    )
     parser.add_argument("--steps", type=_steps, default=[8, 16, 32], metavar="T[,T2,...]")
-    parser.add_argument("--engines", type=choice(peers.ALL), default=list(peers.DEFAULT), metavar="NAMES", help=f"of {', '.join(peers.ALL)}")
-    parser.add_argument("--rounds", type=positive, default=15, metavar="N", help="turns of each engine (default: 15)")
-    parser.add_argument("--core", type=int, default=cores[-1], choices=cores, help="the core all engines share (default: the last)")
-    parser.add_argument("--cache", metavar="DIR", help="where built networks lie (default: EVSNN_BENCHMARK_CACHE, else .cache beside this file)")
-    parser.add_argument("--markdown", action="store_true", help="print the table of docs/benchmarks.md at the end")
+    parser.add_argument(
+        "--engines",
+        type=choice(peers.ALL),
+        default=list(peers.DEFAULT),
+        metavar="NAMES",
+        help=f"of {', '.join(peers.ALL)}",
+    )
+    parser.add_argument(
+        "--rounds", type=positive, default=15, metavar="N", help="turns of each engine (default: 15)"
+    )
+    parser.add_argument(
+        "--core",
+        type=int,
+        default=cores[-1],
+        choices=cores,
+        help="the core all engines share (default: the last)",
+    )
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="where built networks lie (default: EVSNN_BENCHMARK_CACHE, else .cache beside this file)",
+    )
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the table of docs/benchmarks.md at the end"
+    )
     parser.add_argument("--json", metavar="FILE", help="write everything measured to a file as well")
     options = parser.parse_args(arguments)
     cache = networks.cache_directory(options.cache)
@@ -222,9 +327,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         networks.build(name, cache)
     _warm(options.engines, options.networks[0], cache, options.core)
     found = {
-        "schema_version": SCHEMA_VERSION, "cpu": cpu_model(), "core": options.core, "system": platform.platform(), "versions": versions(),
-        "rounds": options.rounds, "batch": 1, "threads": 1, "comparisons": [],
-    }  # fmt: skip
+        "schema_version": SCHEMA_VERSION,
+        "cpu": cpu_model(),
+        "core": options.core,
+        "system": platform.platform(),
+        "versions": versions(),
+        "rounds": options.rounds,
+        "batch": 1,
+        "threads": 1,
+        "comparisons": [],
+    }
     print(f"{found['cpu']}, core {options.core}, one thread, batch 1, {options.rounds} rounds")
     print(", ".join(f"{package} {version}" for package, version in found["versions"].items()))
     print("'/ float32' and '/ int8': CPU time over evsnn's in the same round; above 1, evsnn is faster")

@@ -2,11 +2,12 @@
 
     python tests/benchmarks/firmware.py [--samples N] [--only correcting] [--write]
 
-Every core whose compiler and emulator are installed runs the demo model and the two networks of examples/firmware at several T,
-networks with random weights that no recipe here was made for (wide, unpooled, residual, with a hidden linear layer), and two of
-the first with neurons that take spikes back and that wait, as `auto` makes them for few steps ("correcting"). Outputs are compared
-with Python's; a difference ends the run. --write puts the tables between the marks in docs/firmware.md.
-Instructions are exact and the same in every run; they are not cycles.
+Every core whose compiler and emulator are installed runs the demo model and the two networks of
+examples/firmware at several T, networks with random weights that no recipe here was made for (wide, unpooled,
+residual, with a hidden linear layer), and two of the first with neurons that take spikes back and that wait,
+as `auto` makes them for few steps ("correcting"). Outputs are compared with Python's; a difference ends the
+run. --write puts the tables between the marks in docs/firmware.md. Instructions are exact and the same in
+every run; they are not cycles.
 """
 
 from __future__ import annotations
@@ -40,42 +41,117 @@ def random_networks() -> Iterator[tuple[str, Network]]:
     samples = Samples(images, np.zeros(4, np.int64))
 
     def conv(n_out: int, n_in: int, kernel: int = 3, **options) -> Conv2d:
-        return Conv2d(rng.normal(size=(n_out, n_in, kernel, kernel)) * np.sqrt(2 / (n_in * kernel * kernel)), rng.normal(size=n_out) * 0.1, padding=kernel // 2, **options)
+        return Conv2d(
+            rng.normal(size=(n_out, n_in, kernel, kernel)) * np.sqrt(2 / (n_in * kernel * kernel)),
+            rng.normal(size=n_out) * 0.1,
+            padding=kernel // 2,
+            **options,
+        )
 
     def network(*layers) -> Network:
-        return Network([Input((3, 16, 16)), *layers, Readout()], n_steps=8, shift="initial", input_range=(0, 1), samples=samples)
+        return Network(
+            [Input((3, 16, 16)), *layers, Readout()],
+            n_steps=8,
+            shift="initial",
+            input_range=(0, 1),
+            samples=samples,
+        )
 
     def readout(n_in: int) -> Linear:
         return Linear(rng.normal(size=(10, n_in)) / np.sqrt(n_in))
 
-    yield "32C-P-64C-P-10", network(conv(32, 3), IF(2.0), AvgPool2d(2), conv(64, 32), IF(1.2), AvgPool2d(2), Flatten(), readout(1024))
-    yield "16C-16C-P-32C-32C-P-10", network(
-        conv(16, 3), IF(2.0), conv(16, 16), IF(2.0), AvgPool2d(2), conv(32, 16), IF(1.2), conv(32, 32), IF(1.2), AvgPool2d(2), Flatten(), readout(512)
+    yield (
+        "32C-P-64C-P-10",
+        network(
+            conv(32, 3), IF(2.0), AvgPool2d(2), conv(64, 32), IF(1.2), AvgPool2d(2), Flatten(), readout(1024)
+        ),
     )
-    yield "16C-[16C-16C]-P-10, residual", network(
-        conv(16, 3, name="c0"), IF(2.0, name="s0"), conv(16, 16, name="c1"), IF(2.0, name="s1"), conv(16, 16, name="c2"), Add(name="sum", inputs=("c2", "s0")), IF(3.0, name="s2"),
-        AvgPool2d(4, name="p"), Flatten(name="f"), readout(256),
-    )  # fmt: skip
-    yield "16C-P-128-10", network(conv(16, 3), IF(2.0), AvgPool2d(2), Flatten(), Linear(rng.normal(size=(128, 1024)) / 16), IF(1.0), readout(128))
-    yield "16C-16DW-32C1-P-10", network(
-        conv(16, 3), IF(2.0), Conv2d(rng.normal(size=(16, 1, 3, 3)) / 2, padding=1, groups=16), IF(1.0), conv(32, 16, 1), IF(1.2), AvgPool2d(2), Flatten(), readout(2048)
+    yield (
+        "16C-16C-P-32C-32C-P-10",
+        network(
+            conv(16, 3),
+            IF(2.0),
+            conv(16, 16),
+            IF(2.0),
+            AvgPool2d(2),
+            conv(32, 16),
+            IF(1.2),
+            conv(32, 32),
+            IF(1.2),
+            AvgPool2d(2),
+            Flatten(),
+            readout(512),
+        ),
+    )
+    yield (
+        "16C-[16C-16C]-P-10, residual",
+        network(
+            conv(16, 3, name="c0"),
+            IF(2.0, name="s0"),
+            conv(16, 16, name="c1"),
+            IF(2.0, name="s1"),
+            conv(16, 16, name="c2"),
+            Add(name="sum", inputs=("c2", "s0")),
+            IF(3.0, name="s2"),
+            AvgPool2d(4, name="p"),
+            Flatten(name="f"),
+            readout(256),
+        ),
+    )
+    yield (
+        "16C-P-128-10",
+        network(
+            conv(16, 3),
+            IF(2.0),
+            AvgPool2d(2),
+            Flatten(),
+            Linear(rng.normal(size=(128, 1024)) / 16),
+            IF(1.0),
+            readout(128),
+        ),
+    )
+    yield (
+        "16C-16DW-32C1-P-10",
+        network(
+            conv(16, 3),
+            IF(2.0),
+            Conv2d(rng.normal(size=(16, 1, 3, 3)) / 2, padding=1, groups=16),
+            IF(1.0),
+            conv(32, 16, 1),
+            IF(1.2),
+            AvgPool2d(2),
+            Flatten(),
+            readout(2048),
+        ),
     )
 
 
 def trained_networks() -> Iterator[tuple[str, Network, int]]:
-    for file, steps in (("evsnn/models/mnist.h5", (8, 16)), ("examples/firmware/digits_cnn.h5", (4, 8, 16)), ("examples/firmware/digits_mlp.h5", (16,))):
+    for file, steps in (
+        ("evsnn/models/mnist.h5", (8, 16)),
+        ("examples/firmware/digits_cnn.h5", (4, 8, 16)),
+        ("examples/firmware/digits_mlp.h5", (16,)),
+    ):
         network = evsnn.load(ROOT / file)
         for n_steps in steps:
             yield Path(file).name, network, n_steps
 
 
 def correcting_networks() -> Iterator[tuple[str, Network, int]]:
-    """Signed and delayed neurons in networks that were converted without: what they cost, not what they gain."""
+    """Signed and delayed neurons in networks that were converted without: what they cost, not what they
+    gain.
+    """
     for file in ("evsnn/models/mnist.h5", "examples/firmware/digits_cnn.h5"):
         network = evsnn.load(ROOT / file).at(8)
         for neurons in ({"signed": 0.25}, {"signed": 0.25, "delay": 2}):
-            layers = [replace(layer, **neurons) if isinstance(layer, IF) else layer for layer in network.layers]
-            yield f"{Path(file).name}, {', '.join(f'{name} {value}' for name, value in neurons.items())}", network.replace(layers=layers), 8
+            layers = [
+                replace(layer, **neurons) if isinstance(layer, IF) else layer for layer in network.layers
+            ]
+            yield (
+                f"{Path(file).name}, {', '.join(f'{name} {value}' for name, value in neurons.items())}",
+                network.replace(layers=layers),
+                8,
+            )
 
 
 def measured(title: str, network: Network, n_steps: int, samples: int) -> list[str]:
@@ -90,8 +166,9 @@ def measured(title: str, network: Network, n_steps: int, samples: int) -> list[s
             continue
         per = row["per_sample"]
         rows.append(
-            f"| {title} | {n_steps} | {row['core']} | {per:,.0f} | {per / additions:.2f} | {per / dense_macs(export.program.network):.2f} | "
-            f"{row['context_bytes']:,} | {row['stack_bytes']:,} | {row['flash_bytes']:,} |"
+            f"| {title} | {n_steps} | {row['core']} | {per:,.0f} | {per / additions:.2f} |"
+            f" {per / dense_macs(export.program.network):.2f} | {row['context_bytes']:,} |"
+            f" {row['stack_bytes']:,} | {row['flash_bytes']:,} |"
         )
     return rows
 
@@ -104,19 +181,36 @@ def page_with(mark: str, text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--only", choices=("plain", "correcting"), help="default: both parts")
     parser.add_argument("--write", action="store_true", help="into docs/firmware.md")
     arguments = parser.parse_args()
-    head = "| network | T | core | instructions a sample | per addition | per MAC of the ANN | RAM | stack | flash |\n|---|---|---|---|---|---|---|---|---|"
+    head = (
+        "| network | T | core | instructions a sample | per addition | per MAC of the ANN | RAM | stack |"
+        " flash |\n|---|---|---|---|---|---|---|---|---|"
+    )
     tables = {}
     if arguments.only != "correcting":
-        rows = [row for title, network, n_steps in trained_networks() for row in measured(title, network, n_steps, arguments.samples)]
-        others = [row for title, network in random_networks() for row in measured(title, network, 8, min(4, arguments.samples))]
-        tables["firmware"] = "\n".join([head, *rows, "", "Random weights, T = 8, 16x16x3 inputs half of which are 0:", "", head, *others])
+        rows = [
+            row
+            for title, network, n_steps in trained_networks()
+            for row in measured(title, network, n_steps, arguments.samples)
+        ]
+        others = [
+            row
+            for title, network in random_networks()
+            for row in measured(title, network, 8, min(4, arguments.samples))
+        ]
+        tables["firmware"] = "\n".join(
+            [head, *rows, "", "Random weights, T = 8, 16x16x3 inputs half of which are 0:", "", head, *others]
+        )
     if arguments.only != "plain":
-        tables["correcting"] = "\n".join([head, *(row for of in correcting_networks() for row in measured(*of, arguments.samples))])
+        tables["correcting"] = "\n".join(
+            [head, *(row for of in correcting_networks() for row in measured(*of, arguments.samples))]
+        )
     for mark, text in tables.items():
         page_with(mark, text) if arguments.write else print(text)
 

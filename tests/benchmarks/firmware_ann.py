@@ -1,11 +1,13 @@
 """The same networks as int8 ANNs on the same emulated cores: what a spiking network has to be compared with.
 
-    python tests/benchmarks/firmware_ann.py [--cmsis-nn FOLDER] [--cores cortex-m4,...] [--samples N] [--write]
+    python tests/benchmarks/firmware_ann.py [--cmsis-nn FOLDER] [--cores cortex-m4,...] [--samples N]
+    [--write]
 
-Two ANNs of each network, int8 as TensorFlow Lite has it (a scale a channel of the weights, ReLUs limited at V_th): plain C of
-ours that skips zeros, built of the inner loops with which firmware drives a first layer, and CMSIS-NN, if FOLDER is a checkout of
-it (github.com/ARM-software/CMSIS-NN). Both are compared output by output with one specification in NumPy; a difference ends the
-run. --write puts the table between the marks in docs/firmware.md.
+Two ANNs of each network, int8 as TensorFlow Lite has it (a scale a channel of the weights, ReLUs limited at
+V_th): plain C of ours that skips zeros, built of the inner loops with which firmware drives a first layer,
+and CMSIS-NN, if FOLDER is a checkout of it (github.com/ARM-software/CMSIS-NN). Both are compared output by
+output with one specification in NumPy; a difference ends the run. --write puts the table between the marks in
+docs/firmware.md.
 """
 
 from __future__ import annotations
@@ -37,7 +39,14 @@ from firmware_export.text.header import RUNTIME  # noqa: E402
 ZERO = -128
 """The zero point of what a ReLU sends: int8 from -128 to 127 stands for 0 to V_th."""
 ADD_SHIFT = 20
-PARTS = ("TransposeFunctions", "ConvolutionFunctions", "FullyConnectedFunctions", "PoolingFunctions", "BasicMathFunctions", "NNSupportFunctions")
+PARTS = (
+    "TransposeFunctions",
+    "ConvolutionFunctions",
+    "FullyConnectedFunctions",
+    "PoolingFunctions",
+    "BasicMathFunctions",
+    "NNSupportFunctions",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +107,20 @@ def fields(op: Op, x: np.ndarray, fill: int) -> np.ndarray:
     (ky, kx), (sy, sx) = op.kernel, op.stride
     bottom = (op.shape[1] - 1) * sy + ky - x.shape[2] - op.padding[0]
     right = (op.shape[2] - 1) * sx + kx - x.shape[3] - op.padding[1]
-    x = np.pad(x, ((0, 0), (0, 0), (op.padding[0], max(0, bottom)), (op.padding[1], max(0, right))), constant_values=fill)
-    return np.lib.stride_tricks.sliding_window_view(x, op.kernel, axis=(2, 3))[:, :, ::sy, ::sx][:, :, : op.shape[1], : op.shape[2]]
+    x = np.pad(
+        x,
+        ((0, 0), (0, 0), (op.padding[0], max(0, bottom)), (op.padding[1], max(0, right))),
+        constant_values=fill,
+    )
+    return np.lib.stride_tricks.sliding_window_view(x, op.kernel, axis=(2, 3))[:, :, ::sy, ::sx][
+        :, :, : op.shape[1], : op.shape[2]
+    ]
 
 
 def sums(op: Op, x: np.ndarray) -> np.ndarray:
-    """Sums of products (n, out, height, width) int64 of an operation with weights; x int8 with zero point `ZERO`."""
+    """Sums of products (n, out, height, width) int64 of an operation with weights; x int8 with zero point
+    `ZERO`.
+    """
     if op.kind == "dense":
         x = x.reshape(len(x), -1, 1, 1)
     windows = fields(op, x.astype(np.int64) - ZERO, 0)
@@ -123,7 +140,10 @@ def made(op: Op, maps: list[np.ndarray]) -> np.ndarray:
         return np.sign(total) * ((np.abs(total) + n // 2) // n)
     if op.kind == "add":
         zeros = (ZERO, 0)
-        parts = [requantized((maps[s].astype(np.int64) - z) << ADD_SHIFT, op.multiplier[i], op.shift[i]) for i, (s, z) in enumerate(zip(op.sources, zeros))]
+        parts = [
+            requantized((maps[s].astype(np.int64) - z) << ADD_SHIFT, op.multiplier[i], op.shift[i])
+            for i, (s, z) in enumerate(zip(op.sources, zeros))
+        ]
         v = requantized(sum(parts), op.multiplier[2], op.shift[2])
     else:
         v = requantized(sums(op, x), op.multiplier[:, None, None], op.shift[:, None, None])
@@ -157,7 +177,9 @@ def quantised(network: Network, images: np.ndarray, input_scale: float) -> list[
         maps.append(made(op, maps))
         by_name[name], scale[name], shape[name] = len(ops), own, op.shape
 
-    def weighted(layer: Conv2d | Linear, source: str, own: np.ndarray | None, zero: int, low: int, name: str) -> None:
+    def weighted(
+        layer: Conv2d | Linear, source: str, own: np.ndarray | None, zero: int, low: int, name: str
+    ) -> None:
         dense = isinstance(layer, Linear)
         weight = np.asarray(layer.weight, np.float64)
         in_scale = scale[source] if not dense else np.repeat(scale[source], np.prod(shape[source][1:]))
@@ -166,49 +188,107 @@ def quantised(network: Network, images: np.ndarray, input_scale: float) -> list[
             geometry = {"kind": "dense", "shape": (len(weight), 1, 1)}
         else:
             kernel, (top, left, bottom, right) = weight.shape[2:], layer.padding
-            size = [(n + a + b - k) // s + 1 for n, a, b, k, s in zip(shape[source][1:], (top, left), (bottom, right), kernel, layer.stride)]
+            size = [
+                (n + a + b - k) // s + 1
+                for n, a, b, k, s in zip(
+                    shape[source][1:], (top, left), (bottom, right), kernel, layer.stride
+                )
+            ]
             if layer.dilation != (1, 1) or layer.groups not in (1, weight.shape[0]):
                 raise ValueError("a dilated or grouped convolution")
             kind = "depthwise" if layer.groups > 1 else "conv"
-            geometry = {"kind": kind, "shape": (len(weight), *size), "kernel": kernel, "stride": layer.stride, "padding": (top, left)}
-        weight = weight * (in_scale[:, None, None, None] if geometry["kind"] == "depthwise" else in_scale[None, :, None, None])
-        largest = np.abs(weight).max(axis=(1, 2, 3)) if not dense else np.full(len(weight), np.abs(weight).max())
+            geometry = {
+                "kind": kind,
+                "shape": (len(weight), *size),
+                "kernel": kernel,
+                "stride": layer.stride,
+                "padding": (top, left),
+            }
+        weight = weight * (
+            in_scale[:, None, None, None]
+            if geometry["kind"] == "depthwise"
+            else in_scale[None, :, None, None]
+        )
+        largest = (
+            np.abs(weight).max(axis=(1, 2, 3)) if not dense else np.full(len(weight), np.abs(weight).max())
+        )
         w_scale = np.maximum(largest, 1e-9) / 127
         bias = np.zeros(len(weight)) if layer.bias is None else np.asarray(layer.bias, np.float64)
-        values = {"weight": np.rint(weight / w_scale[:, None, None, None]).astype(np.int8), "bias": np.rint(bias / w_scale).astype(np.int32)}
+        values = {
+            "weight": np.rint(weight / w_scale[:, None, None, None]).astype(np.int8),
+            "bias": np.rint(bias / w_scale).astype(np.int32),
+        }
         op = Op(sources=(by_name[source],), zero=zero, low=low, **geometry, **values)
         if own is None:  # no ReLU: what the images show
-            own = np.full(len(weight), np.abs(sums(op, maps[op.sources[0]]) * w_scale[:, None, None]).max() / 127)
+            own = np.full(
+                len(weight), np.abs(sums(op, maps[op.sources[0]]) * w_scale[:, None, None]).max() / 127
+            )
         multiplier, shift = multiplier_of(w_scale / own)
         emit(replace(op, multiplier=multiplier, shift=shift), name, own)
 
     for layer in network.layers:
         source = layer.inputs[0] if layer.inputs else None
         if isinstance(layer, Input):
-            by_name[layer.name], shape[layer.name], scale[layer.name] = 0, layer.shape, np.full(layer.shape[0], 1 / input_scale)
+            by_name[layer.name], shape[layer.name], scale[layer.name] = (
+                0,
+                layer.shape,
+                np.full(layer.shape[0], 1 / input_scale),
+            )
         elif isinstance(layer, (Conv2d, Linear)):
             waiting[layer.name] = (layer, source)
         elif isinstance(layer, IF):
             above = next(other for other in network.layers if other.name == source)
             if isinstance(above, Add):
                 v_threshold = float(np.max(layer.v_threshold))
-                (first,), (second,) = ([n for n in above.inputs if (n in waiting) == kind] for kind in (False, True))
+                (first,), (second,) = (
+                    [n for n in above.inputs if (n in waiting) == kind] for kind in (False, True)
+                )
                 weighted(*waiting.pop(second), None, 0, -127, second)
                 a, b = float(scale[first][0]), float(scale[second][0])
-                pairs = [multiplier_of(s) for s in (a / (2 * max(a, b)), b / (2 * max(a, b)), 2 * max(a, b) / (2**ADD_SHIFT * v_threshold / 255))]
-                op = Op("add", (by_name[first], by_name[second]), shape[second], multiplier=np.array([m for m, _ in pairs]), shift=np.array([s for _, s in pairs]))
+                pairs = [
+                    multiplier_of(s)
+                    for s in (
+                        a / (2 * max(a, b)),
+                        b / (2 * max(a, b)),
+                        2 * max(a, b) / (2**ADD_SHIFT * v_threshold / 255),
+                    )
+                ]
+                op = Op(
+                    "add",
+                    (by_name[first], by_name[second]),
+                    shape[second],
+                    multiplier=np.array([m for m, _ in pairs]),
+                    shift=np.array([s for _, s in pairs]),
+                )
                 emit(op, layer.name, np.full(op.shape[0], v_threshold / 255))
             else:
                 convolution, below = waiting.pop(source)
-                own = np.broadcast_to(np.asarray(layer.v_threshold, np.float64), convolution.weight.shape[:1]) / 255
+                own = (
+                    np.broadcast_to(np.asarray(layer.v_threshold, np.float64), convolution.weight.shape[:1])
+                    / 255
+                )
                 weighted(convolution, below, own, ZERO, ZERO, layer.name)
         elif isinstance(layer, AvgPool2d):
             if any(layer.padding) or layer.kernel != layer.stride:
                 raise ValueError("a padded or overlapping pool")
             c, h, w = shape[source]
-            emit(Op("pool", (by_name[source],), (c, h // layer.kernel[0], w // layer.kernel[1]), kernel=layer.kernel, stride=layer.stride), layer.name, scale[source])
+            emit(
+                Op(
+                    "pool",
+                    (by_name[source],),
+                    (c, h // layer.kernel[0], w // layer.kernel[1]),
+                    kernel=layer.kernel,
+                    stride=layer.stride,
+                ),
+                layer.name,
+                scale[source],
+            )
         elif isinstance(layer, Flatten):
-            by_name[layer.name], shape[layer.name], scale[layer.name] = by_name[source], shape[source], scale[source]
+            by_name[layer.name], shape[layer.name], scale[layer.name] = (
+                by_name[source],
+                shape[source],
+                scale[source],
+            )
         elif isinstance(layer, Readout):
             weighted(*waiting.pop(source), None, 0, -128, source)
         elif not isinstance(layer, Add):
@@ -301,10 +381,30 @@ def geometry(op: Op, i: int, shapes: list[tuple[int, ...]]) -> dict:
     o, h, w = op.shape
     right = max(0, (w - 1) * op.stride[1] - op.padding[1] + op.kernel[1] - iw)
     return {
-        "i": i, "c": c, "ih": ih, "iw": iw, "o": o, "h": h, "w": w, "ky": op.kernel[0], "kx": op.kernel[1], "sy": op.stride[0], "sx": op.stride[1], "pad_y": op.padding[0],
-        "pad_x": op.padding[1], "right": right, "zero": op.zero, "low": op.low, "area": op.kernel[0] * op.kernel[1], "x": f"map{op.sources[0]}", "out": f"map{i + 1}",
-        "x2": f"map{op.sources[-1]}", "length": length_of(op.shape), "tiles": -(-o // 8), "step": 0 if op.weight is None else op.weight[0].size * 8,
-    }  # fmt: skip
+        "i": i,
+        "c": c,
+        "ih": ih,
+        "iw": iw,
+        "o": o,
+        "h": h,
+        "w": w,
+        "ky": op.kernel[0],
+        "kx": op.kernel[1],
+        "sy": op.stride[0],
+        "sx": op.stride[1],
+        "pad_y": op.padding[0],
+        "pad_x": op.padding[1],
+        "right": right,
+        "zero": op.zero,
+        "low": op.low,
+        "area": op.kernel[0] * op.kernel[1],
+        "x": f"map{op.sources[0]}",
+        "out": f"map{i + 1}",
+        "x2": f"map{op.sources[-1]}",
+        "length": length_of(op.shape),
+        "tiles": -(-o // 8),
+        "step": 0 if op.weight is None else op.weight[0].size * 8,
+    }
 
 
 def constants(op: Op, i: int, weight: np.ndarray | None, tile: int = 1) -> str:
@@ -335,9 +435,17 @@ def plain_program(ops: list[Op], images: np.ndarray) -> str:
     samples = array("samples", images.astype(np.uint8).reshape(-1))
     ram = " + ".join(f"sizeof map{i}" for i in range(1, len(shapes)))
     return PROGRAM.format(
-        includes="", tables=samples + tables + PLAIN, maps=maps, before="", n=len(images), length=images[0].size, run="\n".join(lines), classes=ops[-1].shape[0],
-        score=f"(int)map{len(ops)}[i] - 128", ram=ram,
-    )  # fmt: skip
+        includes="",
+        tables=samples + tables + PLAIN,
+        maps=maps,
+        before="",
+        n=len(images),
+        length=images[0].size,
+        run="\n".join(lines),
+        classes=ops[-1].shape[0],
+        score=f"(int)map{len(ops)}[i] - 128",
+        ram=ram,
+    )
 
 
 def cmsis_program(ops: list[Op], images: np.ndarray) -> str:
@@ -345,52 +453,111 @@ def cmsis_program(ops: list[Op], images: np.ndarray) -> str:
     shapes, tables, before, lines, buffers = [images.shape[1:]], "", [], [], []
     for i, op in enumerate(ops):
         g = geometry(op, i, shapes)
-        dims = f"static const cmsis_nn_dims in{i} = {{1, {g['ih']}, {g['iw']}, {g['c']}}}, out{i} = {{1, {g['h']}, {g['w']}, {g['o']}}};\n"
+        dims = (
+            f"static const cmsis_nn_dims in{i} = {{1, {g['ih']}, {g['iw']}, {g['c']}}}, out{i} = {{1,"
+            f" {g['h']}, {g['w']}, {g['o']}}};\n"
+        )
         clamp = f"{{{op.low}, 127}}"
         stride, padding = initialiser(op.stride[::-1]), initialiser(op.padding[::-1])
         if op.kind in ("conv", "depthwise"):
-            order = op.weight.transpose(1, 2, 3, 0) if op.kind == "depthwise" else op.weight.transpose(0, 2, 3, 1)
+            order = (
+                op.weight.transpose(1, 2, 3, 0) if op.kind == "depthwise" else op.weight.transpose(0, 2, 3, 1)
+            )
             tables += constants(op, i, order) + dims
-            tables += f"static const cmsis_nn_dims filter{i} = {{{g['o'] if op.kind == 'conv' else 1}, {g['ky']}, {g['kx']}, {g['c']}}}, biases{i} = {{1, 1, 1, {g['o']}}};\n"
+            tables += (
+                f"static const cmsis_nn_dims filter{i} = {{{g['o'] if op.kind == 'conv' else 1}, {g['ky']},"
+                f" {g['kx']}, {g['c']}}}, biases{i} = {{1, 1, 1, {g['o']}}};\n"
+            )
             kind, multiple = ("conv", "") if op.kind == "conv" else ("dw_conv", "1, ")
-            tables += f"static const cmsis_nn_{kind}_params params{i} = {{128, {op.zero}, {multiple}{stride}, {padding}, {{1, 1}}, {clamp}}};\n"
-            tables += f"static const cmsis_nn_per_channel_quant_params quant{i} = {{(int32_t *)multiplier{i}, (int32_t *)shift{i}}};\n"
+            tables += (
+                f"static const cmsis_nn_{kind}_params params{i} = {{128, {op.zero}, {multiple}{stride},"
+                f" {padding}, {{1, 1}}, {clamp}}};\n"
+            )
+            tables += (
+                f"static const cmsis_nn_per_channel_quant_params quant{i} = {{(int32_t *)multiplier{i},"
+                f" (int32_t *)shift{i}}};\n"
+            )
             call = "arm_convolve_wrapper_s8" if op.kind == "conv" else "arm_depthwise_conv_wrapper_s8"
-            before.append(f"    context{i}.size = {call}_get_buffer_size(&params{i}, &in{i}, &filter{i}, &out{i});")
-            lines.append(f"        failed |= {call}(&context{i}, &params{i}, &quant{i}, &in{i}, {g['x']}, &filter{i}, weight{i}, &biases{i}, bias{i}, &out{i}, {g['out']});")
+            before.append(
+                f"    context{i}.size = {call}_get_buffer_size(&params{i}, &in{i}, &filter{i}, &out{i});"
+            )
+            lines.append(
+                f"        failed |= {call}(&context{i}, &params{i}, &quant{i}, &in{i}, {g['x']}, &filter{i},"
+                f" weight{i}, &biases{i}, bias{i}, &out{i}, {g['out']});"
+            )
             buffers.append(i)
         elif op.kind == "dense":
             c, h, w = shapes[op.sources[0]]
-            tables += constants(replace(op, multiplier=op.multiplier[:1], shift=op.shift[:1]), i, op.weight.reshape(-1, c, h, w).transpose(0, 2, 3, 1)) + dims
+            tables += (
+                constants(
+                    replace(op, multiplier=op.multiplier[:1], shift=op.shift[:1]),
+                    i,
+                    op.weight.reshape(-1, c, h, w).transpose(0, 2, 3, 1),
+                )
+                + dims
+            )
             n = op.weight.shape[1]
-            tables += f"static const cmsis_nn_dims filter{i} = {{{n}, 1, 1, {g['o']}}}, biases{i} = {{1, 1, 1, {g['o']}}};\n"
+            tables += (
+                f"static const cmsis_nn_dims filter{i} = {{{n}, 1, 1, {g['o']}}}, biases{i} = {{1, 1, 1,"
+                f" {g['o']}}};\n"
+            )
             tables += f"static const cmsis_nn_fc_params params{i} = {{128, 0, {op.zero}, {clamp}}};\n"
-            tables += f"static const cmsis_nn_per_tensor_quant_params quant{i} = {{{int(op.multiplier[0])}, {int(op.shift[0])}}};\n"
+            tables += (
+                f"static const cmsis_nn_per_tensor_quant_params quant{i} = {{{int(op.multiplier[0])},"
+                f" {int(op.shift[0])}}};\n"
+            )
             before.append(f"    context{i}.size = arm_fully_connected_s8_get_buffer_size(&out{i});")
-            before.append(f"    if (context{i}.size) {{ arm_vector_sum_s8(sums{i}, {n}, {g['o']}, weight{i}, 128, 0, bias{i}); context{i}.buf = sums{i}; }}")
+            before.append(
+                f"    if (context{i}.size) {{ arm_vector_sum_s8(sums{i}, {n}, {g['o']}, weight{i}, 128, 0,"
+                f" bias{i}); context{i}.buf = sums{i}; }}"
+            )
             tables += f"static int32_t sums{i}[{g['o']}];\n"
-            lines.append(f"        failed |= arm_fully_connected_s8(&context{i}, &params{i}, &quant{i}, &in{i}, {g['x']}, &filter{i}, weight{i}, &biases{i}, bias{i}, &out{i}, {g['out']});")
+            lines.append(
+                f"        failed |= arm_fully_connected_s8(&context{i}, &params{i}, &quant{i}, &in{i},"
+                f" {g['x']}, &filter{i}, weight{i}, &biases{i}, bias{i}, &out{i}, {g['out']});"
+            )
         elif op.kind == "pool":
             tables += dims + f"static const cmsis_nn_dims filter{i} = {{1, {g['ky']}, {g['kx']}, 1}};\n"
-            tables += f"static const cmsis_nn_pool_params params{i} = {{{stride}, {padding}, {{-128, 127}}}};\n"
+            tables += (
+                f"static const cmsis_nn_pool_params params{i} = {{{stride}, {padding}, {{-128, 127}}}};\n"
+            )
             before.append(f"    context{i}.size = arm_avgpool_s8_get_buffer_size({g['w']}, {g['c']});")
-            lines.append(f"        failed |= arm_avgpool_s8(&context{i}, &params{i}, &in{i}, {g['x']}, &filter{i}, &out{i}, {g['out']});")
+            lines.append(
+                f"        failed |= arm_avgpool_s8(&context{i}, &params{i}, &in{i}, {g['x']}, &filter{i},"
+                f" &out{i}, {g['out']});"
+            )
             buffers.append(i)
         else:
             m, s = op.multiplier.tolist(), op.shift.tolist()
             lines.append(
-                f"        failed |= arm_elementwise_add_s8({g['x']}, {g['x2']}, 128, {m[0]}, {s[0]}, 0, {m[1]}, {s[1]}, {ADD_SHIFT}, {g['out']}, {op.zero}, {m[2]}, {s[2]}, {op.low}, 127, {g['length']});"
+                f"        failed |= arm_elementwise_add_s8({g['x']}, {g['x2']}, 128, {m[0]}, {s[0]}, 0,"
+                f" {m[1]}, {s[1]}, {ADD_SHIFT}, {g['out']}, {op.zero}, {m[2]}, {s[2]}, {op.low}, 127,"
+                f" {g['length']});"
             )
         tables += f"static cmsis_nn_context context{i};\n"
         shapes.append(op.shape)
-    maps = "".join(f"static int8_t map{i}[{length_of(shape)}];\n" for i, shape in enumerate(shapes)) + "static int32_t scratch[16384];\nstatic int failed, most;\n"
-    before += [f"    context{i}.buf = scratch; if (context{i}.size > most) {{ most = context{i}.size; }}" for i in buffers]
+    maps = (
+        "".join(f"static int8_t map{i}[{length_of(shape)}];\n" for i, shape in enumerate(shapes))
+        + "static int32_t scratch[16384];\nstatic int failed, most;\n"
+    )
+    before += [
+        f"    context{i}.buf = scratch; if (context{i}.size > most) {{ most = context{i}.size; }}"
+        for i in buffers
+    ]
     images = (images.astype(np.int64) + ZERO).astype(np.int8).transpose(0, 2, 3, 1)
     ram = " + ".join([f"sizeof map{i}" for i in range(1, len(shapes))] + ["(unsigned)most"])
     return PROGRAM.format(
-        includes='#include "arm_nnfunctions.h"\n#include "arm_nnsupportfunctions.h"', tables=array("samples", np.ascontiguousarray(images).reshape(-1)) + tables, maps=maps,
-        before="\n".join(before), n=len(images), length=images[0].size, run="\n".join(lines), classes=ops[-1].shape[0], score=f"failed ? 999 : (int)map{len(ops)}[i]", ram=ram,
-    )  # fmt: skip
+        includes='#include "arm_nnfunctions.h"\n#include "arm_nnsupportfunctions.h"',
+        tables=array("samples", np.ascontiguousarray(images).reshape(-1)) + tables,
+        maps=maps,
+        before="\n".join(before),
+        n=len(images),
+        length=images[0].size,
+        run="\n".join(lines),
+        classes=ops[-1].shape[0],
+        score=f"failed ? 999 : (int)map{len(ops)}[i]",
+        ram=ram,
+    )
 
 
 # ------------------------------------------------------------------ measuring
@@ -398,27 +565,53 @@ def cmsis_program(ops: list[Op], images: np.ndarray) -> str:
 
 def library(machine: Machine, cmsis: Path, folder: Path) -> list[str]:
     """CMSIS-NN's functions for int8 as object files."""
-    sources = sorted(str(path) for part in PARTS for path in (cmsis / "Source" / part).glob("*.c") if not path.stem.endswith(("_f16", "_f32", "_s4")))
+    sources = sorted(
+        str(path)
+        for part in PARTS
+        for path in (cmsis / "Source" / part).glob("*.c")
+        if not path.stem.endswith(("_f16", "_f32", "_s4"))
+    )
     objects = folder / machine.name
     objects.mkdir()
-    flags = ["-O2", "-std=gnu11", "-w", "-ffunction-sections", "-fdata-sections", f"-I{cmsis / 'Include'}", "-c"]
+    flags = [
+        "-O2",
+        "-std=gnu11",
+        "-w",
+        "-ffunction-sections",
+        "-fdata-sections",
+        f"-I{cmsis / 'Include'}",
+        "-c",
+    ]
     specs = ["--specs=picolibc.specs"] if machine.compiler.startswith("riscv") else []
     subprocess.run([machine.compiler, *machine.flags, *flags, *specs, *sources], check=True, cwd=objects)
     return sorted(str(path) for path in objects.glob("*.o"))
 
 
-def measured(machine: Machine, text: str, expected: np.ndarray, folder: Path, flags: tuple[str, ...], samples: int) -> tuple[float, int, int]:
+def measured(
+    machine: Machine, text: str, expected: np.ndarray, folder: Path, flags: tuple[str, ...], samples: int
+) -> tuple[float, int, int]:
     """Instructions a sample, RAM and flash of a program; ends if its scores are not those expected."""
     (folder / "program.c").write_text(text)
-    found = measure(machine, build(machine, folder / "program.c", folder, (folder, RUNTIME, EMULATOR), flags), folder)
-    scores = np.array([[int(v) for v in line.split()[1:]] for line in found.text.splitlines() if line.startswith("scores ")])
+    found = measure(
+        machine, build(machine, folder / "program.c", folder, (folder, RUNTIME, EMULATOR), flags), folder
+    )
+    scores = np.array(
+        [[int(v) for v in line.split()[1:]] for line in found.text.splitlines() if line.startswith("scores ")]
+    )
     if not np.array_equal(scores, expected):
         sys.exit(f"{machine.name}: got scores {scores[:1].tolist()}, expected {expected[:1].tolist()}")
     ram = next(4 * int(line.split()[1]) for line in found.text.splitlines() if line.startswith("bytes "))
     return fmean(found.counted), ram, found.flash_bytes - samples
 
 
-def rows_of(title: str, network: Network, n_steps: tuple[int, ...], arguments: argparse.Namespace, libraries: dict[str, list[str]], folder: Path) -> list[str]:
+def rows_of(
+    title: str,
+    network: Network,
+    n_steps: tuple[int, ...],
+    arguments: argparse.Namespace,
+    libraries: dict[str, list[str]],
+    folder: Path,
+) -> list[str]:
     """A row a core: the two ANNs and the spiking network at each T."""
     exports = [export_network(network, Settings(name="net", n_steps=T)) for T in n_steps]
     quantized = exports[0].program.network
@@ -436,19 +629,50 @@ def rows_of(title: str, network: Network, n_steps: tuple[int, ...], arguments: a
         plain = measured(machine, plain_program(ops, images), expected, folder, ("-O2", "-w"), images.size)
         cmsis = None
         if core in libraries:
-            cmsis = measured(machine, cmsis_program(ops, images), expected, folder, ("-O2", "-w", f"-I{arguments.cmsis_nn / 'Include'}", *libraries[core]), images.size)
-        cells = [f"{plain[0] / 1000:,.0f}", f"{cmsis[0] / 1000:,.0f}" if cmsis else "", *(f"T = {T}: {s[core]['per_sample'] / 1000:,.0f}" for T, s in zip(n_steps, spiking))]
+            cmsis = measured(
+                machine,
+                cmsis_program(ops, images),
+                expected,
+                folder,
+                ("-O2", "-w", f"-I{arguments.cmsis_nn / 'Include'}", *libraries[core]),
+                images.size,
+            )
+        cells = [
+            f"{plain[0] / 1000:,.0f}",
+            f"{cmsis[0] / 1000:,.0f}" if cmsis else "",
+            *(f"T = {T}: {s[core]['per_sample'] / 1000:,.0f}" for T, s in zip(n_steps, spiking)),
+        ]
         best = min(found[0] for found in (plain, cmsis) if found)
-        cells = [*cells[:2], "; ".join(cells[2:]), ", ".join(f"{s[core]['per_sample'] / best:.2f}" for s in spiking)]
-        cells.append(" / ".join(f"{n:,}" for n in (plain[1], *([cmsis[1]] if cmsis else []), max(s[core]["context_bytes"] for s in spiking))))
+        cells = [
+            *cells[:2],
+            "; ".join(cells[2:]),
+            ", ".join(f"{s[core]['per_sample'] / best:.2f}" for s in spiking),
+        ]
+        cells.append(
+            " / ".join(
+                f"{n:,}"
+                for n in (
+                    plain[1],
+                    *([cmsis[1]] if cmsis else []),
+                    max(s[core]["context_bytes"] for s in spiking),
+                )
+            )
+        )
         rows.append(f"| {title} | {dense_macs(quantized) / 1000:,.0f} | {core} | " + " | ".join(cells) + " |")
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cmsis-nn", type=Path, metavar="FOLDER", help="a checkout of CMSIS-NN")
-    parser.add_argument("--cores", type=lambda text: text.split(","), default=["cortex-m0plus", "cortex-m4", "cortex-m55", "rv32"], help=f"some of {', '.join(CORES)}")
+    parser.add_argument(
+        "--cores",
+        type=lambda text: text.split(","),
+        default=["cortex-m0plus", "cortex-m4", "cortex-m55", "rv32"],
+        help=f"some of {', '.join(CORES)}",
+    )
     parser.add_argument("--samples", type=int, default=10)
     parser.add_argument("--write", action="store_true", help="into docs/firmware.md")
     arguments = parser.parse_args()
@@ -456,11 +680,18 @@ def main() -> None:
     for title, network, T in trained_networks():
         networks[title] = (network, (*networks.get(title, (None, ()))[1], T))
     networks |= {title: (network, (8,)) for title, network in random_networks()}
-    head = "| network | kMAC | core | plain C ANN | CMSIS-NN | spiking | spiking / the better ANN | RAM: plain, CMSIS-NN, spiking |\n|---|---|---|---|---|---|---|---|"
+    head = (
+        "| network | kMAC | core | plain C ANN | CMSIS-NN | spiking | spiking / the better ANN | RAM: plain,"
+        " CMSIS-NN, spiking |\n|---|---|---|---|---|---|---|---|"
+    )
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        libraries = {core: library(MACHINES[core], arguments.cmsis_nn, folder) for core in arguments.cores if arguments.cmsis_nn and not MACHINES[core].missing()}
+        libraries = {
+            core: library(MACHINES[core], arguments.cmsis_nn, folder)
+            for core in arguments.cores
+            if arguments.cmsis_nn and not MACHINES[core].missing()
+        }
         for title, (network, steps) in networks.items():
             rows += rows_of(title, network, steps, arguments, libraries, folder)
     text = "\n".join([head, *rows])

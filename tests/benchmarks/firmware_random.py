@@ -1,10 +1,13 @@
-"""Random networks without end: exported C against Python's integers, every output and every spike that is kept.
+"""Random networks without end: exported C against Python's integers, every output and every spike that is
+kept.
 
-    python tests/benchmarks/firmware_random.py --networks 3000 [--first SEED] [--core cortex-m4] [--processes 2]
+    python tests/benchmarks/firmware_random.py --networks 3000 [--first SEED] [--core cortex-m4] [--processes
+    2]
 
-The suite runs a few dozen of them; this is the long run. Each network is of the kinds that tests/generate.py draws (every layer
-that integers can have, signed, delayed and leaky neurons, events and pictures) or one for which there is fast code, is exported in
-both orders where both exist, compiled with UBSan (or for an emulated core), and run. Ends with the first difference and its seed.
+The suite runs a few dozen of them; this is the long run. Each network is of the kinds that tests/generate.py
+draws (every layer that integers can have, signed, delayed and leaky neurons, events and pictures) or one for
+which there is fast code, is exported in both orders where both exist, compiled with UBSan (or for an emulated
+core), and run. Ends with the first difference and its seed.
 """
 
 from __future__ import annotations
@@ -37,22 +40,48 @@ A_BATCH = 20
 
 
 def drawn(number: int) -> list[tuple]:
-    """Networks and inputs of one seed: `A_BATCH` of any kind, and four with fast code, two of them of neurons that take spikes back."""
+    """Networks and inputs of one seed: `A_BATCH` of any kind, and four with fast code, two of them of neurons
+    that take spikes back.
+    """
     found: list[tuple] = []
 
     @seed(number)
-    @settings(max_examples=A_BATCH, deadline=None, database=None, phases=(Phase.generate,), suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=A_BATCH,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
     @given(networks(encodings=("constant", "constant", "events"), small=True))
     def collect(case):
         found.append(case)
 
     collect()
     rng = np.random.default_rng(number)
-    channels, steps = tuple(int(n) for n in rng.integers(1, 40, rng.integers(1, 4))), int(rng.choice([1, 3, 8, 17, 60, 200]))
+    channels, steps = (
+        tuple(int(n) for n in rng.integers(1, 40, rng.integers(1, 4))),
+        int(rng.choice([1, 3, 8, 17, 60, 200])),
+    )
     size = int(rng.choice([8, 12, 20]))
-    pool, classes, shift = int(rng.integers(1, 3)), int(rng.integers(2, 12)), str(rng.choice(["bias", "initial", "none"]))
-    for neurons in {}, {"signed": float(rng.choice([0.02, 0.25])), "delay": int(rng.integers(0, steps + 1)) * int(rng.integers(2))}:
-        found.append((cnn(channels, pool, classes, size, steps, shift, 1.0, number, **neurons), rng.random((2, 1, size, size), np.float32)))
+    pool, classes, shift = (
+        int(rng.integers(1, 3)),
+        int(rng.integers(2, 12)),
+        str(rng.choice(["bias", "initial", "none"])),
+    )
+    for neurons in (
+        {},
+        {
+            "signed": float(rng.choice([0.02, 0.25])),
+            "delay": int(rng.integers(0, steps + 1)) * int(rng.integers(2)),
+        },
+    ):
+        found.append(
+            (
+                cnn(channels, pool, classes, size, steps, shift, 1.0, number, **neurons),
+                rng.random((2, 1, size, size), np.float32),
+            )
+        )
         found.append((residual(steps, 1.0, number, **neurons), rng.random((2, 2, 9, 9), np.float32)))
     return found
 
@@ -72,15 +101,24 @@ def checked(number: int, core: str | None) -> Counter:
             try:
                 run_on(machine, export, inputs, ("-O2",) if core else FLAGS, trace=True)
             except RunError as error:
-                raise SystemExit(f"seed {number}, network {index}, {'step by step' if by_step else 'layer by layer'}: {error}") from error
-            counts.update(fast_kind(stage, export.program) or "any layer" for stage in export.program.stages if stage.kind == "population")
+                raise SystemExit(
+                    f"seed {number}, network {index}, {'step by step' if by_step else 'layer by layer'}:"
+                    f" {error}"
+                ) from error
+            counts.update(
+                fast_kind(stage, export.program) or "any layer"
+                for stage in export.program.stages
+                if stage.kind == "population"
+            )
             counts["exports"] += 1
         counts["networks"] += 1
     return counts
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--networks", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0, metavar="SEED")
     parser.add_argument("--core", choices=MACHINES, help="default: this computer")
@@ -91,8 +129,14 @@ def main() -> None:
     with ProcessPoolExecutor(arguments.processes) as pool:
         for number, counts in zip(seeds, pool.map(checked, seeds, [arguments.core] * len(seeds))):
             total += counts
-            say(f"seed {number}: {total['networks']} networks, {total['exports']} exports without a difference")
-    print(f"{total.pop('networks')} networks, {total.pop('exports')} exports without a difference; layers by code: " + ", ".join(f"{kind} {n}" for kind, n in total.most_common()))
+            say(
+                f"seed {number}: {total['networks']} networks, {total['exports']} exports without a"
+                " difference"
+            )
+    print(
+        f"{total.pop('networks')} networks, {total.pop('exports')} exports without a difference; layers by"
+        " code: " + ", ".join(f"{kind} {n}" for kind, n in total.most_common())
+    )
 
 
 if __name__ == "__main__":

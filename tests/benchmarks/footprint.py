@@ -1,4 +1,5 @@
-"""Memory of one process that classifies one image: what `evsnn.run` announced, what it took, what others take.
+"""Memory of one process that classifies one image: what `evsnn.run` announced, what it took, what others
+take.
 
 ::
 
@@ -37,9 +38,20 @@ def of_command(network: str, n_steps: int, arithmetic: str, cache: Path) -> tupl
         If the command fails; the message is what it said.
     """
     command = [
-        sys.executable, "-m", "evsnn.run", str(networks.path(cache, network, ".h5")), "--steps", str(n_steps), "--arithmetic", arithmetic,
-        "--threads", "1", "--limit", "1", "--json",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "evsnn.run",
+        str(networks.path(cache, network, ".h5")),
+        "--steps",
+        str(n_steps),
+        "--arithmetic",
+        arithmetic,
+        "--threads",
+        "1",
+        "--limit",
+        "1",
+        "--json",
+    ]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as talk:
         process = subprocess.Popen(command, stdout=out, stderr=talk)
         _, status, usage = os.wait4(process.pid, 0)
@@ -55,11 +67,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cores = sorted(os.sched_getaffinity(0))
     others = [name for name in peers.ALL if not name.startswith("evsnn")]
     parser = argparse.ArgumentParser(description="Peak memory of one process that classifies one image.")
-    parser.add_argument("--networks", type=choice(networks.ALL), default=list(networks.NAMES), metavar="NAMES", help=f"of {', '.join(networks.ALL)}; default: {', '.join(networks.NAMES)}")
+    parser.add_argument(
+        "--networks",
+        type=choice(networks.ALL),
+        default=list(networks.NAMES),
+        metavar="NAMES",
+        help=f"of {', '.join(networks.ALL)}; default: {', '.join(networks.NAMES)}",
+    )
     parser.add_argument("--steps", type=positive, default=16, metavar="T")
-    parser.add_argument("--engines", type=choice(others), default=["onnxruntime-fp32", "spikingjelly"], metavar="NAMES", help=f"beside evsnn, of {', '.join(others)}")
+    parser.add_argument(
+        "--engines",
+        type=choice(others),
+        default=["onnxruntime-fp32", "spikingjelly"],
+        metavar="NAMES",
+        help=f"beside evsnn, of {', '.join(others)}",
+    )
     parser.add_argument("--core", type=int, default=cores[-1], choices=cores, help="default: the last")
-    parser.add_argument("--cache", metavar="DIR", help="where built networks lie (default: EVSNN_BENCHMARK_CACHE, else .cache beside this file)")
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="where built networks lie (default: EVSNN_BENCHMARK_CACHE, else .cache beside this file)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write everything measured to a file as well")
     options = parser.parse_args(arguments)
     cache = networks.cache_directory(options.cache)
@@ -75,7 +103,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             of_command(name, options.steps, arithmetic, cache)
             announced, peak = of_command(name, options.steps, arithmetic, cache)
             entries[f"evsnn-{arithmetic}"] = {"announced_bytes": announced, "peak_bytes": peak}
-            print(row(name, f"evsnn.run, {arithmetic}", f"{announced / MIB:.0f}", f"{peak / MIB:.0f}", f"{announced / peak:.2f}"), flush=True)
+            print(
+                row(
+                    name,
+                    f"evsnn.run, {arithmetic}",
+                    f"{announced / MIB:.0f}",
+                    f"{peak / MIB:.0f}",
+                    f"{announced / peak:.2f}",
+                ),
+                flush=True,
+            )
         for engine in options.engines:
             try:
                 worker = Worker(engine, name, cache, options.steps, options.core)

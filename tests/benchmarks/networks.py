@@ -1,10 +1,10 @@
 """The networks of the benchmarks, drawn from a fixed seed.
 
-A MNIST CNN, a CIFAR VGG-16, a CIFAR ResNet-20 and, on request, ImageNet's VGG-16 with random weights and plausible firing rates. What a
-network costs depends on its shape and its rates and not on what it has learnt, so nothing is trained or
-downloaded: weights are drawn layer by layer and scaled to the statistics that folded batch normalisation
-leaves, and thresholds are the 99.9th percentile of each layer's activations (Rueckauer et al. 2017,
-doi:10.3389/fnins.2017.00682, section 2.2.2).
+A MNIST CNN, a CIFAR VGG-16, a CIFAR ResNet-20 and, on request, ImageNet's VGG-16 with random weights and
+plausible firing rates. What a network costs depends on its shape and its rates and not on what it has learnt,
+so nothing is trained or downloaded: weights are drawn layer by layer and scaled to the statistics that folded
+batch normalisation leaves, and thresholds are the 99.9th percentile of each layer's activations (Rueckauer et
+al. 2017, doi:10.3389/fnins.2017.00682, section 2.2.2).
 
 Everything that is compared comes from one `Model`: its ANN runs in onnxruntime, its folded form (threshold 1
 everywhere, no shift, membranes start at 0) in evsnn and in the spiking libraries. Building needs torch, onnx
@@ -30,7 +30,22 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["ALL", "INPUT", "NAMES", "Model", "Population", "Synapse", "build", "cache_directory", "images", "load", "path", "populations", "to_evsnn", "topology"]
+__all__ = [
+    "ALL",
+    "INPUT",
+    "NAMES",
+    "Model",
+    "Population",
+    "Synapse",
+    "build",
+    "cache_directory",
+    "images",
+    "load",
+    "path",
+    "populations",
+    "to_evsnn",
+    "topology",
+]
 
 NAMES = ("mnist_cnn", "vgg16", "resnet20")
 ALL = (*NAMES, "vgg16_imagenet")
@@ -125,8 +140,11 @@ def topology(name: str) -> tuple[tuple[Synapse, ...], tuple[int, int, int]]:
     """Synapses and input shape of the network `name`."""
     if name == "mnist_cnn":
         return (
-            Synapse("conv", 1, 16, INPUT), Synapse("conv", 16, 32, 0, pool=2), Synapse("linear", 32 * 7 * 7, 128, 1, pool=2), Synapse("linear", 128, 10, 2),
-        ), (1, 28, 28)  # fmt: skip
+            Synapse("conv", 1, 16, INPUT),
+            Synapse("conv", 16, 32, 0, pool=2),
+            Synapse("linear", 32 * 7 * 7, 128, 1, pool=2),
+            Synapse("linear", 128, 10, 2),
+        ), (1, 28, 28)
     synapses: list[Synapse] = []
     if name in ("vgg16", "vgg16_imagenet"):
         n_in, pool = 3, 1
@@ -148,7 +166,17 @@ def topology(name: str) -> tuple[tuple[Synapse, ...], tuple[int, int, int]]:
             for block in range(2):
                 stride, source = 2 if stage and not block else 1, len(synapses) - 1
                 synapses.append(Synapse("conv", n_in, width, source, stride=stride))
-                synapses.append(Synapse("conv", width, width, source + 1, shortcut=source, shortcut_pool=stride, shortcut_conv=n_in != width))
+                synapses.append(
+                    Synapse(
+                        "conv",
+                        width,
+                        width,
+                        source + 1,
+                        shortcut=source,
+                        shortcut_pool=stride,
+                        shortcut_conv=n_in != width,
+                    )
+                )
                 n_in = width
         synapses.append(Synapse("linear", 512, 10, len(synapses) - 1, pool=4))
         return tuple(synapses), (3, 32, 32)
@@ -157,7 +185,9 @@ def topology(name: str) -> tuple[tuple[Synapse, ...], tuple[int, int, int]]:
 
 def cache_directory(argument: str | None = None) -> Path:
     """Where built networks lie: the argument, else EVSNN_BENCHMARK_CACHE, else .cache beside this file."""
-    return Path(argument or os.environ.get("EVSNN_BENCHMARK_CACHE") or Path(__file__).resolve().parent / ".cache")
+    return Path(
+        argument or os.environ.get("EVSNN_BENCHMARK_CACHE") or Path(__file__).resolve().parent / ".cache"
+    )
 
 
 def path(cache: Path, name: str, kind: str = ".npz") -> Path:
@@ -187,9 +217,19 @@ def load(name: str, cache: Path) -> Model:
     """A built network, in ANN units."""
     synapses, _ = topology(name)
     with np.load(path(cache, name)) as arrays:
-        columns = [[arrays.get(f"{i}/{what}") for i in range(len(synapses))] for what in ("weight", "bias", "shortcut_weight")]
+        columns = [
+            [arrays.get(f"{i}/{what}") for i in range(len(synapses))]
+            for what in ("weight", "bias", "shortcut_weight")
+        ]
         thresholds = tuple(float(v) for v in arrays["thresholds"])
-        return Model(name, synapses, *(tuple(column) for column in columns), thresholds, arrays["images"], arrays["calibration"])
+        return Model(
+            name,
+            synapses,
+            *(tuple(column) for column in columns),
+            thresholds,
+            arrays["images"],
+            arrays["calibration"],
+        )
 
 
 def images(name: str, cache: Path) -> np.ndarray:
@@ -199,7 +239,9 @@ def images(name: str, cache: Path) -> np.ndarray:
 
 
 def populations(name: str, cache: Path) -> Iterator[Population]:
-    """A built network's populations in order, folded; read one at a time, so that a reader's peak memory is its own."""
+    """A built network's populations in order, folded; read one at a time, so that a reader's peak memory is
+    its own.
+    """
     synapses, _ = topology(name)
     last = len(synapses) - 1
     with np.load(path(cache, name)) as arrays:
@@ -207,9 +249,17 @@ def populations(name: str, cache: Path) -> Iterator[Population]:
         for i, synapse in enumerate(synapses):
             theta = thresholds[i] if i < last else 1.0
             amplitude = thresholds[synapse.source] if synapse.source != INPUT else 1.0
-            scale = np.float32((thresholds[synapse.shortcut] if synapse.shortcut is not None else 0.0) / theta)
+            scale = np.float32(
+                (thresholds[synapse.shortcut] if synapse.shortcut is not None else 0.0) / theta
+            )
             shortcut = arrays[f"{i}/shortcut_weight"] * scale if synapse.shortcut_conv else None
-            yield Population(synapse, arrays[f"{i}/weight"] * np.float32(amplitude / theta), arrays[f"{i}/bias"] * np.float32(1 / theta), scale, shortcut)
+            yield Population(
+                synapse,
+                arrays[f"{i}/weight"] * np.float32(amplitude / theta),
+                arrays[f"{i}/bias"] * np.float32(1 / theta),
+                scale,
+                shortcut,
+            )
 
 
 def to_evsnn(name: str, cache: Path, n_samples: int = 0):
@@ -230,7 +280,16 @@ def to_evsnn(name: str, cache: Path, n_samples: int = 0):
             layers.append(AvgPool2d(synapse.pool, name=f"pool{i}", inputs=feed))
             feed = f"pool{i}"
         if synapse.kind == "conv":
-            layers.append(Conv2d(population.weight, population.bias, synapse.stride, synapse.padding, name=f"conv{i}", inputs=feed))
+            layers.append(
+                Conv2d(
+                    population.weight,
+                    population.bias,
+                    synapse.stride,
+                    synapse.padding,
+                    name=f"conv{i}",
+                    inputs=feed,
+                )
+            )
         else:
             if synapse.pool > 1:
                 layers.append(Flatten(name=f"flatten{i}", inputs=feed))
@@ -246,11 +305,15 @@ def to_evsnn(name: str, cache: Path, n_samples: int = 0):
                 weight, groups = np.full((synapse.n_out, 1, 1, 1), population.shortcut_scale), synapse.n_out
             layers.append(Conv2d(weight, groups=groups, name=f"shortcut{i}", inputs=feed))
             layers.append(Add(name=f"add{i}", inputs=(main, f"shortcut{i}")))
-        layers.append(IF(v_threshold=1.0, shift=False, name=f"if{i}") if i < last else Readout(name="readout"))
+        layers.append(
+            IF(v_threshold=1.0, shift=False, name=f"if{i}") if i < last else Readout(name="readout")
+        )
         names[i] = layers[-1].name
     samples = Samples(pictures[:n_samples]) if n_samples else None
     span = (float(pictures.min()), float(pictures.max()))
-    return Network(tuple(layers), n_steps=16, shift="none", readout="membrane", input_range=span, samples=samples)
+    return Network(
+        tuple(layers), n_steps=16, shift="none", readout="membrane", input_range=span, samples=samples
+    )
 
 
 def _say(text: str) -> None:
@@ -264,7 +327,10 @@ def _draw_images(rng: np.random.Generator, count: int, shape: tuple[int, int, in
     channels, height, width = shape
     coarse = torch.from_numpy(rng.standard_normal((count, channels, 7, 7)).astype(np.float32))
     fine = torch.from_numpy(rng.standard_normal((count, channels, height, width)).astype(np.float32))
-    images = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True) + 0.15 * fine
+    images = (
+        torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True)
+        + 0.15 * fine
+    )
     if channels == 1:
         return (images - 0.3).clamp(0, 1)
     return (0.5 + 0.25 * images).clamp(0, 1).sub(0.5).div(0.25)
@@ -299,11 +365,21 @@ def _draw(name: str) -> Model:
             source = activations[synapse.source]
             if synapse.pool > 1:
                 source = avg_pool2d(source, synapse.pool)
-            size = (synapse.n_out, synapse.n_in, synapse.kernel, synapse.kernel) if conv else (synapse.n_out, synapse.n_in)
+            size = (
+                (synapse.n_out, synapse.n_in, synapse.kernel, synapse.kernel)
+                if conv
+                else (synapse.n_out, synapse.n_in)
+            )
             weight = normal(*size, gain=np.sqrt(2.0 / np.prod(size[1:])))
             z = current(synapse, source, weight)
             deviation, mean = z.std(dim=axes).clamp_min(1e-3), z.mean(dim=axes)
-            centre = torch.zeros(synapse.n_out) if last else torch.from_numpy((MEAN + MEAN_SPREAD * rng.standard_normal(synapse.n_out)).astype(np.float32))
+            centre = (
+                torch.zeros(synapse.n_out)
+                if last
+                else torch.from_numpy(
+                    (MEAN + MEAN_SPREAD * rng.standard_normal(synapse.n_out)).astype(np.float32)
+                )
+            )
             if joint:  # a shortcut is never negative: without an offset the sums would grow
                 centre = centre - SHORTCUT_OFFSET
             gain = BRANCH_GAIN if joint else 1.0
@@ -316,7 +392,9 @@ def _draw(name: str) -> Model:
                 if synapse.shortcut_pool > 1:
                     shortcut = avg_pool2d(shortcut, synapse.shortcut_pool)
                 if synapse.shortcut_conv:
-                    shortcut_weight = normal(synapse.n_out, shortcut.shape[1], 1, 1, gain=np.sqrt(1.0 / shortcut.shape[1]))
+                    shortcut_weight = normal(
+                        synapse.n_out, shortcut.shape[1], 1, 1, gain=np.sqrt(1.0 / shortcut.shape[1])
+                    )
                     deviation = conv2d(shortcut, shortcut_weight).std(dim=axes).clamp_min(1e-3)
                     shortcut_weight = shortcut_weight * by_channel(BRANCH_GAIN / deviation, 4)
                     shortcut = conv2d(shortcut, shortcut_weight)
@@ -329,13 +407,32 @@ def _draw(name: str) -> Model:
             biases.append(bias.numpy())
             shortcuts.append(None if shortcut_weight is None else shortcut_weight.numpy())
             thresholds.append(float(np.float32(threshold)))
-    return Model(name, synapses, tuple(weights), tuple(biases), tuple(shortcuts), tuple(thresholds), images.numpy(), calibration.numpy())
+    return Model(
+        name,
+        synapses,
+        tuple(weights),
+        tuple(biases),
+        tuple(shortcuts),
+        tuple(thresholds),
+        images.numpy(),
+        calibration.numpy(),
+    )
 
 
 def _store(model: Model, where: Path) -> None:
-    arrays = {"images": model.images, "calibration": model.calibration, "thresholds": np.array(model.thresholds, np.float32)}
+    arrays = {
+        "images": model.images,
+        "calibration": model.calibration,
+        "thresholds": np.array(model.thresholds, np.float32),
+    }
     for i, columns in enumerate(zip(model.weights, model.biases, model.shortcut_weights)):
-        arrays.update({f"{i}/{what}": array for what, array in zip(("weight", "bias", "shortcut_weight"), columns) if array is not None})
+        arrays.update(
+            {
+                f"{i}/{what}": array
+                for what, array in zip(("weight", "bias", "shortcut_weight"), columns)
+                if array is not None
+            }
+        )
     np.savez(where, **arrays)
 
 
@@ -356,7 +453,11 @@ def _export_onnx(model: Model, where: Path) -> None:
         return name
 
     def pooled(tensor: str, size: int, name: str) -> str:
-        return tensor if size == 1 else node("AveragePool", [tensor], name, kernel_shape=[size] * 2, strides=[size] * 2)
+        return (
+            tensor
+            if size == 1
+            else node("AveragePool", [tensor], name, kernel_shape=[size] * 2, strides=[size] * 2)
+        )
 
     last = len(model.synapses) - 1
     for i, synapse in enumerate(model.synapses):
@@ -364,17 +465,31 @@ def _export_onnx(model: Model, where: Path) -> None:
         source = pooled(tensors[synapse.source], synapse.pool, f"pool{i}")
         weight, bias = constant(f"weight{i}", model.weights[i]), constant(f"bias{i}", model.biases[i])
         if synapse.kind == "conv":
-            node("Conv", [source, weight, bias], z, kernel_shape=[synapse.kernel] * 2, strides=[synapse.stride] * 2, pads=[synapse.padding] * 4)
+            node(
+                "Conv",
+                [source, weight, bias],
+                z,
+                kernel_shape=[synapse.kernel] * 2,
+                strides=[synapse.stride] * 2,
+                pads=[synapse.padding] * 4,
+            )
         else:
             source = node("Flatten", [source], f"flat{i}", axis=1) if synapse.pool > 1 else source
             node("Gemm", [source, weight, bias], z, transB=1)
         if synapse.shortcut is not None:
             shortcut = pooled(tensors[synapse.shortcut], synapse.shortcut_pool, f"shortcut_pool{i}")
             if synapse.shortcut_conv:
-                shortcut = node("Conv", [shortcut, constant(f"shortcut_weight{i}", model.shortcut_weights[i])], f"shortcut{i}", kernel_shape=[1, 1])
+                shortcut = node(
+                    "Conv",
+                    [shortcut, constant(f"shortcut_weight{i}", model.shortcut_weights[i])],
+                    f"shortcut{i}",
+                    kernel_shape=[1, 1],
+                )
             z = node("Add", [z, shortcut], f"sum{i}")
         if i < last:
-            tensors[i] = node("Clip", [z, constant(f"low{i}", 0.0), constant(f"high{i}", model.thresholds[i])], f"a{i}")
+            tensors[i] = node(
+                "Clip", [z, constant(f"low{i}", 0.0), constant(f"high{i}", model.thresholds[i])], f"a{i}"
+            )
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", *model.images.shape[1:]])
     output = helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", model.synapses[last].n_out])
     graph = helper.make_graph(nodes, model.name, [image], [output], constants)
@@ -401,15 +516,27 @@ def _quantize_onnx(model: Model, source: Path, where: Path) -> None:
     prepared = where.with_suffix(".prepared.onnx")
     quant_pre_process(str(source), str(prepared))
     quantize_static(
-        str(prepared), str(where), Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-    )  # fmt: skip
+        str(prepared),
+        str(where),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
     prepared.unlink()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Build the networks of the benchmarks.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}; default: {', '.join(NAMES)}")
-    parser.add_argument("--cache", metavar="DIR", help="where they lie (default: EVSNN_BENCHMARK_CACHE, else .cache beside this file)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}; default: {', '.join(NAMES)}"
+    )
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="where they lie (default: EVSNN_BENCHMARK_CACHE, else .cache beside this file)",
+    )
     options = parser.parse_args(arguments)
     unknown = sorted({*options.names} - {*ALL})
     if unknown:
@@ -417,8 +544,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cache = cache_directory(options.cache)
     for name in options.names or NAMES:
         build(name, cache)
-        sizes = {kind: path(cache, name, kind).stat().st_size for kind in (".npz", ".h5", ".onnx", "-int8.onnx")}
-        print(name, *(f"{path(cache, name, kind)} {size / 1e6:.1f} MB" for kind, size in sizes.items()), sep="\n  ")
+        sizes = {
+            kind: path(cache, name, kind).stat().st_size for kind in (".npz", ".h5", ".onnx", "-int8.onnx")
+        }
+        print(
+            name,
+            *(f"{path(cache, name, kind)} {size / 1e6:.1f} MB" for kind, size in sizes.items()),
+            sep="\n  ",
+        )
     return 0
 
 

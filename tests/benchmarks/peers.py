@@ -67,23 +67,42 @@ def _evsnn(network: str, cache: Path, n_steps: int, arithmetic: str) -> Engine:
     import evsnn
 
     image = networks.images(network, cache)[:1]
-    simulator = evsnn.Simulator(evsnn.load(networks.path(cache, network, ".h5")), n_steps, arithmetic=arithmetic, threads=1)
+    simulator = evsnn.Simulator(
+        evsnn.load(networks.path(cache, network, ".h5")), n_steps, arithmetic=arithmetic, threads=1
+    )
     planned = dict(simulator.memory_bytes)
     simulator.prepare()
     result = simulator.run(image)
     layers = [
         {
-            "name": layer.name, "synapse": layer.synapse, "shape": layer.shape, "sops": layer.sops, "macs": layer.macs, "time_ms": layer.time_ms,
+            "name": layer.name,
+            "synapse": layer.synapse,
+            "shape": layer.shape,
+            "sops": layer.sops,
+            "macs": layer.macs,
+            "time_ms": layer.time_ms,
             "rate": result.rate(layer) if layer.fires else None,
         }
         for layer in result.layers
-    ]  # fmt: skip
+    ]
 
     def spike_counts() -> list[np.ndarray]:
-        after_another = np.concatenate([networks.images(network, cache)[1:2], image])  # nothing may be left of a sample
-        return [layer.spike_counts[1] for layer in simulator.run(after_another, record=("spike_counts",)).layers if layer.fires]
+        after_another = np.concatenate(
+            [networks.images(network, cache)[1:2], image]
+        )  # nothing may be left of a sample
+        return [
+            layer.spike_counts[1]
+            for layer in simulator.run(after_another, record=("spike_counts",)).layers
+            if layer.fires
+        ]
 
-    facts = {"planned_bytes": planned, "sops": result.sops_per_sample, "mean_rate": result.mean_rate, "backend": result.backend, "layers": layers}
+    facts = {
+        "planned_bytes": planned,
+        "sops": result.sops_per_sample,
+        "mean_rate": result.mean_rate,
+        "backend": result.backend,
+        "layers": layers,
+    }
     return Engine(lambda: simulator.run(image).outputs[0], spike_counts, facts)
 
 

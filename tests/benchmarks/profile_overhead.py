@@ -2,7 +2,8 @@
 
     python tests/benchmarks/profile_overhead.py [WEIGHTS.h5 ...] [--rounds N] [--steps T]
 
-Without: the clock that stages read is one that stands still. `evsnn.profile` reads nothing else while it measures.
+Without: the clock that stages read is one that stands still. `evsnn.profile` reads nothing else while it
+measures.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ STANDING = SimpleNamespace(perf_counter=lambda: 0.0)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("weights", nargs="*")
     parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--steps", type=int, default=16)
@@ -43,7 +46,10 @@ def main() -> None:
         for module in (stage, pool_stage):
             module.time = time
         with_, without = (float(np.median(ms[timed])) for timed in (True, False))
-        print(f"{path or 'demo'}: {with_:.4f} ms a sample with, {without:.4f} without: {100 * (with_ / without - 1):+.2f} %")
+        print(
+            f"{path or 'demo'}: {with_:.4f} ms a sample with, {without:.4f} without:"
+            f" {100 * (with_ / without - 1):+.2f} %"
+        )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
-"""SqueezeNet v1.1 as ONNX, and photos as it reads them: a pretrained network of max pools and concatenations to convert.
+"""SqueezeNet v1.1 as ONNX, and photos as it reads them: a pretrained network of max pools and concatenations
+to convert.
 
 usage: squeezenet.py WEIGHTS.h5 PHOTOS.h5 FOLDER
 
-WEIGHTS.h5 holds a group a layer (conv1, fire2__squeeze1x1, ...) with `weight` OIHW and `bias`; PHOTOS.h5 `blob`,
-`offsets` (encoded images of 256x256) and `labels`. Written into FOLDER: squeezenet.onnx, photos.npz (images, labels) and
+WEIGHTS.h5 holds a group a layer (conv1, fire2__squeeze1x1, ...) with `weight` OIHW and `bias`; PHOTOS.h5
+`blob`, `offsets` (encoded images of 256x256) and `labels`. Written into FOLDER: squeezenet.onnx, photos.npz
+(images, labels) and
 calibration.npz, the first 128 of them. Then::
 
-    python -m evsnn.convert squeezenet.onnx -o squeezenet.h5 --calibration calibration.npz --steps 32,64,128 --validate photos.npz
+    python -m evsnn.convert squeezenet.onnx -o squeezenet.h5 --calibration calibration.npz --steps 32,64,128
+    --validate photos.npz
 
 The photos that calibrate are among those that validate: one of each class is all there is. The ANN and its
 spiking twin are compared on the same photos, which is what the figures are for.
@@ -36,12 +39,21 @@ def model(weights: h5py.File) -> onnx.ModelProto:
 
     def convolution(name: str, source: str, **attributes) -> str:
         for part in ("weight", "bias"):
-            constants.append(numpy_helper.from_array(weights[name][part][()].astype(np.float32), f"{name}.{part}"))
-        return add("Relu", [add("Conv", [source, f"{name}.weight", f"{name}.bias"], name, **attributes)], f"{name}.relu")
+            constants.append(
+                numpy_helper.from_array(weights[name][part][()].astype(np.float32), f"{name}.{part}")
+            )
+        return add(
+            "Relu",
+            [add("Conv", [source, f"{name}.weight", f"{name}.bias"], name, **attributes)],
+            f"{name}.relu",
+        )
 
     def fire(n: int, source: str) -> str:
         squeezed = convolution(f"fire{n}__squeeze1x1", source)
-        wide = [convolution(f"fire{n}__expand1x1", squeezed), convolution(f"fire{n}__expand3x3", squeezed, pads=[1] * 4)]
+        wide = [
+            convolution(f"fire{n}__expand1x1", squeezed),
+            convolution(f"fire{n}__expand3x3", squeezed, pads=[1] * 4),
+        ]
         return add("Concat", wide, f"fire{n}", axis=1)
 
     x = convolution("conv1", "images", strides=[2, 2], pads=[1] * 4)
@@ -51,9 +63,12 @@ def model(weights: h5py.File) -> onnx.ModelProto:
             x = fire(n, x)
     x = add("Flatten", [add("GlobalAveragePool", [convolution("conv10", x)], "average")], "scores")
     graph = helper.make_graph(
-        nodes, "squeezenet", [helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["n", 3, 227, 227])],
-        [helper.make_tensor_value_info(x, onnx.TensorProto.FLOAT, ["n", 1000])], constants,
-    )  # fmt: skip
+        nodes,
+        "squeezenet",
+        [helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["n", 3, 227, 227])],
+        [helper.make_tensor_value_info(x, onnx.TensorProto.FLOAT, ["n", 1000])],
+        constants,
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/start.py [--rounds N] [--python PYTHON]
 
-Whole processes, in turns, medians: `python -m evsnn.run` with kept machine code, the same with code that numba compiles anew (once), and a
-script that loads the network with onnxruntime, classifies the same 100 digits and prints. PYTHON is an environment with evsnn and
-onnxruntime; an editable install starts slower.
+Whole processes, in turns, medians: `python -m evsnn.run` with kept machine code, the same with code that
+numba compiles anew (once), and a script that loads the network with onnxruntime, classifies the same 100
+digits and prints. PYTHON is an environment with evsnn and onnxruntime; an editable install starts slower.
 """
 
 from __future__ import annotations
@@ -37,25 +37,51 @@ def write_onnx(path: Path) -> None:
         inputs, to = [at], f"y{i}"
         if isinstance(layer, (Conv2d, Linear)):
             for what in ("weight", "bias"):
-                weights.append(numpy_helper.from_array(np.array(getattr(layer, what), np.float32), f"{what}{i}"))
+                weights.append(
+                    numpy_helper.from_array(np.array(getattr(layer, what), np.float32), f"{what}{i}")
+                )
                 inputs.append(f"{what}{i}")
         if isinstance(layer, Conv2d):
-            nodes.append(helper.make_node("Conv", inputs, [to], pads=[layer.padding[j] for j in (0, 1, 2, 3)], strides=list(layer.stride)))
+            nodes.append(
+                helper.make_node(
+                    "Conv",
+                    inputs,
+                    [to],
+                    pads=[layer.padding[j] for j in (0, 1, 2, 3)],
+                    strides=list(layer.stride),
+                )
+            )
         elif isinstance(layer, Linear):
             nodes.append(helper.make_node("Gemm", inputs, [to], transB=1))
         elif isinstance(layer, IF):
             nodes.append(helper.make_node("Relu", inputs, [to]))
         elif isinstance(layer, AvgPool2d):
-            nodes.append(helper.make_node("AveragePool", inputs, [to], kernel_shape=list(layer.kernel), strides=list(layer.stride)))
+            nodes.append(
+                helper.make_node(
+                    "AveragePool", inputs, [to], kernel_shape=list(layer.kernel), strides=list(layer.stride)
+                )
+            )
         elif isinstance(layer, Flatten):
             nodes.append(helper.make_node("Flatten", inputs, [to]))
         at = to
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", ["n", 1, 28, 28]), (at, ["n", 10])))
-    save(helper.make_model(helper.make_graph(nodes, "demo", [x], [y], weights), opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", ["n", 1, 28, 28]), (at, ["n", 10]))
+    )
+    save(
+        helper.make_model(
+            helper.make_graph(nodes, "demo", [x], [y], weights),
+            opset_imports=[helper.make_opsetid("", 17)],
+            ir_version=9,
+        ),
+        str(path),
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--python", default=sys.executable)
     arguments = parser.parse_args()
@@ -65,7 +91,11 @@ def main() -> None:
         np.save(folder / "images.npy", demo().samples.images.astype(np.float32).reshape(-1, 1, 28, 28))
         commands = {
             "evsnn.run": [arguments.python, "-m", "evsnn.run"],
-            "onnxruntime": [arguments.python, "-c", OTHER.format(model=str(folder / "demo.onnx"), images=str(folder / "images.npy"))],
+            "onnxruntime": [
+                arguments.python,
+                "-c",
+                OTHER.format(model=str(folder / "demo.onnx"), images=str(folder / "images.npy")),
+            ],
         }
         environment = os.environ | {"EVSNN_CACHE_DIR": str(folder / "code")}
 
@@ -81,7 +111,10 @@ def main() -> None:
             for what in commands:
                 found[what].append(seconds(what))
         for what, times in found.items():
-            print(f"{what}: median {np.median(times):.3f} s, {min(times):.3f} to {max(times):.3f} ({len(times)} starts)")
+            print(
+                f"{what}: median {np.median(times):.3f} s, {min(times):.3f} to {max(times):.3f} ({len(times)}"
+                " starts)"
+            )
 
 
 if __name__ == "__main__":

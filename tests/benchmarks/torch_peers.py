@@ -30,9 +30,15 @@ class Current(nn.Module):
     def __init__(self, population: Population):
         super().__init__()
         synapse = self.synapse = population.synapse
-        self.weighted = _weighted(synapse.kind, population.weight, population.bias, synapse.stride, synapse.padding)
+        self.weighted = _weighted(
+            synapse.kind, population.weight, population.bias, synapse.stride, synapse.padding
+        )
         self.scale = float(population.shortcut_scale)
-        self.shortcut = None if population.shortcut_weight is None else _weighted("conv", population.shortcut_weight, None, 1, 0)
+        self.shortcut = (
+            None
+            if population.shortcut_weight is None
+            else _weighted("conv", population.shortcut_weight, None, 1, 0)
+        )
 
     def forward(self, spikes: dict[int, torch.Tensor]) -> torch.Tensor:
         synapse = self.synapse
@@ -53,7 +59,11 @@ class Current(nn.Module):
 def _weighted(kind: str, weight: np.ndarray, bias: np.ndarray | None, stride: int, padding: int) -> nn.Module:
     n_out, n_in, *kernel = weight.shape
     with torch.device("meta"):  # nothing is allocated or drawn that is thrown away at once
-        module = nn.Conv2d(n_in, n_out, kernel, stride, padding, bias=bias is not None) if kind == "conv" else nn.Linear(n_in, n_out)
+        module = (
+            nn.Conv2d(n_in, n_out, kernel, stride, padding, bias=bias is not None)
+            if kind == "conv"
+            else nn.Linear(n_in, n_out)
+        )
     module.weight = nn.Parameter(torch.from_numpy(weight), requires_grad=False)
     if bias is not None:
         module.bias = nn.Parameter(torch.from_numpy(bias), requires_grad=False)
@@ -70,14 +80,21 @@ def open_peer(library: str, channels_last: bool, network: str, cache: Path, n_st
     """
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
-    currents = nn.ModuleList(Current(population) for population in networks.populations(network, cache)).eval()
+    currents = nn.ModuleList(
+        Current(population) for population in networks.populations(network, cache)
+    ).eval()
     image = torch.from_numpy(networks.images(network, cache)[:1])
     if channels_last:
-        currents, image = currents.to(memory_format=torch.channels_last), image.to(memory_format=torch.channels_last)
+        currents, image = (
+            currents.to(memory_format=torch.channels_last),
+            image.to(memory_format=torch.channels_last),
+        )
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # it misses Triton, which no CPU needs
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # theirs, at import
-        neurons, reset = {"spikingjelly": _spikingjelly, "sinabs": _sinabs, "snntorch": _snntorch}[library](len(currents) - 1)
+        neurons, reset = {"spikingjelly": _spikingjelly, "sinabs": _sinabs, "snntorch": _snntorch}[library](
+            len(currents) - 1
+        )
     forward = _step_by_step if library == "snntorch" else _layer_by_layer
     flat = library == "sinabs"  # its neurons take (batch * steps, ...), SpikingJelly's (steps, batch, ...)
 
@@ -95,7 +112,9 @@ def open_peer(library: str, channels_last: bool, network: str, cache: Path, n_st
 
 
 def _layer_by_layer(currents, neurons, image, n_steps, flat, counts):
-    """All steps of a layer before the next; with a batch of 1, (batch * steps) and (steps * batch) are one."""
+    """All steps of a layer before the next; with a batch of 1, (batch * steps) and (steps * batch) are
+    one.
+    """
     spikes: dict[int, torch.Tensor] = {}
     for i, neuron in enumerate(neurons):
         if i == 0:
@@ -127,7 +146,10 @@ def _step_by_step(currents, neurons, image, n_steps, flat, counts):
 def _spikingjelly(count: int) -> tuple[list[nn.Module], Callable[[], None]]:
     from spikingjelly.activation_based import functional, neuron
 
-    nodes = [neuron.IFNode(v_threshold=1.0, v_reset=None, step_mode="m", detach_reset=True).eval() for _ in range(count)]
+    nodes = [
+        neuron.IFNode(v_threshold=1.0, v_reset=None, step_mode="m", detach_reset=True).eval()
+        for _ in range(count)
+    ]
 
     def reset() -> None:
         for node in nodes:
@@ -140,7 +162,12 @@ def _sinabs(count: int) -> tuple[list[nn.Module], Callable[[], None]]:
     from sinabs.activation import MembraneSubtract, SingleSpike
     from sinabs.layers import IAFSqueeze
 
-    nodes = [IAFSqueeze(batch_size=1, spike_threshold=torch.tensor(1.0), spike_fn=SingleSpike, reset_fn=MembraneSubtract()).eval() for _ in range(count)]
+    nodes = [
+        IAFSqueeze(
+            batch_size=1, spike_threshold=torch.tensor(1.0), spike_fn=SingleSpike, reset_fn=MembraneSubtract()
+        ).eval()
+        for _ in range(count)
+    ]
 
     def reset() -> None:
         for node in nodes:
@@ -152,7 +179,10 @@ def _sinabs(count: int) -> tuple[list[nn.Module], Callable[[], None]]:
 def _snntorch(count: int) -> tuple[list[nn.Module], Callable[[], None]]:
     import snntorch
 
-    nodes = [snntorch.Leaky(beta=1.0, threshold=1.0, reset_mechanism="subtract", init_hidden=True).eval() for _ in range(count)]
+    nodes = [
+        snntorch.Leaky(beta=1.0, threshold=1.0, reset_mechanism="subtract", init_hidden=True).eval()
+        for _ in range(count)
+    ]
 
     def reset() -> None:
         for node in nodes:

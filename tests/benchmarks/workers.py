@@ -65,7 +65,9 @@ class Worker:
     def __init__(self, engine: str, network: str, cache: Path, n_steps: int, core: int):
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, engine, network, str(cache), n_steps, core), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(theirs, engine, network, str(cache), n_steps, core), daemon=True
+        )
         self._process.start()
         theirs.close()
         try:

@@ -1,4 +1,6 @@
-"""Delayed firing: worked by hand, against a closed form, on every path of the engine, in the integers' proof."""
+"""Delayed firing: worked by hand, against a closed form, on every path of the engine, in the integers'
+proof.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,20 @@ from numba import config
 from running import assert_same, run_both
 
 import evsnn
-from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, MaxPool2d, Network, Readout, RunError
+from evsnn import (
+    IF,
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Flatten,
+    Input,
+    Linear,
+    MaxPool2d,
+    Network,
+    Readout,
+    RunError,
+)
 from evsnn.circuit.populations import lower
 from evsnn.circuit.quantized import membrane_bounds, quantize
 from evsnn.engine.plan import plan
@@ -23,7 +38,13 @@ ARITHMETICS = pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 
 def one_neuron(delay, n_steps=6, **options):
     """Inputs that add 1 and take 1 away."""
-    layers = [Input((2,), "events"), Linear([[1.0, -1.0]], name="c"), IF(1.0, delay=delay, name="n", **options), Linear([[1.0]]), Readout()]
+    layers = [
+        Input((2,), "events"),
+        Linear([[1.0, -1.0]], name="c"),
+        IF(1.0, delay=delay, name="n", **options),
+        Linear([[1.0]]),
+        Readout(),
+    ]
     return Network(layers, n_steps=n_steps, shift="none")
 
 
@@ -32,15 +53,24 @@ def trains(up, down):
 
 
 @ARITHMETICS
-@pytest.mark.parametrize("delay, spikes, v", [
-    (0, [1, 1, 0, 0, 0, 0], -1),  # v at the comparisons: 1, 1, -1, -2, -2, -1; what falls later comes too late
-    (1, [1, 0, 0, 0, 0, 0], 0),  # 2, 0, -1, -1, 0 | 0
-    (3, [0, 0, 1, 0, 0, 0], 0),  # 0, 0, 1 | 0, 0, 0
-    (6, [1, 0, 0, 0, 0, 0], 0),  # | 1, 0, 0, 0, 0, 0
-    (9, [1, 0, 0, 0, 0, 0], 0),  # beyond T it is T
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "delay, spikes, v",
+    [
+        (
+            0,
+            [1, 1, 0, 0, 0, 0],
+            -1,
+        ),  # v at the comparisons: 1, 1, -1, -2, -2, -1; what falls later comes too late
+        (1, [1, 0, 0, 0, 0, 0], 0),  # 2, 0, -1, -1, 0 | 0
+        (3, [0, 0, 1, 0, 0, 0], 0),  # 0, 0, 1 | 0, 0, 0
+        (6, [1, 0, 0, 0, 0, 0], 0),  # | 1, 0, 0, 0, 0, 0
+        (9, [1, 0, 0, 0, 0, 0], 0),  # beyond T it is T
+    ],
+)
 def test_a_neuron_worked_by_hand(delay, spikes, v, arithmetic):
-    result = run_both(one_neuron(delay), trains([1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 0, 0]), arithmetic=arithmetic)
+    result = run_both(
+        one_neuron(delay), trains([1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 0, 0]), arithmetic=arithmetic
+    )
     neuron, readout = result.layers
     assert neuron.spikes[0, :, 0].tolist() == spikes
     assert np.sign(neuron.v_mem).tolist() == [[v]]
@@ -49,10 +79,14 @@ def test_a_neuron_worked_by_hand(delay, spikes, v, arithmetic):
 
 
 @ARITHMETICS
-@pytest.mark.parametrize("delay, spikes", [(0, [1, 1, -1, -1, 0, 1]), (1, [1, 0, -1, 0, 1, 0]), (2, [1, -1, 0, 1, 0, 0])])
+@pytest.mark.parametrize(
+    "delay, spikes", [(0, [1, 1, -1, -1, 0, 1]), (1, [1, 0, -1, 0, 1, 0]), (2, [1, -1, 0, 1, 0, 0])]
+)
 def test_a_signed_neuron_worked_by_hand(delay, spikes, arithmetic):
     """theta 1/2; with a delay of 1, v is 2, 0, -1 (n = 1: corrects), -0, 1 and, without input, 0."""
-    result = run_both(one_neuron(delay, signed=0.5), trains([1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 0, 0]), arithmetic=arithmetic)
+    result = run_both(
+        one_neuron(delay, signed=0.5), trains([1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 0, 0]), arithmetic=arithmetic
+    )
     assert result.layers[0].spikes[0, :, 0].tolist() == spikes
     assert result.layers[0].v_mem.tolist() == [[0]]
 
@@ -66,11 +100,23 @@ def test_membranes_leak_while_there_is_input():
 @pytest.mark.parametrize("shift", ["bias", "initial"])
 @pytest.mark.parametrize("n_steps", [1, 4, 16])
 def test_a_delay_of_all_steps_is_the_quantised_activation(n_steps, shift):
-    """Integrate everything, then fire: clip(floor((sum + V/2) / V), 0, T), whatever the order of the spikes. Numbers are exact in float32."""
+    """Integrate everything, then fire: clip(floor((sum + V/2) / V), 0, T), whatever the order of the spikes.
+    Numbers are exact in float32.
+    """
     rng = np.random.default_rng(0)
     threshold = 2.0 ** rng.integers(0, 4, 20)
     weight, bias = rng.integers(-8, 9, (20, 30)) / 4, rng.integers(-8, 9, 20) / 8
-    network = Network([Input((30,), "events"), Linear(weight, bias), IF(threshold, delay=n_steps), Linear(np.eye(20)), Readout()], n_steps=n_steps, shift=shift)
+    network = Network(
+        [
+            Input((30,), "events"),
+            Linear(weight, bias),
+            IF(threshold, delay=n_steps),
+            Linear(np.eye(20)),
+            Readout(),
+        ],
+        n_steps=n_steps,
+        shift=shift,
+    )
     images = rng.random((6, n_steps, 30)) < rng.random((6, 1, 1))
     counts = run_both(network, images).layers[0].spike_counts
     charge = images.sum(axis=1) @ weight.T + n_steps * bias
@@ -82,12 +128,21 @@ def test_a_delay_of_all_steps_is_the_quantised_activation(n_steps, shift):
 def test_a_delay_of_all_steps_in_integers(n_steps):
     rng = np.random.default_rng(1)
     network = Network(
-        [Input((30,), "events"), Linear(rng.normal(size=(20, 30)), rng.normal(size=20)), IF(rng.uniform(1, 4, 20), delay=n_steps), Linear(np.eye(20)), Readout()], n_steps=n_steps
+        [
+            Input((30,), "events"),
+            Linear(rng.normal(size=(20, 30)), rng.normal(size=20)),
+            IF(rng.uniform(1, 4, 20), delay=n_steps),
+            Linear(np.eye(20)),
+            Readout(),
+        ],
+        n_steps=n_steps,
     )
     images = rng.random((6, n_steps, 30)) < rng.random((6, 1, 1))
     counts = run_both(network, images, arithmetic="int8").layers[0].spike_counts
     p = quantize(network).circuit.populations[0]
-    charge = images.sum(axis=1) @ p.synapses[0].weight.reshape(20, 30).T.astype(int) + n_steps * p.bias + p.v_init
+    charge = (
+        images.sum(axis=1) @ p.synapses[0].weight.reshape(20, 30).T.astype(int) + n_steps * p.bias + p.v_init
+    )
     assert np.array_equal(counts, np.clip(charge // p.v_threshold, 0, n_steps))
 
 
@@ -96,19 +151,46 @@ def normal(rng, *shape):
 
 
 def every_path(encoding="constant", channels=6, n_steps=8, readout="membrane", signed=0.1):
-    """Delays behind an analog current, in front of convolutions (plain, grouped, depthwise), pools of both kinds and shortcuts, and beside neurons without."""
+    """Delays behind an analog current, in front of convolutions (plain, grouped, depthwise), pools of both
+    kinds and shortcuts, and beside neurons without.
+    """
     rng = np.random.default_rng(0)
     c = channels
-    return Network([
-        Input((2, 5, 4), encoding), Conv2d(normal(rng, c, 2, 3, 3), normal(rng, c, 1)[:, 0] / 4, padding=1), IF(rng.uniform(0.3, 0.6, c), rng.uniform(0, 0.5, c), delay=2, name="a"),
-        Conv2d(normal(rng, c, c, 1, 1)), IF(0.5, name="u"), MaxPool2d(3, 1, 1, inputs="a", name="m"),
-        Conv2d(normal(rng, c, 1, 3, 3), padding=1, groups=c, inputs="a", name="b"), Conv2d(normal(rng, c, c // 2, 3, 3), padding=(1, 2), dilation=(1, 2), groups=2, inputs="u", name="c"),
-        Add(inputs=("b", "c", "a")), IF(rng.uniform(0.3, 0.6, c), 2.0, 0.5, signed=signed, delay=1, name="d"), AvgPool2d(2, name="p"), AvgPool2d((5, 4), inputs="d", name="r"),
-        Concat(inputs=("u", "m", "d"), name="j"), Conv2d(normal(rng, 5, 3 * c, 2, 2), stride=2), IF(0.3, signed=signed, delay=100, name="e"), Flatten(name="s"),
-        MaxPool2d(2, inputs="d"), Flatten(name="t"), Flatten(inputs="p", name="q"), Flatten(inputs="r", name="v"), Concat(inputs=("s", "t", "q", "v")),
-        Linear(normal(rng, 33, 20 + 8 * c + c)), IF(0.3, delay=3, name="f"), Linear(normal(rng, 3, 33), [0.5, -1, -2]), *([IF(0.4, 3.0, signed=signed, delay=2, name="g")] if readout == "spikes" else []),
-        Readout(),
-    ], n_steps=n_steps, input_range=(0, 1), readout=readout)  # fmt: skip
+    return Network(
+        [
+            Input((2, 5, 4), encoding),
+            Conv2d(normal(rng, c, 2, 3, 3), normal(rng, c, 1)[:, 0] / 4, padding=1),
+            IF(rng.uniform(0.3, 0.6, c), rng.uniform(0, 0.5, c), delay=2, name="a"),
+            Conv2d(normal(rng, c, c, 1, 1)),
+            IF(0.5, name="u"),
+            MaxPool2d(3, 1, 1, inputs="a", name="m"),
+            Conv2d(normal(rng, c, 1, 3, 3), padding=1, groups=c, inputs="a", name="b"),
+            Conv2d(
+                normal(rng, c, c // 2, 3, 3), padding=(1, 2), dilation=(1, 2), groups=2, inputs="u", name="c"
+            ),
+            Add(inputs=("b", "c", "a")),
+            IF(rng.uniform(0.3, 0.6, c), 2.0, 0.5, signed=signed, delay=1, name="d"),
+            AvgPool2d(2, name="p"),
+            AvgPool2d((5, 4), inputs="d", name="r"),
+            Concat(inputs=("u", "m", "d"), name="j"),
+            Conv2d(normal(rng, 5, 3 * c, 2, 2), stride=2),
+            IF(0.3, signed=signed, delay=100, name="e"),
+            Flatten(name="s"),
+            MaxPool2d(2, inputs="d"),
+            Flatten(name="t"),
+            Flatten(inputs="p", name="q"),
+            Flatten(inputs="r", name="v"),
+            Concat(inputs=("s", "t", "q", "v")),
+            Linear(normal(rng, 33, 20 + 8 * c + c)),
+            IF(0.3, delay=3, name="f"),
+            Linear(normal(rng, 3, 33), [0.5, -1, -2]),
+            *([IF(0.4, 3.0, signed=signed, delay=2, name="g")] if readout == "spikes" else []),
+            Readout(),
+        ],
+        n_steps=n_steps,
+        input_range=(0, 1),
+        readout=readout,
+    )
 
 
 IMAGES = np.random.default_rng(1).random((3, 2, 5, 4), dtype=np.float32)
@@ -116,7 +198,13 @@ IMAGES = np.random.default_rng(1).random((3, 2, 5, 4), dtype=np.float32)
 
 def test_every_path_is_awake():
     result = evsnn.simulate(every_path(readout="spikes"), IMAGES, record=RECORDS)
-    undelayed = evsnn.simulate(every_path(readout="spikes").replace(layers=[_without_delay(layer) for layer in every_path(readout="spikes").layers]), IMAGES, record=RECORDS)
+    undelayed = evsnn.simulate(
+        every_path(readout="spikes").replace(
+            layers=[_without_delay(layer) for layer in every_path(readout="spikes").layers]
+        ),
+        IMAGES,
+        record=RECORDS,
+    )
     for layer, other in zip(result.layers, undelayed.layers):
         assert 0.02 < (layer.spikes > 0).mean() < 0.9, layer.name
         assert not np.array_equal(layer.spikes, other.spikes), layer.name
@@ -124,7 +212,19 @@ def test_every_path_is_awake():
 
 
 def _without_delay(layer):
-    return IF(layer.v_threshold, layer.v_init, layer.leak, layer.shift, layer.signed, name=layer.name, inputs=layer.inputs) if isinstance(layer, IF) else layer
+    return (
+        IF(
+            layer.v_threshold,
+            layer.v_init,
+            layer.leak,
+            layer.shift,
+            layer.signed,
+            name=layer.name,
+            inputs=layer.inputs,
+        )
+        if isinstance(layer, IF)
+        else layer
+    )
 
 
 @ARITHMETICS
@@ -147,7 +247,9 @@ def test_any_number_of_steps(n_steps, arithmetic):
 @pytest.mark.parametrize("n_samples", [1, 3])
 def test_threads_change_nothing(n_samples, threads, arithmetic):
     network = every_path(channels=130)
-    whole = evsnn.simulate(network, IMAGES[:n_samples], arithmetic=arithmetic, record=RECORDS, backend="reference")
+    whole = evsnn.simulate(
+        network, IMAGES[:n_samples], arithmetic=arithmetic, record=RECORDS, backend="reference"
+    )
     simulator = Simulator(network, arithmetic=arithmetic, threads=threads)
     for _ in range(2):  # nothing is left over from a run before
         assert_same(simulator.run(IMAGES[:n_samples], record=RECORDS), whole)
@@ -166,31 +268,61 @@ def test_all_steps_are_one_block():
     circuit = lower(every_path(), 100)
     assert circuit.delayed and plan(circuit).block_steps == plan(circuit, block_steps=100).block_steps == 100
     assert not plan(circuit).keep_membranes
-    with pytest.raises(RunError, match="delayed firing needs all steps in one block: got blocks of 64 steps, expected 100"):
+    with pytest.raises(
+        RunError, match="delayed firing needs all steps in one block: got blocks of 64 steps, expected 100"
+    ):
         plan(circuit, block_steps=64)
     assert not lower(one_neuron(0), 100).delayed and plan(lower(one_neuron(0), 100)).block_steps == 64
 
 
 def test_queues_that_would_pass_their_pointers_are_refused():
     def planned(n_steps, delay):
-        layers = [Input((8, 64, 64), "events"), Conv2d(np.ones((1, 8, 1, 1))), IF(delay=delay, name="n"), AvgPool2d(), Flatten(), Linear(np.ones((2, 1))), Readout()]
+        layers = [
+            Input((8, 64, 64), "events"),
+            Conv2d(np.ones((1, 8, 1, 1))),
+            IF(delay=delay, name="n"),
+            AvgPool2d(),
+            Flatten(),
+            Linear(np.ones((2, 1))),
+            Readout(),
+        ]
         return plan(lower(Network(layers), n_steps))
 
     assert planned(65_535, 1).workspace_bytes > 1 << 32
     assert planned(65_536, 0).block_steps < 65_536
-    with pytest.raises(RunError, match=r"layer 'n': too many events for one block: got up to 2147483648, expected fewer than 2\^31.*Use fewer steps, or no delays"):
+    with pytest.raises(
+        RunError,
+        match=(
+            r"layer 'n': too many events for one block: got up to 2147483648, expected fewer than 2\^31.*Use"
+            r" fewer steps, or no delays"
+        ),
+    ):
         planned(65_536, 1)
 
 
 @pytest.mark.parametrize("theta", [0.0, 0.25, 1.4])
 @pytest.mark.parametrize("leak", [1.0, 0.5])
-@pytest.mark.parametrize("delay, second", [(1, IF(0.6, delay=2)), (2, IF(0.6, v_init=0.2, signed=0.1, delay=4)), (5, IF(0.6, signed=0.1, delay=1))])
+@pytest.mark.parametrize(
+    "delay, second",
+    [(1, IF(0.6, delay=2)), (2, IF(0.6, v_init=0.2, signed=0.1, delay=4)), (5, IF(0.6, signed=0.1, delay=1))],
+)
 def test_bounds_hold_for_every_input(delay, second, leak, theta):
-    """All spike trains of two inputs over five steps, at each charge and each reset: what a proof by interval must cover."""
-    network = Network([
-        Input((2,), "events"), Linear([[1.0, -1.0], [-1.0, 0.3], [0.5, 0.4]], [0.1, -0.9, 0.2]), IF([1.0, 0.7, 1.0], v_init=[0.5, 3.5, 0.9], leak=leak, signed=theta, delay=delay),
-        Linear([[1.0, 0.9, 0.2], [-0.4, -1.0, -0.3]]), second, Linear([[1.0, -1.0]]), Readout(),
-    ], n_steps=5, shift="none")  # fmt: skip
+    """All spike trains of two inputs over five steps, at each charge and each reset: what a proof by interval
+    must cover.
+    """
+    network = Network(
+        [
+            Input((2,), "events"),
+            Linear([[1.0, -1.0], [-1.0, 0.3], [0.5, 0.4]], [0.1, -0.9, 0.2]),
+            IF([1.0, 0.7, 1.0], v_init=[0.5, 3.5, 0.9], leak=leak, signed=theta, delay=delay),
+            Linear([[1.0, 0.9, 0.2], [-0.4, -1.0, -0.3]]),
+            second,
+            Linear([[1.0, -1.0]]),
+            Readout(),
+        ],
+        n_steps=5,
+        shift="none",
+    )
     spikes = np.array(list(itertools.product([0, 1], repeat=10))).reshape(-1, 5, 2)
     for population in quantize(network).circuit.populations:
         low, high = membrane_bounds(population, 5, (0, 1))
@@ -198,11 +330,15 @@ def test_bounds_hold_for_every_input(delay, second, leak, theta):
         assert len(membranes) == 5 + (5 if population.fires else 0)
         assert all((low <= v).all() and (v <= high).all() for v in membranes)
         if delay == 5 and population.v_threshold is not None and population.delay == 5 and leak == 1:
-            assert np.array_equal(np.maximum(population.v_init, np.max(membranes, axis=(0, 1))), high), "the bound of a neuron that waits for all of its input is met"
+            assert np.array_equal(np.maximum(population.v_init, np.max(membranes, axis=(0, 1))), high), (
+                "the bound of a neuron that waits for all of its input is met"
+            )
 
 
 def _membranes(population, spikes):
-    """The spikes (trains, steps, neurons) that a population of integers sends, and its membranes after each charge and each reset."""
+    """The spikes (trains, steps, neurons) that a population of integers sends, and its membranes after each
+    charge and each reset.
+    """
     weight = population.synapses[0].weight[:, :, 0, 0].astype(int)
     v = np.broadcast_to(population.v_init, (len(spikes), len(weight)))
     n = np.zeros_like(v)
@@ -250,18 +386,29 @@ def test_tables_have_delays(arithmetic):
     for n_steps, delay in ((4, 1), (6, 1), (30, 0)):
         assert tuned.at(n_steps).by_name["n"].delay == lower(tuned, n_steps).populations[0].delay == delay
     assert_same(
-        evsnn.simulate(tuned, images, arithmetic=arithmetic, record=RECORDS), evsnn.simulate(one_neuron(1), images, arithmetic=arithmetic, record=RECORDS, backend="reference")
+        evsnn.simulate(tuned, images, arithmetic=arithmetic, record=RECORDS),
+        evsnn.simulate(one_neuron(1), images, arithmetic=arithmetic, record=RECORDS, backend="reference"),
     )
 
 
 def test_delays_are_kept_in_files(tmp_path):
-    network = every_path().replace(tables={4: {"a": evsnn.Tuning(delay=0), "u": evsnn.Tuning(delay=7, signed=0.5)}})
+    network = every_path().replace(
+        tables={4: {"a": evsnn.Tuning(delay=0), "u": evsnn.Tuning(delay=7, signed=0.5)}}
+    )
     evsnn.save(tmp_path / "net.h5", network)
     loaded = evsnn.load(tmp_path / "net.h5")
     assert [layer.delay for layer in loaded.layers if isinstance(layer, IF)] == [2, 0, 1, 100, 3]
-    assert dict(loaded.tables[4]["u"].given) == {"delay": 7, "signed": 0.5} and dict(loaded.tables[4]["a"].given) == {"delay": 0}
+    assert dict(loaded.tables[4]["u"].given) == {"delay": 7, "signed": 0.5} and dict(
+        loaded.tables[4]["a"].given
+    ) == {"delay": 0}
     assert_same(*(evsnn.simulate(net, IMAGES, record=RECORDS) for net in (network, loaded)))
 
 
 def test_inspect_names_the_delay():
-    assert [facts.label for facts in facts_of(every_path()) if facts.kind == "if"] == ["if, delay 2", "if", "if, signed 0.1, delay 1", "if, signed 0.1, delay 100", "if, delay 3"]
+    assert [facts.label for facts in facts_of(every_path()) if facts.kind == "if"] == [
+        "if, delay 2",
+        "if",
+        "if, signed 0.1, delay 1",
+        "if, signed 0.1, delay 100",
+        "if, delay 3",
+    ]

@@ -22,10 +22,19 @@ SETTINGS = settings(deadline=None, derandomize=True, suppress_health_check=list(
 def mlp(n_in=12, hidden=20, n_steps=16, scale=1.0, **options):
     rng = np.random.default_rng(0)
     options = {"input_range": (0, 1)} | options
-    return Network([
-        Input((n_in,)), Linear(rng.normal(size=(hidden, n_in)) * scale, rng.normal(size=hidden) * 0.1), IF(rng.uniform(0.5, 2, hidden) * scale),
-        Linear(rng.normal(size=(hidden, hidden)) * scale), IF(2.0 * scale), Linear(rng.normal(size=(5, hidden)), rng.normal(size=5)), Readout(),
-    ], n_steps=n_steps, **options)  # fmt: skip
+    return Network(
+        [
+            Input((n_in,)),
+            Linear(rng.normal(size=(hidden, n_in)) * scale, rng.normal(size=hidden) * 0.1),
+            IF(rng.uniform(0.5, 2, hidden) * scale),
+            Linear(rng.normal(size=(hidden, hidden)) * scale),
+            IF(2.0 * scale),
+            Linear(rng.normal(size=(5, hidden)), rng.normal(size=5)),
+            Readout(),
+        ],
+        n_steps=n_steps,
+        **options,
+    )
 
 
 def test_integers_are_rounded_quotients_of_the_unit():
@@ -33,20 +42,26 @@ def test_integers_are_rounded_quotients_of_the_unit():
     floats, quantized = lower(network), quantize(network)
     for i, (p, q, unit) in enumerate(zip(floats.populations, quantized.circuit.populations, quantized.units)):
         for synapse, integers in zip((*p.drives, *p.synapses), (*q.drives, *q.synapses)):
-            weight = synapse.effective().astype(np.float64) * (quantized.input_scale if synapse in p.drives else 1)
+            weight = synapse.effective().astype(np.float64) * (
+                quantized.input_scale if synapse in p.drives else 1
+            )
             assert np.array_equal(integers.weight, np.rint(weight / unit[:, None, None, None]))
             assert integers.weight.dtype == np.int8
             assert np.abs(integers.weight).max() <= 127
         if p.v_threshold is not None:
             assert np.array_equal(q.v_threshold, np.rint(p.v_threshold / unit))
         total = np.rint(16 * (p.bias.astype(np.float64) / unit))
-        assert np.array_equal(16 * q.bias + q.v_init, np.rint(p.v_init / unit) + total), "the charge of all steps is exact"
+        assert np.array_equal(16 * q.bias + q.v_init, np.rint(p.v_init / unit) + total), (
+            "the charge of all steps is exact"
+        )
         assert i < 2 or len(set(unit)) == 1, "a readout has one unit"
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_integers_of_a_file_are_the_integers_that_run(tmp_path, seed):
-    """Weights stored as int8 and read behind thresholds that a layer shares, whatever these are, and pools: nothing is rounded again."""
+    """Weights stored as int8 and read behind thresholds that a layer shares, whatever these are, and pools:
+    nothing is rounded again.
+    """
     rng = np.random.default_rng(seed)
 
     def normal(*shape):
@@ -54,11 +69,25 @@ def test_integers_of_a_file_are_the_integers_that_run(tmp_path, seed):
 
     dead = normal(6, 5, 1, 1)
     dead[2] = 0
-    network = Network([
-        Input((2, 6, 6)), Conv2d(normal(5, 2, 3, 3), rng.normal(size=5), padding=1), IF(rng.uniform(0.1, 9)), AvgPool2d(3, 3),
-        Conv2d(dead), IF(rng.uniform(0.1, 9)), Conv2d(normal(6, 1, 1, 1), groups=6), IF(rng.uniform(0.1, 9)), Flatten(),
-        Linear(normal(7, 24)), IF(rng.uniform(0.1, 9, 7)), Linear(normal(3, 7)), Readout(),
-    ], n_steps=8, input_range=(-2, 2.5))  # fmt: skip
+    network = Network(
+        [
+            Input((2, 6, 6)),
+            Conv2d(normal(5, 2, 3, 3), rng.normal(size=5), padding=1),
+            IF(rng.uniform(0.1, 9)),
+            AvgPool2d(3, 3),
+            Conv2d(dead),
+            IF(rng.uniform(0.1, 9)),
+            Conv2d(normal(6, 1, 1, 1), groups=6),
+            IF(rng.uniform(0.1, 9)),
+            Flatten(),
+            Linear(normal(7, 24)),
+            IF(rng.uniform(0.1, 9, 7)),
+            Linear(normal(3, 7)),
+            Readout(),
+        ],
+        n_steps=8,
+        input_range=(-2, 2.5),
+    )
     evsnn.save(tmp_path / "f.h5", network, storage="int8")
     with h5py.File(tmp_path / "f.h5") as f:
         stored = [layer["weight"][()] for layer in f["layers"].values() if "weight" in layer]
@@ -76,7 +105,9 @@ def test_scaling_a_channel_changes_nothing():
     old = layers[3]
     layers[3] = Linear(old.weight * factor[:, None], name=old.name, inputs=old.inputs)
     layers[4] = IF(2.0 * factor, name=layers[4].name, inputs=layers[4].inputs)
-    layers[5] = Linear(layers[5].weight / factor, layers[5].bias, name=layers[5].name, inputs=layers[5].inputs)
+    layers[5] = Linear(
+        layers[5].weight / factor, layers[5].bias, name=layers[5].name, inputs=layers[5].inputs
+    )
     scaled = Network(layers, n_steps=16, input_range=(0, 1))
     for a, b in zip(quantize(network).circuit.populations, quantize(scaled).circuit.populations):
         assert np.array_equal(a.bias, b.bias)
@@ -91,10 +122,17 @@ def test_membranes_stay_within_their_proof(case):
     network, images = case
     quantized = quantize(network)
     ends = [np.zeros_like(images[:1]), np.ones_like(images[:1]), images[:1]]
-    inputs = np.concatenate(ends).reshape(3, *((quantized.n_steps,) if not quantized.circuit.analog else ()), *quantized.circuit.input_shape)
+    inputs = np.concatenate(ends).reshape(
+        3, *((quantized.n_steps,) if not quantized.circuit.analog else ()), *quantized.circuit.input_shape
+    )
     inputs = quantized.encode(inputs) if quantized.circuit.analog else inputs
-    for steps_seen in {quantized.n_steps} if quantized.circuit.delayed else {1, quantized.n_steps}:  # half a delayed run has other phases
-        traces = reference.run(_first_steps(quantized.circuit, steps_seen), inputs[:, :steps_seen] if not quantized.circuit.analog else inputs)
+    for steps_seen in (
+        {quantized.n_steps} if quantized.circuit.delayed else {1, quantized.n_steps}
+    ):  # half a delayed run has other phases
+        traces = reference.run(
+            _first_steps(quantized.circuit, steps_seen),
+            inputs[:, :steps_seen] if not quantized.circuit.analog else inputs,
+        )
         for trace, bounds, width in zip(traces, quantized.bounds, quantized.widths):
             if trace.v_mem is None:
                 assert bounds is None and width is None
@@ -110,10 +148,20 @@ def _first_steps(circuit, n_steps):
 
 
 def test_bounds_are_tight():
-    """A neuron that gets the worst at every step reaches the lower bound, and the upper one within a threshold."""
-    network = Network([
-        Input((4,), "events"), Linear(np.array([[1.0, 1.0, -1.0, 0.5]])), IF(1.5), Linear(np.ones((2, 1))), Readout(),
-    ], n_steps=6, shift="none")  # fmt: skip
+    """A neuron that gets the worst at every step reaches the lower bound, and the upper one within a
+    threshold.
+    """
+    network = Network(
+        [
+            Input((4,), "events"),
+            Linear(np.array([[1.0, 1.0, -1.0, 0.5]])),
+            IF(1.5),
+            Linear(np.ones((2, 1))),
+            Readout(),
+        ],
+        n_steps=6,
+        shift="none",
+    )
     quantized = quantize(network)
     population = quantized.circuit.populations[0]
     low, high = membrane_bounds(population, 6, (0, 1))
@@ -148,11 +196,22 @@ def test_wrapping_sums_come_home():
     """Sums of one step pass 16 bits on the way, membranes do not: int16 equals int32."""
     n = 600
     weight = np.where(np.arange(n) < n // 2, 1.0, -1.0)[None].repeat(40, 0)
-    network = Network([
-        Input((n,), "events"), Linear(weight), IF(50.0), Linear(np.ones((3, 40))), Readout(),
-    ], n_steps=1, shift="none")  # fmt: skip
+    network = Network(
+        [
+            Input((n,), "events"),
+            Linear(weight),
+            IF(50.0),
+            Linear(np.ones((3, 40))),
+            Readout(),
+        ],
+        n_steps=1,
+        shift="none",
+    )
     images = np.ones((1, 1, n), bool)
-    narrow, wide = (evsnn.Simulator(quantize(network, membrane=m)).run(images, record=("v_mem",)) for m in ("auto", "int32"))
+    narrow, wide = (
+        evsnn.Simulator(quantize(network, membrane=m)).run(images, record=("v_mem",))
+        for m in ("auto", "int32")
+    )
     assert quantize(network).widths[0] in ("int16", "int32")
     assert narrow.layers[0].v_mem.any() == wide.layers[0].v_mem.any() == False  # noqa: E712 - the halves cancel
     assert np.array_equal(narrow.outputs, wide.outputs)
@@ -169,10 +228,21 @@ def test_close_to_float32_and_closer_with_more_steps():
 
 def test_identity_shortcuts_keep_their_amplitude():
     """A shortcut much larger than the weights beside it is not squeezed into 8 bits."""
-    network = Network([
-        Input((3, 4, 4)), Conv2d(np.full((3, 3, 1, 1), 0.3)), IF(100.0, name="a"), Conv2d(np.full((3, 3, 3, 3), 0.001), padding=1, name="b"),
-        Add(inputs=("b", "a")), IF(100.0), Flatten(), Linear(np.ones((2, 48))), Readout(),
-    ], n_steps=4, input_range=(0, 1))  # fmt: skip
+    network = Network(
+        [
+            Input((3, 4, 4)),
+            Conv2d(np.full((3, 3, 1, 1), 0.3)),
+            IF(100.0, name="a"),
+            Conv2d(np.full((3, 3, 3, 3), 0.001), padding=1, name="b"),
+            Add(inputs=("b", "a")),
+            IF(100.0),
+            Flatten(),
+            Linear(np.ones((2, 48))),
+            Readout(),
+        ],
+        n_steps=4,
+        input_range=(0, 1),
+    )
     population = quantize(network).circuit.populations[1]
     gather, identity = population.synapses
     assert identity.weight.max() == population.v_threshold.max() > 127
@@ -188,9 +258,22 @@ def test_input_grids():
 
 def test_pooled_counts_are_part_of_the_proof():
     rng = np.random.default_rng(0)
-    network = Network([
-        Input((2, 6, 6)), Conv2d(rng.normal(size=(4, 2, 1, 1))), IF(0.2), AvgPool2d(3), Conv2d(rng.normal(size=(5, 4, 1, 1))), IF(0.5), Flatten(), Linear(np.ones((2, 20))), Readout(),
-    ], n_steps=1, shift="none", input_range=(0, 1))  # fmt: skip
+    network = Network(
+        [
+            Input((2, 6, 6)),
+            Conv2d(rng.normal(size=(4, 2, 1, 1))),
+            IF(0.2),
+            AvgPool2d(3),
+            Conv2d(rng.normal(size=(5, 4, 1, 1))),
+            IF(0.5),
+            Flatten(),
+            Linear(np.ones((2, 20))),
+            Readout(),
+        ],
+        n_steps=1,
+        shift="none",
+        input_range=(0, 1),
+    )
     population = quantize(network).circuit.populations[1]
     low, high = membrane_bounds(population, 1, (0, 255))
     weight = population.synapses[0].weight.reshape(5, -1).astype(int) * 9
@@ -201,28 +284,55 @@ def test_pooled_counts_are_part_of_the_proof():
 def test_a_leaky_neuron_gets_no_remainder():
     """What rounding takes from the bias would leak away, so it is not given back at the start."""
     rng = np.random.default_rng(0)
-    network = Network([
-        Input((4,)), Linear(rng.normal(size=(6, 4)), rng.normal(size=6)), IF(1.0, v_init=0.3, leak=0.5), Linear(rng.normal(size=(2, 6))), Readout(),
-    ], n_steps=50, shift="none", input_range=(0, 1))  # fmt: skip
+    network = Network(
+        [
+            Input((4,)),
+            Linear(rng.normal(size=(6, 4)), rng.normal(size=6)),
+            IF(1.0, v_init=0.3, leak=0.5),
+            Linear(rng.normal(size=(2, 6))),
+            Readout(),
+        ],
+        n_steps=50,
+        shift="none",
+        input_range=(0, 1),
+    )
     quantized = quantize(network)
-    assert np.array_equal(quantized.circuit.populations[0].v_init, np.rint(np.float32(0.3) / quantized.units[0]))
+    assert np.array_equal(
+        quantized.circuit.populations[0].v_init, np.rint(np.float32(0.3) / quantized.units[0])
+    )
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda: quantize(mlp(input_range=None)), "need the input's range"),
-    (lambda: quantize(mlp(), input_range=(1, np.inf)), "not a range"),
-    (lambda: quantize(mlp(), membrane="int8"), "unknown membrane"),
-    (lambda: quantize(mlp(), 0), "n_steps is out of range"),
-    (lambda: quantize(mlp(n_in=9000), 65536), "could pass 32 bits"),
-    (lambda: quantize(Network([Input((2,)), Linear(np.eye(2)), IF(1.0, leak=0.7), Linear(np.eye(2)), Readout()], input_range=(0, 1))), "leak is not 1 - 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: quantize(mlp(input_range=None)), "need the input's range"),
+        (lambda: quantize(mlp(), input_range=(1, np.inf)), "not a range"),
+        (lambda: quantize(mlp(), membrane="int8"), "unknown membrane"),
+        (lambda: quantize(mlp(), 0), "n_steps is out of range"),
+        (lambda: quantize(mlp(n_in=9000), 65536), "could pass 32 bits"),
+        (
+            lambda: quantize(
+                Network(
+                    [Input((2,)), Linear(np.eye(2)), IF(1.0, leak=0.7), Linear(np.eye(2)), Readout()],
+                    input_range=(0, 1),
+                )
+            ),
+            "leak is not 1 - 2",
+        ),
+    ],
+)
 def test_what_integers_cannot_do_is_refused(make, message):
     with pytest.raises(RunError, match=message):
         make()
 
 
 def test_thresholds_beyond_all_integers_are_refused():
-    network = Network([Input((2,)), Linear(np.eye(2)), IF(1e30, shift=False), Linear(np.eye(2)), Readout()], n_steps=4, shift="none", input_range=(0, 1))
+    network = Network(
+        [Input((2,)), Linear(np.eye(2)), IF(1e30, shift=False), Linear(np.eye(2)), Readout()],
+        n_steps=4,
+        shift="none",
+        input_range=(0, 1),
+    )
     assert evsnn.simulate(network, np.ones((1, 2))).layers[0].n_spikes == 0
     result = evsnn.simulate(network, np.ones((1, 2)), arithmetic="int8")
     assert result.layers[0].n_spikes == 0, "a neuron that cannot fire in float32 must not fire in integers"
@@ -230,7 +340,9 @@ def test_thresholds_beyond_all_integers_are_refused():
 
 @pytest.mark.parametrize("op", ["affine", "batch norm"])
 def test_inputs_that_the_model_itself_normalises(op):
-    """Border neurons beside the analog input: their weights are on another scale, and take no bits from the input's."""
+    """Border neurons beside the analog input: their weights are on another scale, and take no bits from the
+    input's.
+    """
     onnx = pytest.importorskip("onnx")
     assert onnx
     from onnx_builder import OnnxModel
@@ -249,11 +361,16 @@ def test_inputs_that_the_model_itself_normalises(op):
     quantized = quantize(network)
     (mixed,) = (p for p in quantized.circuit.populations if p.drives and p.synapses)
     assert all(np.abs(drive.weight).max(axis=(1, 2, 3)).min() == 127 for drive in mixed.drives)
-    exact, rounded = (evsnn.simulate(network, images, arithmetic=arithmetic, backend="reference").outputs for arithmetic in ("float32", "int8"))
+    exact, rounded = (
+        evsnn.simulate(network, images, arithmetic=arithmetic, backend="reference").outputs
+        for arithmetic in ("float32", "int8")
+    )
     assert np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
 
 
 def test_dead_channels_do_not_stop_the_others():
     weight = np.array([[1.0, 0.5], [1e-12, 1e-13]])
-    network = Network([Input((2,)), Linear(weight), IF(1.0), Linear(np.eye(2)), Readout()], n_steps=8, input_range=(0, 1))
+    network = Network(
+        [Input((2,)), Linear(weight), IF(1.0), Linear(np.eye(2)), Readout()], n_steps=8, input_range=(0, 1)
+    )
     assert quantize(network).circuit.populations[0].v_threshold.max() <= 1 << 24

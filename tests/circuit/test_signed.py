@@ -24,7 +24,11 @@ ARITHMETICS = pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 
 def one_neuron(theta, v_threshold=1.0, readout="spikes", n_steps=8, **options):
     """Inputs that add 1 and take 1 away."""
-    layers = [Input((2,), "events"), Linear([[1.0, -1.0]], name="c"), IF(v_threshold, signed=theta, name="n", **options)]
+    layers = [
+        Input((2,), "events"),
+        Linear([[1.0, -1.0]], name="c"),
+        IF(v_threshold, signed=theta, name="n", **options),
+    ]
     layers += [Readout()] if readout == "spikes" else [Linear([[1.0]]), Readout()]
     return Network(layers, n_steps=n_steps, shift="none", readout=readout)
 
@@ -35,7 +39,9 @@ def trains(up, down):
 
 @ARITHMETICS
 def test_a_neuron_worked_by_hand(arithmetic):
-    """theta 1/2, threshold 1: v is 1 (fires), -1 (n = 1: corrects), -1 (n = 0: must not), 0, 1 (fires), 0, 0, -1 (corrects)."""
+    """theta 1/2, threshold 1: v is 1 (fires), -1 (n = 1: corrects), -1 (n = 0: must not), 0, 1 (fires), 0, 0,
+    -1 (corrects).
+    """
     up, down = [1, 0, 0, 1, 1, 0, 1, 0], [0, 1, 1, 0, 0, 0, 1, 1]
     result = run_both(one_neuron(0.5), trains(up, down), arithmetic=arithmetic)
     (layer,) = result.layers
@@ -51,13 +57,19 @@ def test_a_neuron_worked_by_hand(arithmetic):
 @ARITHMETICS
 def test_the_bound_itself_does_not_correct(arithmetic):
     """v < -theta V is strict: at -1 = -theta V nothing happens, at -2 it does."""
-    result = run_both(one_neuron(1.0), trains([1, 0, 0, 0, 0, 0, 0, 0], [0, 1, 1, 1, 0, 0, 0, 0]), arithmetic=arithmetic)
+    result = run_both(
+        one_neuron(1.0), trains([1, 0, 0, 0, 0, 0, 0, 0], [0, 1, 1, 1, 0, 0, 0, 0]), arithmetic=arithmetic
+    )
     assert result.layers[0].spikes[0, :, 0].tolist() == [1, 0, -1, 0, 0, 0, 0, 0]
 
 
 @ARITHMETICS
 def test_a_negative_spike_takes_its_row_away(arithmetic):
-    result = run_both(one_neuron(0.5, readout="membrane"), trains([1, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0, 0]), arithmetic=arithmetic)
+    result = run_both(
+        one_neuron(0.5, readout="membrane"),
+        trains([1, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0, 0]),
+        arithmetic=arithmetic,
+    )
     neuron, readout = result.layers
     assert neuron.spikes[0, :, 0].tolist() == [1, 1, -1, 0, 0, 0, 0, 0]
     assert (readout.n_events, readout.sops) == (3, 3)
@@ -66,8 +78,19 @@ def test_a_negative_spike_takes_its_row_away(arithmetic):
 
 @ARITHMETICS
 def test_amplitudes_of_a_spike_readout_are_subtracted(arithmetic):
-    network = Network([Input((2,), "events"), Linear(np.eye(2)), IF([0.25, 0.5], v_init=[0.5, 0], signed=0.5), Linear(-np.eye(2)), IF(0.25, v_init=0.5, signed=0.1), Readout()],
-                      n_steps=4, shift="none", readout="spikes")  # fmt: skip
+    network = Network(
+        [
+            Input((2,), "events"),
+            Linear(np.eye(2)),
+            IF([0.25, 0.5], v_init=[0.5, 0], signed=0.5),
+            Linear(-np.eye(2)),
+            IF(0.25, v_init=0.5, signed=0.1),
+            Readout(),
+        ],
+        n_steps=4,
+        shift="none",
+        readout="spikes",
+    )
     result = run_both(network, np.ones((1, 4, 2), bool), arithmetic=arithmetic)
     assert (result.layers[1].spikes < 0).any()
     assert np.array_equal(result.outputs, result.layers[1].spikes.sum(axis=1) * 0.25 / 4)
@@ -76,10 +99,15 @@ def test_amplitudes_of_a_spike_readout_are_subtracted(arithmetic):
 @ARITHMETICS
 def test_a_large_theta_is_never_reached(arithmetic):
     up, down = [1, 0, 0, 1, 1, 0, 1, 0], [0, 1, 1, 0, 0, 0, 1, 1]
-    signed, unsigned = (run_both(one_neuron(theta, v_threshold=3e38 if theta else 1.0, v_init=0.0), trains(up, down)) for theta in (65_536, 0))
+    signed, unsigned = (
+        run_both(one_neuron(theta, v_threshold=3e38 if theta else 1.0, v_init=0.0), trains(up, down))
+        for theta in (65_536, 0)
+    )
     assert not signed.layers[0].spikes.any(), "theta V is beyond float32"
     assert unsigned.layers[0].spikes.dtype == bool
-    signed, unsigned = (run_both(one_neuron(theta), trains(up, down), arithmetic=arithmetic) for theta in (65_536, 0))
+    signed, unsigned = (
+        run_both(one_neuron(theta), trains(up, down), arithmetic=arithmetic) for theta in (65_536, 0)
+    )
     assert np.array_equal(signed.layers[0].spikes, unsigned.layers[0].spikes)
 
 
@@ -88,22 +116,52 @@ def normal(rng, *shape):
 
 
 def every_path(encoding="constant", channels=6, leak=1.0, n_steps=12, readout="membrane"):
-    """Signed neurons behind an analog current, in front of convolutions (plain, grouped, depthwise), pools, shortcuts, and beside unsigned ones."""
+    """Signed neurons behind an analog current, in front of convolutions (plain, grouped, depthwise), pools,
+    shortcuts, and beside unsigned ones.
+    """
     rng = np.random.default_rng(0)
     c = channels
 
     def signed(n, **options):
         return IF(rng.uniform(0.3, 0.6, n), rng.uniform(-0.2, 2, n), leak, signed=0.1, **options)
 
-    return Network([
-        Input((2, 5, 4), encoding), Conv2d(normal(rng, c, 2, 3, 3), padding=1), signed(c, name="a"), Conv2d(normal(rng, c, c, 1, 1)), IF(0.5, 1.0, leak, name="u"),
-        Conv2d(normal(rng, c, 1, 3, 3), padding=1, groups=c, inputs="a", name="b"), Conv2d(normal(rng, c, c // 2, 3, 3), padding=(1, 2), dilation=(1, 2), groups=2, inputs="u", name="c"),
-        Add(inputs=("b", "c", "a")), signed(c, name="d"), AvgPool2d(2, name="p"), AvgPool2d(3, 1, 1, inputs="a", name="q"), AvgPool2d((5, 4), inputs="d", name="r"),
-        Concat(inputs=("u", "q", "d"), name="j"), Conv2d(normal(rng, 5, 3 * c, 2, 2), stride=2), signed(5), Flatten(name="s"),
-        Conv2d(normal(rng, 6, 3 * c // 2, 1, 1), groups=2, inputs="j"), signed(6, name="g"), AvgPool2d((5, 4)), Flatten(name="h"),
-        Flatten(inputs="p", name="t"), Flatten(inputs="r", name="v"), Concat(inputs=("s", "t", "v", "h")), Linear(normal(rng, 33, 20 + 4 * c + c + 6)), signed(33), Linear(normal(rng, 3, 33)),
-        *([signed(3)] if readout == "spikes" else []), Readout(),
-    ], n_steps=n_steps, input_range=(0, 1), readout=readout)  # fmt: skip
+    return Network(
+        [
+            Input((2, 5, 4), encoding),
+            Conv2d(normal(rng, c, 2, 3, 3), padding=1),
+            signed(c, name="a"),
+            Conv2d(normal(rng, c, c, 1, 1)),
+            IF(0.5, 1.0, leak, name="u"),
+            Conv2d(normal(rng, c, 1, 3, 3), padding=1, groups=c, inputs="a", name="b"),
+            Conv2d(
+                normal(rng, c, c // 2, 3, 3), padding=(1, 2), dilation=(1, 2), groups=2, inputs="u", name="c"
+            ),
+            Add(inputs=("b", "c", "a")),
+            signed(c, name="d"),
+            AvgPool2d(2, name="p"),
+            AvgPool2d(3, 1, 1, inputs="a", name="q"),
+            AvgPool2d((5, 4), inputs="d", name="r"),
+            Concat(inputs=("u", "q", "d"), name="j"),
+            Conv2d(normal(rng, 5, 3 * c, 2, 2), stride=2),
+            signed(5),
+            Flatten(name="s"),
+            Conv2d(normal(rng, 6, 3 * c // 2, 1, 1), groups=2, inputs="j"),
+            signed(6, name="g"),
+            AvgPool2d((5, 4)),
+            Flatten(name="h"),
+            Flatten(inputs="p", name="t"),
+            Flatten(inputs="r", name="v"),
+            Concat(inputs=("s", "t", "v", "h")),
+            Linear(normal(rng, 33, 20 + 4 * c + c + 6)),
+            signed(33),
+            Linear(normal(rng, 3, 33)),
+            *([signed(3)] if readout == "spikes" else []),
+            Readout(),
+        ],
+        n_steps=n_steps,
+        input_range=(0, 1),
+        readout=readout,
+    )
 
 
 IMAGES = np.random.default_rng(1).random((3, 2, 5, 4), dtype=np.float32)
@@ -114,11 +172,17 @@ def test_every_path_has_negative_spikes():
     circuit = lower(every_path(channels=70))
     negative = [s for p in circuit.populations for s in p.synapses if s.negative]
     assert {"channelwise", "pooled", "grouped", "mixed", "linear", "identity"} <= {
-        kind for s in negative for kind, has in {
-            "channelwise": s.channelwise, "pooled": s.pooled, "grouped": s.groups > 1 and not s.channelwise, "mixed": (s.scale == 0).any() and (s.scale < 0).any(),
+        kind
+        for s in negative
+        for kind, has in {
+            "channelwise": s.channelwise,
+            "pooled": s.pooled,
+            "grouped": s.groups > 1 and not s.channelwise,
+            "mixed": (s.scale == 0).any() and (s.scale < 0).any(),
             s.label.split()[0]: True,
-        }.items() if has
-    }  # fmt: skip
+        }.items()
+        if has
+    }
     result = evsnn.simulate(every_path(readout="spikes"), IMAGES, record=RECORDS)
     for layer in result.layers:
         signed = layer.name != "u"
@@ -149,7 +213,9 @@ def test_blocks_and_threads(block_steps, threads, arithmetic):
     network = every_path("poisson", 130)
     whole = evsnn.simulate(network, IMAGES[:2], arithmetic=arithmetic, record=RECORDS, backend="reference")
     simulator = Simulator(network, arithmetic=arithmetic, threads=threads)
-    simulator.plan = plan(simulator.circuit, simulator.quantized.widths if simulator.quantized else None, block_steps)
+    simulator.plan = plan(
+        simulator.circuit, simulator.quantized.widths if simulator.quantized else None, block_steps
+    )
     for _ in range(2):  # nothing is left over from a run before
         assert_same(simulator.run(IMAGES[:2], record=RECORDS), whole)
 
@@ -176,22 +242,37 @@ def test_the_bound_is_rounded_once():
     assert population.v_negative[0] == np.float32(-(float(theta) * float(threshold)))
     assert population.v_negative.dtype == np.float32
     quantized = quantize(one_neuron(0.3, v_threshold=threshold))
-    assert quantized.circuit.populations[0].v_negative[0] == -np.rint(-float(population.v_negative[0]) / quantized.units[0][0])
+    assert quantized.circuit.populations[0].v_negative[0] == -np.rint(
+        -float(population.v_negative[0]) / quantized.units[0][0]
+    )
 
 
 @pytest.mark.parametrize("theta", [0.01, 0.25, 1.0, 1.4])
 @pytest.mark.parametrize("leak", [1.0, 0.5])
 @pytest.mark.parametrize("second", [IF(0.6, v_init=0.2, signed=0.1), IF(0.6)])
 def test_bounds_hold_for_every_input(theta, leak, second):
-    """All spike trains of two inputs over five steps, and each of them stopped early: what a proof by interval must cover."""
-    network = Network([
-        Input((2,), "events"), Linear([[1.0, -1.0], [-1.0, 0.3]], [0.1, -0.9]), IF([1.0, 0.7], v_init=[0.5, 3.5], leak=leak, signed=theta), Linear([[1.0, 0.9], [-0.4, -1.0]]), second,
-        Linear([[1.0, -1.0]]), Readout(),
-    ], n_steps=5, shift="none")  # fmt: skip
+    """All spike trains of two inputs over five steps, and each of them stopped early: what a proof by
+    interval must cover.
+    """
+    network = Network(
+        [
+            Input((2,), "events"),
+            Linear([[1.0, -1.0], [-1.0, 0.3]], [0.1, -0.9]),
+            IF([1.0, 0.7], v_init=[0.5, 3.5], leak=leak, signed=theta),
+            Linear([[1.0, 0.9], [-0.4, -1.0]]),
+            second,
+            Linear([[1.0, -1.0]]),
+            Readout(),
+        ],
+        n_steps=5,
+        shift="none",
+    )
     everything = np.array(list(itertools.product([0, 1], repeat=10)), bool).reshape(-1, 5, 2, 1, 1)
     quantized = quantize(network)
     for n_steps in range(1, 6):
-        traces = reference.run(dataclasses.replace(quantized.circuit, n_steps=n_steps), everything[:, :n_steps])
+        traces = reference.run(
+            dataclasses.replace(quantized.circuit, n_steps=n_steps), everything[:, :n_steps]
+        )
         for population, trace in zip(quantized.circuit.populations, traces):
             low, high = membrane_bounds(population, 5, (0, 1))
             assert (low[:, None, None] <= trace.v_mem).all() and (trace.v_mem <= high[:, None, None]).all()
@@ -201,7 +282,19 @@ def test_bounds_hold_for_every_input(theta, leak, second):
 def test_signed_events_gain_and_lose_the_whole_weight():
     weight = np.array([[1.0, -0.5, 0.25], [-1.0, -1.0, 0.5]])
     for signed in (0.0, 0.5):
-        network = Network([Input((3,), "events"), Linear(np.eye(3)), IF(0.5, signed=signed), Linear(weight), IF(), Linear(np.eye(2)), Readout()], n_steps=1, shift="none")
+        network = Network(
+            [
+                Input((3,), "events"),
+                Linear(np.eye(3)),
+                IF(0.5, signed=signed),
+                Linear(weight),
+                IF(),
+                Linear(np.eye(2)),
+                Readout(),
+            ],
+            n_steps=1,
+            shift="none",
+        )
         population = quantize(network).circuit.populations[1]
         w = population.synapses[0].weight.reshape(2, 3).astype(int)
         low, high = membrane_bounds(population, 1, (0, 1))
@@ -212,7 +305,11 @@ def test_signed_events_gain_and_lose_the_whole_weight():
 def test_net_counts_fit_the_membranes_width():
     """Beyond 32,767 steps a net count needs more than 16 bits."""
     for n_steps, signed, width in ((32_767, 0.5, "int16"), (32_768, 0.5, "int32"), (32_768, 0.0, "int16")):
-        network = Network([Input((2,), "events"), Linear(np.zeros((1, 2))), IF(signed=signed), Linear([[1.0]]), Readout()], n_steps=n_steps, shift="none")
+        network = Network(
+            [Input((2,), "events"), Linear(np.zeros((1, 2))), IF(signed=signed), Linear([[1.0]]), Readout()],
+            n_steps=n_steps,
+            shift="none",
+        )
         assert quantize(network).widths[0] == width
 
 
@@ -240,7 +337,9 @@ def test_signed_neurons_are_kept_in_files(tmp_path):
     network = every_path()
     evsnn.save(tmp_path / "net.h5", network)
     loaded = evsnn.load(tmp_path / "net.h5")
-    assert [layer.signed for layer in loaded.layers if isinstance(layer, IF)] == [layer.signed for layer in network.layers if isinstance(layer, IF)]
+    assert [layer.signed for layer in loaded.layers if isinstance(layer, IF)] == [
+        layer.signed for layer in network.layers if isinstance(layer, IF)
+    ]
     assert_same(*(evsnn.simulate(net, IMAGES, record=RECORDS) for net in (network, loaded)))
 
 
@@ -251,12 +350,18 @@ def test_inspect_names_theta():
 
 
 def test_vectors_side_by_side_are_one_synapse():
-    """All their positive events come before all their negative ones; one flattened map after another would not."""
+    """All their positive events come before all their negative ones; one flattened map after another would
+    not.
+    """
     rng = np.random.default_rng(0)
     layers = [
-        Input((7,)), Linear(rng.normal(0, 0.6, (5, 7))), IF(0.5, v_init=rng.normal(1.5, 0.6, 5), signed=0.1, name="signed"),
-        Concat(inputs=("signed", "signed")), Linear(rng.normal(0, 0.6, (10, 10))), Readout(),
-    ]  # fmt: skip
+        Input((7,)),
+        Linear(rng.normal(0, 0.6, (5, 7))),
+        IF(0.5, v_init=rng.normal(1.5, 0.6, 5), signed=0.1, name="signed"),
+        Concat(inputs=("signed", "signed")),
+        Linear(rng.normal(0, 0.6, (10, 10))),
+        Readout(),
+    ]
     network = Network(layers, n_steps=6, input_range=(0, 1))
     images = rng.random((8, 7)).astype(np.float32)
     result = evsnn.simulate(network, images, record=("v_mem", "spikes"), backend="reference")
@@ -271,26 +376,48 @@ def test_a_constant_current_leaves_nothing_to_take_back(arithmetic, delay):
     """Such neurons are not signed in the circuit; if they were, they would do the same."""
     rng = np.random.default_rng(delay)
     thresholds = rng.choice([1e-3, 0.3, 1.0, 40.0], 64).astype(np.float32)
-    weights = np.concatenate([rng.normal(0, 1, 48), 10.0 ** rng.uniform(-9, 3, 14) * rng.choice([-1, 1], 14), [0.0, 0.0]])
+    weights = np.concatenate(
+        [rng.normal(0, 1, 48), 10.0 ** rng.uniform(-9, 3, 14) * rng.choice([-1, 1], 14), [0.0, 0.0]]
+    )
     neurons = IF(thresholds, v_init=thresholds * rng.choice([-3, 0, 0.5, 0.75], 64), signed=0.01, delay=delay)
-    layers = [Input((1,)), Linear(weights[:, None] * thresholds[:, None], rng.normal(0, 0.1, 64) * thresholds), neurons, Linear(rng.normal(0, 1, (2, 64))), Readout()]
+    layers = [
+        Input((1,)),
+        Linear(weights[:, None] * thresholds[:, None], rng.normal(0, 0.1, 64) * thresholds),
+        neurons,
+        Linear(rng.normal(0, 1, (2, 64))),
+        Readout(),
+    ]
     network = Network(layers, n_steps=24, shift="none", input_range=(0, 1))
     images = rng.random((5, 1)).astype(np.float32)
     circuit = lower(network) if arithmetic == "float32" else quantize(network).circuit
     first = circuit.populations[0]
     assert not first.signed and not any(synapse.negative for synapse in circuit.populations[1].synapses)
-    values = images.reshape(5, 1, 1, 1) if arithmetic == "float32" else np.arange(0, 256, 51).reshape(-1, 1, 1, 1)
+    values = (
+        images.reshape(5, 1, 1, 1) if arithmetic == "float32" else np.arange(0, 256, 51).reshape(-1, 1, 1, 1)
+    )
     signed = dataclasses.replace(first, v_negative=0 * first.v_threshold)
-    plain, corrected = (reference.run(dataclasses.replace(circuit, populations=(p, *circuit.populations[1:])), values)[0] for p in (first, signed))
+    plain, corrected = (
+        reference.run(dataclasses.replace(circuit, populations=(p, *circuit.populations[1:])), values)[0]
+        for p in (first, signed)
+    )
     assert 0 < plain.spikes.mean() < 1
     assert np.array_equal(plain.spikes, corrected.spikes)
     assert np.array_equal(plain.v_mem, corrected.v_mem)
     run_both(network, images, arithmetic=arithmetic)
 
 
-@pytest.mark.parametrize(("why", "options"), [("a leak", {"leak": 0.5}), ("a membrane at its threshold", {"v_init": 1.0}), ("spikes", {})])
+@pytest.mark.parametrize(
+    ("why", "options"),
+    [("a leak", {"leak": 0.5}), ("a membrane at its threshold", {"v_init": 1.0}), ("spikes", {})],
+)
 def test_what_may_take_back_stays_signed(why, options):
-    layers = [Input((1,), "events" if why == "spikes" else "constant"), Linear([[1.0]]), IF(1.0, signed=0.5, **options), Linear([[1.0]]), Readout()]
+    layers = [
+        Input((1,), "events" if why == "spikes" else "constant"),
+        Linear([[1.0]]),
+        IF(1.0, signed=0.5, **options),
+        Linear([[1.0]]),
+        Readout(),
+    ]
     circuit = lower(Network(layers, n_steps=4, shift="none"))
     assert circuit.populations[0].signed
     assert [synapse.negative for synapse in circuit.populations[1].synapses] == [False, True]
@@ -298,7 +425,13 @@ def test_what_may_take_back_stays_signed(why, options):
 
 def test_integers_that_rounding_lifts_to_their_threshold_stay_signed():
     """The first membrane holds what rounding left of the charge of all T steps."""
-    layers = [Input((1,)), Linear([[1.0]], [0.3 / 127]), IF(0.25, v_init=0.2, signed=0.5), Linear([[1.0]]), Readout()]
+    layers = [
+        Input((1,)),
+        Linear([[1.0]], [0.3 / 127]),
+        IF(0.25, v_init=0.2, signed=0.5),
+        Linear([[1.0]]),
+        Readout(),
+    ]
     network = Network(layers, n_steps=64, shift="none", input_range=(0, 255))
     assert not lower(network).populations[0].signed
     population = quantize(network).circuit.populations[0]
@@ -307,7 +440,14 @@ def test_integers_that_rounding_lifts_to_their_threshold_stay_signed():
 
 
 def test_a_max_pool_of_neurons_that_take_nothing_back_is_plain():
-    layers = [Input((1, 4, 4)), IF(0.5, signed=0.5), MaxPool2d(2), Flatten(), Linear(np.ones((1, 4))), Readout()]
+    layers = [
+        Input((1, 4, 4)),
+        IF(0.5, signed=0.5),
+        MaxPool2d(2),
+        Flatten(),
+        Linear(np.ones((1, 4))),
+        Readout(),
+    ]
     network = Network(layers, n_steps=6, input_range=(0, 1))
     assert not any(population.signed for population in lower(network).populations[:2])
     result = run_both(network, np.linspace(0, 1, 32, dtype=np.float32).reshape(2, 1, 4, 4))

@@ -14,7 +14,21 @@ import numpy as np
 import pytest
 
 import evsnn
-from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, Samples, Tuning, convert, inspect, run
+from evsnn import (
+    IF,
+    AvgPool2d,
+    Conv2d,
+    Flatten,
+    Input,
+    Linear,
+    Network,
+    Readout,
+    Samples,
+    Tuning,
+    convert,
+    inspect,
+    run,
+)
 from evsnn.__main__ import main as evsnn_main
 from evsnn.output import console
 
@@ -77,22 +91,34 @@ def refused(call):
 
     def refused(status, *arguments, main=run.main):
         got, out, err = call(*arguments, main=main)
-        lines = [line for line in err.splitlines() if not line.startswith(("memory: ", "input: ", "warning: "))]
-        assert got == status and out == "" and len(lines) == 1 and lines[0].startswith("evsnn: error: "), (got, out, err)
+        lines = [
+            line for line in err.splitlines() if not line.startswith(("memory: ", "input: ", "warning: "))
+        ]
+        assert got == status and out == "" and len(lines) == 1 and lines[0].startswith("evsnn: error: "), (
+            got,
+            out,
+            err,
+        )
         return lines[0]
 
     return refused
 
 
 def spawn(*arguments, module="evsnn.run", **options):
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": 120, "cwd": ROOT} | options
+    streams = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "timeout": 120,
+        "cwd": ROOT,
+    } | options
     return subprocess.run([sys.executable, "-m", module, *map(str, arguments)], **streams)
 
 
 def without_times(report):
-    return {k: v for k, v in report.items() if k not in ("latency_ms", "start_up_ms", "memory_bytes", "layers")} | {
-        "layers": [{k: v for k, v in layer.items() if k != "ms"} for layer in report["layers"]]
-    }
+    return {
+        k: v for k, v in report.items() if k not in ("latency_ms", "start_up_ms", "memory_bytes", "layers")
+    } | {"layers": [{k: v for k, v in layer.items() if k != "ms"} for layer in report["layers"]]}
 
 
 # Results
@@ -105,10 +131,23 @@ def test_json_is_what_simulate_says(folder, weights, arithmetic):
     assert done.returncode == 0 and len(said) == 1 and said[0].startswith("memory: ")
     report = json.loads(done.stdout)
     network = evsnn.load(weights)
-    result = evsnn.simulate(network, network.samples.images, labels=network.samples.labels, n_steps=8, arithmetic=arithmetic, backend="reference")
+    result = evsnn.simulate(
+        network,
+        network.samples.images,
+        labels=network.samples.labels,
+        n_steps=8,
+        arithmetic=arithmetic,
+        backend="reference",
+    )
     assert report["predictions"] == result.predictions.tolist() and report["accuracy"] == result.accuracy
     assert report["sops_per_sample"] == result.sops_per_sample and report["mean_rate"] == result.mean_rate
-    assert (report["n_steps"], report["n_samples"], report["arithmetic"], report["threads"], report["input"]) == (8, 12, arithmetic, 1, "samples")
+    assert (
+        report["n_steps"],
+        report["n_samples"],
+        report["arithmetic"],
+        report["threads"],
+        report["input"],
+    ) == (8, 12, arithmetic, 1, "samples")
     assert report["memory_bytes"] > 1_000_000 and all(value >= 0 for value in report["start_up_ms"].values())
 
 
@@ -116,7 +155,15 @@ def test_table_and_summary(call, weights):
     status, out, err = call(weights)
     assert status == 0 and "\x1b" not in out and err.startswith("memory: ")
     assert "hidden" in out and "conv2d 3x3" in out and "6x8x8" in out and "total" in out
-    for words in ("12 samples", "T = 4", "% (", " ms a sample", "float32, 1 thread, reference", "predicted before allocation", "ant"):
+    for words in (
+        "12 samples",
+        "T = 4",
+        "% (",
+        " ms a sample",
+        "float32, 1 thread, reference",
+        "predicted before allocation",
+        "ant",
+    ):
         assert words in out
     assert max(map(len, out.splitlines())) <= 160
 
@@ -125,19 +172,36 @@ def test_text_without_rich(call, weights, monkeypatch):
     monkeypatch.setattr("evsnn.text.has_extra", lambda package: False)
     status, out, _ = call(weights)
     header, first, *_ = out.splitlines()
-    assert status == 0 and header.split("\t") == ["layer", "synapse", "shape", "rate", "spikes/sample", "SOPs/sample", "ms/sample"]
+    assert status == 0 and header.split("\t") == [
+        "layer",
+        "synapse",
+        "shape",
+        "rate",
+        "spikes/sample",
+        "SOPs/sample",
+        "ms/sample",
+    ]
     assert first.split("\t")[:3] == ["hidden", "conv2d 3x3", "6x8x8"]
 
 
 def test_sweep(call, weights):
     status, out, err = call(weights, "--steps", "2,16,4", "--json")
     report = json.loads(out)
-    assert status == 0 and [entry["n_steps"] for entry in report["sweep"]] == [2, 16, 4] and report["n_steps"] == 16
+    assert (
+        status == 0
+        and [entry["n_steps"] for entry in report["sweep"]] == [2, 16, 4]
+        and report["n_steps"] == 16
+    )
     assert err.count("memory: ") == 3
     network = evsnn.load(weights)
     for entry in report["sweep"]:
-        result = evsnn.simulate(network, network.samples.images, n_steps=entry["n_steps"], backend="reference")
-        assert entry["predictions"] == result.predictions.tolist() and entry["sops_per_sample"] == result.sops_per_sample
+        result = evsnn.simulate(
+            network, network.samples.images, n_steps=entry["n_steps"], backend="reference"
+        )
+        assert (
+            entry["predictions"] == result.predictions.tolist()
+            and entry["sops_per_sample"] == result.sops_per_sample
+        )
     status, out, _ = call(weights, "--steps", "2,16,4")
     assert status == 0 and "agreement" in out and "T = 16" in out
 
@@ -148,12 +212,26 @@ def test_tables(call, folder, weights):
     for arithmetic in ("float32", "int8"):
         status, out, _ = call(path, "--steps", "2,4,9,16", "--json", "--arithmetic", arithmetic)
         report = json.loads(out)
-        assert status == 0 and [(entry["n_steps"], entry["table_n_steps"]) for entry in report["sweep"]] == [(2, 2), (4, 2), (9, 16), (16, 16)]
+        assert status == 0 and [(entry["n_steps"], entry["table_n_steps"]) for entry in report["sweep"]] == [
+            (2, 2),
+            (4, 2),
+            (9, 16),
+            (16, 16),
+        ]
         assert report["table_n_steps"] == 16
         for entry in report["sweep"]:
             network = make_by_hand(evsnn.load(path), 0.5 if entry["n_steps"] < 8 else 2.0)
-            result = evsnn.simulate(network, network.samples.images, n_steps=entry["n_steps"], arithmetic=arithmetic, backend="reference")
-            assert entry["predictions"] == result.predictions.tolist() and entry["sops_per_sample"] == result.sops_per_sample
+            result = evsnn.simulate(
+                network,
+                network.samples.images,
+                n_steps=entry["n_steps"],
+                arithmetic=arithmetic,
+                backend="reference",
+            )
+            assert (
+                entry["predictions"] == result.predictions.tolist()
+                and entry["sops_per_sample"] == result.sops_per_sample
+            )
     _, out, _ = call(path, "--steps", "2,4,16")
     assert "table of T" in out and "thresholds of T" not in out
     _, out, _ = call(path, "--steps", "2,16")
@@ -168,7 +246,10 @@ def test_tables(call, folder, weights):
 
 def make_by_hand(network, v_threshold):
     """The network with one threshold, and no tables."""
-    layers = [dataclasses.replace(layer, v_threshold=v_threshold) if isinstance(layer, IF) else layer for layer in network.layers]
+    layers = [
+        dataclasses.replace(layer, v_threshold=v_threshold) if isinstance(layer, IF) else layer
+        for layer in network.layers
+    ]
     return network.replace(layers=layers, tables={})
 
 
@@ -178,7 +259,10 @@ def test_input_files_and_limit(call, folder, weights):
     np.save(folder / "one.npy", network.samples.images[4])
     everything = json.loads(call(weights, "--json")[1])
     reversed_ = json.loads(call(weights, "--json", "--input", folder / "some.npz")[1])
-    assert reversed_["predictions"] == everything["predictions"][::-1] and reversed_["accuracy"] == everything["accuracy"]
+    assert (
+        reversed_["predictions"] == everything["predictions"][::-1]
+        and reversed_["accuracy"] == everything["accuracy"]
+    )
     assert reversed_["input"] == str(folder / "some.npz")
     three = json.loads(call(weights, "--json", "--limit", 3)[1])
     assert three["predictions"] == everything["predictions"][:3] and three["n_samples"] == 3
@@ -195,14 +279,24 @@ def test_a_wrong_scale_is_said(call, folder, weights):
 def test_noise(call, folder):
     status, out, err = call(folder / "bare.h5", "--json", "--seed", 5)
     report = json.loads(out)
-    assert status == 0 and report["input"] == "noise" and report["seed"] == 5 and report["accuracy"] is None and "noise of seed 5" in err
+    assert (
+        status == 0
+        and report["input"] == "noise"
+        and report["seed"] == 5
+        and report["accuracy"] is None
+        and "noise of seed 5" in err
+    )
     again, other = (json.loads(call(folder / "bare.h5", "--json", "--seed", seed)[1]) for seed in (5, 6))
     assert without_times(again) == without_times(report) != without_times(other) | {"seed": 5}
 
 
 def test_integers_take_the_range_of_the_inputs_where_the_file_names_none(call, folder):
     status, out, err = call(folder / "rangeless.h5", "--arithmetic", "int8", "--json")
-    assert status == 0 and "integers are scaled to the values found" in err and json.loads(out)["arithmetic"] == "int8"
+    assert (
+        status == 0
+        and "integers are scaled to the values found" in err
+        and json.loads(out)["arithmetic"] == "int8"
+    )
 
 
 def test_recorded_events(call, refused, folder):
@@ -219,19 +313,34 @@ def test_the_packaged_model(call, refused):
         return
     status, out, _ = call("--json", "--limit", 10)
     report = json.loads(out)
-    assert status == 0 and report["model"] == "demo" and report["n_samples"] == 10 and report["accuracy"] >= 0.9
+    assert (
+        status == 0 and report["model"] == "demo" and report["n_samples"] == 10 and report["accuracy"] >= 0.9
+    )
 
 
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 def test_without_numba(arithmetic):
     """As on 32-bit ARM, for which there is no numba: NumPy does the same."""
-    blocked = "import runpy, sys; sys.modules['numba'] = sys.modules['llvmlite'] = None; runpy.run_module('evsnn.run', run_name='__main__', alter_sys=True)"
+    blocked = (
+        "import runpy, sys; sys.modules['numba'] = sys.modules['llvmlite'] = None;"
+        " runpy.run_module('evsnn.run', run_name='__main__', alter_sys=True)"
+    )
     arguments = ["--json", "--limit", "1", "--arithmetic", arithmetic]
-    done = subprocess.run([sys.executable, "-W", "error", "-c", blocked, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", blocked, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["backend"] == "reference" and report["threads"] == 1
-    assert "numba cannot be imported" in done.stderr and "the NumPy reference runs instead, slowly, with the same bits" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        "numba cannot be imported" in done.stderr
+        and "the NumPy reference runs instead, slowly, with the same bits" in done.stderr
+        and "Traceback" not in done.stderr
+    )
     with_numba = json.loads(spawn(*arguments, "--threads", "1").stdout)
     assert without_times(report) | {"backend": "numba"} == without_times(with_numba)
 
@@ -239,37 +348,62 @@ def test_without_numba(arithmetic):
 def test_a_plot(call, folder, weights):
     pytest.importorskip("matplotlib")
     status, out, err = call(weights, "--steps", "2,4", "--plot", folder / "a.png")
-    assert status == 0 and "a.png" in err and "a.png" not in out and (folder / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert (
+        status == 0
+        and "a.png" in err
+        and "a.png" not in out
+        and (folder / "a.png").read_bytes().startswith(b"\x89PNG")
+    )
 
 
 def test_the_console_script_is_the_modules(call, weights):
     by_module = json.loads(call(weights, "--json")[1])
     status, out, _ = call("run", weights, "--json", "--backend", "reference", main=evsnn_main)
     assert status == 0 and without_times(json.loads(out)) == without_times(by_module)
-    assert call("inspect", weights, "--json", main=evsnn_main)[1] == call(weights, "--json", main=inspect.main)[1]
+    assert (
+        call("inspect", weights, "--json", main=evsnn_main)[1]
+        == call(weights, "--json", main=inspect.main)[1]
+    )
     assert spawn("run", weights, "--json", "--backend", "reference", module="evsnn").returncode == 0
 
 
 def test_help_says_what_there_is(capsys):
-    for main, words in ((evsnn_main, "commands:"), (run.main, "--arithmetic"), (inspect.main, "--verify"), (convert.main, "--calibration")):
+    for main, words in (
+        (evsnn_main, "commands:"),
+        (run.main, "--arithmetic"),
+        (inspect.main, "--verify"),
+        (convert.main, "--calibration"),
+    ):
         assert main(["--help"]) == 0 and words in capsys.readouterr().out
         assert main(["--version"]) == 0 and capsys.readouterr().out == f"evsnn {evsnn.__version__}\n"
 
 
 def imported_by(code):
     """Which heavy packages a new process has imported after `code`."""
-    script = f"import sys, io, contextlib\nwith contextlib.redirect_stdout(io.StringIO()):\n    {code}\nprint(*sorted({HEAVY!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True, timeout=60)
+    script = (
+        "import sys, io, contextlib\nwith contextlib.redirect_stdout(io.StringIO()):\n   "
+        f" {code}\nprint(*sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True, timeout=60
+    )
     return set(done.stdout.split())
 
 
 def test_help_imports_nothing_heavy():
-    code = "import evsnn.__main__ as m; m.main(['--help']); m.main(['run', '--help']); m.main(['inspect', '--help']); m.main(['convert', '--help']); m.main(['run', '--threads', '0'])"
+    code = (
+        "import evsnn.__main__ as m; m.main(['--help']); m.main(['run', '--help']); m.main(['inspect',"
+        " '--help']); m.main(['convert', '--help']); m.main(['run', '--threads', '0'])"
+    )
     assert imported_by(code) == set()
 
 
 def test_inspect_imports_no_compiler(weights):
-    assert not imported_by(f"import evsnn.inspect as m; m.main([{weights!r}])") & {"numba", "llvmlite", "scipy"}
+    assert not imported_by(f"import evsnn.inspect as m; m.main([{weights!r}])") & {
+        "numba",
+        "llvmlite",
+        "scipy",
+    }
 
 
 # Inspect
@@ -280,12 +414,16 @@ def test_inspect(call, weights):
     report = json.loads(out)
     assert status == 0 and err == "" and "verify" not in report
     assert report["n_parameters"] == 54 + 288 == sum(layer["n_parameters"] for layer in report["layers"])
-    assert report["n_neurons"] == 384 and report["macs"] == 6 * (3 * 8 - 2) ** 2 + 288 == sum(layer["macs"] for layer in report["layers"])
+    assert report["n_neurons"] == 384 and report["macs"] == 6 * (3 * 8 - 2) ** 2 + 288 == sum(
+        layer["macs"] for layer in report["layers"]
+    )
     assert report["n_samples"] == 12 and report["labelled"] and report["classes"] == ["ant", "bee", "wasp"]
     populations = report["int8"]["populations"]
     quantized = evsnn.quantize(evsnn.load(weights))
     assert [row["membrane"] for row in populations] == list(quantized.widths)
-    assert [row["largest_weight"][0] for row in populations] == [int(largest.min()) for largest in quantized.largest]
+    assert [row["largest_weight"][0] for row in populations] == [
+        int(largest.min()) for largest in quantized.largest
+    ]
     status, out, _ = call(weights, main=inspect.main)
     assert status == 0 and "conv2d 3x3" in out and "1x8x8" in out and "int8" in out and "total" in out
 
@@ -295,8 +433,15 @@ def test_inspect_tables(call, folder, weights):
     for arguments, used, v_threshold in (([], 2, 0.5), (["--steps", 9], 16, 2.0)):
         status, out, _ = call(path, "--json", *arguments, main=inspect.main)
         report = json.loads(out)
-        assert status == 0 and report["tables"] == [2, 16] and report["table_n_steps"] == used and report["n_steps"] == 4
-        assert [layer["v_threshold"] for layer in report["layers"] if layer["name"] == "hidden"] == [[v_threshold, v_threshold]]
+        assert (
+            status == 0
+            and report["tables"] == [2, 16]
+            and report["table_n_steps"] == used
+            and report["n_steps"] == 4
+        )
+        assert [layer["v_threshold"] for layer in report["layers"] if layer["name"] == "hidden"] == [
+            [v_threshold, v_threshold]
+        ]
     status, out, _ = call(path, "--verify", "--threads", 1, main=inspect.main)
     assert status == 0 and "T = 2, 16; thresholds below are of T = 2" in out and "intact" in out
     report = json.loads(call(weights, "--json", main=inspect.main)[1])
@@ -307,10 +452,18 @@ def test_inspect_verify(call, weights):
     status, out, err = call(weights, "--verify", "--json", "--steps", 8, "--threads", 1, main=inspect.main)
     checks = json.loads(out)["verify"]
     network = evsnn.load(weights)
-    results = [evsnn.simulate(network, network.samples.images, labels=LABELS, n_steps=8, arithmetic=a, backend="reference") for a in ("float32", "int8")]
+    results = [
+        evsnn.simulate(
+            network, network.samples.images, labels=LABELS, n_steps=8, arithmetic=a, backend="reference"
+        )
+        for a in ("float32", "int8")
+    ]
     assert status == 0 and err.count("memory: ") == 2
     assert [checks[a]["accuracy"] for a in ("float32", "int8")] == [result.accuracy for result in results]
-    assert checks["agreement"] == (results[0].predictions == results[1].predictions).mean() and checks["checksums"] >= 6
+    assert (
+        checks["agreement"] == (results[0].predictions == results[1].predictions).mean()
+        and checks["checksums"] >= 6
+    )
     status, out, _ = call(weights, "--verify", main=inspect.main)
     assert status == 0 and "no overflow" in out and "intact" in out and "of predictions agree" in out
 
@@ -325,7 +478,10 @@ def test_inspect_finds_damage(refused, folder, weights):
     at = data.find(np.float32(WEIGHTS[0][0, 0, 0, :2]).tobytes())
     data[at] ^= 1
     (folder / "damaged.h5").write_bytes(data)
-    assert "1 of" in (line := refused(1, folder / "damaged.h5", "--verify", main=inspect.main)) and "001_conv2d/weight" in line
+    assert (
+        "1 of" in (line := refused(1, folder / "damaged.h5", "--verify", main=inspect.main))
+        and "001_conv2d/weight" in line
+    )
     assert "001_conv2d/weight" in refused(1, folder / "damaged.h5", main=inspect.main)
     assert "001_conv2d/weight" in refused(1, folder / "damaged.h5")
 
@@ -336,23 +492,62 @@ def test_inspect_finds_damage(refused, folder, weights):
 @pytest.mark.parametrize(
     "arguments",
     [
-        "--steps 0", "--steps -1", "--steps 1000000000", "--steps abc", "--steps 4,4", "--steps 4,,8", "--steps 1.5", "--steps ''", "--steps ٣", "--steps",
-        "--threads 0", "--threads -1", "--threads 1e3", "--threads 100000", "--limit 0", "--limit -1", "--limit x", "--seed -1", "--arithmetic float16",
-        "--backend cuda", "--bogus", "--step 4", "--json=1", "extra words", "--plot a.txt", "--plot", "--input",
+        "--steps 0",
+        "--steps -1",
+        "--steps 1000000000",
+        "--steps abc",
+        "--steps 4,4",
+        "--steps 4,,8",
+        "--steps 1.5",
+        "--steps ''",
+        "--steps ٣",
+        "--steps",
+        "--threads 0",
+        "--threads -1",
+        "--threads 1e3",
+        "--threads 100000",
+        "--limit 0",
+        "--limit -1",
+        "--limit x",
+        "--seed -1",
+        "--arithmetic float16",
+        "--backend cuda",
+        "--bogus",
+        "--step 4",
+        "--json=1",
+        "extra words",
+        "--plot a.txt",
+        "--plot",
+        "--input",
     ],
-)  # fmt: skip
+)
 def test_bad_command_lines(refused, arguments, weights):
     words = ["" if word == "''" else word for word in arguments.split()]
-    assert "--help" in refused(2, *words, *([weights] if words[-1] != words[0] or words[0] in ("--bogus",) else []))
+    assert "--help" in refused(
+        2, *words, *([weights] if words[-1] != words[0] or words[0] in ("--bogus",) else [])
+    )
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["--bogus"], ["inspect"], ["inspect", "a.h5", "--steps", "1,2"], ["inspect", "a.h5", "b.h5"], ["run", "--steps", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["--bogus"],
+        ["inspect"],
+        ["inspect", "a.h5", "--steps", "1,2"],
+        ["inspect", "a.h5", "b.h5"],
+        ["run", "--steps", "0"],
+    ],
+)
 def test_bad_command_lines_of_the_script(refused, arguments):
     assert "--help" in refused(2, *arguments, main=evsnn_main)
 
 
 @pytest.mark.parametrize("main", [run.main, inspect.main])
-@pytest.mark.parametrize("kind", ["missing", "empty", "text", "folder", "fifo", "truncated", "npz", "odd name"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "empty", "text", "folder", "fifo", "truncated", "npz", "odd name"]
+)
 def test_bad_weights(refused, folder, weights, tmp_path, main, kind):
     path = tmp_path / ("w\x1b[31m\n.h5" if kind == "odd name" else "w.h5")
     whole = Path(weights).read_bytes()
@@ -364,7 +559,14 @@ def test_bad_weights(refused, folder, weights, tmp_path, main, kind):
         np.savez(tmp_path / "w.npz", a=np.ones(3))
         path = tmp_path / "w.npz"
     elif kind != "missing":
-        path.write_bytes({"empty": b"", "text": b"hello\n" * 50, "truncated": whole[: len(whole) // 2], "odd name": b"x" * 99}[kind])
+        path.write_bytes(
+            {
+                "empty": b"",
+                "text": b"hello\n" * 50,
+                "truncated": whole[: len(whole) // 2],
+                "odd name": b"x" * 99,
+            }[kind]
+        )
     assert "\x1b" not in refused(1, path, main=main)
 
 
@@ -389,11 +591,16 @@ def test_bad_inputs(refused, weights, tmp_path, kind):
     elif kind == "huge":
         path = tmp_path / "f.npy"
         with open(path, "wb") as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (1 << 34, 1, 8, 8)})
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "<f4", "fortran_order": False, "shape": (1 << 34, 1, 8, 8)}
+            )
     elif kind != "missing":
         arrays = {
-            "shape": {"images": images[..., :7]}, "nan": {"images": images * np.nan}, "labels": {"images": images, "labels": [0, 3]}, "object": {"images": np.array([{}, None])},
-        }  # fmt: skip
+            "shape": {"images": images[..., :7]},
+            "nan": {"images": images * np.nan},
+            "labels": {"images": images, "labels": [0, 3]},
+            "object": {"images": np.array([{}, None])},
+        }
         np.savez(path, **arrays[kind])
     assert str(path) in refused(1, weights, "--input", path)
 
@@ -446,8 +653,12 @@ def test_warnings_stay_inside(call, weights, monkeypatch):
 
 def test_a_reader_that_leaves(weights):
     with subprocess.Popen(
-        [sys.executable, "-m", "evsnn.run", weights, "--json", "--backend", "reference"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    ) as process:  # fmt: skip
+        [sys.executable, "-m", "evsnn.run", weights, "--json", "--backend", "reference"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as process:
         process.stdout.close()
         assert process.stderr.read().count("\n") == 1 and process.wait(60) == console.UNREAD
 
@@ -457,7 +668,11 @@ def test_a_reader_that_leaves(weights):
 def test_a_full_disk(weights, arguments):
     with open("/dev/full", "w") as full:
         done = spawn(weights, "--backend", "reference", *arguments, stdout=full)
-    assert done.returncode == 1 and "evsnn: error: standard output" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1
+        and "evsnn: error: standard output" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
@@ -471,8 +686,16 @@ def test_closed_streams(weights, closing, status):
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_ctrl_c(weights):
-    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would its children
-    process = subprocess.Popen([sys.executable, "-m", "evsnn.run", weights, "--backend", "reference", "--steps", "60000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    ours = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background job ignores it, and so would its children
+    process = subprocess.Popen(
+        [sys.executable, "-m", "evsnn.run", weights, "--backend", "reference", "--steps", "60000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
     signal.signal(signal.SIGINT, ours)
     with process:
         assert process.stderr.readline().startswith("memory: ")
@@ -487,7 +710,9 @@ def test_colours_are_for_terminals(weights):
     import pty
 
     parent, child = pty.openpty()
-    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")} | {"TERM": "xterm"}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")
+    } | {"TERM": "xterm"}
     done = spawn(weights, "--backend", "reference", stdout=child, env=environment)
     os.close(child)
     text = b""

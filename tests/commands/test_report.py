@@ -18,13 +18,31 @@ from evsnn.output.table import Column, Table, apportion, draw
 from evsnn.text import as_bytes
 
 KEYS = {
-    "schema_version", "model", "n_steps", "n_samples", "accuracy", "predictions", "latency_ms", "start_up_ms",
-    "sops_per_sample", "spikes_per_sample", "mean_rate", "arithmetic", "threads",
-}  # fmt: skip
+    "schema_version",
+    "model",
+    "n_steps",
+    "n_samples",
+    "accuracy",
+    "predictions",
+    "latency_ms",
+    "start_up_ms",
+    "sops_per_sample",
+    "spikes_per_sample",
+    "mean_rate",
+    "arithmetic",
+    "threads",
+}
 
 
 def make_network(classes=()):
-    layers = (Input((1, 4, 4)), Conv2d(np.ones((2, 1, 3, 3))), IF(1.0), Flatten(), Linear(np.ones((3, 8))), Readout())
+    layers = (
+        Input((1, 4, 4)),
+        Conv2d(np.ones((2, 1, 3, 3))),
+        IF(1.0),
+        Flatten(),
+        Linear(np.ones((3, 8))),
+        Readout(),
+    )
     return Network(layers, n_steps=4, classes=classes)
 
 
@@ -37,12 +55,31 @@ def make_result(n_steps=4, labels=(0, 1, 2), seed=0):
         LayerResult("out", "linear", (3,), 0, 22, 66, 0, 0.20051, fires=False),
     )
     outputs = random.random((n, 3))
-    return Result(outputs, n_steps, "float32", "numba", 2, random.random(n), layers, None if labels is None else np.array(labels))
+    return Result(
+        outputs,
+        n_steps,
+        "float32",
+        "numba",
+        2,
+        random.random(n),
+        layers,
+        None if labels is None else np.array(labels),
+    )
 
 
 def make_report(steps=(4,), labels=(0, 1, 2), classes=(), **options):
-    runs = [Run(make_result(T, labels, seed=T), 10**8, {"import": 1.0, "load": 2.0, "plan": 3.0, "compile": 4.0, "first": 5.0}) for T in steps]
-    return Report(**{"model": "net.h5", "network": make_network(classes), "inputs": "samples", "seed": 0, "runs": runs} | options)
+    runs = [
+        Run(
+            make_result(T, labels, seed=T),
+            10**8,
+            {"import": 1.0, "load": 2.0, "plan": 3.0, "compile": 4.0, "first": 5.0},
+        )
+        for T in steps
+    ]
+    return Report(
+        **{"model": "net.h5", "network": make_network(classes), "inputs": "samples", "seed": 0, "runs": runs}
+        | options
+    )
 
 
 @pytest.fixture(params=["rich", "plain"])
@@ -54,7 +91,14 @@ def style(request, monkeypatch):
 
 def rows_of(text):
     """Cells of each line, numbers without grouping."""
-    return [[cell.replace(",", "") for cell in (line.split("\t") if "\t" in line else line.split("  ")) if cell.strip()] for line in text.split("\n")]
+    return [
+        [
+            cell.replace(",", "")
+            for cell in (line.split("\t") if "\t" in line else line.split("  "))
+            if cell.strip()
+        ]
+        for line in text.split("\n")
+    ]
 
 
 # Sums
@@ -73,7 +117,9 @@ def test_the_last_row_is_the_sum_of_the_rows(style):
     lines = [[cell.strip() for cell in row] for row in rows_of(draw([layer_table(make_result())]))]
     rows = {row[0]: row for row in lines if row}
     for column in (-1, -2, -3):
-        assert sum(Decimal(rows[name][column]) for name in ("if1", "if2", "out")) == Decimal(rows["total"][column])
+        assert sum(Decimal(rows[name][column]) for name in ("if1", "if2", "out")) == Decimal(
+            rows["total"][column]
+        )
     assert Decimal(rows["total"][-2]) == round(Decimal(12_345_745) / 3)
     assert Decimal(rows["total"][-1]) == Decimal("2.434")
 
@@ -81,9 +127,15 @@ def test_the_last_row_is_the_sum_of_the_rows(style):
 def test_layers_of_the_json_sum_to_its_totals():
     report = json.loads(make_report().json())
     assert sum(layer["sops"] for layer in report["layers"]) == report["sops_per_sample"] * report["n_samples"]
-    assert sum(layer["n_spikes"] for layer in report["layers"]) == pytest.approx(report["spikes_per_sample"] * report["n_samples"])
+    assert sum(layer["n_spikes"] for layer in report["layers"]) == pytest.approx(
+        report["spikes_per_sample"] * report["n_samples"]
+    )
     assert report["mean_rate"] == pytest.approx((17 + 22) / (13 * 4 * 3))
-    assert [layer["rate"] for layer in report["layers"]] == [pytest.approx(17 / (8 * 4 * 3)), pytest.approx(22 / (5 * 4 * 3)), None]
+    assert [layer["rate"] for layer in report["layers"]] == [
+        pytest.approx(17 / (8 * 4 * 3)),
+        pytest.approx(22 / (5 * 4 * 3)),
+        None,
+    ]
 
 
 # JSON
@@ -93,9 +145,22 @@ def test_json_has_the_promised_keys():
     text = make_report().json()
     report = json.loads(text)
     assert "\n" not in text and set(report) >= KEYS and "sweep" not in report
-    assert report["schema_version"] == 1 and report["n_steps"] == 4 and report["n_samples"] == 3 and len(report["predictions"]) == 3
-    assert set(report["latency_ms"]) == {"p50", "p90", "p99"} and set(report["start_up_ms"]) == {"import", "load", "plan", "compile", "first"}
-    assert {"name", "synapse", "shape", "n_spikes", "n_events", "sops", "rate", "ms"} <= set(report["layers"][0])
+    assert (
+        report["schema_version"] == 1
+        and report["n_steps"] == 4
+        and report["n_samples"] == 3
+        and len(report["predictions"]) == 3
+    )
+    assert set(report["latency_ms"]) == {"p50", "p90", "p99"} and set(report["start_up_ms"]) == {
+        "import",
+        "load",
+        "plan",
+        "compile",
+        "first",
+    }
+    assert {"name", "synapse", "shape", "n_spikes", "n_events", "sops", "rate", "ms"} <= set(
+        report["layers"][0]
+    )
     result = make_result(seed=4)
     assert report["accuracy"] == result.accuracy and report["predictions"] == result.predictions.tolist()
 
@@ -108,7 +173,9 @@ def test_json_of_a_sweep():
     report = json.loads(make_report(steps=(8, 2, 16)).json())
     assert report["n_steps"] == 16 and [entry["n_steps"] for entry in report["sweep"]] == [8, 2, 16]
     assert all(set(entry) >= KEYS for entry in report["sweep"])
-    assert report["sweep"][2]["agreement"] == 1 and {k: v for k, v in report["sweep"][2].items() if k != "agreement"} == {k: v for k, v in report.items() if k != "sweep"}
+    assert report["sweep"][2]["agreement"] == 1 and {
+        k: v for k, v in report["sweep"][2].items() if k != "agreement"
+    } == {k: v for k, v in report.items() if k != "sweep"}
     agreement = (make_result(2, seed=2).predictions == make_result(16, seed=16).predictions).mean()
     assert report["sweep"][1]["agreement"] == agreement
 
@@ -123,13 +190,20 @@ def test_rich_and_plain_say_the_same(monkeypatch):
     plain = draw(tables)
     assert "\x1b" not in rich + plain and "─" in rich and "\t" in plain
     words = lambda text: [word for word in text.replace(",", "").replace("─", "").split() if "/" not in word]  # noqa: E731
-    assert sorted(words(plain.replace("spikes/sample", "spikes").replace("SOPs/sample", "SOPs").replace("ms/sample", "ms"))) == sorted(words(rich))
+    assert sorted(
+        words(
+            plain.replace("spikes/sample", "spikes").replace("SOPs/sample", "SOPs").replace("ms/sample", "ms")
+        )
+    ) == sorted(words(rich))
 
 
 def test_summary_names_the_first_predictions():
     facts = dict(make_report(classes=("cat", "dog", "bird")).summary())
     names = ("cat", "dog", "bird")
-    expected = [names[p] if p == label else f"{names[p]} (labelled {names[label]})" for p, label in zip(make_result(seed=4).predictions, (0, 1, 2))]
+    expected = [
+        names[p] if p == label else f"{names[p]} (labelled {names[label]})"
+        for p, label in zip(make_result(seed=4).predictions, (0, 1, 2))
+    ]
     assert facts["predictions"] == ", ".join(expected)
     assert "accuracy" not in dict(make_report(labels=None).summary())
     assert "noise, seed 5" in dict(make_report(inputs="noise", seed=5).summary())["input"]
@@ -148,11 +222,17 @@ def test_no_box_characters_where_they_cannot_be_shown(monkeypatch):
 
 
 def test_none_is_a_dash():
-    assert Column("a", ".3f").cell(None, True) == "-" and Column("a", ".1f").cell(12345.67, True) == "12,345.7" and Column("a", ".1f").cell(12345.67, False) == "12345.7"
+    assert (
+        Column("a", ".3f").cell(None, True) == "-"
+        and Column("a", ".1f").cell(12345.67, True) == "12,345.7"
+        and Column("a", ".1f").cell(12345.67, False) == "12345.7"
+    )
     assert draw([Table((Column("a"), Column("b", "d")), (("x", None),))]).split()[-1] == "-"
 
 
-@pytest.mark.parametrize("n, text", [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (2_345_678, "2.3 MB"), (5 * 10**9, "5.0 GB")])
+@pytest.mark.parametrize(
+    "n, text", [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (2_345_678, "2.3 MB"), (5 * 10**9, "5.0 GB")]
+)
 def test_bytes_in_words(n, text):
     assert as_bytes(n) == text
 
@@ -160,7 +240,11 @@ def test_bytes_in_words(n, text):
 def test_memory_is_announced_and_bounded(capsys):
     total = announce({"inputs": 2_000_000, "weights": 3_000_000, "nothing": 0})
     said = capsys.readouterr().err
-    assert total >= 5_000_000 and said.startswith("memory: 5.0 MB to allocate (inputs 2.0 MB, weights 3.0 MB)") and said.count("\n") == 1
+    assert (
+        total >= 5_000_000
+        and said.startswith("memory: 5.0 MB to allocate (inputs 2.0 MB, weights 3.0 MB)")
+        and said.count("\n") == 1
+    )
     with pytest.raises(RunError, match="does not fit into memory"):
         announce({"weights": 1 << 60})
 

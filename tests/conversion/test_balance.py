@@ -28,11 +28,23 @@ def normal(seed, *shape, scale=1.0):
 def residual(**fields):
     """Two convolutions into one sum with a shortcut, and one that two branches read."""
     layers = [
-        Input((2, 6, 6)), Conv2d(normal(1, 4, 2, 3, 3, scale=2), normal(2, 4, 1)[:, 0] / 4, padding=1, name="first"), IF(name="a"),
-        Conv2d(normal(3, 4, 4, 3, 3, scale=2), [0.25, -0.5, 0, 1], padding=1, name="main"), Conv2d(normal(4, 4, 4, 1, 1, scale=2), [0.5, 0.5, 1, -1], inputs="a", name="side"),
-        Add(inputs=("main", "side", "a"), name="sum"), IF(name="b"), Conv2d(normal(5, 4, 4, 1, 1, scale=2), name="shared"), IF(name="c"),
-        Conv2d(normal(6, 4, 4, 1, 1, scale=2), inputs="c", name="last"), Add(inputs=("last", "shared")), IF(name="d"), AvgPool2d(2), Flatten(), Linear(normal(7, 3, 36), name="head"), Readout(name="out"),
-    ]  # fmt: skip
+        Input((2, 6, 6)),
+        Conv2d(normal(1, 4, 2, 3, 3, scale=2), normal(2, 4, 1)[:, 0] / 4, padding=1, name="first"),
+        IF(name="a"),
+        Conv2d(normal(3, 4, 4, 3, 3, scale=2), [0.25, -0.5, 0, 1], padding=1, name="main"),
+        Conv2d(normal(4, 4, 4, 1, 1, scale=2), [0.5, 0.5, 1, -1], inputs="a", name="side"),
+        Add(inputs=("main", "side", "a"), name="sum"),
+        IF(name="b"),
+        Conv2d(normal(5, 4, 4, 1, 1, scale=2), name="shared"),
+        IF(name="c"),
+        Conv2d(normal(6, 4, 4, 1, 1, scale=2), inputs="c", name="last"),
+        Add(inputs=("last", "shared")),
+        IF(name="d"),
+        AvgPool2d(2),
+        Flatten(),
+        Linear(normal(7, 3, 36), name="head"),
+        Readout(name="out"),
+    ]
     return Ann(Network(layers), **fields)
 
 
@@ -53,8 +65,17 @@ def activations(ann, images=IMAGES):
 def parameters(network):
     """All numbers that a table could change, by layer; no bias is one of zeros."""
     fields = ("v_threshold", "v_init", "signed", "delay", "bias")
-    found = {layer.name: {name: getattr(layer, name) for name in fields if hasattr(layer, name)} for layer in network.layers}
-    return {layer: {name: np.zeros(network.shapes[layer][0]).tolist() if value is None else np.array(value).tolist() for name, value in own.items()} for layer, own in found.items()}
+    found = {
+        layer.name: {name: getattr(layer, name) for name in fields if hasattr(layer, name)}
+        for layer in network.layers
+    }
+    return {
+        layer: {
+            name: np.zeros(network.shapes[layer][0]).tolist() if value is None else np.array(value).tolist()
+            for name, value in own.items()
+        }
+        for layer, own in found.items()
+    }
 
 
 # The paper's own recipe
@@ -62,19 +83,36 @@ def parameters(network):
 
 @pytest.mark.parametrize("n_steps", [4, 32])
 def test_the_paper_s_recipe(known, n_steps):
-    """Algorithm 1 of Deng & Gu 2021: V_th is the layer's largest activation, and V_th / 2T is added to every bias, at residual sums too."""
+    """Algorithm 1 of Deng & Gu 2021: V_th is the layer's largest activation, and V_th / 2T is added to every
+    bias, at residual sums too.
+    """
     ann, statistics = known
     largest = {name: float(a.max()) for name, a in activations(ann).items()}
     made = balance(ann, ann.network, statistics, PAPER, n_steps, IMAGES)
     network = assemble(ann.network, PAPER.shift, [made])
-    assert not made.corrections and (network.shift, network.n_steps, dict(network.tables)) == ("bias", n_steps, {})
-    biases = {"a": ann.network.by_name["first"].bias, "b": np.array([0.75, 0, 1, 0]), "c": np.zeros(4), "d": np.zeros(4), "out": np.zeros(3)}
+    assert not made.corrections and (network.shift, network.n_steps, dict(network.tables)) == (
+        "bias",
+        n_steps,
+        {},
+    )
+    biases = {
+        "a": ann.network.by_name["first"].bias,
+        "b": np.array([0.75, 0, 1, 0]),
+        "c": np.zeros(4),
+        "d": np.zeros(4),
+        "out": np.zeros(3),
+    }
     for population in lower(network).populations:
         v, bias = largest[population.name], biases[population.name]
         if population.name == "out":
             assert population.v_threshold is None and not population.bias.any()
             continue
-        assert (population.v_threshold == np.float32(v)).all() and not population.v_init.any() and not population.signed and not population.delay
+        assert (
+            (population.v_threshold == np.float32(v)).all()
+            and not population.v_init.any()
+            and not population.signed
+            and not population.delay
+        )
         np.testing.assert_allclose(population.bias, bias + v / (2 * n_steps), rtol=1e-6)
 
 
@@ -82,7 +120,9 @@ def test_a_neuron_so_balanced_quantises_its_activation(known):
     """Deng & Gu 2021, eq. 8, for the layer whose current does not change."""
     ann, statistics = known
     network = assemble(ann.network, "bias", [balance(ann, ann.network, statistics, PAPER, 8)])
-    counts = evsnn.simulate(network, IMAGES, record=("spike_counts",), backend="reference").layers[0].spike_counts
+    counts = (
+        evsnn.simulate(network, IMAGES, record=("spike_counts",), backend="reference").layers[0].spike_counts
+    )
     a, v = activations(ann)["a"].astype(np.float64), float(statistics["a"].maximum.max())
     ideal = np.clip(np.floor(a * 8 / v + 0.5), 0, 8)
     assert (counts == ideal).mean() > 0.999 and len(np.unique(counts)) == 9
@@ -91,22 +131,32 @@ def test_a_neuron_so_balanced_quantises_its_activation(known):
 # Recipes
 
 
-@pytest.mark.parametrize("rule, granularity", [("percentile:99", "layer"), ("mse", "channel"), ("error:3", "layer")])
+@pytest.mark.parametrize(
+    "rule, granularity", [("percentile:99", "layer"), ("mse", "channel"), ("error:3", "layer")]
+)
 def test_thresholds_are_the_rule_s(known, rule, granularity):
     ann, statistics = known
     limited = dataclasses.replace(ann, clips={"b": np.array([0.5, 9, 9, 9], np.float32)})
     made = balance(limited, ann.network, statistics, Recipe(rule, granularity, "initial"), 8, IMAGES)
     assert made.table.keys() == {"a", "b", "c", "d"}
     for name, tuning in made.table.items():
-        assert np.array_equal(tuning.v_threshold, thresholds(statistics[name], rule, 8, granularity, limited.clips.get(name)))
+        assert np.array_equal(
+            tuning.v_threshold, thresholds(statistics[name], rule, 8, granularity, limited.clips.get(name))
+        )
     assert granularity == "layer" or made.table["b"].v_threshold[0] == 0.5
 
 
 def test_every_layer_but_the_first_is_delayed_and_signed(known):
     ann, statistics = known
-    network = assemble(ann.network, "initial", [balance(ann, ann.network, statistics, Recipe("max", "layer", "initial", signed=0.25, delay=3), 8)])
+    network = assemble(
+        ann.network,
+        "initial",
+        [balance(ann, ann.network, statistics, Recipe("max", "layer", "initial", signed=0.25, delay=3), 8)],
+    )
     neurons = [layer for layer in network.layers if isinstance(layer, IF)]
-    assert [layer.delay for layer in neurons] == [0, 3, 3, 3] and {layer.signed for layer in neurons} == {0.25}
+    assert [layer.delay for layer in neurons] == [0, 3, 3, 3] and {layer.signed for layer in neurons} == {
+        0.25
+    }
 
 
 def test_corrections_are_added_to_biases(known):
@@ -117,8 +167,15 @@ def test_corrections_are_added_to_biases(known):
     assert made.table.keys() == {"a", "b", "c", "d", "first", "main", "last", "head"}
     for name, correction in made.corrections.items():
         layer = ann.network.by_name[changed[name]]
-        assert np.array_equal(made.table[layer.name].bias, (0 if layer.bias is None else layer.bias.astype(np.float64)) + correction.bias)
-        assert correction.error_after < correction.error_before if correction.bias.any() else correction.error_after == correction.error_before
+        assert np.array_equal(
+            made.table[layer.name].bias,
+            (0 if layer.bias is None else layer.bias.astype(np.float64)) + correction.bias,
+        )
+        assert (
+            correction.error_after < correction.error_before
+            if correction.bias.any()
+            else correction.error_after == correction.error_before
+        )
     assert all(made.corrections[name].bias.any() for name in ("b", "d", "out"))
 
 
@@ -127,15 +184,23 @@ def test_a_layer_that_two_branches_read_is_never_changed(known):
     ann, statistics = known
     for rule in ("max", "mse", "error:3"):
         for n_steps in (2, 16):
-            made = balance(ann, ann.network, statistics, dataclasses.replace(FITTED, rule=rule), n_steps, IMAGES)
+            made = balance(
+                ann, ann.network, statistics, dataclasses.replace(FITTED, rule=rule), n_steps, IMAGES
+            )
             assert not {"shared", "side"} & made.table.keys() and "c" not in made.corrections
 
 
 def test_neurons_charged_by_a_shared_layer_alone_keep_their_error():
     layers = [
-        Input((2, 6, 6)), Conv2d(normal(1, 4, 2, 3, 3), name="shared"), IF(name="a"), Add(inputs=("a", "shared")), IF(name="b"),
-        Flatten(), Linear(normal(2, 3, 64), name="head"), Readout(name="out"),
-    ]  # fmt: skip
+        Input((2, 6, 6)),
+        Conv2d(normal(1, 4, 2, 3, 3), name="shared"),
+        IF(name="a"),
+        Add(inputs=("a", "shared")),
+        IF(name="b"),
+        Flatten(),
+        Linear(normal(2, 3, 64), name="head"),
+        Readout(name="out"),
+    ]
     ann = Ann(Network(layers))
     made = balance(ann, ann.network, measure(ann, lambda: [IMAGES]), FITTED, 4, IMAGES)
     assert made.corrections.keys() == {"out"} and made.table.keys() == {"a", "b", "head"}
@@ -151,7 +216,10 @@ def test_nothing_is_corrected_without_samples(known, samples):
 def test_nothing_is_corrected_where_memory_allows_hardly_a_sample(known, monkeypatch):
     ann, statistics = known
     for allowed, given, corrected in ((3, 24, False), (4, 24, True), (3, 3, True), (0, 24, False)):
-        monkeypatch.setattr("evsnn.conversion.balance.balance.samples_that_fit", lambda circuit, n_samples, allowed=allowed: min(allowed, n_samples))
+        monkeypatch.setattr(
+            "evsnn.conversion.balance.balance.samples_that_fit",
+            lambda circuit, n_samples, allowed=allowed: min(allowed, n_samples),
+        )
         assert bool(balance(ann, ann.network, statistics, FITTED, 4, IMAGES[:given]).corrections) == corrected
 
 
@@ -160,8 +228,12 @@ def test_corrections_bring_the_network_nearer_to_its_ann(known):
     scores = forward(ann, IMAGES)
     errors = []
     for correction in (False, True):
-        made = balance(ann, ann.network, statistics, dataclasses.replace(FITTED, correction=correction), 4, IMAGES)
-        outputs = evsnn.simulate(assemble(ann.network, "initial", [made]), IMAGES, backend="reference").outputs
+        made = balance(
+            ann, ann.network, statistics, dataclasses.replace(FITTED, correction=correction), 4, IMAGES
+        )
+        outputs = evsnn.simulate(
+            assemble(ann.network, "initial", [made]), IMAGES, backend="reference"
+        ).outputs
         errors.append(np.abs((outputs - scores).mean(axis=0)).max())
     assert errors[1] < 1e-4 < errors[0]
 
@@ -175,7 +247,9 @@ def test_neurons_that_fire_by_the_clock_keep_their_threshold(known):
     network = assemble(ann.network, "initial", [made])
     assert "c" not in made.table and "c" not in made.corrections and made.table.keys() >= {"a", "b", "d"}
     neurons = network.by_name["c"]
-    assert (neurons.v_threshold.tolist(), neurons.signed, neurons.delay) == (1, 0, 0) and network.by_name["d"].delay == 2
+    assert (neurons.v_threshold.tolist(), neurons.signed, neurons.delay) == (1, 0, 0) and network.by_name[
+        "d"
+    ].delay == 2
 
 
 # Networks
@@ -183,21 +257,36 @@ def test_neurons_that_fire_by_the_clock_keep_their_threshold(known):
 
 def test_one_number_of_steps_has_no_tables(known):
     ann, _ = known
-    table = {"a": Tuning(v_threshold=np.array([0.1, 0.2, 0.3, 0.4]), signed=0.5, delay=0), "main": Tuning(bias=[1.0, 2.0, 3.0, 4.0])}
+    table = {
+        "a": Tuning(v_threshold=np.array([0.1, 0.2, 0.3, 0.4]), signed=0.5, delay=0),
+        "main": Tuning(bias=[1.0, 2.0, 3.0, 4.0]),
+    }
     network = assemble(ann.network, "initial", [Balanced(6, FITTED, table)])
     assert (network.shift, network.n_steps, dict(network.tables)) == ("initial", 6, {})
     expected = parameters(ann.network)
     expected["a"] |= {"v_threshold": np.array([0.1, 0.2, 0.3, 0.4], np.float32).tolist(), "signed": 0.5}
     expected["main"]["bias"] = [1, 2, 3, 4]
     assert parameters(network) == expected
-    assert all(np.shares_memory(layer.weight, ann.network.by_name[layer.name].weight) for layer in network.layers if hasattr(layer, "weight"))
+    assert all(
+        np.shares_memory(layer.weight, ann.network.by_name[layer.name].weight)
+        for layer in network.layers
+        if hasattr(layer, "weight")
+    )
 
 
 def test_several_numbers_of_steps_are_each_as_if_alone(known):
     """Also where one recipe corrects biases and another does not: none may leak from the first."""
     ann, statistics = known
-    recipes = {8: FITTED, 2: dataclasses.replace(FITTED, signed=0.25, delay=1), 32: Recipe("max", "layer", "initial"), 64: dataclasses.replace(FITTED, rule="error:3")}
-    made = {n_steps: balance(ann, ann.network, statistics, recipe, n_steps, IMAGES) for n_steps, recipe in recipes.items()}
+    recipes = {
+        8: FITTED,
+        2: dataclasses.replace(FITTED, signed=0.25, delay=1),
+        32: Recipe("max", "layer", "initial"),
+        64: dataclasses.replace(FITTED, rule="error:3"),
+    }
+    made = {
+        n_steps: balance(ann, ann.network, statistics, recipe, n_steps, IMAGES)
+        for n_steps, recipe in recipes.items()
+    }
     for order in ([8, 2, 32, 64], [32, 64, 8, 2]):
         network = assemble(ann.network, "initial", [made[n_steps] for n_steps in order])
         assert network.n_steps == order[0] and list(network.tables) == [2, 8, 32, 64]
@@ -205,7 +294,10 @@ def test_several_numbers_of_steps_are_each_as_if_alone(known):
         for n_steps in order:
             alone = assemble(ann.network, "initial", [made[n_steps]])
             assert parameters(network.at(n_steps)) == parameters(alone), n_steps
-            outputs = [evsnn.simulate(net, IMAGES[:2], n_steps=n_steps, backend="reference").outputs for net in (network, alone)]
+            outputs = [
+                evsnn.simulate(net, IMAGES[:2], n_steps=n_steps, backend="reference").outputs
+                for net in (network, alone)
+            ]
             assert np.array_equal(*outputs), n_steps
 
 
@@ -219,10 +311,28 @@ def test_spikes_are_read_from_neurons_of_their_own(known):
     network = with_readout(ann, "spikes")
     *before, scores, readout = network.layers
     assert tuple(before) == ann.network.layers[:-1] and network.readout == "spikes"
-    assert (scores.kind, scores.name, scores.inputs, scores.shift, readout.inputs, readout.name) == ("if", "scores", ("head",), False, ("scores",), "out")
-    made = balance(ann, network, statistics, Recipe("mse", "channel", "initial", correction=True, signed=0.25, delay=2), 64, IMAGES)
+    assert (scores.kind, scores.name, scores.inputs, scores.shift, readout.inputs, readout.name) == (
+        "if",
+        "scores",
+        ("head",),
+        False,
+        ("scores",),
+        "out",
+    )
+    made = balance(
+        ann,
+        network,
+        statistics,
+        Recipe("mse", "channel", "initial", correction=True, signed=0.25, delay=2),
+        64,
+        IMAGES,
+    )
     tuning = made.table["scores"]
-    assert (tuning.v_threshold, tuning.signed, tuning.delay) == (forward(ann, IMAGES).max(), 0, 0) and "head" not in made.table
+    assert (tuning.v_threshold, tuning.signed, tuning.delay) == (
+        forward(ann, IMAGES).max(),
+        0,
+        0,
+    ) and "head" not in made.table
     result = evsnn.simulate(assemble(network, "initial", [made]), IMAGES, backend="reference")
     scores = np.maximum(forward(ann, IMAGES), 0)
     assert np.abs(result.outputs - scores).max() < 0.1 * scores.max()
@@ -230,13 +340,24 @@ def test_spikes_are_read_from_neurons_of_their_own(known):
 
 def test_a_name_that_is_taken():
     layers = [Input((2,)), Linear(np.eye(2), name="scores"), IF(name="scores_"), Linear(np.eye(2)), Readout()]
-    assert [layer.name for layer in with_readout(Ann(Network(layers)), "spikes").layers][-2:] == ["scores__", "readout1"]
+    assert [layer.name for layer in with_readout(Ann(Network(layers)), "spikes").layers][-2:] == [
+        "scores__",
+        "readout1",
+    ]
 
 
 def test_spikes_need_the_scores_range(known):
     ann, statistics = known
-    with pytest.raises(ModelError, match=r"readout 'spikes' needs the scores' range\. Give calibration samples"):
-        balance(ann, with_readout(ann, "spikes"), {name: a for name, a in statistics.items() if name != "out"}, PAPER, 8)
+    with pytest.raises(
+        ModelError, match=r"readout 'spikes' needs the scores' range\. Give calibration samples"
+    ):
+        balance(
+            ann,
+            with_readout(ann, "spikes"),
+            {name: a for name, a in statistics.items() if name != "out"},
+            PAPER,
+            8,
+        )
 
 
 # Without data
@@ -246,11 +367,15 @@ MOMENTS = {name: (np.array([0.5, -0.5, 0.0, 1.0]), np.array([1.0, 0.5, 2.0, 0.25
 
 
 def test_limits_are_thresholds_without_data():
-    ann = residual(clips={name: np.array(1.5, np.float32) for name in "abc"} | {"d": np.array([1, 2, 3, 4], np.float32)})
+    ann = residual(
+        clips={name: np.array(1.5, np.float32) for name in "abc"} | {"d": np.array([1, 2, 3, 4], np.float32)}
+    )
     found = without_data(ann)
     assert found.keys() == {"a", "b", "c", "d"} and all(len(a.maximum) == 4 for a in found.values())
     made = balance(ann, ann.network, found, Recipe("max", "channel", "bias"), 8)
-    assert all((made.table[name].v_threshold == 1.5).all() for name in "abc") and made.table["d"].v_threshold.tolist() == [1, 2, 3, 4]
+    assert all((made.table[name].v_threshold == 1.5).all() for name in "abc") and made.table[
+        "d"
+    ].v_threshold.tolist() == [1, 2, 3, 4]
     assert balance(ann, ann.network, found, PAPER, 8).table["d"].v_threshold.tolist() == [1, 2, 3, 4]
 
 
@@ -258,18 +383,44 @@ def test_batch_norms_are_statistics_without_data():
     ann = residual(moments=MOMENTS, clips={"d": np.array(0.75, np.float32)})
     found = without_data(ann)
     assert found["a"].maximum.tolist() == [6.5, 2.5, 12, 2.5] and found["d"].maximum.tolist() == [0.75] * 4
-    sample = np.maximum(np.array([0.5, -0.5, 0.0, 1.0]) + np.array([1.0, 0.5, 2.0, 0.25]) * np.random.default_rng(1).normal(size=(50_000, 4)), 0)
+    sample = np.maximum(
+        np.array([0.5, -0.5, 0.0, 1.0])
+        + np.array([1.0, 0.5, 2.0, 0.25]) * np.random.default_rng(1).normal(size=(50_000, 4)),
+        0,
+    )
     for n_steps in (4, 16):
-        v = balance(ann, ann.network, found, Recipe("mse", "channel", "initial"), n_steps).table["a"].v_threshold
+        v = (
+            balance(ann, ann.network, found, Recipe("mse", "channel", "initial"), n_steps)
+            .table["a"]
+            .v_threshold
+        )
 
         def error(v, n_steps=n_steps):
-            return np.square(v / n_steps * np.clip(np.floor(sample * n_steps / v + 0.5), 0, n_steps) - sample).sum(axis=0)
+            return np.square(
+                v / n_steps * np.clip(np.floor(sample * n_steps / v + 0.5), 0, n_steps) - sample
+            ).sum(axis=0)
 
-        assert (error(v) <= 1.05 * np.min([error(share * sample.max(axis=0)) for share in np.linspace(0.1, 1, 46)], axis=0)).all()
+        assert (
+            error(v)
+            <= 1.05 * np.min([error(share * sample.max(axis=0)) for share in np.linspace(0.1, 1, 46)], axis=0)
+        ).all()
 
 
-@pytest.mark.parametrize("fields", [{}, {"moments": {"a": MOMENTS["a"], "c": MOMENTS["c"], "d": MOMENTS["d"]}}, {"moments": {n: MOMENTS[n] for n in "acd"}, "clips": {"b": np.array([1, 1, np.inf, 1])}}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"moments": {"a": MOMENTS["a"], "c": MOMENTS["c"], "d": MOMENTS["d"]}},
+        {"moments": {n: MOMENTS[n] for n in "acd"}, "clips": {"b": np.array([1, 1, np.inf, 1])}},
+    ],
+)
 def test_layers_of_which_nothing_is_known_are_refused(fields):
     name = "b" if fields else "a"
-    with pytest.raises(ModelError, match=rf"layer '{name}': nothing is known of this layer's activations\. Give calibration samples; thresholds without data need Clip\(0, y\) or"):
+    with pytest.raises(
+        ModelError,
+        match=(
+            rf"layer '{name}': nothing is known of this layer's activations\. Give calibration samples;"
+            r" thresholds without data need Clip\(0, y\) or"
+        ),
+    ):
         without_data(residual(**fields))

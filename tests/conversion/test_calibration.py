@@ -1,4 +1,6 @@
-"""Calibration sets: read slice by slice from every kind of file, refused where they cannot be, and what looks wrong in them."""
+"""Calibration sets: read slice by slice from every kind of file, refused where they cannot be, and what looks
+wrong in them.
+"""
 
 import gc
 import os
@@ -119,7 +121,9 @@ def test_channels_last_may_leave_one_out():
 def test_more_than_is_held(tmp_path):
     """200 MB, of which a slice costs a slice."""
     with open(tmp_path / "f.npy", "wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (200_000, 1, 40, 25)})
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|u1", "fortran_order": False, "shape": (200_000, 1, 40, 25)}
+        )
         file.truncate(file.tell() + 200_000_000)  # sparse: nothing is written
     with open_calibration(tmp_path / "f.npy") as samples:
         samples = samples.fitted((1, 40, 25), 10)
@@ -137,7 +141,9 @@ def test_h5_beyond_the_limit_of_weights_files(tmp_path):
         form = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         form.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         form.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # sparse: nothing is written
-        h5py.h5d.create(file.id, b"images", h5py.h5t.NATIVE_FLOAT, h5py.h5s.create_simple((625_000, 1, 40, 25)), form)
+        h5py.h5d.create(
+            file.id, b"images", h5py.h5t.NATIVE_FLOAT, h5py.h5s.create_simple((625_000, 1, 40, 25)), form
+        )
     with open_calibration(tmp_path / "f.h5") as samples:
         tracemalloc.start()
         try:
@@ -155,7 +161,10 @@ def test_files_are_closed(tmp_path):
 
     def n_open():
         gc.collect()
-        return sum(os.path.realpath(f"/proc/self/fd/{name}") == str(tmp_path / "f.npz") for name in os.listdir("/proc/self/fd"))
+        return sum(
+            os.path.realpath(f"/proc/self/fd/{name}") == str(tmp_path / "f.npz")
+            for name in os.listdir("/proc/self/fd")
+        )
 
     samples = open_calibration(tmp_path / "f.npz")
     fitted = samples.fitted(SHAPE, 10)
@@ -184,7 +193,13 @@ def test_files_are_closed(tmp_path):
         (IMAGES.astype(complex), "not numbers"),
         (np.array(["a"]), "not numbers"),
         ([IMAGES[0], IMAGES[1, :2]], "one shape"),
-        (IMAGES.transpose(0, 2, 3, 1), "got shape (50, 8, 6, 3), expected (n, 3, 8, 6). The axes are in another order: images.transpose(0, 3, 1, 2)"),
+        (
+            IMAGES.transpose(0, 2, 3, 1),
+            (
+                "got shape (50, 8, 6, 3), expected (n, 3, 8, 6). The axes are in another order:"
+                " images.transpose(0, 3, 1, 2)"
+            ),
+        ),
         (IMAGES.reshape(50, -1), "Reshape them: images.reshape(-1, 3, 8, 6)"),
         (IMAGES[:, 0], "The channel axis is missing"),
         (IMAGES[..., :5], "got shape (50, 3, 8, 5), expected (n, 3, 8, 6)"),
@@ -259,7 +274,10 @@ def test_files_that_are_no_sets(tmp_path):
         ((40 * np.abs(IMAGES)).clip(0, 255).round(), "like pixels before scaling"),
         (60 * IMAGES, "few models read"),
         (0 * IMAGES, "50 of the first 50 calibration samples are the same value throughout"),
-        (np.where(np.arange(50)[:, None, None, None] == 4, np.float32(0.5), IMAGES), "1 of the first 50 calibration samples are the same value"),
+        (
+            np.where(np.arange(50)[:, None, None, None] == 4, np.float32(0.5), IMAGES),
+            "1 of the first 50 calibration samples are the same value",
+        ),
         (np.repeat(IMAGES[:1], 50, axis=0), "49 of the first 50 calibration samples are copies"),
     ],
 )

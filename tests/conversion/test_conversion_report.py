@@ -1,4 +1,6 @@
-"""The report that explains: every number against a slow, obvious twin, totals against sums, words against causes."""
+"""The report that explains: every number against a slow, obvious twin, totals against sums, words against
+causes.
+"""
 
 import dataclasses
 import json
@@ -8,7 +10,24 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, MaxPool2d, MissingExtraError, ModelError, Network, Readout, RunError, Tuning, simulate
+from evsnn import (
+    IF,
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Flatten,
+    Input,
+    Linear,
+    MaxPool2d,
+    MissingExtraError,
+    ModelError,
+    Network,
+    Readout,
+    RunError,
+    Tuning,
+    simulate,
+)
 from evsnn.conversion.balance.correction import Correction
 from evsnn.conversion.balance.options import Recipe
 from evsnn.conversion.balance.selection import Choice
@@ -24,28 +43,89 @@ from evsnn.network.inventory import facts_of
 from evsnn.output.table import draw
 
 JSON_KEYS = {
-    "schema_version", "n_samples", "n_steps", "ann_accuracy", "accuracy", "agreement", "loss", "loss_error", "readout_error", "n_neurons", "mean_rate",
-    "sops_per_sample", "macs", "analog_macs", "sops_per_mac", "worth_n_steps", "advice", "layers", "sweep",
-}  # fmt: skip
+    "schema_version",
+    "n_samples",
+    "n_steps",
+    "ann_accuracy",
+    "accuracy",
+    "agreement",
+    "loss",
+    "loss_error",
+    "readout_error",
+    "n_neurons",
+    "mean_rate",
+    "sops_per_sample",
+    "macs",
+    "analog_macs",
+    "sops_per_mac",
+    "worth_n_steps",
+    "advice",
+    "layers",
+    "sweep",
+}
 LAYER_KEYS = {
-    "name", "synapse", "sources", "shape", "n_neurons", "fires", "v_threshold", "ann_mean", "ann_rms", "snn_mean", "error", "correlation", "rate", "saturated",
-    "dead", "clipping", "rounding", "unevenness", "response", "correction", "n_spikes", "sops", "macs", "analog_macs", "diagnosis",
-}  # fmt: skip
-SWEEP_KEYS = {"n_steps", "table_n_steps", "agreement", "accuracy", "sops_per_sample", "sops_per_mac", "mean_rate"}
+    "name",
+    "synapse",
+    "sources",
+    "shape",
+    "n_neurons",
+    "fires",
+    "v_threshold",
+    "ann_mean",
+    "ann_rms",
+    "snn_mean",
+    "error",
+    "correlation",
+    "rate",
+    "saturated",
+    "dead",
+    "clipping",
+    "rounding",
+    "unevenness",
+    "response",
+    "correction",
+    "n_spikes",
+    "sops",
+    "macs",
+    "analog_macs",
+    "diagnosis",
+}
+SWEEP_KEYS = {
+    "n_steps",
+    "table_n_steps",
+    "agreement",
+    "accuracy",
+    "sops_per_sample",
+    "sops_per_mac",
+    "mean_rate",
+}
 
 
 def make_conversion(network, images, labels=None, activations=None, choices=None):
-    """A conversion as the converter gives it: an ANN in the network's layers, and samples that were held out."""
-    ann = Ann(network.replace(readout="membrane", tables={}) if network.readout == "membrane" else without_last_neurons(network))
+    """A conversion as the converter gives it: an ANN in the network's layers, and samples that were held
+    out.
+    """
+    ann = Ann(
+        network.replace(readout="membrane", tables={})
+        if network.readout == "membrane"
+        else without_last_neurons(network)
+    )
     return SimpleNamespace(
-        network=network, ann=ann, choices=choices or {}, activations=activations or {}, held_out=np.asarray(images, np.float32),
-        held_out_labels=labels, held_out_scores=forward(ann, images),
-    )  # fmt: skip
+        network=network,
+        ann=ann,
+        choices=choices or {},
+        activations=activations or {},
+        held_out=np.asarray(images, np.float32),
+        held_out_labels=labels,
+        held_out_scores=forward(ann, images),
+    )
 
 
 def without_last_neurons(network):
     *layers, neurons, readout = network.layers
-    return network.replace(layers=(*layers, dataclasses.replace(readout, inputs=neurons.inputs)), readout="membrane", tables={})
+    return network.replace(
+        layers=(*layers, dataclasses.replace(readout, inputs=neurons.inputs)), readout="membrane", tables={}
+    )
 
 
 def chain(n_steps=4, v_threshold=1.0, n=4, **options):
@@ -55,7 +135,9 @@ def chain(n_steps=4, v_threshold=1.0, n=4, **options):
 
 
 def mixed(signed=0.0, n_steps=6, seed=0, tables=False):
-    """All kinds of layers: padding, stride, groups, pools, a shortcut, concatenation, thresholds a channel."""
+    """All kinds of layers: padding, stride, groups, pools, a shortcut, concatenation, thresholds a
+    channel.
+    """
     random = np.random.default_rng(seed)
 
     def weight(*shape):
@@ -63,15 +145,26 @@ def mixed(signed=0.0, n_steps=6, seed=0, tables=False):
 
     layers = (
         Input((2, 9, 8), name="x"),
-        Conv2d(weight(4, 2, 3, 3), weight(4, 1)[:, 0], padding=(1, 1, 1, 1), name="c1"), IF(random.uniform(0.5, 1.5, 4), signed=signed, name="a"),
+        Conv2d(weight(4, 2, 3, 3), weight(4, 1)[:, 0], padding=(1, 1, 1, 1), name="c1"),
+        IF(random.uniform(0.5, 1.5, 4), signed=signed, name="a"),
         MaxPool2d((2, 2), name="pool"),
-        Conv2d(weight(4, 1, 3, 3), groups=4, padding=(1, 1, 1, 1), name="c2", inputs=("pool",)), Add(name="sum", inputs=("c2", "pool")), IF(0.8, signed=signed, name="b"),
-        Conv2d(weight(6, 4, 2, 3), stride=(2, 1), name="c3", inputs=("b",)), IF(random.uniform(0.3, 0.9, 6), signed=signed, name="c"),
-        AvgPool2d((2, 2), name="mean", inputs=("b",)), Concat(name="both", inputs=("mean", "c")),
-        Flatten(name="flat"), Linear(weight(5, 4 * 2 * 2 + 6 * 2 * 2), name="last"), Readout(name="out"),
-    )  # fmt: skip
+        Conv2d(weight(4, 1, 3, 3), groups=4, padding=(1, 1, 1, 1), name="c2", inputs=("pool",)),
+        Add(name="sum", inputs=("c2", "pool")),
+        IF(0.8, signed=signed, name="b"),
+        Conv2d(weight(6, 4, 2, 3), stride=(2, 1), name="c3", inputs=("b",)),
+        IF(random.uniform(0.3, 0.9, 6), signed=signed, name="c"),
+        AvgPool2d((2, 2), name="mean", inputs=("b",)),
+        Concat(name="both", inputs=("mean", "c")),
+        Flatten(name="flat"),
+        Linear(weight(5, 4 * 2 * 2 + 6 * 2 * 2), name="last"),
+        Readout(name="out"),
+    )
     network = Network(layers, n_steps=n_steps, shift="initial")
-    return network.replace(tables={6: {"b": Tuning(v_threshold=0.7)}, 20: {"b": Tuning(v_threshold=1.1)}}) if tables else network
+    return (
+        network.replace(tables={6: {"b": Tuning(v_threshold=0.7)}, 20: {"b": Tuning(v_threshold=1.1)}})
+        if tables
+        else network
+    )
 
 
 def images_for(network, n, seed=1):
@@ -91,8 +184,14 @@ def test_multiples_of_a_spike_are_sent_exactly():
     for layer in found.layers:
         assert layer.error == 0 and layer.correlation == pytest.approx(1)
     neurons = by_name(found)["neurons"]
-    assert neurons.saturated == 0 and (neurons.clipping, neurons.rounding, neurons.unevenness) == (None, None, None)
-    assert neurons.ann_mean == neurons.snn_mean == pytest.approx(images.mean()) and neurons.rate == pytest.approx(images.mean())
+    assert neurons.saturated == 0 and (neurons.clipping, neurons.rounding, neurons.unevenness) == (
+        None,
+        None,
+        None,
+    )
+    assert neurons.ann_mean == neurons.snn_mean == pytest.approx(
+        images.mean()
+    ) and neurons.rate == pytest.approx(images.mean())
     assert found.agreement == 1 and found.readout_error == 0 and not neurons.diagnosis
 
 
@@ -108,8 +207,14 @@ def test_what_passes_the_threshold_is_clipped_and_nothing_else():
 def test_what_lies_between_two_counts_is_rounded_and_nothing_else():
     images = np.tile([0.1, 0.3, 0.55, 0.8], (8, 1)).astype(np.float32)
     neurons = by_name(explain(make_conversion(chain(), images), sweep=()))["neurons"]
-    assert neurons.saturated == 0 and (neurons.clipping, neurons.rounding, neurons.unevenness) == pytest.approx((0, 1, 0))
-    assert neurons.error == pytest.approx(np.sqrt(np.mean(np.square([0.1, 0.05, 0.05, 0.05])) / np.mean(np.square([0.1, 0.3, 0.55, 0.8]))))
+    assert neurons.saturated == 0 and (
+        neurons.clipping,
+        neurons.rounding,
+        neurons.unevenness,
+    ) == pytest.approx((0, 1, 0))
+    assert neurons.error == pytest.approx(
+        np.sqrt(np.mean(np.square([0.1, 0.05, 0.05, 0.05])) / np.mean(np.square([0.1, 0.3, 0.55, 0.8])))
+    )
 
 
 def test_an_activation_at_the_threshold_does_not_pass_it():
@@ -118,12 +223,22 @@ def test_an_activation_at_the_threshold_does_not_pass_it():
 
 
 def test_spikes_at_the_readout_are_compared_with_positive_scores():
-    layers = (Input((3,)), Linear(np.eye(3)), IF(1.0, name="neurons"), Linear(np.eye(3) - [0.5, 0, 0]), IF(1.0, name="scores"), Readout())
+    layers = (
+        Input((3,)),
+        Linear(np.eye(3)),
+        IF(1.0, name="neurons"),
+        Linear(np.eye(3) - [0.5, 0, 0]),
+        IF(1.0, name="scores"),
+        Readout(),
+    )
     network = Network(layers, n_steps=4, shift="initial", readout="spikes")
     images = np.random.default_rng(0).integers(0, 5, (16, 3)) / 4
     conversion = make_conversion(network, images)
     found = explain(conversion, sweep=())
-    assert [layer.name for layer in found.layers] == ["neurons", "scores"] and conversion.held_out_scores.min() < 0
+    assert [layer.name for layer in found.layers] == [
+        "neurons",
+        "scores",
+    ] and conversion.held_out_scores.min() < 0
     assert found.layers[-1].ann_mean == pytest.approx(np.maximum(conversion.held_out_scores, 0).mean())
 
 
@@ -135,7 +250,11 @@ def twin(conversion):
     network, images = conversion.network, conversion.held_out
     result = simulate(network, images, record=["spike_counts"])
     activations = {}
-    forward(conversion.ann, images, observe=lambda name, current, activation: activations.setdefault(name, activation.astype(np.float64)))
+    forward(
+        conversion.ann,
+        images,
+        observe=lambda name, current, activation: activations.setdefault(name, activation.astype(np.float64)),
+    )
     pooled = activations["a"][:, :, :8, :8].reshape(len(images), 4, 4, 2, 4, 2).max(axis=(3, 5))
     network = network.at(network.n_steps)
     for layer in result.layers:
@@ -143,7 +262,9 @@ def twin(conversion):
         if not layer.fires:
             yield layer.name, a, result.outputs, None
             continue
-        v = np.broadcast_to(network.by_name["a" if layer.name == "pool" else layer.name].v_threshold, a.shape[1]).astype(np.float64)[:, None, None]
+        v = np.broadcast_to(
+            network.by_name["a" if layer.name == "pool" else layer.name].v_threshold, a.shape[1]
+        ).astype(np.float64)[:, None, None]
         yield layer.name, a, v * layer.spike_counts / network.n_steps, v
 
 
@@ -158,15 +279,24 @@ def test_every_number_equals_the_twins(signed, batch, monkeypatch):
     assert list(found) == ["a", "pool", "b", "c", "out"]
     for name, a, s, v in twin(conversion):
         layer, error, rms = found[name], s - a, np.sqrt(np.mean(a**2))
-        assert layer.ann_mean == pytest.approx(a.mean()) and layer.ann_rms == pytest.approx(rms) and layer.snn_mean == pytest.approx(s.mean())
+        assert (
+            layer.ann_mean == pytest.approx(a.mean())
+            and layer.ann_rms == pytest.approx(rms)
+            and layer.snn_mean == pytest.approx(s.mean())
+        )
         assert layer.error == pytest.approx(np.sqrt(np.mean(error**2)) / rms)
         assert layer.correlation == pytest.approx(np.corrcoef(a.ravel(), s.ravel())[0, 1])
         if v is None:
-            assert (layer.clipping, layer.saturated, layer.response, layer.rate, layer.v_threshold) == (None,) * 5
+            assert (layer.clipping, layer.saturated, layer.response, layer.rate, layer.v_threshold) == (
+                None,
+            ) * 5
             continue
         assert np.array_equal(layer.v_threshold, v.ravel()) and layer.saturated == np.mean(a > v * 1.00001)
         clipped, rounded = np.minimum(a, v), rate(a, v, T)
-        shares = [np.mean(error * part) / np.mean(error**2) for part in (clipped - a, rounded - clipped, s - rounded)]
+        shares = [
+            np.mean(error * part) / np.mean(error**2)
+            for part in (clipped - a, rounded - clipped, s - rounded)
+        ]
         assert (layer.clipping, layer.rounding, layer.unevenness) == pytest.approx(shares, abs=1e-9)
         assert layer.clipping + layer.rounding + layer.unevenness == pytest.approx(1)
         assert layer.dead == np.count_nonzero(a.max(axis=(0, 2, 3)) <= 0)
@@ -179,15 +309,26 @@ def test_a_max_pool_of_two_layers_has_two_rows():
     random = np.random.default_rng(0)
     layers = (
         Input((2, 6, 6), name="x"),
-        Conv2d(random.standard_normal((3, 2, 3, 3)), name="c1"), IF(2.0, name="a"), Conv2d(random.standard_normal((2, 2, 3, 3)), name="c2", inputs=("x",)), IF(1.5, name="b"),
-        Concat(name="both", inputs=("a", "b")), MaxPool2d((3, 3), (1, 1), (1, 1, 1, 1), name="pool"), Flatten(), Linear(random.standard_normal((3, 80))), Readout(name="out"),
-    )  # fmt: skip
+        Conv2d(random.standard_normal((3, 2, 3, 3)), name="c1"),
+        IF(2.0, name="a"),
+        Conv2d(random.standard_normal((2, 2, 3, 3)), name="c2", inputs=("x",)),
+        IF(1.5, name="b"),
+        Concat(name="both", inputs=("a", "b")),
+        MaxPool2d((3, 3), (1, 1), (1, 1, 1, 1), name="pool"),
+        Flatten(),
+        Linear(random.standard_normal((3, 80))),
+        Readout(name="out"),
+    )
     network = Network(layers, n_steps=8, shift="initial")
     conversion = make_conversion(network, images_for(network, 5))
     found = by_name(explain(conversion, sweep=()))
     assert list(found) == ["a", "b", "pool[0]", "pool[1]", "out"] and found["pool[1]"].sources == ("b",)
     activations = {}
-    forward(conversion.ann, conversion.held_out, observe=lambda name, current, activation: activations.setdefault(name, activation))
+    forward(
+        conversion.ann,
+        conversion.held_out,
+        observe=lambda name, current, activation: activations.setdefault(name, activation),
+    )
     for source, pool in (("a", "pool[0]"), ("b", "pool[1]")):
         padded = np.pad(activations[source], ((0, 0), (0, 0), (1, 1), (1, 1)))
         largest = np.max([padded[:, :, y : y + 4, x : x + 4] for y in range(3) for x in range(3)], axis=0)
@@ -209,7 +350,10 @@ def naive_macs(network):
                 for x in range(n_x):
                     for j in range(ky):
                         for i in range(kx):
-                            at_y, at_x = y * layer.stride[0] - layer.padding[0] + j, x * layer.stride[1] - layer.padding[1] + i
+                            at_y, at_x = (
+                                y * layer.stride[0] - layer.padding[0] + j,
+                                x * layer.stride[1] - layer.padding[1] + i,
+                            )
                             inside += 0 <= at_y < height and 0 <= at_x < width
             macs[layer.name] = inside * n_out * n_in
     return macs
@@ -219,17 +363,36 @@ def test_macs_are_counted_exactly():
     network = mixed()
     found = explain(make_conversion(network, images_for(network, 2)), sweep=())
     macs = naive_macs(network)
-    assert {layer.name: layer.macs for layer in found.layers} == {"a": macs["c1"], "pool": 0, "b": macs["c2"], "c": macs["c3"], "out": macs["last"]}
-    assert {layer.name: layer.analog_macs for layer in found.layers} == {"a": macs["c1"], "pool": 0, "b": 0, "c": 0, "out": 0}
-    assert found.macs == sum(macs.values()) == sum(layer.macs for layer in facts_of(network)) and found.analog_macs == macs["c1"]
+    assert {layer.name: layer.macs for layer in found.layers} == {
+        "a": macs["c1"],
+        "pool": 0,
+        "b": macs["c2"],
+        "c": macs["c3"],
+        "out": macs["last"],
+    }
+    assert {layer.name: layer.analog_macs for layer in found.layers} == {
+        "a": macs["c1"],
+        "pool": 0,
+        "b": 0,
+        "c": 0,
+        "out": 0,
+    }
+    assert (
+        found.macs == sum(macs.values()) == sum(layer.macs for layer in facts_of(network))
+        and found.analog_macs == macs["c1"]
+    )
 
 
 def test_layers_sum_to_the_networks_numbers():
     network = mixed()
     conversion = make_conversion(network, images_for(network, 7))
     found, result = explain(conversion, sweep=()), simulate(network, conversion.held_out)
-    assert [(layer.n_spikes, layer.sops, layer.analog_macs * 7) for layer in found.layers] == [(layer.n_spikes, layer.sops, layer.macs) for layer in result.layers]
-    assert found.sops_per_sample == result.sops_per_sample and found.mean_rate == pytest.approx(result.mean_rate)
+    assert [(layer.n_spikes, layer.sops, layer.analog_macs * 7) for layer in found.layers] == [
+        (layer.n_spikes, layer.sops, layer.macs) for layer in result.layers
+    ]
+    assert found.sops_per_sample == result.sops_per_sample and found.mean_rate == pytest.approx(
+        result.mean_rate
+    )
     report = found.as_json()
     for total, part in (("n_neurons", "n_neurons"), ("macs", "macs"), ("analog_macs", "analog_macs")):
         assert report[total] == sum(layer[part] for layer in report["layers"])
@@ -253,8 +416,13 @@ def test_the_last_rows_are_the_sums_of_the_rows(n):
 def test_dead_channels_are_those_of_calibration():
     network = mixed()
     maximum = np.array([1.0, 0, 2, 0])
-    activations = {"a": Activations(maximum, np.zeros((4, BINS)), 1.0), "out": Activations(np.zeros(5), np.zeros((5, BINS)), 1.0)}
-    found = by_name(explain(make_conversion(network, images_for(network, 3), activations=activations), sweep=()))
+    activations = {
+        "a": Activations(maximum, np.zeros((4, BINS)), 1.0),
+        "out": Activations(np.zeros(5), np.zeros((5, BINS)), 1.0),
+    }
+    found = by_name(
+        explain(make_conversion(network, images_for(network, 3), activations=activations), sweep=())
+    )
     assert found["a"].dead == found["pool"].dead == 2 and found["out"].dead == 0
 
 
@@ -274,14 +442,24 @@ def test_a_sweep_equals_single_runs():
     network = mixed(tables=True)
     conversion = make_conversion(network, images_for(network, 9), labels=np.arange(9) % 5)
     found = explain(conversion, sweep=(16, 2))
-    assert [point.n_steps for point in found.sweep] == [2, 6, 16] and [point.table_n_steps for point in found.sweep] == [6, 6, 20]
+    assert [point.n_steps for point in found.sweep] == [2, 6, 16] and [
+        point.table_n_steps for point in found.sweep
+    ] == [6, 6, 20]
     ann = conversion.held_out_scores.argmax(axis=1)
     for point in found.sweep:
-        result = simulate(network, conversion.held_out, n_steps=point.n_steps, labels=conversion.held_out_labels)
+        result = simulate(
+            network, conversion.held_out, n_steps=point.n_steps, labels=conversion.held_out_labels
+        )
         assert point.accuracy == result.accuracy and point.agreement == (result.predictions == ann).mean()
-        assert point.sops_per_sample == result.sops_per_sample and point.sops_per_mac == result.sops_per_sample / found.macs
+        assert (
+            point.sops_per_sample == result.sops_per_sample
+            and point.sops_per_mac == result.sops_per_sample / found.macs
+        )
         assert point.mean_rate == pytest.approx(result.mean_rate)
-    assert found.accuracy == found.sweep[1].accuracy and found.ann_accuracy == (ann == conversion.held_out_labels).mean()
+    assert (
+        found.accuracy == found.sweep[1].accuracy
+        and found.ann_accuracy == (ann == conversion.held_out_labels).mean()
+    )
     assert found.loss == found.ann_accuracy - found.accuracy
 
 
@@ -295,9 +473,15 @@ def graded(n):
 @pytest.mark.parametrize("labelled", [True, False])
 def test_the_t_that_is_worth_it(labelled):
     images = graded(64)
-    found = explain(make_conversion(chain(n_steps=16), images, labels=np.arange(64) % 4 if labelled else None), sweep=(1, 4))
+    found = explain(
+        make_conversion(chain(n_steps=16), images, labels=np.arange(64) % 4 if labelled else None),
+        sweep=(1, 4),
+    )
     assert [point.quality for point in found.sweep] == [0.25, 1, 1] and found.worth_n_steps == 4
-    assert "T = 4 is worth it" in found.advice[1] and ("accuracy" if labelled else "agreement") in found.advice[1]
+    assert (
+        "T = 4 is worth it" in found.advice[1]
+        and ("accuracy" if labelled else "agreement") in found.advice[1]
+    )
     assert found.loss == 0 and "nothing is lost" in found.advice[0]
 
 
@@ -306,13 +490,20 @@ def test_a_loss_within_one_standard_error_of_the_best_is_worth_fewer_steps():
     images[7] = (0.3, 0.4, 0.45, 0.3)  # four steps cannot tell 0.4 from 0.45
     found = explain(make_conversion(chain(n_steps=32), images), sweep=(4,))
     assert [point.agreement for point in found.sweep] == [63 / 64, 1] and found.worth_n_steps == 4
-    assert "T = 4 is worth it" in found.advice[1] and "within one standard error (2.1 points) of the best, 100.0 % at T = 32" in found.advice[1]
+    assert (
+        "T = 4 is worth it" in found.advice[1]
+        and "within one standard error (2.1 points) of the best, 100.0 % at T = 32" in found.advice[1]
+    )
 
 
 def test_the_smallest_that_was_tried_is_said_to_be_that():
-    """Nothing smaller was compared with it; and where the ANN is reached, a lucky T below is no reason to warn."""
+    """Nothing smaller was compared with it; and where the ANN is reached, a lucky T below is no reason to
+    warn.
+    """
     found = explain(make_conversion(chain(n_steps=4), graded(64)), sweep=())
-    assert found.worth_n_steps == 4 and found.advice[1].startswith("T = 4 is worth it, the smallest that was tried: its agreement with the ANN is 100.0 %")
+    assert found.worth_n_steps == 4 and found.advice[1].startswith(
+        "T = 4 is worth it, the smallest that was tried: its agreement with the ANN is 100.0 %"
+    )
     points = [SweepPoint(T, T, quality, quality, 1.0, 1.0, 0.1) for T, quality in ((4, 0.75), (64, 0.6875))]
     right = [np.arange(64) < n for n in (48, 44)]
     assert not about_more_steps(points, right, np.arange(64) < 44, 4)
@@ -321,7 +512,9 @@ def test_the_smallest_that_was_tried_is_said_to_be_that():
 
 def test_where_nothing_is_worth_it():
     broken = explain(make_conversion(chain(n_steps=4, v_threshold=0.1), graded(64)), sweep=(8,))
-    assert broken.worth_n_steps is None and broken.loss == 0.75 and "more steps do not help" in broken.advice[1]
+    assert (
+        broken.worth_n_steps is None and broken.loss == 0.75 and "more steps do not help" in broken.advice[1]
+    )
     assert "75.0 % of predictions differ" in broken.advice[0] and "'neurons' first" in broken.advice[0]
     short = explain(make_conversion(chain(n_steps=2), graded(64)[1:] / 2), sweep=())
     assert short.worth_n_steps is None and "raise --steps" in short.advice[1]
@@ -333,13 +526,18 @@ def test_accuracy_that_falls_with_more_steps_is_explained():
     network = chain(n_steps=4, tables={4: good, 64: bad})
     found = explain(make_conversion(network, graded(64)), sweep=(4, 32))
     assert [point.agreement for point in found.sweep] == [1, 0.25] and found.worth_n_steps == 4
-    assert "falls to 25.0 % at T = 32, whose thresholds are made for T = 64" in found.advice[2] and "--steps 4,32" in found.advice[2]
+    assert (
+        "falls to 25.0 % at T = 32, whose thresholds are made for T = 64" in found.advice[2]
+        and "--steps 4,32" in found.advice[2]
+    )
 
 
 def test_the_standard_error_of_a_loss():
     random = np.random.default_rng(0)
     a, b = random.random(50) < 0.9, random.random(50) < 0.7
-    difference = np.concatenate([a.astype(float) - b, [1, -1]])  # half a sample in each cell: of four, two differ
+    difference = np.concatenate(
+        [a.astype(float) - b, [1, -1]]
+    )  # half a sample in each cell: of four, two differ
     cells = np.concatenate([np.ones(50), [0.5, 0.5]])
     mean = (difference * cells).sum() / 52
     squared = (difference**2 * cells).sum() / 52
@@ -352,24 +550,50 @@ def test_the_standard_error_of_a_loss():
 
 def layer_with(**changes):
     known = LayerExplanation(
-        name="x", synapse="conv2d 3x3", sources=(), shape=(4, 2, 2), v_threshold=np.ones(4), n_samples=8, n_steps=4, ann_mean=0.2, ann_rms=0.4, snn_mean=0.2, error=0.5,
-        correlation=0.9, saturated=0.12, clipping=0.1, rounding=0.1, unevenness=0.8, response=None, n_spikes=100, sops=0, macs=0, analog_macs=0, dead=0,
-    )  # fmt: skip
+        name="x",
+        synapse="conv2d 3x3",
+        sources=(),
+        shape=(4, 2, 2),
+        v_threshold=np.ones(4),
+        n_samples=8,
+        n_steps=4,
+        ann_mean=0.2,
+        ann_rms=0.4,
+        snn_mean=0.2,
+        error=0.5,
+        correlation=0.9,
+        saturated=0.12,
+        clipping=0.1,
+        rounding=0.1,
+        unevenness=0.8,
+        response=None,
+        n_spikes=100,
+        sops=0,
+        macs=0,
+        analog_macs=0,
+        dead=0,
+    )
     return dataclasses.replace(known, **changes)
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"clipping": 0.8, "unevenness": 0.1}, "12 % of activations pass the threshold"),
-    ({"clipping": 0.8, "unevenness": 0.1, "saturated": 0.0042}, "0.42 % of activations pass the threshold"),
-    ({"rounding": 0.8, "unevenness": 0.1}, "multiples of V_th/T (at least 0.25)"),
-    ({}, "unevenly"),
-    ({"snn_mean": 0.1}, "50 % too low in the mean"),
-    ({"clipping": None, "rounding": None, "unevenness": None, "v_threshold": None}, "unevenly"),
-    ({"dead": 4}, "no channel is ever active"),
-    ({"dead": 3, "error": 0.1}, "3 of 4 channels are never active"),
-    ({"n_spikes": 0}, "never fires"),
-    ({"error": 0.1}, ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"clipping": 0.8, "unevenness": 0.1}, "12 % of activations pass the threshold"),
+        (
+            {"clipping": 0.8, "unevenness": 0.1, "saturated": 0.0042},
+            "0.42 % of activations pass the threshold",
+        ),
+        ({"rounding": 0.8, "unevenness": 0.1}, "multiples of V_th/T (at least 0.25)"),
+        ({}, "unevenly"),
+        ({"snn_mean": 0.1}, "50 % too low in the mean"),
+        ({"clipping": None, "rounding": None, "unevenness": None, "v_threshold": None}, "unevenly"),
+        ({"dead": 4}, "no channel is ever active"),
+        ({"dead": 3, "error": 0.1}, "3 of 4 channels are never active"),
+        ({"n_spikes": 0}, "never fires"),
+        ({"error": 0.1}, ""),
+    ],
+)
 def test_a_diagnosis_names_the_cause(changes, words):
     (line,) = diagnose([layer_with(**changes)])
     assert words in line and bool(line) == bool(words)
@@ -378,13 +602,17 @@ def test_a_diagnosis_names_the_cause(changes, words):
 def test_an_error_that_was_there_before_is_called_so():
     first, second = diagnose([layer_with(name="first", error=0.45), layer_with(sources=("first",))])
     assert "unevenly" in first and "'first' before it is off by 45 %" in second
-    first, second = diagnose([layer_with(name="first", error=0.34), layer_with(sources=("first",), error=0.4)])
+    first, second = diagnose(
+        [layer_with(name="first", error=0.34), layer_with(sources=("first",), error=0.4)]
+    )
     assert not first and "unevenly" in second
 
 
 def test_text_is_drawn_with_and_without_rich(monkeypatch):
     network = mixed()
-    found = explain(make_conversion(network, images_for(network, 6), labels=np.zeros(6, np.int64)), sweep=(2,))
+    found = explain(
+        make_conversion(network, images_for(network, 6), labels=np.zeros(6, np.int64)), sweep=(2,)
+    )
     assert "advice" in found.text()
     monkeypatch.setattr("evsnn.text.has_extra", lambda package: False)
     text = found.text()
@@ -397,7 +625,9 @@ def test_json_has_plain_types():
         found = explain(make_conversion(network, images_for(network, 6), labels=labels), sweep=(2,))
         report = json.loads(json.dumps(found.as_json(), allow_nan=False))
         assert report == found.as_json() and set(report) == JSON_KEYS and report["schema_version"] == 1
-        assert all(set(layer) == LAYER_KEYS for layer in report["layers"]) and all(set(point) == SWEEP_KEYS for point in report["sweep"])
+        assert all(set(layer) == LAYER_KEYS for layer in report["layers"]) and all(
+            set(point) == SWEEP_KEYS for point in report["sweep"]
+        )
         assert report["layers"] == found.rows() and (report["accuracy"] is None) == (labels is None)
 
 
@@ -415,8 +645,15 @@ def test_a_layer_that_never_varies_has_no_correlation():
 def test_it_is_drawn(tmp_path, suffix, start):
     pytest.importorskip("matplotlib")
     network = mixed()
-    found = explain(make_conversion(network, images_for(network, 6), labels=np.zeros(6, np.int64)), sweep=(2, 16))
-    found = dataclasses.replace(found, layers=tuple(dataclasses.replace(layer, name=f"$\\frac{layer.name}$\x1b[2J") for layer in found.layers))
+    found = explain(
+        make_conversion(network, images_for(network, 6), labels=np.zeros(6, np.int64)), sweep=(2, 16)
+    )
+    found = dataclasses.replace(
+        found,
+        layers=tuple(
+            dataclasses.replace(layer, name=f"$\\frac{layer.name}$\x1b[2J") for layer in found.layers
+        ),
+    )
     for name in ("one", "two"):
         picture.save(str(tmp_path / f"{name}.{suffix}"), found)
     picture_bytes = (tmp_path / f"one.{suffix}").read_bytes()
@@ -468,6 +705,10 @@ def test_another_networks_ann_is_refused():
 
 def test_progress_says_what_and_how_much():
     calls = []
-    found = explain(make_conversion(chain(), graded(4)), sweep=(2,), threads=1, progress=lambda *call: calls.append(call))
+    found = explain(
+        make_conversion(chain(), graded(4)), sweep=(2,), threads=1, progress=lambda *call: calls.append(call)
+    )
     assert isinstance(found, Explanation)
-    assert calls == [("comparing layers", i, 4) for i in (1, 2, 3, 4)] + [("running T = 2", i, 4) for i in (1, 2, 3, 4)]
+    assert calls == [("comparing layers", i, 4) for i in (1, 2, 3, 4)] + [
+        ("running T = 2", i, 4) for i in (1, 2, 3, 4)
+    ]

@@ -1,4 +1,6 @@
-"""``python -m evsnn.convert`` and ``evsnn.convert``: from a model file to a weights file that runs, or to one error and no file."""
+"""``python -m evsnn.convert`` and ``evsnn.convert``: from a model file to a weights file that runs, or to one
+error and no file.
+"""
 
 import json
 import subprocess
@@ -60,7 +62,13 @@ def call(folder, tmp_path, capsys):
     """Run the command on the folder's model: (status, stdout, stderr)."""
 
     def call(*arguments, model="net.onnx", calibration="cal.npz", main=convert.main):
-        words = [folder / model, "-o", tmp_path / "w.h5", *(["--calibration", folder / calibration] if calibration else []), *arguments]
+        words = [
+            folder / model,
+            "-o",
+            tmp_path / "w.h5",
+            *(["--calibration", folder / calibration] if calibration else []),
+            *arguments,
+        ]
         status = main([str(word) for word in words])
         return status, *capsys.readouterr()
 
@@ -75,7 +83,11 @@ def refused(call, tmp_path):
         before = sorted(tmp_path.iterdir())
         got, out, err = call(*arguments, **options)
         lines = [line for line in err.splitlines() if not line.startswith(("warning: ", "memory: "))]
-        assert got == status and out == "" and len(lines) == 1 and lines[0].startswith("evsnn: error: "), (got, out, err)
+        assert got == status and out == "" and len(lines) == 1 and lines[0].startswith("evsnn: error: "), (
+            got,
+            out,
+            err,
+        )
         assert sorted(tmp_path.iterdir()) == before
         return lines[0]
 
@@ -90,18 +102,54 @@ def test_a_file_that_runs(call, tmp_path, labels, capsys):
     assert status == 0, err
     report = json.loads(out)
     assert set(report) == {
-        "schema_version", "model", "output", "n_steps", "shift", "readout", "storage", "calibration", "n_samples", "choices", "mismatch", "notes",
-        "warnings", "held_out", "layers", "sweep", "validation",
-    }  # fmt: skip
-    assert (report["n_steps"], report["n_samples"], report["validation"]) == (8, 64, None) and 0 <= report["mismatch"] < 1e-4
+        "schema_version",
+        "model",
+        "output",
+        "n_steps",
+        "shift",
+        "readout",
+        "storage",
+        "calibration",
+        "n_samples",
+        "choices",
+        "mismatch",
+        "notes",
+        "warnings",
+        "held_out",
+        "layers",
+        "sweep",
+        "validation",
+    }
+    assert (report["n_steps"], report["n_samples"], report["validation"]) == (8, 64, None) and 0 <= report[
+        "mismatch"
+    ] < 1e-4
     (choice,) = report["choices"]
-    assert choice["n_steps"] == 8 and choice["reason"] and choice["recipe"] in [c["recipe"] for c in choice["candidates"]]
-    assert len(report["layers"]) == 3 and {"name", "error", "correlation", "rate", "saturated", "dead"} <= set(report["layers"][0])
+    assert (
+        choice["n_steps"] == 8
+        and choice["reason"]
+        and choice["recipe"] in [c["recipe"] for c in choice["candidates"]]
+    )
+    assert len(report["layers"]) == 3 and {
+        "name",
+        "error",
+        "correlation",
+        "rate",
+        "saturated",
+        "dead",
+    } <= set(report["layers"][0])
     assert [point["n_steps"] for point in report["sweep"]] == [4, 8, 16, 32, 64]
     network = evsnn.load(tmp_path / "w.h5")
-    assert network.n_steps == 8 and np.array_equal(network.samples.images, IMAGES[:16]) and np.array_equal(network.samples.labels, labels[:16])
+    assert (
+        network.n_steps == 8
+        and np.array_equal(network.samples.images, IMAGES[:16])
+        and np.array_equal(network.samples.labels, labels[:16])
+    )
     assert network.input_range == (IMAGES.min(), IMAGES.max())
-    assert network.metadata["source"] == "net.onnx" and len(network.metadata["source_sha256"]) == 64 and network.metadata["evsnn"] == evsnn.__version__
+    assert (
+        network.metadata["source"] == "net.onnx"
+        and len(network.metadata["source_sha256"]) == 64
+        and network.metadata["evsnn"] == evsnn.__version__
+    )
     assert network.metadata["calibration_samples"] == 64 and network.metadata["recipe_T08"]
     assert run.main([str(tmp_path / "w.h5"), "--json", "--backend", "reference"]) == 0
     assert json.loads(capsys.readouterr().out)["accuracy"] >= 0.75
@@ -119,7 +167,17 @@ def test_text_says_what_was_picked(call, monkeypatch):
     monkeypatch.setattr("evsnn.conversion.balance.selection.LOSSLESS", 0.0)  # try all
     status, out, _ = call("--steps", "4")
     assert status == 0 and "\x1b" not in out
-    for words in ("net.onnx", "w.h5", "T = 4", "64 samples", "within", "error %", "worth it", "recipe", "taken"):
+    for words in (
+        "net.onnx",
+        "w.h5",
+        "T = 4",
+        "64 samples",
+        "within",
+        "error %",
+        "worth it",
+        "recipe",
+        "taken",
+    ):
         assert words in out, words
     assert max(map(len, out.splitlines())) <= 160
 
@@ -128,14 +186,26 @@ def test_several_steps_and_validation(call, folder, tmp_path, labels):
     """A row a T, and they are what anybody would count."""
     status, out, err = call("--steps", "16,4", "--validate", folder / "val.npz", "--json", "--samples", "3")
     report = json.loads(out)
-    assert status == 0 and err.count("memory: ") == 2 and [row["n_steps"] for row in report["validation"]] == [16, 4]
+    assert (
+        status == 0
+        and err.count("memory: ") == 2
+        and [row["n_steps"] for row in report["validation"]] == [16, 4]
+    )
     network = evsnn.load(tmp_path / "w.h5")
     assert network.n_steps == 16 and list(network.tables) == [4, 16] and len(network.samples.images) == 3
     for row in report["validation"]:
-        result = evsnn.simulate(network, IMAGES[:20], n_steps=row["n_steps"], labels=labels[:20], backend="reference")
-        assert row["accuracy"] == result.accuracy == row["agreement"] and row["ann_accuracy"] == 1 and row["n_samples"] == 20
+        result = evsnn.simulate(
+            network, IMAGES[:20], n_steps=row["n_steps"], labels=labels[:20], backend="reference"
+        )
+        assert (
+            row["accuracy"] == result.accuracy == row["agreement"]
+            and row["ann_accuracy"] == 1
+            and row["n_samples"] == 20
+        )
         assert row["loss_points"] == pytest.approx(100 * (1 - result.accuracy))
-        assert row["sops_per_sample"] == pytest.approx(result.sops_per_sample) and row["mean_rate"] == pytest.approx(result.mean_rate)
+        assert row["sops_per_sample"] == pytest.approx(result.sops_per_sample) and row[
+            "mean_rate"
+        ] == pytest.approx(result.mean_rate)
         assert row["macs"] == 6 * 2 * 16**2 + 8 * 6 * 7**2 + 288
         assert network.metadata[f"accuracy_T{row['n_steps']:02d}"] == row["accuracy"]
     status, out, _ = call("--steps", "16,4", "--validate", folder / "val.npz")
@@ -149,19 +219,35 @@ def test_validation_in_batches(labels, monkeypatch):
     once = validate(found.network, found.ann, whole, ann_predictions(found.ann, whole), 4)
     monkeypatch.setattr("evsnn.conversion.balance.calibration.BATCH_BYTES", 7 * IMAGES[0].nbytes)
     seen = []
-    parts = validate(found.network, found.ann, whole, ann_predictions(found.ann, whole), 4, lambda done, total: seen.append((done, total)))
+    parts = validate(
+        found.network,
+        found.ann,
+        whole,
+        ann_predictions(found.ann, whole),
+        4,
+        lambda done, total: seen.append((done, total)),
+    )
     assert seen[-1] == (64, 64) and seen == sorted(seen)
-    assert (parts.accuracy, parts.agreement) == (once.accuracy, once.agreement) and parts.sops_per_sample == pytest.approx(once.sops_per_sample)
+    assert (parts.accuracy, parts.agreement) == (
+        once.accuracy,
+        once.agreement,
+    ) and parts.sops_per_sample == pytest.approx(once.sops_per_sample)
     bare = open_calibration(IMAGES).fitted((2, 6, 6), 4)
     without = validate(found.network, found.ann, bare, ann_predictions(found.ann, bare), 4)
-    assert (without.accuracy, without.ann_accuracy, without.loss_points) == (None, None, None) and without.agreement == once.agreement
+    assert (without.accuracy, without.ann_accuracy, without.loss_points) == (
+        None,
+        None,
+        None,
+    ) and without.agreement == once.agreement
 
 
 @pytest.mark.parametrize("storage", ["float16", "int8"])
 def test_what_is_validated_is_what_is_stored(call, folder, tmp_path, storage):
     status, out, _ = call("--steps", "8", "--storage", storage, "--validate", folder / "val.npz", "--json")
     network = evsnn.load(tmp_path / "w.h5")
-    assert status == 0 and not np.array_equal(network.layers[1].weight, conversion.convert(make_model(), IMAGES, n_steps=8).layers[1].weight)
+    assert status == 0 and not np.array_equal(
+        network.layers[1].weight, conversion.convert(make_model(), IMAGES, n_steps=8).layers[1].weight
+    )
     result = evsnn.simulate(network, IMAGES[:20], n_steps=8, backend="reference")
     (row,) = json.loads(out)["validation"]
     assert row["sops_per_sample"] == pytest.approx(result.sops_per_sample, rel=1e-12)
@@ -170,10 +256,29 @@ def test_what_is_validated_is_what_is_stored(call, folder, tmp_path, storage):
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        ("--threshold max", {"rule": "max", "granularity": "layer", "shift": "bias", "correction": False, "signed": 0.0, "delay": 0}),
-        ("--threshold percentile:99 --granularity channel --shift none", {"rule": "percentile:99", "granularity": "channel", "shift": "none"}),
-        ("--threshold mse", {"rule": "mse", "granularity": "channel", "shift": "initial", "correction": True}),
-        ("--threshold mse --correction off --signed 0.5 --delay 2", {"correction": False, "signed": 0.5, "delay": 2}),
+        (
+            "--threshold max",
+            {
+                "rule": "max",
+                "granularity": "layer",
+                "shift": "bias",
+                "correction": False,
+                "signed": 0.0,
+                "delay": 0,
+            },
+        ),
+        (
+            "--threshold percentile:99 --granularity channel --shift none",
+            {"rule": "percentile:99", "granularity": "channel", "shift": "none"},
+        ),
+        (
+            "--threshold mse",
+            {"rule": "mse", "granularity": "channel", "shift": "initial", "correction": True},
+        ),
+        (
+            "--threshold mse --correction off --signed 0.5 --delay 2",
+            {"correction": False, "signed": 0.5, "delay": 2},
+        ),
         ("--threshold max --correction on --limit 40", {"correction": True}),
     ],
 )
@@ -199,7 +304,9 @@ def test_channels_last(call, folder, tmp_path):
     x = m.op("Relu", m.conv(m.op("Transpose", "x", perm=[0, 3, 1, 2]), 2, 6, pads=[1, 1, 1, 1]))
     onnx.save(m.model(m.head(m.op("GlobalAveragePool", x), 6, 4)), folder / "last.onnx")
     np.savez(folder / "last.npz", images=IMAGES.transpose(0, 2, 3, 1))
-    status, out, _ = call("--steps", "4", "--validate", folder / "last.npz", "--json", model="last.onnx", calibration="last.npz")
+    status, out, _ = call(
+        "--steps", "4", "--validate", folder / "last.npz", "--json", model="last.onnx", calibration="last.npz"
+    )
     network = evsnn.load(tmp_path / "w.h5")
     assert status == 0 and np.array_equal(network.samples.images, IMAGES[:16])
     result = evsnn.simulate(network, IMAGES, n_steps=4, backend="reference")
@@ -220,11 +327,21 @@ def test_scores_by_name(call, refused, folder):
 
 def test_data_free(call, refused, tmp_path):
     """Thresholds from limits; without them the first layer that has none is named."""
-    status, out, _ = call("--data-free", "--steps", "8", "--json", "--threshold", "max", calibration=None, model="clipped.onnx")
+    status, out, _ = call(
+        "--data-free", "--steps", "8", "--json", "--threshold", "max", calibration=None, model="clipped.onnx"
+    )
     report = json.loads(out)
-    assert status == 0 and report["calibration"] is None and report["layers"] is None and report["sweep"] is None and report["held_out"] is None
+    assert (
+        status == 0
+        and report["calibration"] is None
+        and report["layers"] is None
+        and report["sweep"] is None
+        and report["held_out"] is None
+    )
     network = evsnn.load(tmp_path / "w.h5")
-    assert network.samples is None and [layer.v_threshold.max() for layer in network.layers if layer.kind == "if"] == [2, 2]
+    assert network.samples is None and [
+        layer.v_threshold.max() for layer in network.layers if layer.kind == "if"
+    ] == [2, 2]
     assert "none: thresholds from limits" in call("--data-free", calibration=None, model="clipped.onnx")[1]
     assert "calibration samples" in refused(1, "--data-free", calibration=None)
 
@@ -233,7 +350,9 @@ def test_an_input_range_makes_integers_possible(call, tmp_path):
     status, _, _ = call("--data-free", "--input-range=-3,3", calibration=None, model="clipped.onnx")
     network = evsnn.load(tmp_path / "w.h5")
     assert status == 0 and network.input_range == (-3, 3) and evsnn.quantize(network).input_low == -2047
-    assert call("--input-range", "0,9", "--steps", "4")[0] == 0 and evsnn.load(tmp_path / "w.h5").input_range == (0, 9)
+    assert call("--input-range", "0,9", "--steps", "4")[0] == 0 and evsnn.load(
+        tmp_path / "w.h5"
+    ).input_range == (0, 9)
 
 
 def test_few_samples_are_enough_to_run(call):
@@ -266,7 +385,11 @@ def test_many_small_chunks(call, folder):
 def test_suspicions_are_said(call, folder):
     np.savez(folder / "pixels.npz", images=(40 * np.abs(IMAGES)).clip(0, 255).astype(np.uint8))
     status, out, err = call("--steps", "4", "--json", calibration="pixels.npz")
-    assert status == 0 and "warning: the calibration samples are whole numbers" in err and len(json.loads(out)["warnings"]) >= 1
+    assert (
+        status == 0
+        and "warning: the calibration samples are whole numbers" in err
+        and len(json.loads(out)["warnings"]) >= 1
+    )
 
 
 def test_constant_activations(call, folder, tmp_path):
@@ -274,13 +397,20 @@ def test_constant_activations(call, folder, tmp_path):
     np.savez(folder / "zeros.npz", images=0 * IMAGES)
     status, _, err = call("--steps", "4", calibration="zeros.npz")
     assert status == 0 and "same value throughout" in err
-    assert all((layer.v_threshold > 0).all() for layer in evsnn.load(tmp_path / "w.h5").layers if layer.kind == "if")
+    assert all(
+        (layer.v_threshold > 0).all() for layer in evsnn.load(tmp_path / "w.h5").layers if layer.kind == "if"
+    )
 
 
 def test_a_plot(call, tmp_path):
     pytest.importorskip("matplotlib")
     status, out, err = call("--steps", "4", "--plot", tmp_path / "a.png")
-    assert status == 0 and "a.png" in err and "a.png" not in out and (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert (
+        status == 0
+        and "a.png" in err
+        and "a.png" not in out
+        and (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    )
 
 
 def test_without_rich(call, monkeypatch):
@@ -296,11 +426,37 @@ def test_without_rich(call, monkeypatch):
 @pytest.mark.parametrize(
     "arguments",
     [
-        "--steps 0", "--steps 4,4", "--steps x", "--threshold best", "--threshold percentile:101", "--threshold percentile:x", "--threshold max:3", "--granularity neuron",
-        "--shift late", "--readout argmax", "--max-pool none", "--correction maybe", "--signed -1", "--signed nan", "--signed x", "--delay -1", "--delay 33",
-        "--storage float64", "--input-range 1", "--input-range 1,0", "--input-range 0,inf", "--input-range a,b", "--limit 0", "--samples -1", "--plot a.txt", "--bogus", "--calib f", "--data-free", "more words",
+        "--steps 0",
+        "--steps 4,4",
+        "--steps x",
+        "--threshold best",
+        "--threshold percentile:101",
+        "--threshold percentile:x",
+        "--threshold max:3",
+        "--granularity neuron",
+        "--shift late",
+        "--readout argmax",
+        "--max-pool none",
+        "--correction maybe",
+        "--signed -1",
+        "--signed nan",
+        "--signed x",
+        "--delay -1",
+        "--delay 33",
+        "--storage float64",
+        "--input-range 1",
+        "--input-range 1,0",
+        "--input-range 0,inf",
+        "--input-range a,b",
+        "--limit 0",
+        "--samples -1",
+        "--plot a.txt",
+        "--bogus",
+        "--calib f",
+        "--data-free",
+        "more words",
     ],
-)  # fmt: skip
+)
 def test_bad_command_lines(refused, arguments):
     assert "--help" in refused(2, *arguments.split())
 
@@ -314,10 +470,16 @@ CALIBRATIONS = {
     "shape": ({"images": IMAGES[..., :5]}, "expected (n, 2, 6, 6)"),
     "channels last": ({"images": IMAGES.transpose(0, 2, 3, 1)}, "images.transpose(0, 3, 1, 2)"),
     "zero": ({"images": IMAGES[:0]}, "no calibration samples"),
-    "nan": ({"images": np.where(np.arange(64)[:, None, None, None] == 63, np.nan, IMAGES)}, "images[63]: images hold NaN"),
+    "nan": (
+        {"images": np.where(np.arange(64)[:, None, None, None] == 63, np.nan, IMAGES)},
+        "images[63]: images hold NaN",
+    ),
     "labels": ({"images": IMAGES, "labels": np.full(64, 4)}, "out of range: got 4, expected 0 to 3"),
     "too few labels": ({"images": IMAGES, "labels": np.zeros(3, int)}, "labels do not fit"),
-    "negative labels": ({"images": IMAGES, "labels": np.full(64, -1)}, "out of range: got -1, expected 0 or more"),
+    "negative labels": (
+        {"images": IMAGES, "labels": np.full(64, -1)},
+        "out of range: got -1, expected 0 or more",
+    ),
     "one-hot labels": ({"images": IMAGES, "labels": np.zeros((64, 4), int)}, "labels.argmax(axis=1)"),
     "labels in a column": ({"images": IMAGES, "labels": np.zeros((64, 1), int)}, "labels.ravel()"),
     "labels of floats": ({"images": IMAGES, "labels": np.zeros(64)}, "labels.astype(int)"),
@@ -340,7 +502,13 @@ def test_validation_samples_are_looked_at_too(call, folder):
 
 def test_what_is_no_model_is_refused():
     for thing in (None, object(), 5):
-        with pytest.raises(evsnn.ModelError, match=r"this is not an ONNX model: got .*, expected a path, bytes or onnx.ModelProto. Export it first"):
+        with pytest.raises(
+            evsnn.ModelError,
+            match=(
+                r"this is not an ONNX model: got .*, expected a path, bytes or onnx.ModelProto. Export it"
+                r" first"
+            ),
+        ):
             convert(thing, IMAGES)
 
 
@@ -354,7 +522,9 @@ def test_bad_samples(refused, folder, kind):
     np.savez(folder / "bad.npz", **arrays)
     assert words in refused(1, calibration="bad.npz")
     if kind != "scale":
-        assert words.replace("no calibration samples", "samples") in refused(1, "--validate", folder / "bad.npz", "--steps", "4")
+        assert words.replace("no calibration samples", "samples") in refused(
+            1, "--validate", folder / "bad.npz", "--steps", "4"
+        )
 
 
 def test_files_that_are_not_there(refused, folder):
@@ -390,7 +560,9 @@ def test_an_old_file_stays(call, tmp_path, folder):
 
 
 def python(code, *options):
-    return subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    return subprocess.run(
+        [sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT
+    )
 
 
 @pytest.mark.parametrize(
@@ -406,7 +578,10 @@ def python(code, *options):
     ],
 )
 def test_the_module_is_the_function(imports):
-    code = f"{imports}\nassert callable(evsnn.convert) and callable(evsnn.convert.main)\ntry:\n    evsnn.convert(b'', None)\nexcept evsnn.ModelError as error:\n    print(error)"
+    code = (
+        f"{imports}\nassert callable(evsnn.convert) and callable(evsnn.convert.main)\ntry:\n   "
+        " evsnn.convert(b'', None)\nexcept evsnn.ModelError as error:\n    print(error)"
+    )
     done = python(code, "-W", "error")
     assert done.returncode == 0 and "ONNX" in done.stdout, done.stderr
 
@@ -415,7 +590,13 @@ def test_calling_it(labels):
     network = evsnn.convert(make_model(), calibration=(IMAGES, labels), n_steps=4, threshold="max")
     assert isinstance(network, evsnn.Network) and network.n_steps == 4
     seen = []
-    again = evsnn.convert(make_model(), IMAGES, n_steps=(4, 8), threshold="mse", progress=lambda what, done, total: seen.append(what))
+    again = evsnn.convert(
+        make_model(),
+        IMAGES,
+        n_steps=(4, 8),
+        threshold="mse",
+        progress=lambda what, done, total: seen.append(what),
+    )
     assert list(again.tables) == [4, 8] and len(set(seen)) >= 3
     with pytest.raises(evsnn.ModelError, match="unknown option"):
         evsnn.convert(make_model(), IMAGES, steps=4)
@@ -425,8 +606,29 @@ def test_calling_it(labels):
 
 def test_as_a_module_and_as_a_script(call, folder, tmp_path):
     """Neither runs anything twice; runpy would warn."""
-    words = [str(folder / "net.onnx"), "-o", str(tmp_path / "m.h5"), "--calibration", str(folder / "cal.npz"), "--steps", "4", "--threshold", "max", "--json"]
-    done = subprocess.run([sys.executable, "-W", "error", "-m", "evsnn.convert", *words], capture_output=True, text=True, timeout=120, cwd=ROOT)
-    assert done.returncode == 0 and "RuntimeWarning" not in done.stderr and json.loads(done.stdout)["n_steps"] == 4, done.stderr
+    words = [
+        str(folder / "net.onnx"),
+        "-o",
+        str(tmp_path / "m.h5"),
+        "--calibration",
+        str(folder / "cal.npz"),
+        "--steps",
+        "4",
+        "--threshold",
+        "max",
+        "--json",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "evsnn.convert", *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+    )
+    assert (
+        done.returncode == 0
+        and "RuntimeWarning" not in done.stderr
+        and json.loads(done.stdout)["n_steps"] == 4
+    ), done.stderr
     assert evsnn_main(["convert", *words[:2], str(tmp_path / "s.h5"), *words[3:]]) == 0
     assert (tmp_path / "m.h5").read_bytes() == (tmp_path / "s.h5").read_bytes()

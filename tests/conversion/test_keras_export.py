@@ -1,4 +1,6 @@
-"""A model as Keras and tf2onnx write it: channels last, converted and compared. Skipped where TensorFlow is not installed."""
+"""A model as Keras and tf2onnx write it: channels last, converted and compared. Skipped where TensorFlow is
+not installed.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,17 @@ def exported():
     x = inputs = tf.keras.Input((16, 16, 3))
     for width in (8, 16):
         x = tf.keras.layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
-        x = tf.keras.layers.BatchNormalization(beta_initializer="random_normal", moving_mean_initializer="random_normal")(x)
+        x = tf.keras.layers.BatchNormalization(
+            beta_initializer="random_normal", moving_mean_initializer="random_normal"
+        )(x)
         x = tf.keras.layers.ReLU()(x)
         x = tf.keras.layers.MaxPooling2D()(x)
     x = tf.keras.layers.SeparableConv2D(24, 3, padding="same", activation="relu")(x)
     x = tf.keras.layers.Dense(32, activation="relu")(tf.keras.layers.Flatten()(x))
     model = tf.keras.Model(inputs, tf.keras.layers.Dense(10, activation="softmax")(x))
-    proto, _ = tf2onnx.convert.from_keras(model, input_signature=[tf.TensorSpec((None, 16, 16, 3), tf.float32, name="images")], opset=17)
+    proto, _ = tf2onnx.convert.from_keras(
+        model, input_signature=[tf.TensorSpec((None, 16, 16, 3), tf.float32, name="images")], opset=17
+    )
     images = np.random.default_rng(0).random((64, 16, 16, 3), np.float32)
     return proto, images, model.predict(images, verbose=0)
 

@@ -38,13 +38,40 @@ class Grower:
 
     def grow(self):
         m, (x, (n, height, width), fired) = self.m, self.one_of(self.tensors)
-        window = {"strides": [self.one_of((1, 2)), self.one_of((1, 2, 3))], "pads": [self.one_of((0, 0, 1)) for _ in range(4)]}
-        kernel = [self.one_of(range(1, 1 + min(3, size + window["pads"][i] + window["pads"][i + 2]))) for i, size in enumerate((height, width))]
+        window = {
+            "strides": [self.one_of((1, 2)), self.one_of((1, 2, 3))],
+            "pads": [self.one_of((0, 0, 1)) for _ in range(4)],
+        }
+        kernel = [
+            self.one_of(range(1, 1 + min(3, size + window["pads"][i] + window["pads"][i + 2])))
+            for i, size in enumerate((height, width))
+        ]
         inside = all(p < kernel[i % 2] for i, p in enumerate(window["pads"]))
-        what = self.one_of(("conv", "conv", "depthwise", "norm", "relu", "relu", "clip", "leaky", "average", "max", "max_relu", "add", "concat", "constant", "last"))
+        what = self.one_of(
+            (
+                "conv",
+                "conv",
+                "depthwise",
+                "norm",
+                "relu",
+                "relu",
+                "clip",
+                "leaky",
+                "average",
+                "max",
+                "max_relu",
+                "add",
+                "concat",
+                "constant",
+                "last",
+            )
+        )
         if what == "conv":
             group = self.one_of([g for g in (1, 2) if n % g == 0])
-            self.add(m.conv(x, n, group * self.one_of((1, 3)), kernel, self.draw(st.booleans()), group, **window), x)
+            self.add(
+                m.conv(x, n, group * self.one_of((1, 3)), kernel, self.draw(st.booleans()), group, **window),
+                x,
+            )
         elif what == "depthwise":
             self.add(m.conv(x, n, n * self.one_of((1, 2)), kernel, group=n, **window), x)
         elif what == "norm":
@@ -56,10 +83,24 @@ class Grower:
         elif what == "leaky":
             self.add(m.op("PRelu", x, m.floats(n, 1, 1)), x)
         elif what == "average" and inside:
-            self.add(m.op("AveragePool", x, kernel_shape=kernel, count_include_pad=1, **window), x, fired=fired)
+            self.add(
+                m.op("AveragePool", x, kernel_shape=kernel, count_include_pad=1, **window), x, fired=fired
+            )
         elif what == "max" and inside and fired:
-            covered = not any(window["pads"]) and all(k >= s for k, s in zip(kernel, window["strides"]))  # else onnxruntime's shapes differ from ONNX's
-            self.add(m.op("MaxPool", x, kernel_shape=kernel, ceil_mode=self.one_of((0, 1)) if covered else 0, **window), x, fired=True)
+            covered = not any(window["pads"]) and all(
+                k >= s for k, s in zip(kernel, window["strides"])
+            )  # else onnxruntime's shapes differ from ONNX's
+            self.add(
+                m.op(
+                    "MaxPool",
+                    x,
+                    kernel_shape=kernel,
+                    ceil_mode=self.one_of((0, 1)) if covered else 0,
+                    **window,
+                ),
+                x,
+                fired=True,
+            )
         elif what == "max_relu" and inside:
             pooled = m.op("MaxPool", x, kernel_shape=kernel, **window)
             pooled = m.norm(pooled, n, positive=True) if self.draw(st.booleans()) else pooled

@@ -62,11 +62,18 @@ def test_every_operator_that_can_be_read_has_a_rule():
 @pytest.mark.parametrize(
     "attributes",
     [
-        {}, {"pads": [1, 2, 0, 1]}, {"strides": [2, 1]}, {"dilations": [2, 1]}, {"auto_pad": "SAME_UPPER", "strides": [2, 2]},
-        {"auto_pad": "SAME_LOWER"}, {"auto_pad": "VALID"}, {"group": 2}, {"group": 4, "pads": [1, 1, 1, 1]},
+        {},
+        {"pads": [1, 2, 0, 1]},
+        {"strides": [2, 1]},
+        {"dilations": [2, 1]},
+        {"auto_pad": "SAME_UPPER", "strides": [2, 2]},
+        {"auto_pad": "SAME_LOWER"},
+        {"auto_pad": "VALID"},
+        {"group": 2},
+        {"group": 4, "pads": [1, 1, 1, 1]},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_convolutions(attributes):
     m = OnnxModel((4, 9, 8))
     x = m.op("Relu", m.conv("x", 4, 4, (3, 2), **attributes))
@@ -226,7 +233,11 @@ def test_max_pools_in_a_row():
 
 def test_an_upper_limit_around_a_max_pool():
     m = OnnxModel((3, 8, 8))
-    x = m.op("Min", m.op("MaxPool", m.op("Min", m.conv("x", 3, 4), np.float32(0.8)), kernel_shape=[2, 2]), np.float32(0.5))
+    x = m.op(
+        "Min",
+        m.op("MaxPool", m.op("Min", m.conv("x", 3, 4), np.float32(0.8)), kernel_shape=[2, 2]),
+        np.float32(0.5),
+    )
     ann = lowered(m.model(m.head(m.op("Max", x, np.float32(0)), 100)))
     assert list(ann.clips.values()) == [0.5]
 
@@ -236,7 +247,11 @@ def test_an_upper_limit_around_a_max_pool():
 def test_an_upper_limit_that_a_constant_brings_to_0_or_below(shifts, max_pool):
     """relu(min(x, 0.5) + shift): a channel whose limit is not above 0 is always 0."""
     m = OnnxModel((3, 6, 6))
-    x = m.op("Add", m.op("Min", m.conv("x", 3, 4), np.float32(0.5)), np.array(shifts, np.float32).reshape(1, 4, 1, 1))
+    x = m.op(
+        "Add",
+        m.op("Min", m.conv("x", 3, 4), np.float32(0.5)),
+        np.array(shifts, np.float32).reshape(1, 4, 1, 1),
+    )
     ann = lowered(m.model(m.head(m.op("Relu", x), 64)), max_pool=max_pool)
     assert all((clip > 0).all() for clip in ann.clips.values())
 
@@ -245,7 +260,12 @@ def test_an_upper_limit_that_a_constant_brings_to_0_or_below(shifts, max_pool):
 def test_linear_max_pools_become_averages(behind):
     m = OnnxModel((3, 8, 8))
     x = m.op("MaxPool", m.conv("x", 3, 4), kernel_shape=[2, 2], strides=[2, 2])
-    y = m.op("AveragePool", m.op("Relu", m.conv("x", 3, 4)) if behind == "depth" else m.conv("x", 3, 4), kernel_shape=[2, 2], strides=[2, 2])
+    y = m.op(
+        "AveragePool",
+        m.op("Relu", m.conv("x", 3, 4)) if behind == "depth" else m.conv("x", 3, 4),
+        kernel_shape=[2, 2],
+        strides=[2, 2],
+    )
     if behind == "conv":
         x, y = m.conv(x, 4, 4, 1), m.conv(y, 4, 4, 1)
     elif behind == "LeakyRelu":
@@ -265,7 +285,9 @@ def test_linear_max_pools_become_averages(behind):
 
 def test_max_pool_as_average_pool():
     m = OnnxModel((3, 8, 8))
-    x = m.op("Relu", m.op("MaxPool", m.conv("x", 3, 5, pads=[1, 1, 1, 1]), kernel_shape=[2, 2], strides=[2, 2]))
+    x = m.op(
+        "Relu", m.op("MaxPool", m.conv("x", 3, 5, pads=[1, 1, 1, 1]), kernel_shape=[2, 2], strides=[2, 2])
+    )
     ann = lower_graph(import_onnx(m.model(m.head(x, 80))), max_pool="average")
     assert kinds(ann) == ["input", "conv2d", "if", "avgpool2d", "flatten", "linear", "readout"]
     assert any("CHANGES" in note for note in ann.notes)
@@ -318,7 +340,14 @@ def test_residual_blocks():
     a = m.op("Relu", m.norm(m.conv("x", 3, 4, pads=[1, 1, 1, 1]), 4))
     b = m.op("Relu", m.norm(m.conv(a, 4, 4, pads=[1, 1, 1, 1]), 4))
     c = m.op("Relu", m.op("Add", m.norm(m.conv(b, 4, 4, pads=[1, 1, 1, 1]), 4), a))
-    d = m.op("Relu", m.op("Sub", m.norm(m.conv(c, 4, 6, strides=[2, 2], pads=[1, 1, 1, 1]), 6), m.norm(m.conv(c, 4, 6, 1, strides=[2, 2]), 6)))
+    d = m.op(
+        "Relu",
+        m.op(
+            "Sub",
+            m.norm(m.conv(c, 4, 6, strides=[2, 2], pads=[1, 1, 1, 1]), 6),
+            m.norm(m.conv(c, 4, 6, 1, strides=[2, 2]), 6),
+        ),
+    )
     ann = lowered(m.model(m.head(m.op("GlobalAveragePool", d), 6)))
     assert kinds(ann).count("if") == 4 and kinds(ann).count("add") == 2
 
@@ -350,7 +379,12 @@ def test_inverted_bottlenecks():
     x = m.conv(x, 4, 4, 1)
     for stride in (1, 2):
         y = m.op("Clip", m.norm(m.conv(x, 4, 16, 1), 16), np.float32(0), np.float32(6))
-        y = m.op("Clip", m.norm(m.conv(y, 16, 16, group=16, pads=[1, 1, 1, 1], strides=[stride] * 2), 16), np.float32(0), np.float32(6))
+        y = m.op(
+            "Clip",
+            m.norm(m.conv(y, 16, 16, group=16, pads=[1, 1, 1, 1], strides=[stride] * 2), 16),
+            np.float32(0),
+            np.float32(6),
+        )
         y = m.norm(m.conv(y, 16, 4, 1), 4)
         x = m.op("Add", x, y) if stride == 1 else y
     ann = lowered(m.model(m.head(m.op("GlobalAveragePool", x), 4)))
@@ -417,7 +451,11 @@ def test_channels_last_input_and_flatten():
     x = m.op("Relu", m.op("Mul", x, m.floats(5)))
     x = m.op("Relu", m.op("Add", m.op("MatMul", x, m.floats(5, 4)), m.floats(4)))
     ann = lowered(m.model(m.gemm(m.op("Reshape", x, np.array([0, -1])), 80, 10)))
-    assert ann.input_layout == (2, 0, 1) and ann.input_shape == (6, 7, 3) and ann.network.input_shape == (3, 6, 7)
+    assert (
+        ann.input_layout == (2, 0, 1)
+        and ann.input_shape == (6, 7, 3)
+        and ann.network.input_shape == (3, 6, 7)
+    )
 
 
 def test_means_of_flattened_and_of_channels_last_maps():
@@ -462,7 +500,9 @@ def test_constants_of_features_behind_a_flatten(leading):
 
 
 def keras_block(m, x, n_in, n_out, pads):
-    """Channels last: transposed for the convolution and back, bias and norm behind it, norm after the ReLU."""
+    """Channels last: transposed for the convolution and back, bias and norm behind it, norm after the
+    ReLU.
+    """
     x = m.op("Pad", x, np.array([0, pads, pads, 0, 0, pads + 1, pads, 0]))
     x = m.op("Transpose", x, perm=[0, 3, 1, 2])
     x = m.op("Transpose", m.conv(x, n_in, n_out, bias=False), perm=[0, 2, 3, 1])
@@ -474,7 +514,11 @@ def test_a_channels_last_network():
     m = OnnxModel((8, 9, 3), opset=18)
     x = keras_block(m, "x", 3, 6, 0)
     x = keras_block(m, x, 6, 4, 1)
-    a = m.op("Transpose", m.op("AveragePool", m.op("Transpose", x, perm=[0, 3, 1, 2]), kernel_shape=[2, 2], strides=[2, 2]), perm=[0, 2, 3, 1])
+    a = m.op(
+        "Transpose",
+        m.op("AveragePool", m.op("Transpose", x, perm=[0, 3, 1, 2]), kernel_shape=[2, 2], strides=[2, 2]),
+        perm=[0, 2, 3, 1],
+    )
     b = m.op("ReduceMean", a, np.array([1, 2]), keepdims=0)
     c = m.op("Reshape", a, np.array([-1, int(np.prod(import_onnx(m.model(a)).shapes[a]))]))
     y = m.op("Concat", b, c, axis=-1)
@@ -493,7 +537,10 @@ def spiking(ann, images):
         peaks[name] = max(peaks.get(name, 0), activation.max())
 
     scores = forward(ann, images, observe=observe)
-    layers = [dataclasses.replace(layer, v_threshold=max(peaks[layer.name], 1e-3)) if layer.kind == "if" else layer for layer in ann.network.layers]
+    layers = [
+        dataclasses.replace(layer, v_threshold=max(peaks[layer.name], 1e-3)) if layer.kind == "if" else layer
+        for layer in ann.network.layers
+    ]
     return ann.network.replace(layers=tuple(layers)), scores
 
 
@@ -504,7 +551,11 @@ def test_the_border_of_a_constant_is_exact_in_spikes():
     x = m.op("GlobalAveragePool", m.op("Relu", m.conv(x, 2, 3, pads=[1, 0, 2, 1])))
     ann = lowered(m.model(m.head(x, 3)))
     fired = []
-    forward(ann, np.zeros((1, 2, 5, 4)), observe=lambda name, current, activation: fired.append((name, activation[0, 0])))
+    forward(
+        ann,
+        np.zeros((1, 2, 5, 4)),
+        observe=lambda name, current, activation: fired.append((name, activation[0, 0])),
+    )
     inside = np.pad(np.ones((5, 4)), ((1, 2), (0, 1)))
     np.testing.assert_array_equal(fired[0][1], 1)
     np.testing.assert_array_equal(fired[1][1], 1 - inside)
@@ -528,7 +579,9 @@ def test_spikes_come_to_the_same_scores(arithmetic, n_steps, error):
     ann = lowered(m.model(x))
     images = np.random.default_rng(2).normal(size=(4, 3, 6, 6)).astype(np.float32)
     network, scores = spiking(ann, images)
-    outputs = simulate(network.replace(input_range=(-5, 5)), images, n_steps=n_steps, arithmetic=arithmetic).outputs
+    outputs = simulate(
+        network.replace(input_range=(-5, 5)), images, n_steps=n_steps, arithmetic=arithmetic
+    ).outputs
     assert np.abs(outputs - scores).max() < error * np.abs(scores).max()
 
 
@@ -542,7 +595,11 @@ def test_wide_networks_take_few_samples_at_a_time(monkeypatch):
         fresh = dataclasses.replace(ann)
         assert fresh.batch == min(n, 64)
         seen = set()
-        forward(fresh, np.zeros((70, 3, 8, 8), np.float32), observe=lambda name, current, activation, seen=seen: seen.add(len(current)))
+        forward(
+            fresh,
+            np.zeros((70, 3, 8, 8), np.float32),
+            observe=lambda name, current, activation, seen=seen: seen.add(len(current)),
+        )
         assert max(seen) == fresh.batch
 
 
@@ -558,9 +615,15 @@ def test_what_is_observed():
     for name, current, activation in seen:
         limit = {"/relu1": np.inf, "/clip4": np.float32(0.4)}.get(name)
         np.testing.assert_array_equal(activation, current if limit is None else np.clip(current, 0, limit))
-    np.testing.assert_array_equal(np.concatenate([activation for name, _, activation in seen if name == "readout"]), scores)
+    np.testing.assert_array_equal(
+        np.concatenate([activation for name, _, activation in seen if name == "readout"]), scores
+    )
     first, second = seen[0][2], seen[1][1]
-    want = np.einsum("oc,ncyx->noyx", ann.network.layers[3].weight[:, :, 0, 0], first) + ann.network.layers[3].bias[:, None, None] + first
+    want = (
+        np.einsum("oc,ncyx->noyx", ann.network.layers[3].weight[:, :, 0, 0], first)
+        + ann.network.layers[3].bias[:, None, None]
+        + first
+    )
     np.testing.assert_allclose(second, want, rtol=1e-4, atol=1e-5)
 
 
@@ -581,42 +644,159 @@ def pool_before_negation(m):
 
 
 REFUSED = {
-    "max pool without a ReLU": (lambda m: m.op("MaxPool", m.conv("x", 3, 5), kernel_shape=[2, 2]), "a max pool of values that may be negative"),
-    "max pool of the input": (lambda m: m.op("Relu", m.conv(m.op("MaxPool", "x", kernel_shape=[2, 2]), 3, 4)), "--max-pool average"),
-    "max pool before a LeakyRelu": (lambda m: m.op("LeakyRelu", m.op("MaxPool", m.conv("x", 3, 5), kernel_shape=[2, 2])), "'/leakyrelu2' (LeakyRelu)"),
+    "max pool without a ReLU": (
+        lambda m: m.op("MaxPool", m.conv("x", 3, 5), kernel_shape=[2, 2]),
+        "a max pool of values that may be negative",
+    ),
+    "max pool of the input": (
+        lambda m: m.op("Relu", m.conv(m.op("MaxPool", "x", kernel_shape=[2, 2]), 3, 4)),
+        "--max-pool average",
+    ),
+    "max pool before a LeakyRelu": (
+        lambda m: m.op("LeakyRelu", m.op("MaxPool", m.conv("x", 3, 5), kernel_shape=[2, 2])),
+        "'/leakyrelu2' (LeakyRelu)",
+    ),
     "max pool before a negative factor": (pool_before_negation, "'/mul2' (Mul)"),
-    "dilated max pool": (lambda m: m.op("MaxPool", m.op("Relu", m.conv("x", 3, 5)), kernel_shape=[2, 2], dilations=[2, 2]), "the pool is dilated"),
-    "border divisors": (lambda m: m.op("AveragePool", m.op("Relu", m.conv("x", 3, 5)), kernel_shape=[2, 2], pads=[1, 1, 1, 1]), "count_include_pad=1"),
-    "overhanging average": (lambda m: m.op("AveragePool", m.op("Relu", m.conv("x", 3, 5)), kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, count_include_pad=1), "ceil_mode=0"),
-    "overhanging average without a border": (lambda m: m.op("AveragePool", m.op("Relu", m.conv("x", 3, 5)), kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1), "ceil_mode=0"),
+    "dilated max pool": (
+        lambda m: m.op("MaxPool", m.op("Relu", m.conv("x", 3, 5)), kernel_shape=[2, 2], dilations=[2, 2]),
+        "the pool is dilated",
+    ),
+    "border divisors": (
+        lambda m: m.op(
+            "AveragePool", m.op("Relu", m.conv("x", 3, 5)), kernel_shape=[2, 2], pads=[1, 1, 1, 1]
+        ),
+        "count_include_pad=1",
+    ),
+    "overhanging average": (
+        lambda m: m.op(
+            "AveragePool",
+            m.op("Relu", m.conv("x", 3, 5)),
+            kernel_shape=[3, 3],
+            strides=[2, 2],
+            ceil_mode=1,
+            count_include_pad=1,
+        ),
+        "ceil_mode=0",
+    ),
+    "overhanging average without a border": (
+        lambda m: m.op(
+            "AveragePool", m.op("Relu", m.conv("x", 3, 5)), kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1
+        ),
+        "ceil_mode=0",
+    ),
     "a variance below 0": (
-        lambda m: m.op("Relu", m.op("BatchNormalization", m.conv("x", 3, 5), *(np.full(5, v, np.float32) for v in (1, 0, 0, -1)))), "a variance with its epsilon is not above 0"),
-    "padding with ones": (lambda m: m.conv(m.op("Pad", "x", np.array([0, 0, 1, 1, 0, 0, 1, 1]), np.float32(1)), 3, 4), "values that are not 0"),
-    "padded channels": (lambda m: m.conv(m.op("Pad", "x", np.array([0, 1, 0, 0, 0, 0, 0, 0])), 4, 4), "other axes than height and width"),
-    "padding nothing takes in": (lambda m: m.op("Pad", "x", np.array([0, 0, 1, 1, 0, 0, 1, 1])), "only a convolution or a pool"),
-    "padding before a max pool of currents": (lambda m: m.op("MaxPool", m.op("Pad", "x", np.array([0, 0, 1, 1, 0, 0, 1, 1])), kernel_shape=[2, 2]), "zeros are padded to values that may be negative"),
-    "lower limit": (lambda m: m.op("Clip", m.conv("x", 3, 5), np.float32(-1), np.float32(1)), "lower limit is not 0"),
+        lambda m: m.op(
+            "Relu",
+            m.op(
+                "BatchNormalization", m.conv("x", 3, 5), *(np.full(5, v, np.float32) for v in (1, 0, 0, -1))
+            ),
+        ),
+        "a variance with its epsilon is not above 0",
+    ),
+    "padding with ones": (
+        lambda m: m.conv(m.op("Pad", "x", np.array([0, 0, 1, 1, 0, 0, 1, 1]), np.float32(1)), 3, 4),
+        "values that are not 0",
+    ),
+    "padded channels": (
+        lambda m: m.conv(m.op("Pad", "x", np.array([0, 1, 0, 0, 0, 0, 0, 0])), 4, 4),
+        "other axes than height and width",
+    ),
+    "padding nothing takes in": (
+        lambda m: m.op("Pad", "x", np.array([0, 0, 1, 1, 0, 0, 1, 1])),
+        "only a convolution or a pool",
+    ),
+    "padding before a max pool of currents": (
+        lambda m: m.op("MaxPool", m.op("Pad", "x", np.array([0, 0, 1, 1, 0, 0, 1, 1])), kernel_shape=[2, 2]),
+        "zeros are padded to values that may be negative",
+    ),
+    "lower limit": (
+        lambda m: m.op("Clip", m.conv("x", 3, 5), np.float32(-1), np.float32(1)),
+        "lower limit is not 0",
+    ),
     "floor": (lambda m: m.op("Max", m.conv("x", 3, 5), np.float32(0.1)), "lower limit is not 0"),
-    "upper limit alone": (lambda m: m.op("Min", m.conv("x", 3, 5), np.float32(1)), "an upper limit without a ReLU"),
-    "upper limit below 0": (lambda m: m.op("Clip", m.conv("x", 3, 5), np.float32(0), np.float32(0)), "upper limit is not above 0"),
-    "mean image": (lambda m: m.op("Relu", m.conv(m.op("Sub", "x", m.floats(3, 6, 6)), 3, 4)), "differs between positions"),
-    "mean over channels": (lambda m: m.op("ReduceMean", m.op("Relu", m.conv("x", 3, 5)), axes=[1]), "mean over channels"),
-    "transposed map": (lambda m: m.conv(m.op("Transpose", m.op("Relu", m.conv("x", 3, 5)), perm=[0, 1, 3, 2]), 5, 4), "not in (channel, y, x) order"),
-    "map of another shape": (lambda m: m.conv(m.op("Reshape", m.op("Relu", m.conv("x", 3, 5)), np.array([0, 20, 2, 2])), 20, 4, 1), "not in (channel, y, x) order"),
+    "upper limit alone": (
+        lambda m: m.op("Min", m.conv("x", 3, 5), np.float32(1)),
+        "an upper limit without a ReLU",
+    ),
+    "upper limit below 0": (
+        lambda m: m.op("Clip", m.conv("x", 3, 5), np.float32(0), np.float32(0)),
+        "upper limit is not above 0",
+    ),
+    "mean image": (
+        lambda m: m.op("Relu", m.conv(m.op("Sub", "x", m.floats(3, 6, 6)), 3, 4)),
+        "differs between positions",
+    ),
+    "mean over channels": (
+        lambda m: m.op("ReduceMean", m.op("Relu", m.conv("x", 3, 5)), axes=[1]),
+        "mean over channels",
+    ),
+    "transposed map": (
+        lambda m: m.conv(m.op("Transpose", m.op("Relu", m.conv("x", 3, 5)), perm=[0, 1, 3, 2]), 5, 4),
+        "not in (channel, y, x) order",
+    ),
+    "map of another shape": (
+        lambda m: m.conv(m.op("Reshape", m.op("Relu", m.conv("x", 3, 5)), np.array([0, 20, 2, 2])), 20, 4, 1),
+        "not in (channel, y, x) order",
+    ),
     "mean over height alone, channels last": (
-        lambda m: m.op("ReduceMean", m.op("Transpose", m.op("Relu", m.conv("x", 3, 5)), perm=[0, 2, 3, 1]), axes=[1]), "the mean over one axis"),
-    "products with each position": (lambda m: m.op("MatMul", m.op("Relu", m.conv("x", 3, 5)), m.floats(4, 7)), "more than one vector"),
-    "division by zero": (lambda m: m.op("Div", m.conv("x", 3, 5), np.zeros(1, np.float32)), "divides by the input, or by zero"),
-    "sum of two layouts": (lambda m: m.op("Add", m.op("Transpose", "x", perm=[0, 1, 3, 2]), "x"), "differ in shape or layout"),
-    "sum that broadcasts": (lambda m: m.op("Add", m.op("GlobalAveragePool", "x"), "x"), "differ in shape or layout"),
-    "constant that broadcasts": (lambda m: m.op("Add", m.op("GlobalAveragePool", m.op("Relu", m.conv("x", 3, 5))), m.floats(1, 5, 2, 2)), "does not fit the tensor"),
+        lambda m: m.op(
+            "ReduceMean", m.op("Transpose", m.op("Relu", m.conv("x", 3, 5)), perm=[0, 2, 3, 1]), axes=[1]
+        ),
+        "the mean over one axis",
+    ),
+    "products with each position": (
+        lambda m: m.op("MatMul", m.op("Relu", m.conv("x", 3, 5)), m.floats(4, 7)),
+        "more than one vector",
+    ),
+    "division by zero": (
+        lambda m: m.op("Div", m.conv("x", 3, 5), np.zeros(1, np.float32)),
+        "divides by the input, or by zero",
+    ),
+    "sum of two layouts": (
+        lambda m: m.op("Add", m.op("Transpose", "x", perm=[0, 1, 3, 2]), "x"),
+        "differ in shape or layout",
+    ),
+    "sum that broadcasts": (
+        lambda m: m.op("Add", m.op("GlobalAveragePool", "x"), "x"),
+        "differ in shape or layout",
+    ),
+    "constant that broadcasts": (
+        lambda m: m.op(
+            "Add", m.op("GlobalAveragePool", m.op("Relu", m.conv("x", 3, 5))), m.floats(1, 5, 2, 2)
+        ),
+        "does not fit the tensor",
+    ),
     "a vector as a map": (
-        lambda m: m.op("Relu", m.conv(m.op("Reshape", m.op("Relu", m.head("x", 108, 8)), np.array([0, 8, 1, 1])), 8, 4, pads=[2, 2, 2, 2])), "a vector becomes a map"),
-    "average of an average that reaches the kernel": (lambda m: m.op("AveragePool", m.op("Pad", "x", np.array([0, 0, 3, 3, 0, 0, 3, 3])), kernel_shape=[2, 2]), "padding reaches the kernel"),
-    "cut maps": (lambda m: m.conv(m.op("Pad", "x", np.array([0, 0, -1, 0, 0, 0, 0, 0])), 3, 4), "negative padding"),
-    "softmax over space": (lambda m: m.op("Softmax", m.conv("x", 3, 4, 6), axis=3), "does not run over all scores"),
-    "softmax in the middle": (lambda m: m.op("Softmax", m.conv("x", 3, 4, 6), axis=1), "'/softmax1' (Softmax): it stands before"),
-}  # fmt: skip
+        lambda m: m.op(
+            "Relu",
+            m.conv(
+                m.op("Reshape", m.op("Relu", m.head("x", 108, 8)), np.array([0, 8, 1, 1])),
+                8,
+                4,
+                pads=[2, 2, 2, 2],
+            ),
+        ),
+        "a vector becomes a map",
+    ),
+    "average of an average that reaches the kernel": (
+        lambda m: m.op(
+            "AveragePool", m.op("Pad", "x", np.array([0, 0, 3, 3, 0, 0, 3, 3])), kernel_shape=[2, 2]
+        ),
+        "padding reaches the kernel",
+    ),
+    "cut maps": (
+        lambda m: m.conv(m.op("Pad", "x", np.array([0, 0, -1, 0, 0, 0, 0, 0])), 3, 4),
+        "negative padding",
+    ),
+    "softmax over space": (
+        lambda m: m.op("Softmax", m.conv("x", 3, 4, 6), axis=3),
+        "does not run over all scores",
+    ),
+    "softmax in the middle": (
+        lambda m: m.op("Softmax", m.conv("x", 3, 4, 6), axis=1),
+        "'/softmax1' (Softmax): it stands before",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -628,31 +808,39 @@ def test_what_has_no_counterpart_is_refused(case):
 def test_outputs_that_are_no_scores_are_refused():
     m = OnnxModel((3, 6, 6))
     x = m.op("Relu", m.conv("x", 3, 5))
-    for output, message in ((x, "the output is a map"), (m.op("Flatten", x), "the output is a map"), (m.op("Flatten", m.op("Transpose", x, perm=[0, 2, 3, 1])), "moved after")):
+    for output, message in (
+        (x, "the output is a map"),
+        (m.op("Flatten", x), "the output is a map"),
+        (m.op("Flatten", m.op("Transpose", x, perm=[0, 2, 3, 1])), "moved after"),
+    ):
         with pytest.raises(ModelError, match=message):
             lower_graph(import_onnx(m.model(output)))
     with pytest.raises(ModelError, match="treatment of max pools"):
         lower_graph(import_onnx(m.model(x)), max_pool="none")
 
 
-@pytest.mark.parametrize(("op", "changes", "message"), [
-    ("Gemm", {"attributes": {"transA": 1}}, "transA"),
-    ("BatchNormalization", {"attributes": {"training_mode": 1}}, "training mode"),
-    ("Mul", {"inputs": ("x", "x")}, "both depend on the input"),
-    ("Mul", {"op": "Max", "inputs": ("x", "x")}, "compares tensors"),
-    ("Mul", {"op": "Sigmoid"}, "no spiking counterpart"),
-    ("Relu", {"inputs": ("c0",)}, "is constant"),
-    ("Relu", {"op": "Transpose", "attributes": {"perm": (1, 0, 2, 3)}}, "moves the batch axis"),
-    ("Relu", {"op": "Concat", "attributes": {"axis": 0}}, "joins samples"),
-    ("Relu", {"op": "AveragePool", "attributes": {"kernel_shape": (2, 2)}}, "not of the shape"),
-    ("Relu", {"op": "GlobalAveragePool"}, "not of the shape"),
-    ("Relu", {"op": "MatMul", "inputs": ("c0", "batchnormalization2")}, "stands on the left"),
-    ("Relu", {"op": "MatMul", "inputs": ("batchnormalization2", "c0")}, "not a matrix"),
-    ("Gemm", {"inputs": ("flatten4", "flatten4")}, "its weight depends"),
-    ("Gemm", {"inputs": ("flatten4", "c1")}, "more than one vector"),
-    ("Conv", {"attributes": {"group": 2}}, "weight and input do not fit"),
-    ("Flatten", {"op": "Reshape", "outputs": ("x",)}, "mixes the batch"),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("op", "changes", "message"),
+    [
+        ("Gemm", {"attributes": {"transA": 1}}, "transA"),
+        ("BatchNormalization", {"attributes": {"training_mode": 1}}, "training mode"),
+        ("Mul", {"inputs": ("x", "x")}, "both depend on the input"),
+        ("Mul", {"op": "Max", "inputs": ("x", "x")}, "compares tensors"),
+        ("Mul", {"op": "Sigmoid"}, "no spiking counterpart"),
+        ("Relu", {"inputs": ("c0",)}, "is constant"),
+        ("Relu", {"op": "Transpose", "attributes": {"perm": (1, 0, 2, 3)}}, "moves the batch axis"),
+        ("Relu", {"op": "Concat", "attributes": {"axis": 0}}, "joins samples"),
+        ("Relu", {"op": "AveragePool", "attributes": {"kernel_shape": (2, 2)}}, "not of the shape"),
+        ("Relu", {"op": "GlobalAveragePool"}, "not of the shape"),
+        ("Relu", {"op": "MatMul", "inputs": ("c0", "batchnormalization2")}, "stands on the left"),
+        ("Relu", {"op": "MatMul", "inputs": ("batchnormalization2", "c0")}, "not a matrix"),
+        ("Gemm", {"inputs": ("flatten4", "flatten4")}, "its weight depends"),
+        ("Gemm", {"inputs": ("flatten4", "c1")}, "more than one vector"),
+        ("Conv", {"attributes": {"group": 2}}, "weight and input do not fit"),
+        ("Flatten", {"op": "Reshape", "outputs": ("x",)}, "mixes the batch"),
+    ],
+    ids=str,
+)
 def test_graphs_that_did_not_come_from_a_file_are_checked(op, changes, message):
     m = OnnxModel((3, 6, 6))
     x = m.op("Relu", m.norm(m.conv(m.op("Mul", "x", np.float32(2)), 3, 4), 4))

@@ -41,7 +41,10 @@ def test_what_is_good_is_read():
 # Files
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 50, b"not a model", b"\x89HDF\r\n\x1a\n" + bytes(99), b"PK\3\4" + bytes(40), b"\x08\x08"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 50, b"not a model", b"\x89HDF\r\n\x1a\n" + bytes(99), b"PK\3\4" + bytes(40), b"\x08\x08"],
+)
 def test_not_onnx(tmp_path, content):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
@@ -74,10 +77,23 @@ def test_damaged_anywhere():
     """Any one byte may be anything: the model is read, or refused in one line."""
     rng = np.random.default_rng(5)
     nodes = [
-        node("Conv", "x w", "c", pads=[1, 1, 1, 1], strides=[1, 1]), node("Clip", "c low high", "r"), node("MaxPool", "r", "p", kernel_shape=[2, 2]), node("Shape", "p", "s"),
-        node("Gather", "s zero", "n"), node("Concat", "n rest", "t", axis=0), node("Reshape", "p t", "f"), node("Gemm", "f v", transB=1),
-    ]  # fmt: skip
-    stored = {"w": np.ones((2, 1, 3, 3), np.float32), "v": np.ones((3, 18), np.float32), "low": np.float32(0), "high": np.float32(6), "zero": np.array([0]), "rest": np.array([-1])}
+        node("Conv", "x w", "c", pads=[1, 1, 1, 1], strides=[1, 1]),
+        node("Clip", "c low high", "r"),
+        node("MaxPool", "r", "p", kernel_shape=[2, 2]),
+        node("Shape", "p", "s"),
+        node("Gather", "s zero", "n"),
+        node("Concat", "n rest", "t", axis=0),
+        node("Reshape", "p t", "f"),
+        node("Gemm", "f v", transB=1),
+    ]
+    stored = {
+        "w": np.ones((2, 1, 3, 3), np.float32),
+        "v": np.ones((3, 18), np.float32),
+        "low": np.float32(0),
+        "high": np.float32(6),
+        "zero": np.array([0]),
+        "rest": np.array([-1]),
+    }
     data = model(nodes, (1, 4, 4), stored).SerializeToString()
     import_onnx(data)
     refusals = 0
@@ -93,7 +109,16 @@ def test_damaged_anywhere():
     assert refusals > 300
 
 
-@pytest.mark.parametrize("versions, match", [([29], "opset that is not read: got 29"), ([6], "got 6"), ([10**9], "not read"), ([], "does not say which opset"), ([13, 17], "does not say which")])
+@pytest.mark.parametrize(
+    "versions, match",
+    [
+        ([29], "opset that is not read: got 29"),
+        ([6], "got 6"),
+        ([10**9], "not read"),
+        ([], "does not say which opset"),
+        ([13, 17], "does not say which"),
+    ],
+)
 def test_opsets(versions, match):
     proto = good()
     del proto.opset_import[:]
@@ -138,7 +163,20 @@ def test_data_beside_the_model(tmp_path):
     refused(external(tmp_path, "parts")[0], "cannot be opened: got 'parts': not an ordinary file")
 
 
-@pytest.mark.parametrize("location", ["../secret.bin", "/etc/passwd", "parts/../../secret.bin", "..", "", "a\\b", "link.bin", "folder/secret.bin", "x\0y"])
+@pytest.mark.parametrize(
+    "location",
+    [
+        "../secret.bin",
+        "/etc/passwd",
+        "parts/../../secret.bin",
+        "..",
+        "",
+        "a\\b",
+        "link.bin",
+        "folder/secret.bin",
+        "x\0y",
+    ],
+)
 def test_data_outside_the_folder(tmp_path, location):
     inside = tmp_path / "inside"
     inside.mkdir()
@@ -148,7 +186,17 @@ def test_data_outside_the_folder(tmp_path, location):
     refused(external(inside, location)[0], "lies outside the model's folder")
 
 
-@pytest.mark.parametrize("place", [{"offset": -1}, {"offset": "1e3"}, {"length": 47}, {"length": "9" * 30}, {"offset": "9" * 18}, {"offset": "²"}])
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"offset": -1},
+        {"offset": "1e3"},
+        {"length": 47},
+        {"length": "9" * 30},
+        {"offset": "9" * 18},
+        {"offset": "²"},
+    ],
+)
 def test_data_in_impossible_places(tmp_path, place):
     path, data = external(tmp_path, "weights.bin", **place)
     (tmp_path / "weights.bin").write_bytes(data)
@@ -198,10 +246,19 @@ def test_nan_and_infinity():
 
 def test_quantised_models():
     scale, zero = {"s": np.float32(0.1)}, {"z": np.uint8(3)}
-    refused(model([node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z")], (4,), scale | zero), "QuantizeLinear.*Quantised models are not read")
+    refused(
+        model([node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z")], (4,), scale | zero),
+        "QuantizeLinear.*Quantised models are not read",
+    )
     weights = {"w": np.ones((4, 3), np.int8)} | scale
-    refused(model([node("DequantizeLinear", "w s", "f"), node("MatMul", "x f")], (4,), weights), "Quantised models are not read")
-    refused(model([helper.make_node("QLinearAdd", ["x", "s"], ["y"], domain="com.microsoft")], (4,), scale), "Quantised models are not read")
+    refused(
+        model([node("DequantizeLinear", "w s", "f"), node("MatMul", "x f")], (4,), weights),
+        "Quantised models are not read",
+    )
+    refused(
+        model([helper.make_node("QLinearAdd", ["x", "s"], ["y"], domain="com.microsoft")], (4,), scale),
+        "Quantised models are not read",
+    )
 
 
 # Inputs, outputs and shapes
@@ -213,24 +270,51 @@ def value(name, dims, kind=TensorProto.FLOAT):
 
 def test_inputs():
     add = [node("Add", "x z")]
-    refused(model(add, (4,), inputs=[value("x", ["N", 4]), value("z", ["N", 4])]), "needs one input: got 2: 'x', 'z'")
+    refused(
+        model(add, (4,), inputs=[value("x", ["N", 4]), value("z", ["N", 4])]),
+        "needs one input: got 2: 'x', 'z'",
+    )
     refused(model([node("Relu", "w")], (4,), W, inputs=[]), "needs one input: got none")
-    for dims, match in ((["N", "C"], "dynamic axis beside the batch's: got axis 1 named 'C'"), (["N", 3, None], "got axis 2. Export"), (["N"], "no axes but the batch's"), ([], "no axes"), (["N", 0], "dynamic")):
+    for dims, match in (
+        (["N", "C"], "dynamic axis beside the batch's: got axis 1 named 'C'"),
+        (["N", 3, None], "got axis 2. Export"),
+        (["N"], "no axes but the batch's"),
+        ([], "no axes"),
+        (["N", 0], "dynamic"),
+    ):
         refused(model([node("Relu", "x")], (4,), inputs=[value("x", dims)]), match)
     refused(model([node("Relu", "x")], (4,), inputs=[value("x", ["N", 1 << 20, 1 << 20])]), "too large")
-    refused(model([node("Relu", "x")], (4,), inputs=[value("x", ["N", 4], TensorProto.INT64)]), "must be a tensor of floats")
-    refused(model([node("Relu", "x")], (4,), inputs=[helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, [4])]), "must be a tensor of floats: got sequence_type")
+    refused(
+        model([node("Relu", "x")], (4,), inputs=[value("x", ["N", 4], TensorProto.INT64)]),
+        "must be a tensor of floats",
+    )
+    refused(
+        model(
+            [node("Relu", "x")],
+            (4,),
+            inputs=[helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, [4])],
+        ),
+        "must be a tensor of floats: got sequence_type",
+    )
 
 
 def test_initializers_listed_as_inputs_are_none():
-    graph = import_onnx(model([node("MatMul", "x w")], (4,), W, inputs=[value("x", [None, 4]), value("w", [4, 3])]))
+    graph = import_onnx(
+        model([node("MatMul", "x w")], (4,), W, inputs=[value("x", [None, 4]), value("w", [4, 3])])
+    )
     assert graph.input == "x"
 
 
 def test_outputs():
     two = [node("Relu", "x", "a"), node("Relu", "a", "b")]
-    refused(model(two, (4,), outputs=[value("a", None), value("b", None)]), "has several outputs: got 'a', 'b', expected one. .*output=")
-    assert len(import_onnx(model(two, (4,), outputs=[value("a", None), value("b", None)]), output="a").nodes) == 1
+    refused(
+        model(two, (4,), outputs=[value("a", None), value("b", None)]),
+        "has several outputs: got 'a', 'b', expected one. .*output=",
+    )
+    assert (
+        len(import_onnx(model(two, (4,), outputs=[value("a", None), value("b", None)]), output="a").nodes)
+        == 1
+    )
     refused(model(two, (4,), outputs=[value("b", None, TensorProto.INT64)]), "no output of floats")
     refused(model(two, (4,), outputs=[value("nothing", None)]), "made by no node")
     refused(good(), "no such tensor: got 'z', expected one of 'y'", output="z")
@@ -263,11 +347,24 @@ BATCH = {
 @pytest.mark.parametrize("case", BATCH, ids=str)
 def test_what_mixes_the_samples_of_a_batch(case):
     op, constants, attributes = BATCH[case]
-    refused(model([node("Relu", "x", "r"), node(op, f"r {'t' if constants else ''}", **attributes)], (2, 4, 4), constants), "batch")
+    refused(
+        model(
+            [node("Relu", "x", "r"), node(op, f"r {'t' if constants else ''}", **attributes)],
+            (2, 4, 4),
+            constants,
+        ),
+        "batch",
+    )
 
 
 def test_batch_sizes_do_not_become_weights():
-    nodes = [node("Relu", "x", "r"), node("Shape", "r", "s"), node("Cast", "s", "f", to=1), node("Gather", "f zero", "n"), node("Div", "r n")]
+    nodes = [
+        node("Relu", "x", "r"),
+        node("Shape", "r", "s"),
+        node("Cast", "s", "f", to=1),
+        node("Gather", "f zero", "n"),
+        node("Div", "r n"),
+    ]
     refused(model(nodes, (4,), {"zero": np.array(0)}), "depends on the batch's size")
     assert import_onnx(model(nodes, (4,), {"zero": np.array(1)})).constants
 
@@ -276,11 +373,26 @@ def test_batch_sizes_do_not_become_weights():
 
 
 def test_operators_that_are_not_converted():
-    for op, hint in (("Sigmoid", "Use Relu"), ("Tanh", "Use Relu"), ("Gelu", "Use Relu"), ("Erf", "Use Relu"), ("LSTM", "Recurrent"), ("Resize", "strided"), ("LayerNormalization", "Attention"), ("Det", "Build that part")):
-        error = refused(model([helper.make_node(op, ["x"], ["y"], name="blocks/3/act")], (4,), opset=20), f"net:/blocks/3/act .{op}.: the operator is not converted")
+    for op, hint in (
+        ("Sigmoid", "Use Relu"),
+        ("Tanh", "Use Relu"),
+        ("Gelu", "Use Relu"),
+        ("Erf", "Use Relu"),
+        ("LSTM", "Recurrent"),
+        ("Resize", "strided"),
+        ("LayerNormalization", "Attention"),
+        ("Det", "Build that part"),
+    ):
+        error = refused(
+            model([helper.make_node(op, ["x"], ["y"], name="blocks/3/act")], (4,), opset=20),
+            f"net:/blocks/3/act .{op}.: the operator is not converted",
+        )
         assert hint in str(error)
     refused(model([helper.make_node("LSTM", ["x"], ["y"])], (4,)), "net:/LSTM_0 .LSTM.: the operator")
-    refused(model([helper.make_node("FusedConv", ["x"], ["y"], domain="com.microsoft")], (4,)), "no operator of the ONNX standard: got 'FusedConv' of domain 'com.microsoft'")
+    refused(
+        model([helper.make_node("FusedConv", ["x"], ["y"], domain="com.microsoft")], (4,)),
+        "no operator of the ONNX standard: got 'FusedConv' of domain 'com.microsoft'",
+    )
 
 
 def test_control_flow():
@@ -294,11 +406,30 @@ def test_what_is_not_linear():
     refused(model([node("Relu", "x", "r"), node("Max", "r x")], (4,)), "not linear")
     refused(model([node("Div", "w x")], (4,), {"w": np.ones(4, np.float32)}), "divides by a tensor")
     refused(model([node("Relu", "x", "r"), node("MatMul", "r x")], (4, 4)), "Attention is not converted")
-    refused(model([node("Relu", "x", "r"), node("Concat", "r w", axis=1)], (4,), {"w": np.ones((1, 4), np.float32)}), "joins a constant")
+    refused(
+        model(
+            [node("Relu", "x", "r"), node("Concat", "r w", axis=1)], (4,), {"w": np.ones((1, 4), np.float32)}
+        ),
+        "joins a constant",
+    )
     refused(model([node("Softmax", "x", axis=1)], (4, 4), opset=11), "several axes at once")
-    refused(model([node("BatchNormalization", "x a b c d", spatial=0)], (4,), dict.fromkeys("abcd", np.ones(4, np.float32)), opset=8), "batch norm per element")
-    refused(model([node("MatMul", "w x")], (4, 4), {"w": np.ones((1, 4, 4), np.float32)}), "first input must depend")
-    refused(model([node("Conv", "w x")], (2, 3, 3), {"w": np.ones((1, 2, 5, 5), np.float32)}), "first input must depend")
+    refused(
+        model(
+            [node("BatchNormalization", "x a b c d", spatial=0)],
+            (4,),
+            dict.fromkeys("abcd", np.ones(4, np.float32)),
+            opset=8,
+        ),
+        "batch norm per element",
+    )
+    refused(
+        model([node("MatMul", "w x")], (4, 4), {"w": np.ones((1, 4, 4), np.float32)}),
+        "first input must depend",
+    )
+    refused(
+        model([node("Conv", "w x")], (2, 3, 3), {"w": np.ones((1, 2, 5, 5), np.float32)}),
+        "first input must depend",
+    )
 
 
 @pytest.mark.parametrize(
@@ -309,12 +440,42 @@ def test_what_is_not_linear():
         ("Conv", (2, 5, 5), {}, {}, "lacks an input: got .*'x'.*, expected at least 2"),
         ("Conv", (2, 5, 5), {"group": 0}, {"w": np.ones((3, 2, 3, 3), np.float32)}, "do not fit"),
         ("Conv", (2, 5, 5), {"group": -1}, {"w": np.ones((3, 2, 3, 3), np.float32)}, "do not fit"),
-        ("Conv", (2, 5, 5), {"strides": [0, 1]}, {"w": np.ones((3, 2, 3, 3), np.float32)}, "strides is not usable"),
-        ("Conv", (2, 5, 5), {"pads": [-1, 0, 0, 0]}, {"w": np.ones((3, 2, 3, 3), np.float32)}, "pads is not usable"),
+        (
+            "Conv",
+            (2, 5, 5),
+            {"strides": [0, 1]},
+            {"w": np.ones((3, 2, 3, 3), np.float32)},
+            "strides is not usable",
+        ),
+        (
+            "Conv",
+            (2, 5, 5),
+            {"pads": [-1, 0, 0, 0]},
+            {"w": np.ones((3, 2, 3, 3), np.float32)},
+            "pads is not usable",
+        ),
         ("Conv", (2, 5, 5), {"pads": [1 << 20] * 4}, {"w": np.ones((3, 2, 3, 3), np.float32)}, "too large"),
-        ("Conv", (2, 5, 5), {"auto_pad": "NEAREST"}, {"w": np.ones((3, 2, 3, 3), np.float32)}, "auto_pad is unknown"),
-        ("Conv", (2, 5, 5), {"kernel_shape": [5, 5]}, {"w": np.ones((3, 2, 3, 3), np.float32)}, "kernel_shape differs"),
-        ("Conv", (2, 5, 5), {"dilations": [3, 3]}, {"w": np.ones((3, 2, 3, 3), np.float32)}, "kernel is larger than the padded map"),
+        (
+            "Conv",
+            (2, 5, 5),
+            {"auto_pad": "NEAREST"},
+            {"w": np.ones((3, 2, 3, 3), np.float32)},
+            "auto_pad is unknown",
+        ),
+        (
+            "Conv",
+            (2, 5, 5),
+            {"kernel_shape": [5, 5]},
+            {"w": np.ones((3, 2, 3, 3), np.float32)},
+            "kernel_shape differs",
+        ),
+        (
+            "Conv",
+            (2, 5, 5),
+            {"dilations": [3, 3]},
+            {"w": np.ones((3, 2, 3, 3), np.float32)},
+            "kernel is larger than the padded map",
+        ),
         ("Conv", (2, 5, 5), {"colour": 3}, {"w": np.ones((3, 2, 3, 3), np.float32)}, "cannot be computed"),
         ("MaxPool", (2, 5, 5), {}, {}, "kernel_shape is not usable"),
         ("MaxPool", (2, 5, 5), {"kernel_shape": [2, 2], "pads": [2, 2, 2, 2]}, {}, "padding alone"),
@@ -326,13 +487,25 @@ def test_what_is_not_linear():
         ("Gemm", (4,), {"transB": 1}, W, "do not fit its input"),
         ("MatMul", (2, 3), {}, W, "do not fit its input"),
         ("MatMul", (4,), {}, {"w": np.ones(4, np.float32)}, "do not fit its input"),
-        ("BatchNormalization", (4,), {}, dict.fromkeys("abcd", np.ones(3, np.float32)), "do not fit its input"),
+        (
+            "BatchNormalization",
+            (4,),
+            {},
+            dict.fromkeys("abcd", np.ones(3, np.float32)),
+            "do not fit its input",
+        ),
         ("PRelu", (4,), {}, {"w": np.ones((5, 4), np.float32)}, "batch|slopes"),
         ("Pad", (4,), {"mode": "reflect"}, {"w": np.array([0, 1, 0, 1])}, "only constant padding"),
         ("Pad", (4,), {}, {"w": np.array([0, 1 << 40, 0, 0])}, "too large"),
         ("Clip", (4,), {}, {"w": np.ones(4, np.float32)}, "single numbers"),
         ("GlobalAveragePool", (4,), {}, {}, "over space"),
-        ("ReduceMean", (4,), {"keepdims": 1, "noop_with_empty_axes": 0}, {"w": np.array([2])}, "axis that is not there|cannot be computed"),
+        (
+            "ReduceMean",
+            (4,),
+            {"keepdims": 1, "noop_with_empty_axes": 0},
+            {"w": np.array([2])},
+            "axis that is not there|cannot be computed",
+        ),
         ("Flatten", (4,), {"axis": 5}, {}, "axis that is not there"),
         ("Transpose", (4,), {"perm": [0, 0]}, {}, "no permutation"),
         ("Pad", (4,), {}, {"w": np.array([0, 1])}, "do not fit its axes"),
@@ -346,16 +519,27 @@ def test_operators_that_cannot_be(op, shape, attributes, weights, match):
 
 def test_training_mode():
     stored = dict.fromkeys("abcd", np.ones(4, np.float32))
-    refused(model([node("BatchNormalization", "x a b c d", training_mode=1)], (4,), stored), "Call model.eval")
-    refused(model([node("Dropout", "x - t", "d"), node("Relu", "d")], (4,), {"t": np.bool_(True)}), "Call model.eval")
+    refused(
+        model([node("BatchNormalization", "x a b c d", training_mode=1)], (4,), stored), "Call model.eval"
+    )
+    refused(
+        model([node("Dropout", "x - t", "d"), node("Relu", "d")], (4,), {"t": np.bool_(True)}),
+        "Call model.eval",
+    )
 
 
 def test_graphs_that_cannot_be():
     refused(model([node("Relu", "nothing")], (4,)), "needs one input|no earlier operator makes")
-    refused(model([node("Add", "x later"), node("Relu", "x", "later")], (4,)), "no earlier operator makes: got 'later'")
+    refused(
+        model([node("Add", "x later"), node("Relu", "x", "later")], (4,)),
+        "no earlier operator makes: got 'later'",
+    )
     refused(model([node("Relu", "x"), node("Relu", "x")], (4,)), "made twice: got 'y'")
     refused(model([node("Relu", "x", "x")], (4,), out="x"), "made twice")
-    refused(model([node("MaxPool", "x", "p i", kernel_shape=[2, 2]), node("Add", "p i")], (1, 4, 4)), "no operator's first output")
+    refused(
+        model([node("MaxPool", "x", "p i", kernel_shape=[2, 2]), node("Add", "p i")], (1, 4, 4)),
+        "no operator's first output",
+    )
     proto = good()
     proto.graph.initializer.append(numpy_helper.from_array(W["w"], "w"))
     refused(proto, "two tensors have one name")
@@ -370,12 +554,32 @@ def test_graphs_that_cannot_be():
 def test_constants_that_are_too_large(monkeypatch):
     monkeypatch.setattr(folding, "MAX_CONSTANT_BYTES", 1 << 20)
     size = {"n": np.array([1 << 20, 1 << 20])}
-    refused(model([node("ConstantOfShape", "n", "c"), node("Add", "x c")], (4,), size), "constant is too large")
-    refused(model([node("Expand", "w n", "c"), node("Add", "x c")], (4,), size | {"w": np.float32(1)}), "constant is too large")
-    refused(model([node("Tile", "w n", "c"), node("Add", "x c")], (4,), size | {"w": np.ones((2, 2), np.float32)}), "constant is too large")
-    refused(model([node("Range", "a b c", "d"), node("Add", "x d")], (4,), {"a": np.array(0), "b": np.array(1 << 60), "c": np.array(1)}), "constant is too large")
+    refused(
+        model([node("ConstantOfShape", "n", "c"), node("Add", "x c")], (4,), size), "constant is too large"
+    )
+    refused(
+        model([node("Expand", "w n", "c"), node("Add", "x c")], (4,), size | {"w": np.float32(1)}),
+        "constant is too large",
+    )
+    refused(
+        model(
+            [node("Tile", "w n", "c"), node("Add", "x c")], (4,), size | {"w": np.ones((2, 2), np.float32)}
+        ),
+        "constant is too large",
+    )
+    refused(
+        model(
+            [node("Range", "a b c", "d"), node("Add", "x d")],
+            (4,),
+            {"a": np.array(0), "b": np.array(1 << 60), "c": np.array(1)},
+        ),
+        "constant is too large",
+    )
     doubling = [node("Concat", f"c{i} c{i}", f"c{i + 1}", axis=0) for i in range(60)]
-    refused(model([*doubling, node("Add", "x c60")], (4,), {"c0": np.ones(4, np.float32)}), "constant is too large")
+    refused(
+        model([*doubling, node("Add", "x c60")], (4,), {"c0": np.ones(4, np.float32)}),
+        "constant is too large",
+    )
     outer = {"a": np.ones((1 << 10, 1), np.float32), "b": np.ones((1, 1 << 10), np.float32)}
     for op in ("Add", "MatMul", "Gemm"):
         refused(model([node(op, "a b", "c"), node("Add", "x c")], (4,), outer), "constant is too large")
@@ -383,10 +587,24 @@ def test_constants_that_are_too_large(monkeypatch):
 
 def test_tensors_that_are_too_large():
     wide = {"w": np.ones((1, 1 << 13), np.float32), "v": np.ones((1 << 13, 1), np.float32)}
-    refused(model([node("Add", "x w", "a"), node("Unsqueeze", "a i", "b"), node("Unsqueeze", "b i", "c"), node("Add", "c v")], (1 << 14,), {"v": np.ones((1 << 13, 1), np.float32), "w": np.float32(1), "i": np.array([1])}), "too large")
+    refused(
+        model(
+            [
+                node("Add", "x w", "a"),
+                node("Unsqueeze", "a i", "b"),
+                node("Unsqueeze", "b i", "c"),
+                node("Add", "c v"),
+            ],
+            (1 << 14,),
+            {"v": np.ones((1 << 13, 1), np.float32), "w": np.float32(1), "i": np.array([1])},
+        ),
+        "too large",
+    )
     refused(model([node("MatMul", "x w")], (1 << 14, 1), wide), "too large")
     refused(model([node("Concat", " ".join(["x"] * 300), axis=1)], (1 << 20,)), "too large")
-    refused(model([node("Conv", "x w")], (1, 2048, 2048), {"w": np.ones((64, 1, 1, 1), np.float32)}), "too large")
+    refused(
+        model([node("Conv", "x w")], (1, 2048, 2048), {"w": np.ones((64, 1, 1, 1), np.float32)}), "too large"
+    )
 
 
 def test_functions_that_call_each_other():
@@ -394,14 +612,20 @@ def test_functions_that_call_each_other():
 
     def function(name, *calls):
         names = ["a", *(f"t{i}" for i in range(len(calls) - 1)), "b"]
-        body = [helper.make_node(call, [names[i]], [names[i + 1]], domain="" if call == "Relu" else "mine") for i, call in enumerate(calls)]
+        body = [
+            helper.make_node(call, [names[i]], [names[i + 1]], domain="" if call == "Relu" else "mine")
+            for i, call in enumerate(calls)
+        ]
         return helper.make_function("mine", name, ["a"], ["b"], body, opsets)
 
     call = [helper.make_node("f0", ["x"], ["y"], domain="mine")]
     bomb = [function(f"f{i}", *[f"f{i + 1}"] * 10) for i in range(12)] + [function("f12", "Relu")]
     refused(model(call, (4,), functions=bomb, opset_imports=opsets[1:]), "too many nodes")
     refused(model(call, (4,), functions=[function("f0", "f0")], opset_imports=opsets[1:]), "too deeply")
-    refused(model(call, (4,), functions=[function("f0", "g")], opset_imports=opsets[1:]), "no operator of the ONNX standard: got 'g'")
+    refused(
+        model(call, (4,), functions=[function("f0", "g")], opset_imports=opsets[1:]),
+        "no operator of the ONNX standard: got 'g'",
+    )
 
 
 def test_without_onnx(tmp_path):
@@ -416,5 +640,10 @@ def test_without_onnx(tmp_path):
         except MissingExtraError as error:
             print(error)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300)
-    assert done.stdout == 'reading ONNX models needs the onnx package. Install it with: pip install "evsnn[onnx]"\n', done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300
+    )
+    assert (
+        done.stdout
+        == 'reading ONNX models needs the onnx package. Install it with: pip install "evsnn[onnx]"\n'
+    ), done.stderr

@@ -31,11 +31,17 @@ def check(proto, shape, ops: str | None = None, n: int = 3):
     images = RNG.standard_normal((n, *shape)).astype(np.float32)
     graph = import_onnx(proto)
     fixed = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    theirs = np.concatenate([run(proto, images[i : i + fixed]) for i in range(0, n, fixed)]) if fixed else run(proto, images)
+    theirs = (
+        np.concatenate([run(proto, images[i : i + fixed]) for i in range(0, n, fixed)])
+        if fixed
+        else run(proto, images)
+    )
     assert_close(evaluate(graph, images), theirs)
     assert graph.shapes[graph.output] == theirs.shape[1:]
     assert set(graph.shapes) == {graph.input, *(n.outputs[0] for n in graph.nodes)}
-    assert {i for n in graph.nodes for i in n.inputs if i} == set(graph.constants) | (set(graph.shapes) - {graph.output})
+    assert {i for n in graph.nodes for i in n.inputs if i} == set(graph.constants) | (
+        set(graph.shapes) - {graph.output}
+    )
     if ops is not None:
         assert " ".join(n.op for n in graph.nodes) == ops
     return graph
@@ -45,7 +51,16 @@ def residual(opset: int):
     """What torch's first exporter writes: Shape -> Gather -> Unsqueeze -> Concat -> Reshape."""
     return model(
         [
-            node("Conv", "x w1 b1", "c1", pads=[1, 1, 1, 1], strides=[2, 2], kernel_shape=[3, 3], dilations=[1, 1], group=1),
+            node(
+                "Conv",
+                "x w1 b1",
+                "c1",
+                pads=[1, 1, 1, 1],
+                strides=[2, 2],
+                kernel_shape=[3, 3],
+                dilations=[1, 1],
+                group=1,
+            ),
             node("BatchNormalization", "c1 s o m v", "n1"),
             node("Relu", "n1", "r1"),
             node("Conv", "r1 w2", "c2", pads=[1, 1, 1, 1], group=8, kernel_shape=[3, 3]),
@@ -101,18 +116,30 @@ def test_attributes_of_old_opsets_become_inputs():
 @pytest.mark.parametrize("opset", [7, 9, 11, 12, 13, 17, 18, 20])
 def test_one_form_for_every_opset(opset):
     """Padding, means, squeezes and softmax as each opset writes them."""
+
     def moved(op, x, y, since, name, value, **others):
-        return (node(op, x, y, **{name: value}, **others), {}) if opset < since else (node(op, f"{x} {y}_{name}", y, **others), {f"{y}_{name}": np.array(value, np.int64)})
+        return (
+            (node(op, x, y, **{name: value}, **others), {})
+            if opset < since
+            else (node(op, f"{x} {y}_{name}", y, **others), {f"{y}_{name}": np.array(value, np.int64)})
+        )
 
     pad, c1 = moved("Pad", "x", "p", 11, "pads", [0, 0, 1, 2, 0, 0, 0, 1])
     mean, c2 = moved("ReduceMean", "c", "m", 18, "axes", [2, 3], keepdims=1)
     squeeze, c3 = moved("Squeeze", "m", "s", 13, "axes", [2, 3])
     unsqueeze, c4 = moved("Unsqueeze", "s", "u", 13, "axes", [1])
     flatten = node("Flatten", "u", "f")
-    proto = model([pad, node("Conv", "p w", "c"), mean, squeeze, unsqueeze, flatten, node("Softmax", "f", axis=1)], (2, 5, 6), weights(w=(4, 2, 3, 3)) | c1 | c2 | c3 | c4, opset=opset)
+    proto = model(
+        [pad, node("Conv", "p w", "c"), mean, squeeze, unsqueeze, flatten, node("Softmax", "f", axis=1)],
+        (2, 5, 6),
+        weights(w=(4, 2, 3, 3)) | c1 | c2 | c3 | c4,
+        opset=opset,
+    )
     graph = check(proto, (2, 5, 6), "Pad Conv ReduceMean Squeeze Unsqueeze Flatten Softmax")
     assert {n.op: dict(n.attributes) for n in graph.nodes}["Squeeze"] == {}
-    assert {n.op: [graph.constants[i].tolist() for i in n.inputs[1:]] for n in graph.nodes}["ReduceMean"] == [[2, 3]]
+    assert {n.op: [graph.constants[i].tolist() for i in n.inputs[1:]] for n in graph.nodes}["ReduceMean"] == [
+        [2, 3]
+    ]
 
 
 def test_keras_style():
@@ -135,9 +162,14 @@ def test_keras_style():
         ],
         (11, 9, 3),
         weights(w1=(6, 3, 3, 3), b1=(6,), w2=(6, 1, 3, 3), s=(6,), o=(6,), m=(6,), w3=(54, 4), b3=(4,))
-        | {"v": np.full(6, 0.5, np.float32), "six": np.float32(6), "zero": np.float32(0)} | ints(target=[-1, 54]),
+        | {"v": np.full(6, 0.5, np.float32), "six": np.float32(6), "zero": np.float32(0)}
+        | ints(target=[-1, 54]),
     )
-    graph = check(proto, (11, 9, 3), "Transpose Conv Relu Conv BatchNormalization Min Max MaxPool Transpose Reshape MatMul Add Softmax")
+    graph = check(
+        proto,
+        (11, 9, 3),
+        "Transpose Conv Relu Conv BatchNormalization Min Max MaxPool Transpose Reshape MatMul Add Softmax",
+    )
     first = graph.nodes[1].attributes
     assert first["pads"] == (1, 1, 1, 1) and "auto_pad" not in first
     assert graph.nodes[7].attributes["pads"] == (0, 1, 0, 0)
@@ -162,20 +194,33 @@ def test_shapes_are_computed_in_any_way(size):
         nodes += [node("ReduceProd", "s", "all", keepdims=1), node("Div", "all n", "rest")]
     else:
         nodes += [node("Slice", "s i1 i9", "tail"), node("ReduceProd", "tail", "rest", keepdims=1)]
-    proto = model([*nodes, node("Concat", "n rest", "t", axis=0), node("Reshape", "r t")], (2, 3, 4), ints(i0=[0], i1=[1], i9=[9]))
+    proto = model(
+        [*nodes, node("Concat", "n rest", "t", axis=0), node("Reshape", "r t")],
+        (2, 3, 4),
+        ints(i0=[0], i1=[1], i9=[9]),
+    )
     check(proto, (2, 3, 4), "Relu Reshape")
 
 
 def test_constants_are_folded():
     """Weights that are computed: normalised, cast, sliced, expanded."""
     nodes = [
-        node("ReduceMean", "w", "mean", axes=[1, 2, 3], keepdims=1), node("Sub", "w mean", "centred"), node("Mul", "centred centred", "square"),
-        node("ReduceMean", "square", "variance", axes=[1, 2, 3], keepdims=1), node("Add", "variance eps", "v1"), node("Sqrt", "v1", "deviation"),
-        node("Div", "centred deviation", "scaled"), node("Cast", "scaled", "half", to=TensorProto.FLOAT16), node("Cast", "half", "weight", to=TensorProto.FLOAT),
-        node("ConstantOfShape", "two", "ones", value=helper.make_tensor("", TensorProto.FLOAT, [1], [0.5])), node("Expand", "ones four", "bias"),
+        node("ReduceMean", "w", "mean", axes=[1, 2, 3], keepdims=1),
+        node("Sub", "w mean", "centred"),
+        node("Mul", "centred centred", "square"),
+        node("ReduceMean", "square", "variance", axes=[1, 2, 3], keepdims=1),
+        node("Add", "variance eps", "v1"),
+        node("Sqrt", "v1", "deviation"),
+        node("Div", "centred deviation", "scaled"),
+        node("Cast", "scaled", "half", to=TensorProto.FLOAT16),
+        node("Cast", "half", "weight", to=TensorProto.FLOAT),
+        node("ConstantOfShape", "two", "ones", value=helper.make_tensor("", TensorProto.FLOAT, [1], [0.5])),
+        node("Expand", "ones four", "bias"),
         node("Conv", "x weight bias"),
-    ]  # fmt: skip
-    proto = model(nodes, (2, 5, 5), weights(w=(4, 2, 3, 3)) | {"eps": np.float32(1e-5)} | ints(two=[1], four=[4]))
+    ]
+    proto = model(
+        nodes, (2, 5, 5), weights(w=(4, 2, 3, 3)) | {"eps": np.float32(1e-5)} | ints(two=[1], four=[4])
+    )
     graph = import_onnx(proto)
     assert [n.op for n in graph.nodes] == ["Conv"]
     assert set(graph.constants) == {"weight", "bias"}
@@ -185,9 +230,20 @@ def test_constants_are_folded():
 
 def test_local_functions_are_inlined():
     body = [node("Conv", "a k", "c", pads=[1, 1, 1, 1]), node("Relu", "c", "b")]
-    function = helper.make_function("mine", "ConvRelu", ["a", "k"], ["b"], body, [helper.make_opsetid("", 17)])
-    calls = [helper.make_node("ConvRelu", ["x", "w1"], ["h"], domain="mine"), helper.make_node("ConvRelu", ["h", "w2"], ["y"], domain="mine")]
-    proto = model(calls, (2, 5, 5), weights(w1=(3, 2, 3, 3), w2=(4, 3, 3, 3)), functions=[function], opset_imports=[helper.make_opsetid("mine", 1)])
+    function = helper.make_function(
+        "mine", "ConvRelu", ["a", "k"], ["b"], body, [helper.make_opsetid("", 17)]
+    )
+    calls = [
+        helper.make_node("ConvRelu", ["x", "w1"], ["h"], domain="mine"),
+        helper.make_node("ConvRelu", ["h", "w2"], ["y"], domain="mine"),
+    ]
+    proto = model(
+        calls,
+        (2, 5, 5),
+        weights(w1=(3, 2, 3, 3), w2=(4, 3, 3, 3)),
+        functions=[function],
+        opset_imports=[helper.make_opsetid("mine", 1)],
+    )
     check(proto, (2, 5, 5), "Conv Relu Conv Relu")
 
 
@@ -195,7 +251,12 @@ def test_only_what_leads_to_the_output_is_read():
     """A second output, its operators and a wild weight are no concern of ours."""
     label = helper.make_tensor_value_info("label", TensorProto.INT64, None)
     scores = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
-    nodes = [node("MatMul", "x w", "h"), node("Relu", "h"), node("ArgMax", "y", "label", axis=1), node("Sigmoid", "nan", "s")]
+    nodes = [
+        node("MatMul", "x w", "h"),
+        node("Relu", "h"),
+        node("ArgMax", "y", "label", axis=1),
+        node("Sigmoid", "nan", "s"),
+    ]
     proto = model(nodes, (4,), weights(w=(4, 3)) | {"nan": np.float32(np.nan)}, outputs=[label, scores])
     graph = import_onnx(proto)
     assert [n.op for n in graph.nodes] == ["MatMul", "Relu"]
@@ -204,20 +265,44 @@ def test_only_what_leads_to_the_output_is_read():
 
 
 def test_clips_that_limit_nothing_have_no_limits():
-    limits = {"low": np.float32(0), "high": np.float32(np.finfo(np.float32).max), "inf": np.float32(np.inf), "minus": np.float32(-np.inf)}
-    graph = check(model([node("Clip", "x low high", "a"), node("Clip", "a minus inf", "b"), node("Clip", "b - high")], (4,), limits), (4,), "Clip Clip Clip")
+    limits = {
+        "low": np.float32(0),
+        "high": np.float32(np.finfo(np.float32).max),
+        "inf": np.float32(np.inf),
+        "minus": np.float32(-np.inf),
+    }
+    graph = check(
+        model(
+            [node("Clip", "x low high", "a"), node("Clip", "a minus inf", "b"), node("Clip", "b - high")],
+            (4,),
+            limits,
+        ),
+        (4,),
+        "Clip Clip Clip",
+    )
     assert [n.inputs for n in graph.nodes] == [("x", "low"), ("a",), ("b",)]
 
 
 def test_new_constants_take_no_names():
     """An attribute becomes an input, whose name may be taken by a weight."""
-    proto = model([node("Clip", "x", "c", min=0.0, max=1.0), node("Add", "c Clip_0/1", "a"), node("Mul", "a Clip_0/1'")], (4,), {"Clip_0/1": np.float32(7), "Clip_0/1'": np.float32(3)}, opset=9)
+    proto = model(
+        [
+            node("Clip", "x", "c", min=0.0, max=1.0),
+            node("Add", "c Clip_0/1", "a"),
+            node("Mul", "a Clip_0/1'"),
+        ],
+        (4,),
+        {"Clip_0/1": np.float32(7), "Clip_0/1'": np.float32(3)},
+        opset=9,
+    )
     check(proto, (4,), "Clip Add Mul")
 
 
 @pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
 def test_rounding_up_becomes_padding(op):
-    graph = check(model([node(op, "x", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)], (2, 8, 7)), (2, 8, 7), op)
+    graph = check(
+        model([node(op, "x", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)], (2, 8, 7)), (2, 8, 7), op
+    )
     assert graph.nodes[0].attributes["pads"] == (0, 0, 1, 0)
     assert "ceil_mode" not in graph.nodes[0].attributes
 
@@ -241,7 +326,11 @@ def test_evaluation_frees_what_nobody_reads():
     """A chain of tensors never needs more memory than announced."""
     import tracemalloc
 
-    nodes = [node("Relu", "x", "t0"), *(node("LeakyRelu", f"t{i}", f"t{i + 1}") for i in range(30)), node("Relu", "t30")]
+    nodes = [
+        node("Relu", "x", "t0"),
+        *(node("LeakyRelu", f"t{i}", f"t{i + 1}") for i in range(30)),
+        node("Relu", "t30"),
+    ]
     graph = import_onnx(model(nodes, (1, 100, 100)))
     assert sample_bytes(graph) == 3 * 40_000
     assert sample_bytes(graph, ["t0", "t1"]) == 7 * 40_000
@@ -253,9 +342,20 @@ def test_evaluation_frees_what_nobody_reads():
     assert peak < images.nbytes + 10 * sample_bytes(graph, ["y"]) + 50_000
 
 
-@pytest.mark.parametrize("images", [np.zeros((2, 3, 12, 11)), np.zeros((3, 12, 12)), np.zeros((2, 3, 12, 12), complex), np.zeros((2, 12, 12, 3))])
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, 3, 12, 11)),
+        np.zeros((3, 12, 12)),
+        np.zeros((2, 3, 12, 12), complex),
+        np.zeros((2, 12, 12, 3)),
+    ],
+)
 def test_images_that_do_not_fit(images):
-    with pytest.raises(InputError, match=r"images: do not fit the network: got .*, expected numbers of shape \(n, 3, 12, 12\)"):
+    with pytest.raises(
+        InputError,
+        match=r"images: do not fit the network: got .*, expected numbers of shape \(n, 3, 12, 12\)",
+    ):
         evaluate(import_onnx(residual(17)), images)
 
 
@@ -273,7 +373,9 @@ def torch_export(net, images, **options):
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(net, (images,), **({"f": file} if not options.get("dynamo") else {"verbose": False}), **options)
+        program = torch.onnx.export(
+            net, (images,), **({"f": file} if not options.get("dynamo") else {"verbose": False}), **options
+        )
     return program.model_proto if options.get("dynamo") else onnx.load_from_string(file.getvalue())
 
 
@@ -285,7 +387,12 @@ def torch_net():
         def __init__(self):
             super().__init__()
             torch.manual_seed(0)
-            self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3, 2, 1, ceil_mode=True))
+            self.stem = nn.Sequential(
+                nn.Conv2d(3, 8, 3, 2, 1, bias=False),
+                nn.BatchNorm2d(8),
+                nn.ReLU(),
+                nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+            )
             self.depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, padding="same", groups=8), nn.ReLU6())
             self.squeeze = nn.Conv2d(16, 6, 1)
             self.pool = nn.AdaptiveAvgPool2d(2)
@@ -308,9 +415,17 @@ def test_torch_exports(dynamo, dynamic):
     torch = pytest.importorskip("torch")
     net, images = torch_net(), torch.randn(4, 3, 20, 20)
     if dynamo:
-        proto = torch_export(net, images[:2], dynamo=True, dynamic_shapes=({0: torch.export.Dim("n")},) if dynamic else None)
+        proto = torch_export(
+            net, images[:2], dynamo=True, dynamic_shapes=({0: torch.export.Dim("n")},) if dynamic else None
+        )
     else:
-        proto = torch_export(net, images[:2], dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "n"}} if dynamic else None)
+        proto = torch_export(
+            net,
+            images[:2],
+            dynamo=False,
+            input_names=["x"],
+            dynamic_axes={"x": {0: "n"}} if dynamic else None,
+        )
     graph = check(proto, (3, 20, 20), n=4)
     with torch.no_grad():
         assert_close(evaluate(graph, images.numpy()), net(images).numpy())
@@ -327,7 +442,9 @@ def test_sklearn_exports():
         classifier = neural.MLPClassifier((12, 8), max_iter=20, random_state=0).fit(x, y)
         regressor = neural.MLPRegressor(hidden_layer_sizes=(12,), max_iter=20, random_state=0).fit(x, x[:, 0])
         float_input = [("input", types.FloatTensorType([None, 6]))]
-        proto = skl2onnx.convert_sklearn(classifier, initial_types=float_input, options={"zipmap": False}, target_opset=17)
+        proto = skl2onnx.convert_sklearn(
+            classifier, initial_types=float_input, options={"zipmap": False}, target_opset=17
+        )
         zipped = skl2onnx.convert_sklearn(classifier, initial_types=float_input, target_opset=17)
         other = skl2onnx.convert_sklearn(regressor, initial_types=float_input, target_opset=17)
     graph = import_onnx(proto)

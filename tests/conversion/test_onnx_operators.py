@@ -23,7 +23,9 @@ from evsnn.conversion.onnx.operators import OPERATORS
 from evsnn.conversion.onnx.upgrade import upgrade
 from evsnn.errors import ModelError
 
-ROUNDED = {"test_averagepool_2d_ceil_last_window_starts_on_pad": 1e-3}  # ONNX gives four digits of its results
+ROUNDED = {
+    "test_averagepool_2d_ceil_last_window_starts_on_pad": 1e-3
+}  # ONNX gives four digits of its results
 _FLOATS = (np.float16, np.float32, np.float64)
 
 
@@ -38,7 +40,11 @@ def single_nodes():
     found = {}
     for case in cases:
         nodes, tensors = case.model.graph.node, [t for data in case.data_sets[0] for t in data]
-        if len(nodes) == 1 and not nodes[0].domain and all(isinstance(t, (np.ndarray, np.generic)) and t.dtype.kind in "fiub" for t in tensors):
+        if (
+            len(nodes) == 1
+            and not nodes[0].domain
+            and all(isinstance(t, (np.ndarray, np.generic)) and t.dtype.kind in "fiub" for t in tensors)
+        ):
             found[case.name] = case
     return found
 
@@ -46,7 +52,11 @@ def single_nodes():
 def node_tests():
     """Those of an importable operator whose first tensor is of floats."""
     importable = {*RULES, "Identity", "Dropout"}
-    return {name: c for name, c in single_nodes().items() if c.model.graph.node[0].op_type in importable and c.data_sets[0][0][0].dtype in _FLOATS}
+    return {
+        name: c
+        for name, c in single_nodes().items()
+        if c.model.graph.node[0].op_type in importable and c.data_sets[0][0][0].dtype in _FLOATS
+    }
 
 
 def as_constant(case) -> np.ndarray:
@@ -54,12 +64,16 @@ def as_constant(case) -> np.ndarray:
     return as_operator(case, lambda op, operands, attributes: fold(op, operands, attributes))
 
 
-def as_operator(case, compute=lambda op, operands, attributes: OPERATORS[op](*operands, **attributes)) -> np.ndarray:
+def as_operator(
+    case, compute=lambda op, operands, attributes: OPERATORS[op](*operands, **attributes)
+) -> np.ndarray:
     """What the operator alone makes of a node test's tensors, whichever axis is the batch's."""
     (proto,), opset = case.model.graph.node, case.model.opset_import[0].version
     given = dict(zip((v.name for v in case.model.graph.input), map(np.asarray, case.data_sets[0][0])))
     operands = [plain(given[n]) if n else None for n in proto.input]
-    attributes, constants = upgrade(proto.op_type, attributes_of(proto, None, "node"), opset, operands[0].ndim, operands[0].shape)
+    attributes, constants = upgrade(
+        proto.op_type, attributes_of(proto, None, "node"), opset, operands[0].ndim, operands[0].shape
+    )
     for position, value in constants.items():
         operands += [None] * (position + 1 - len(operands))
         operands[position] = value
@@ -67,16 +81,20 @@ def as_operator(case, compute=lambda op, operands, attributes: OPERATORS[op](*op
 
 
 def as_network(case) -> np.ndarray:
-    """What a network of that one operator makes of them: the first tensor is its input, the others are weights."""
+    """What a network of that one operator makes of them: the first tensor is its input, the others are
+    weights.
+    """
     proto = type(case.model)()
     proto.CopyFrom(case.model)
     for value, array in zip(list(proto.graph.input)[1:], case.data_sets[0][0][1:]):
         proto.graph.initializer.append(numpy_helper.from_array(np.asarray(array), value.name))
-    return evaluate(import_onnx(proto, output=proto.graph.output[0].name), np.asarray(case.data_sets[0][0][0]))
+    return evaluate(
+        import_onnx(proto, output=proto.graph.output[0].name), np.asarray(case.data_sets[0][0][0])
+    )
 
 
 def outcomes(compute, cases) -> dict[str, str]:
-    """"" for each node test that is passed, and the message of each that is refused."""
+    """ "" for each node test that is passed, and the message of each that is refused."""
     results = {}
     for name, case in cases.items():
         expected = np.asarray(case.data_sets[0][1][0])
@@ -108,14 +126,21 @@ PASSED_AS_NETWORKS = """
 
 def test_operators_pass_onnx_own_tests():
     """Every test of every importable operator, apart from what is refused with a reason."""
-    cases = {name: case for name, case in node_tests().items() if case.model.graph.node[0].op_type in OPERATORS}
+    cases = {
+        name: case for name, case in node_tests().items() if case.model.graph.node[0].op_type in OPERATORS
+    }
     results = outcomes(as_operator, cases)
     passed = Counter(cases[name].model.graph.node[0].op_type for name, error in results.items() if not error)
     assert set(passed) == set(OPERATORS)
     assert sum(passed.values()) >= 150
     refused = {name: error for name, error in results.items() if error}
-    no_maps = {name for name, error in refused.items() if ("_1d_" in name or "_3d_" in name) and "2-D" in error}
-    assert set(refused) - no_maps <= {"test_batchnorm_epsilon_training_mode", "test_batchnorm_example_training_mode"}
+    no_maps = {
+        name for name, error in refused.items() if ("_1d_" in name or "_3d_" in name) and "2-D" in error
+    }
+    assert set(refused) - no_maps <= {
+        "test_batchnorm_epsilon_training_mode",
+        "test_batchnorm_example_training_mode",
+    }
 
 
 def test_folding_passes_onnx_own_tests():
@@ -124,20 +149,36 @@ def test_folding_passes_onnx_own_tests():
     cases = {}
     for name, case in single_nodes().items():
         (given, expected), op = case.data_sets[0], case.model.graph.node[0].op_type
-        if op in FOLDERS and given and all(t.dtype.name in types for t in (*given, *expected)) and "empty_set" not in name:
+        if (
+            op in FOLDERS
+            and given
+            and all(t.dtype.name in types for t in (*given, *expected))
+            and "empty_set" not in name
+        ):
             cases[name] = case
     with np.errstate(all="ignore"):
         results = outcomes(as_constant, cases)
     passed = Counter(cases[name].model.graph.node[0].op_type for name, error in results.items() if not error)
-    assert set(passed) | {"Cast", "CastLike"} == set(FOLDERS)  # some versions test these two with strings only; see below
+    assert set(passed) | {"Cast", "CastLike"} == set(
+        FOLDERS
+    )  # some versions test these two with strings only; see below
     assert sum(passed.values()) >= 200
-    assert {name for name, error in results.items() if error} <= {"test_edge_pad", "test_reflect_pad", "test_wrap_pad"}
+    assert {name for name, error in results.items() if error} <= {
+        "test_edge_pad",
+        "test_reflect_pad",
+        "test_wrap_pad",
+    }
 
 
 def test_casts_of_constants():
     """To what stands for a type here: float32, int64 or bool, cut towards zero."""
     x = np.array([-1.75, 0, 2.5], np.float32)
-    for to, expected in ((TensorProto.FLOAT16, x), (TensorProto.DOUBLE, x), (TensorProto.INT32, np.array([-1, 0, 2])), (TensorProto.BOOL, np.array([True, False, True]))):
+    for to, expected in (
+        (TensorProto.FLOAT16, x),
+        (TensorProto.DOUBLE, x),
+        (TensorProto.INT32, np.array([-1, 0, 2])),
+        (TensorProto.BOOL, np.array([True, False, True])),
+    ):
         assert_close(fold("Cast", [x], {"to": to}), expected)
     assert_close(fold("CastLike", [x, np.array([1])], {}), np.array([-1, 0, 2]))
     for to in (TensorProto.STRING, TensorProto.COMPLEX64, 99):
@@ -152,7 +193,9 @@ def test_casts_of_constants():
 def test_networks_pass_onnx_own_tests():
     """Through the importer, which also refuses what mixes the samples of a batch."""
     results = outcomes(as_network, node_tests())
-    assert {f"test_{name}" for name in PASSED_AS_NETWORKS.split()} <= {name for name, error in results.items() if not error}
+    assert {f"test_{name}" for name in PASSED_AS_NETWORKS.split()} <= {
+        name for name, error in results.items() if not error
+    }
     for name, error in results.items():
         assert not error or "\n" not in error, name
 
@@ -172,36 +215,81 @@ def compare(proto, shape, rng, n: int = 3) -> None:
 
 
 @cheap
-@given(st.tuples(sizes, sizes), small, small, small, pairs, pairs, pairs, paddings, st.booleans(), st.integers(0, 99))
-def test_convolutions(size, groups, per_group, out_per_group, kernel, strides, dilations, padding, biased, seed):
+@given(
+    st.tuples(sizes, sizes),
+    small,
+    small,
+    small,
+    pairs,
+    pairs,
+    pairs,
+    paddings,
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_convolutions(
+    size, groups, per_group, out_per_group, kernel, strides, dilations, padding, biased, seed
+):
     rng = np.random.default_rng(seed)
     if padding.get("auto_pad", "").startswith("SAME"):
         dilations = (1, 1)  # onnxruntime takes no others
-    weights = {"w": rng.standard_normal((groups * out_per_group, per_group, *kernel), np.float32), "b": rng.standard_normal(groups * out_per_group, np.float32)}
-    conv = node("Conv", "x w b" if biased else "x w", group=groups, strides=strides, dilations=dilations, **padding)
+    weights = {
+        "w": rng.standard_normal((groups * out_per_group, per_group, *kernel), np.float32),
+        "b": rng.standard_normal(groups * out_per_group, np.float32),
+    }
+    conv = node(
+        "Conv", "x w b" if biased else "x w", group=groups, strides=strides, dilations=dilations, **padding
+    )
     compare(model([conv], (groups * per_group, *size), weights), (groups * per_group, *size), rng)
 
 
 @cheap
-@given(st.sampled_from(["AveragePool", "MaxPool"]), st.tuples(sizes, sizes), pairs, pairs, paddings, st.booleans(), st.booleans(), st.integers(0, 99))
+@given(
+    st.sampled_from(["AveragePool", "MaxPool"]),
+    st.tuples(sizes, sizes),
+    pairs,
+    pairs,
+    paddings,
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 99),
+)
 def test_pools(op, size, kernel, strides, padding, ceil, include, seed):
     rng = np.random.default_rng(seed)
     if "pads" in padding:
         pads = tuple(min(p, k - 1) for p, k in zip(padding["pads"], kernel * 2))
         padding = {"pads": pads, "ceil_mode": int(ceil)}
         last = [-(-(n + a + b - k) // s) * s for n, a, b, k, s in zip(size, pads, pads[2:], kernel, strides)]
-        assume(not ceil or all(at < n + a for at, n, a in zip(last, size, pads)))  # older onnxruntimes count windows behind the map
+        assume(
+            not ceil or all(at < n + a for at, n, a in zip(last, size, pads))
+        )  # older onnxruntimes count windows behind the map
     else:
         strides = tuple(map(min, strides, kernel))  # onnxruntime fails on wider ones
     options = {"count_include_pad": int(include)} if op == "AveragePool" else {}
-    compare(model([node(op, "x", kernel_shape=kernel, strides=strides, **padding, **options)], (2, *size), opset=19), (2, *size), rng)
+    compare(
+        model(
+            [node(op, "x", kernel_shape=kernel, strides=strides, **padding, **options)], (2, *size), opset=19
+        ),
+        (2, *size),
+        rng,
+    )
 
 
 @cheap
-@given(small, sizes, st.sampled_from([0.5, 1.0, 2.0]), st.sampled_from([0.0, 1.0, -3.0]), st.booleans(), st.sampled_from([None, (), (1,), (5,), (1, 5)]), st.integers(0, 99))
+@given(
+    small,
+    sizes,
+    st.sampled_from([0.5, 1.0, 2.0]),
+    st.sampled_from([0.0, 1.0, -3.0]),
+    st.booleans(),
+    st.sampled_from([None, (), (1,), (5,), (1, 5)]),
+    st.integers(0, 99),
+)
 def test_linear_layers(n, n_in, alpha, beta, transposed, bias, seed):
     rng = np.random.default_rng(seed)
-    weights = {"w": rng.standard_normal((5, n_in) if transposed else (n_in, 5), np.float32)} | ({} if bias is None else {"b": rng.standard_normal(bias).astype(np.float32)})
+    weights = {"w": rng.standard_normal((5, n_in) if transposed else (n_in, 5), np.float32)} | (
+        {} if bias is None else {"b": rng.standard_normal(bias).astype(np.float32)}
+    )
     gemm = node("Gemm", "x w" if bias is None else "x w b", alpha=alpha, beta=beta, transB=int(transposed))
     compare(model([gemm], (n_in,), weights), (n_in,), rng, n)
 
@@ -210,8 +298,14 @@ def test_linear_layers(n, n_in, alpha, beta, transposed, bias, seed):
 @given(st.integers(1, 8), st.lists(sizes, max_size=2), st.sampled_from([1e-5, 1e-3, 0.1]), st.integers(0, 99))
 def test_batch_norms(channels, size, epsilon, seed):
     rng = np.random.default_rng(seed)
-    weights = {name: rng.standard_normal(channels, np.float32) for name in "sbm"} | {"v": rng.uniform(0.01, 4, channels).astype(np.float32)}
-    compare(model([node("BatchNormalization", "x s b m v", epsilon=epsilon)], (channels, *size), weights), (channels, *size), rng)
+    weights = {name: rng.standard_normal(channels, np.float32) for name in "sbm"} | {
+        "v": rng.uniform(0.01, 4, channels).astype(np.float32)
+    }
+    compare(
+        model([node("BatchNormalization", "x s b m v", epsilon=epsilon)], (channels, *size), weights),
+        (channels, *size),
+        rng,
+    )
 
 
 def plain_conv2d(x, weight, bias, stride, padding, dilation, groups):
@@ -219,25 +313,39 @@ def plain_conv2d(x, weight, bias, stride, padding, dilation, groups):
     top, left, bottom, right = padding
     x = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (top, bottom), (left, right)))
     (c_out, per_group, ky, kx), per_out = weight.shape, len(weight) // groups
-    n_y, n_x = (((x.shape[2 + i] - (k - 1) * dilation[i] - 1) // stride[i] + 1) for i, k in enumerate((ky, kx)))
+    n_y, n_x = (
+        ((x.shape[2 + i] - (k - 1) * dilation[i] - 1) // stride[i] + 1) for i, k in enumerate((ky, kx))
+    )
     out = np.empty((len(x), c_out, n_y, n_x))
     for o in range(c_out):
         seen = x[:, o // per_out * per_group :][:, :per_group]
         for y in range(n_y):
             for x_ in range(n_x):
-                window = seen[:, :, y * stride[0] :: dilation[0], x_ * stride[1] :: dilation[1]][:, :, :ky, :kx]
+                window = seen[:, :, y * stride[0] :: dilation[0], x_ * stride[1] :: dilation[1]][
+                    :, :, :ky, :kx
+                ]
                 out[:, o, y, x_] = (window * weight[o]).sum((1, 2, 3)) + (0 if bias is None else bias[o])
     return out
 
 
 @pytest.mark.parametrize("scratch", [1, 3000, 1 << 24])
 @pytest.mark.parametrize("groups, per_group, c_out", [(1, 4, 5), (2, 3, 6), (5, 1, 5), (3, 1, 6)])
-@pytest.mark.parametrize("stride, dilation, padding", [((1, 1), (1, 1), (1, 1, 1, 1)), ((2, 1), (1, 2), (0, 2, 1, 0)), ((2, 3), (2, 1), (0, 0, 0, 0))])
-def test_dense_convolution_is_exact_on_integers(monkeypatch, scratch, groups, per_group, c_out, stride, dilation, padding):
-    """Small integers, whose sums are exact in any order; and whatever the scratch memory cuts the work into."""
+@pytest.mark.parametrize(
+    "stride, dilation, padding",
+    [((1, 1), (1, 1), (1, 1, 1, 1)), ((2, 1), (1, 2), (0, 2, 1, 0)), ((2, 3), (2, 1), (0, 0, 0, 0))],
+)
+def test_dense_convolution_is_exact_on_integers(
+    monkeypatch, scratch, groups, per_group, c_out, stride, dilation, padding
+):
+    """Small integers, whose sums are exact in any order; and whatever the scratch memory cuts the work
+    into.
+    """
     monkeypatch.setattr(dense, "SCRATCH_BYTES", scratch)
     rng = np.random.default_rng(groups)
-    x, weight, bias = (rng.integers(-9, 10, shape).astype(np.float32) for shape in ((3, groups * per_group, 9, 8), (c_out, per_group, 3, 2), (c_out,)))
+    x, weight, bias = (
+        rng.integers(-9, 10, shape).astype(np.float32)
+        for shape in ((3, groups * per_group, 9, 8), (c_out, per_group, 3, 2), (c_out,))
+    )
     for some in (bias, None):
         ours = dense.conv2d(x, weight, some, stride, padding, dilation, groups)
         assert np.array_equal(ours, plain_conv2d(x, weight, some, stride, padding, dilation, groups))
@@ -249,11 +357,22 @@ def test_dense_convolution_is_exact_on_integers(monkeypatch, scratch, groups, pe
 def test_other_floats_become_float32(kind):
     """A model whose tensors are all of another float type, with casts around it."""
     kind, numbers = getattr(TensorProto, kind), [1, 2, 3, 0.5, -1, 0]
-    proto = model([node("Cast", "x", "h", to=kind), node("MatMul", "h w", "m"), node("Cast", "m", to=TensorProto.FLOAT)], (2,), {"w": np.zeros((2, 3), np.float32)})
+    proto = model(
+        [
+            node("Cast", "x", "h", to=kind),
+            node("MatMul", "h w", "m"),
+            node("Cast", "m", to=TensorProto.FLOAT),
+        ],
+        (2,),
+        {"w": np.zeros((2, 3), np.float32)},
+    )
     proto.graph.initializer[0].CopyFrom(helper.make_tensor("w", kind, (2, 3), numbers))
     proto.graph.input[0].type.tensor_type.elem_type = proto.graph.output[0].type.tensor_type.elem_type = kind
     graph = import_onnx(proto)
     assert [n.op for n in graph.nodes] == ["MatMul"]
     assert graph.constants["w"].dtype == np.float32
     assert graph.constants["w"].ravel().tolist() == numbers
-    assert sorted(note.split(" are ")[0].split(" is ")[0].split(" of ")[0] for note in graph.notes) == ["the input", "weights"]
+    assert sorted(note.split(" are ")[0].split(" is ")[0].split(" of ")[0] for note in graph.notes) == [
+        "the input",
+        "weights",
+    ]

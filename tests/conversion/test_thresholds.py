@@ -1,4 +1,6 @@
-"""Activations and the thresholds made from them: against all activations held at once, a normal sample, and brute force."""
+"""Activations and the thresholds made from them: against all activations held at once, a normal sample, and
+brute force.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,15 @@ WEIGHT[2] = 0  # with a negative bias: a dead channel
 
 def make_ann(limit=None):
     layers = [
-        Input((2, 5, 4)), Conv2d(WEIGHT, [0.1, 0.0, -1.0, 0.3], padding=1), IF(name="a"), Flatten(),
-        Linear(RNG.normal(size=(3, 80)) / 9, [0.5, 0, 0]), IF(name="b"), Linear(np.eye(3)), Readout(name="out"),
-    ]  # fmt: skip
+        Input((2, 5, 4)),
+        Conv2d(WEIGHT, [0.1, 0.0, -1.0, 0.3], padding=1),
+        IF(name="a"),
+        Flatten(),
+        Linear(RNG.normal(size=(3, 80)) / 9, [0.5, 0, 0]),
+        IF(name="b"),
+        Linear(np.eye(3)),
+        Readout(name="out"),
+    ]
     return Ann(Network(layers), clips={} if limit is None else {"a": np.array(limit, np.float32)})
 
 
@@ -31,14 +39,24 @@ def batches(images, size):
 def seen(ann, images):
     """Every activation of every layer, (channels, n): what `measure` must never hold."""
     found = {}
-    forward(ann, images, len(images), lambda name, current, activation: found.update({name: np.moveaxis(activation, 1, 0).reshape(activation.shape[1], -1).astype(np.float64)}))
+    forward(
+        ann,
+        images,
+        len(images),
+        lambda name, current, activation: found.update(
+            {name: np.moveaxis(activation, 1, 0).reshape(activation.shape[1], -1).astype(np.float64)}
+        ),
+    )
     return found
 
 
 def counted(rows):
     """The activations (channels, n) as `Activations`, by numpy's histogram."""
     maximum = np.maximum(rows.max(axis=1), 0)
-    histogram = [np.histogram(row[row > 0], BINS, (0, top))[0] if top > 0 else np.zeros(BINS) for row, top in zip(rows, maximum)]
+    histogram = [
+        np.histogram(row[row > 0], BINS, (0, top))[0] if top > 0 else np.zeros(BINS)
+        for row, top in zip(rows, maximum)
+    ]
     return Activations(maximum, np.array(histogram, float), float(rows.shape[1]))
 
 
@@ -59,10 +77,14 @@ def test_measured_is_what_all_activations_say(limit):
         below = np.cumsum(found.histogram, axis=1)[:, :-1]
         for row, edge, n in zip(values, edges, below):
             row = np.sort(row[row > 0])
-            assert (np.searchsorted(row, edge * (1 - 1e-6)) <= n).all() and (n <= np.searchsorted(row, edge * (1 + 1e-6), "right")).all(), name
+            assert (np.searchsorted(row, edge * (1 - 1e-6)) <= n).all() and (
+                n <= np.searchsorted(row, edge * (1 + 1e-6), "right")
+            ).all(), name
     assert measured["a"].dead.tolist() == [False, False, True, False]
     if limit is not None:
-        assert (measured["a"].maximum <= np.broadcast_to(limit, 4)).all() and measured["a"].histogram[0, -1] > 5, "what the limit cuts off stands at the limit"
+        assert (measured["a"].maximum <= np.broadcast_to(limit, 4)).all() and measured["a"].histogram[
+            0, -1
+        ] > 5, "what the limit cuts off stands at the limit"
 
 
 @pytest.mark.parametrize("size", [1, 5, 36])
@@ -72,13 +94,26 @@ def test_batches_of_any_size_are_one(size):
     for name in whole:
         np.testing.assert_allclose(parts[name].maximum, whole[name].maximum, rtol=1e-6)
         assert parts[name].count == whole[name].count
-        assert np.abs(np.cumsum(parts[name].histogram - whole[name].histogram, axis=1)).max() <= 2, "an activation at an edge may change sides"
+        assert np.abs(np.cumsum(parts[name].histogram - whole[name].histogram, axis=1)).max() <= 2, (
+            "an activation at an edge may change sides"
+        )
 
 
 def test_large_batches_are_counted_in_parts():
     """More rows than are counted at once."""
     images = np.random.default_rng(1).normal(size=(6, 1, 40, 40)).astype(np.float32)
-    ann = Ann(Network([Input((1, 40, 40)), Conv2d(np.ones((1, 1, 1, 1))), IF(name="a"), Flatten(), Linear(np.ones((1, 1600))), Readout()]))
+    ann = Ann(
+        Network(
+            [
+                Input((1, 40, 40)),
+                Conv2d(np.ones((1, 1, 1, 1))),
+                IF(name="a"),
+                Flatten(),
+                Linear(np.ones((1, 1600))),
+                Readout(),
+            ]
+        )
+    )
     found = measure(ann, batches(images, 6))["a"]
     assert (found.count, found.histogram.sum(), found.maximum[0]) == (9600, (images > 0).sum(), images.max())
 
@@ -93,7 +128,10 @@ def test_progress_ends_at_its_total():
 def test_activations_that_are_not_finite_are_refused(value):
     images = IMAGES.copy()
     images[20, 1, 2, 2] = value
-    with pytest.raises(InputError, match="layer 'a': the ANN's activations are not finite"), np.errstate(invalid="ignore"):
+    with (
+        pytest.raises(InputError, match="layer 'a': the ANN's activations are not finite"),
+        np.errstate(invalid="ignore"),
+    ):
         measure(make_ann(), batches(images, 8))
 
 
@@ -103,9 +141,17 @@ def test_no_inputs_are_refused():
 
 
 def test_moments_are_a_normal_sample():
-    mean, deviation, limit = np.array([0.5, -1.0, 0.0, 3.0, 1.0]), np.array([1.0, 0.7, 2.0, 0.5, 1.0]), np.array([np.inf, np.inf, 3.0, np.inf, 0.25])
+    mean, deviation, limit = (
+        np.array([0.5, -1.0, 0.0, 3.0, 1.0]),
+        np.array([1.0, 0.7, 2.0, 0.5, 1.0]),
+        np.array([np.inf, np.inf, 3.0, np.inf, 0.25]),
+    )
     found = from_moments(mean, deviation, limit)
-    sample = np.clip(mean[:, None] + deviation[:, None] * np.random.default_rng(2).normal(size=(5, 200_000)), 0, limit[:, None])
+    sample = np.clip(
+        mean[:, None] + deviation[:, None] * np.random.default_rng(2).normal(size=(5, 200_000)),
+        0,
+        limit[:, None],
+    )
     assert (found.maximum >= sample.max(axis=1) * 0.99).all() and (found.maximum <= limit).all()
     assert found.count == 1 and (found.histogram >= 0).all()
     np.testing.assert_allclose(found.histogram.sum(axis=1), (sample > 0).mean(axis=1), atol=0.005)
@@ -125,15 +171,49 @@ def test_moments_of_channels_that_never_fire_or_never_vary():
 
 
 def test_rules_are_read():
-    rules = {"max": ("max", 2.0), "percentile": ("percentile", 99.9), "percentile:100": ("percentile", 100.0), "percentile:0.1": ("percentile", 0.1)}
-    rules |= {"mse": ("mse", 2.0), "error": ("error", 2.0), "error:3": ("error", 3.0), "error:16": ("error", 16.0)}
+    rules = {
+        "max": ("max", 2.0),
+        "percentile": ("percentile", 99.9),
+        "percentile:100": ("percentile", 100.0),
+        "percentile:0.1": ("percentile", 0.1),
+    }
+    rules |= {
+        "mse": ("mse", 2.0),
+        "error": ("error", 2.0),
+        "error:3": ("error", 3.0),
+        "error:16": ("error", 16.0),
+    }
     assert {rule: parse_rule(rule) for rule in rules} == rules
 
 
-@pytest.mark.parametrize("rule", [
-    "percentile:", "percentile:0", "percentile:-1", "percentile:100.1", "percentile:nan", "percentile:inf", "percentile:p", "percentile:9:9", "error:", "error:0.5", "error:99", "error:nan",
-    "max:3", "max:", "mse:2", "mse:0", "", ":", "Max", " max", "auto", None, 99.9,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "percentile:",
+        "percentile:0",
+        "percentile:-1",
+        "percentile:100.1",
+        "percentile:nan",
+        "percentile:inf",
+        "percentile:p",
+        "percentile:9:9",
+        "error:",
+        "error:0.5",
+        "error:99",
+        "error:nan",
+        "max:3",
+        "max:",
+        "mse:2",
+        "mse:0",
+        "",
+        ":",
+        "Max",
+        " max",
+        "auto",
+        None,
+        99.9,
+    ],
+)
 def test_rules_that_are_none_are_refused(rule):
     with pytest.raises(ModelError, match="unknown threshold rule: got "):
         parse_rule(rule)
@@ -161,7 +241,11 @@ def test_rate_is_what_a_neuron_sends(n_steps):
         np.testing.assert_allclose(rate(activation, v_threshold, n_steps), v_threshold * sent / n_steps)
 
 
-LAYER = np.maximum(np.random.default_rng(3).gamma(1.2, size=(5, 6007)) * np.array([1.0, 0.3, 2.0, 0.05, 1.0])[:, None] - np.array([0.2, 0, 1, 0, 9.0])[:, None], 0)
+LAYER = np.maximum(
+    np.random.default_rng(3).gamma(1.2, size=(5, 6007)) * np.array([1.0, 0.3, 2.0, 0.05, 1.0])[:, None]
+    - np.array([0.2, 0, 1, 0, 9.0])[:, None],
+    0,
+)
 """Channels of several scales, the last nearly dead."""
 
 
@@ -177,18 +261,27 @@ def found_for(rule, n_steps=8, granularity="channel", **options):
 
 @pytest.mark.parametrize("granularity", ["layer", "channel"])
 def test_max_is_the_largest_activation(granularity):
-    assert np.array_equal(found_for("max", granularity=granularity), np.maximum(rows_of(granularity).max(axis=1), LAYER.max() / 1000))
+    assert np.array_equal(
+        found_for("max", granularity=granularity),
+        np.maximum(rows_of(granularity).max(axis=1), LAYER.max() / 1000),
+    )
 
 
 @pytest.mark.parametrize("granularity", ["layer", "channel"])
 @pytest.mark.parametrize("percentile", [100, 99.9, 99, 75, 30])
 def test_percentile_is_a_quantile(percentile, granularity):
     """Zeros count. The upper edge of the part in which the quantile lies."""
-    for row, found in zip(rows_of(granularity), found_for(f"percentile:{percentile}", granularity=granularity)):
+    for row, found in zip(
+        rows_of(granularity), found_for(f"percentile:{percentile}", granularity=granularity)
+    ):
         part = row.max() / BINS
-        joined = 1 if granularity == "layer" else 0  # another part where channels of several scales are joined
+        joined = (
+            1 if granularity == "layer" else 0
+        )  # another part where channels of several scales are joined
         excess = found - np.quantile(row, percentile / 100, method="inverted_cdf")
-        assert -joined * part - 1e-9 <= excess <= part * (1 + joined) + 1e-9 or found == pytest.approx(LAYER.max() / 1000)
+        assert -joined * part - 1e-9 <= excess <= part * (1 + joined) + 1e-9 or found == pytest.approx(
+            LAYER.max() / 1000
+        )
 
 
 @pytest.mark.parametrize("granularity", ["layer", "channel"])
@@ -201,7 +294,9 @@ def test_least_error_is_what_brute_force_finds(n_steps, rule, power, granularity
             continue  # the floor's
 
         def error(v, row=row):
-            return (np.abs(v / n_steps * np.clip(np.floor(row * n_steps / v + 0.5), 0, n_steps) - row) ** power).sum()
+            return (
+                np.abs(v / n_steps * np.clip(np.floor(row * n_steps / v + 0.5), 0, n_steps) - row) ** power
+            ).sum()
 
         best = min(map(error, row.max() * np.linspace(0.08, 1, 185)))
         assert best > 0 and error(found) <= 1.03 * best
@@ -222,10 +317,14 @@ def test_no_threshold_passes_the_limit(rule):
     for n_steps in (1, 4, 64):
         limit = np.array([0.5, 0.1, 9.0, 9.0, 9.0])
         free = found_for(rule, n_steps)
-        assert np.array_equal(found_for(rule, n_steps, limit=limit), np.minimum(free, limit)) and free[0] > 0.5
+        assert (
+            np.array_equal(found_for(rule, n_steps, limit=limit), np.minimum(free, limit)) and free[0] > 0.5
+        )
         assert found_for(rule, n_steps, "layer", limit=0.09)[0] == 0.09
         joined = thresholds(counted(LAYER), rule, n_steps, "layer", limit)
-        assert np.array_equal(joined, np.minimum(found_for(rule, n_steps, "layer"), limit)), "channels keep limits of their own"
+        assert np.array_equal(joined, np.minimum(found_for(rule, n_steps, "layer"), limit)), (
+            "channels keep limits of their own"
+        )
         assert (found_for(rule, n_steps, limit=0.01) == np.minimum(free, 0.01)).all()
 
 
@@ -239,7 +338,10 @@ def test_channels_that_hardly_fire_get_a_floor(rule):
 @pytest.mark.parametrize("rule", ["max", "percentile:99", "mse", "error:3"])
 def test_layers_that_are_never_active_get_one(rule):
     silent = counted(np.zeros((3, 10)))
-    assert thresholds(silent, rule, 8).tolist() == [1, 1, 1] and thresholds(silent, rule, 8, "layer").tolist() == 1
+    assert (
+        thresholds(silent, rule, 8).tolist() == [1, 1, 1]
+        and thresholds(silent, rule, 8, "layer").tolist() == 1
+    )
 
 
 @pytest.mark.parametrize("rule", ["max", "percentile:99", "mse", "error:3"])

@@ -1,4 +1,6 @@
-"""Machine code that is kept on disk: the same bits as numba's own, no numba where it is there, and what is not trusted is not run."""
+"""Machine code that is kept on disk: the same bits as numba's own, no numba where it is there, and what is
+not trusted is not run.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,12 @@ KERNEL = Kernel("queue.count_spikes", (), 2, counts=True)
 
 
 def run(folder: Path, **more: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"EVSNN_CACHE_DIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)} | more
-    return subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=300)
+    environment = (
+        os.environ | {"EVSNN_CACHE_DIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)} | more
+    )
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 def answer(done: subprocess.CompletedProcess) -> list[str]:
@@ -81,7 +87,9 @@ def test_kept_code_is_numbas(tmp_path):
     object_file, symbol, alone = compiled(KERNEL.name, KERNEL.selectors, KERNEL.n_arguments)
     assert alone
     (made,) = queue.count_spikes.overloads.values()
-    direct = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 2)(made.library.get_pointer_to_function(symbol))
+    direct = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 2)(
+        made.library.get_pointer_to_function(symbol)
+    )
     kept = code.native(object_file, symbol, KERNEL)
     rng = np.random.default_rng(0)
     for n in (0, 1, 7, 1000):
@@ -93,7 +101,15 @@ def test_kept_code_is_numbas(tmp_path):
 
 def test_damaged_files_are_said_and_made_anew(filled, copy):
     """A folder after a power cut, each file damaged in its own way."""
-    damages = [lambda b: b"", lambda b: b"\x00" * 64, lambda b: b[:-1], lambda b: b[:-1] + bytes([b[-1] ^ 1]), lambda b: b"{}\n" + b.partition(b"\n")[2], lambda b: b"[1]\n", lambda b: b"\xff" * 99]
+    damages = [
+        lambda b: b"",
+        lambda b: b"\x00" * 64,
+        lambda b: b[:-1],
+        lambda b: b[:-1] + bytes([b[-1] ^ 1]),
+        lambda b: b"{}\n" + b.partition(b"\n")[2],
+        lambda b: b"[1]\n",
+        lambda b: b"\xff" * 99,
+    ]
     for path, damage in zip(files(copy), itertools.cycle(damages)):
         path.write_bytes(damage(path.read_bytes()))
     again = run(copy)
@@ -150,7 +166,11 @@ def test_a_folder_that_cannot_be_made_or_written_to(tmp_path, caplog, monkeypatc
     with caplog.at_level(logging.WARNING, "evsnn"):
         stored.save(KERNEL, b"code", "symbol")
         stored.save(KERNEL, b"code", "symbol")
-    assert len(caplog.records) == 1 and "EVSNN_CACHE_DIR" in caplog.text and stored.load(KERNEL) == (b"code", "symbol")
+    assert (
+        len(caplog.records) == 1
+        and "EVSNN_CACHE_DIR" in caplog.text
+        and stored.load(KERNEL) == (b"code", "symbol")
+    )
     caplog.clear()
 
     def full(*_):
@@ -171,9 +191,15 @@ def test_what_is_kept_is_private_and_found_by_a_new_store(tmp_path):
 
 
 def test_processes_may_fill_a_folder_at_once(tmp_path):
-    environment = os.environ | {"EVSNN_CACHE_DIR": str(tmp_path / "code"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | {
+        "EVSNN_CACHE_DIR": str(tmp_path / "code"),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     command = [sys.executable, "-m", "evsnn.run", "--json", "--limit", "2", "--threads", "1"]
-    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    running = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
     done = [process.communicate(timeout=300) for process in running]
     assert [process.returncode for process in running] == [0, 0, 0], done
     assert len({tuple(json.loads(out)["predictions"]) for out, _ in done}) == 1
@@ -181,10 +207,19 @@ def test_processes_may_fill_a_folder_at_once(tmp_path):
 
 
 def test_warm_fills_a_folder_that_is_then_read_only(tmp_path):
-    environment = os.environ | {"EVSNN_CACHE_DIR": str(tmp_path / "code"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | {
+        "EVSNN_CACHE_DIR": str(tmp_path / "code"),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
 
     def command(*words: str) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "-X", "importtime", "-m", "evsnn.run", *words], env=environment, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "evsnn.run", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
 
     warmed = command("warm", "--steps", "4")
     assert warmed.returncode == 0 and "kernels in" in warmed.stdout, warmed.stderr
@@ -195,13 +230,26 @@ def test_warm_fills_a_folder_that_is_then_read_only(tmp_path):
         assert done.returncode == 0 and "| numba\n" not in done.stderr and "not used" not in done.stderr
 
 
-@pytest.mark.parametrize(("words", "environment", "status", "what"), [
-    (["warm", "nothing.h5"], {}, 1, "cannot be opened"), (["warm", "--steps", "0"], {}, 2, "--steps"), (["warm"], {"NUMBA_DISABLE_JIT": "1"}, 1, "switched off"),
-    (["warm"], {"EVSNN_CACHE_DIR": "/dev/null/x"}, 1, "cannot be kept"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "environment", "status", "what"),
+    [
+        (["warm", "nothing.h5"], {}, 1, "cannot be opened"),
+        (["warm", "--steps", "0"], {}, 2, "--steps"),
+        (["warm"], {"NUMBA_DISABLE_JIT": "1"}, 1, "switched off"),
+        (["warm"], {"EVSNN_CACHE_DIR": "/dev/null/x"}, 1, "cannot be kept"),
+    ],
+)
 def test_warm_says_what_is_wrong(tmp_path, words, environment, status, what):
-    environment = os.environ | {"EVSNN_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)} | environment
-    done = subprocess.run([sys.executable, "-m", "evsnn.run", *words], env=environment, capture_output=True, text=True, timeout=300)
+    environment = (
+        os.environ | {"EVSNN_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)} | environment
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "evsnn.run", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == status and what in done.stderr and "Traceback" not in done.stderr
 
 
@@ -209,7 +257,9 @@ def test_a_plan_names_all_the_kernels_that_it_runs():
     simulator = Simulator(small_network(5), threads=1)
     simulator.run(IMAGES[:1])
     kernels = needed(simulator.plan)
-    assert len(set(kernels)) == len(kernels) and all(code.store().load(kernel) is not None for kernel in kernels)
+    assert len(set(kernels)) == len(kernels) and all(
+        code.store().load(kernel) is not None for kernel in kernels
+    )
     assert not code.missing(kernels) and code.missing([Kernel("queue.none", (), 1)])
 
 

@@ -35,7 +35,9 @@ def test_reference_equals_naive(case):
         if layer.v_mem is not None:
             assert np.array_equal(layer.v_mem[0], membranes[layer.name]), layer.name
         if layer.fires:
-            rows.setdefault(layer.name.split("[")[0], []).append(layer.spikes[0])  # a max pool of several sources has several rows
+            rows.setdefault(layer.name.split("[")[0], []).append(
+                layer.spikes[0]
+            )  # a max pool of several sources has several rows
     assert rows.keys() == trains.keys()
     for name, spikes in rows.items():
         assert np.array_equal(np.concatenate(spikes, axis=1), trains[name]), name
@@ -60,7 +62,9 @@ def test_any_number_of_steps(n_steps, arithmetic):
 
 
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
-@pytest.mark.parametrize("drive, low, high", [(0.0, 0.0, 0.0), (0.1, 0.001, 0.1), (1.0, 0.1, 0.5), (100.0, 0.4, 1.0)])
+@pytest.mark.parametrize(
+    "drive, low, high", [(0.0, 0.0, 0.0), (0.1, 0.001, 0.1), (1.0, 0.1, 0.5), (100.0, 0.4, 1.0)]
+)
 def test_any_rate(drive, low, high, arithmetic):
     result = run_both(small_network(rate=drive or 1e-3), IMAGES[:2], arithmetic=arithmetic)
     assert low <= result.mean_rate <= high
@@ -71,8 +75,13 @@ def test_any_rate(drive, low, high, arithmetic):
 @pytest.mark.parametrize("n_samples", [1, 2, 5])
 def test_any_threads_and_batch(threads, n_samples, arithmetic):
     network = small_network(130)
-    alone = [evsnn.simulate(network, IMAGES[i], arithmetic=arithmetic, threads=1, record=RECORDS) for i in range(n_samples)]
-    together = evsnn.simulate(network, IMAGES[:n_samples], arithmetic=arithmetic, threads=threads, record=RECORDS)
+    alone = [
+        evsnn.simulate(network, IMAGES[i], arithmetic=arithmetic, threads=1, record=RECORDS)
+        for i in range(n_samples)
+    ]
+    together = evsnn.simulate(
+        network, IMAGES[:n_samples], arithmetic=arithmetic, threads=threads, record=RECORDS
+    )
     assert np.array_equal(together.outputs, np.concatenate([r.outputs for r in alone]))
     for j, layer in enumerate(together.layers):
         assert np.array_equal(layer.v_mem, np.concatenate([r.layers[j].v_mem for r in alone]))
@@ -99,11 +108,25 @@ def test_channels_at_tile_edges(channels, arithmetic):
 def wide_network():
     """Rows of 1,027 positions x 65 channels: ids beyond 65,535, plain and pooled."""
     rng = np.random.default_rng(2)
-    return Network([
-        Input((1, 1, 1027)), Conv2d(rng.normal(size=(65, 1, 1, 1)), rng.normal(size=65)), IF(0.7, name="a"),
-        Conv2d(rng.normal(size=(5, 65, 1, 3)), stride=(1, 4)), IF(0.9, name="b"), AvgPool2d((1, 2), (1, 1), inputs="a"),
-        Conv2d(rng.normal(size=(5, 65, 1, 2)), stride=(1, 4)), Add(inputs=("b", "conv2d3")), IF(0.5), AvgPool2d(), Flatten(), Linear(rng.normal(size=(3, 5))), Readout(),
-    ], n_steps=3, input_range=(0, 1))  # fmt: skip
+    return Network(
+        [
+            Input((1, 1, 1027)),
+            Conv2d(rng.normal(size=(65, 1, 1, 1)), rng.normal(size=65)),
+            IF(0.7, name="a"),
+            Conv2d(rng.normal(size=(5, 65, 1, 3)), stride=(1, 4)),
+            IF(0.9, name="b"),
+            AvgPool2d((1, 2), (1, 1), inputs="a"),
+            Conv2d(rng.normal(size=(5, 65, 1, 2)), stride=(1, 4)),
+            Add(inputs=("b", "conv2d3")),
+            IF(0.5),
+            AvgPool2d(),
+            Flatten(),
+            Linear(rng.normal(size=(3, 5))),
+            Readout(),
+        ],
+        n_steps=3,
+        input_range=(0, 1),
+    )
 
 
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
@@ -118,10 +141,21 @@ def test_rows_too_wide_for_16_bit_ids(arithmetic):
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 def test_pools_with_counts_beyond_a_byte(arithmetic):
     rng = np.random.default_rng(3)
-    network = Network([
-        Input((1, 20, 20)), Conv2d(rng.normal(size=(9, 1, 1, 1)), np.full(9, 0.5)), IF(0.4), AvgPool2d(), Conv2d(rng.normal(size=(70, 9, 1, 1))), IF(0.3), Flatten(),
-        Linear(rng.normal(size=(10, 70))), Readout(),
-    ], n_steps=6, input_range=(0, 1))  # fmt: skip
+    network = Network(
+        [
+            Input((1, 20, 20)),
+            Conv2d(rng.normal(size=(9, 1, 1, 1)), np.full(9, 0.5)),
+            IF(0.4),
+            AvgPool2d(),
+            Conv2d(rng.normal(size=(70, 9, 1, 1))),
+            IF(0.3),
+            Flatten(),
+            Linear(rng.normal(size=(10, 70))),
+            Readout(),
+        ],
+        n_steps=6,
+        input_range=(0, 1),
+    )
     images = rng.random((2, 1, 20, 20), dtype=np.float32)
     result = run_both(network, images, arithmetic=arithmetic)
     assert result.layers[1].n_events <= 9 * 6 * 2  # a pooled position counts once
@@ -131,17 +165,31 @@ def test_pools_with_counts_beyond_a_byte(arithmetic):
 def test_partial_sums_are_brought_home_in_time(arithmetic):
     """2,000 inputs of weight 127 at every step: a 16-bit sum would wrap many times within one step."""
     n = 2000
-    network = Network([
-        Input((n,)), Linear(np.eye(n), np.zeros(n)), IF(0.5), Linear(np.ones((40, n)) * np.linspace(0.1, 1, 40)[:, None]), IF(50.0),
-        Linear(np.ones((10, 40))), Readout(),
-    ], n_steps=3, input_range=(0, 1))  # fmt: skip
+    network = Network(
+        [
+            Input((n,)),
+            Linear(np.eye(n), np.zeros(n)),
+            IF(0.5),
+            Linear(np.ones((40, n)) * np.linspace(0.1, 1, 40)[:, None]),
+            IF(50.0),
+            Linear(np.ones((10, 40))),
+            Readout(),
+        ],
+        n_steps=3,
+        input_range=(0, 1),
+    )
     result = run_both(network, np.ones((1, n), np.float32), arithmetic=arithmetic)
     assert result.layers[0].n_spikes == 3 * n
     assert result.layers[2].v_mem.max() > 0
 
 
 def test_spike_readout_sums_amplitudes():
-    network = Network([Input((2,)), Linear(np.eye(2)), IF(np.array([0.25, 0.5])), Readout()], n_steps=4, shift="none", readout="spikes")
+    network = Network(
+        [Input((2,)), Linear(np.eye(2)), IF(np.array([0.25, 0.5])), Readout()],
+        n_steps=4,
+        shift="none",
+        readout="spikes",
+    )
     result = run_both(network, np.array([[0.25, 0.25]], np.float32))
     assert result.outputs.tolist() == [[0.25, 0.25]]
     assert result.layers[0].n_spikes == 4 + 2
@@ -153,7 +201,21 @@ def test_sops_count_true_fan_out():
     for at, reached in (((0, 0, 0), 4), ((0, 0, 1), 6), ((0, 1, 1), 9)):
         picture = image.copy()
         picture[at] = 1
-        network = Network([Input((1, 3, 3)), Conv2d(np.ones((1, 1, 1, 1))), IF(1.0), Conv2d(np.ones((7, 1, 3, 3)), padding=1), IF(1e9), AvgPool2d(), Flatten(), Linear(np.ones((2, 7))), Readout()], n_steps=5, shift="none")
+        network = Network(
+            [
+                Input((1, 3, 3)),
+                Conv2d(np.ones((1, 1, 1, 1))),
+                IF(1.0),
+                Conv2d(np.ones((7, 1, 3, 3)), padding=1),
+                IF(1e9),
+                AvgPool2d(),
+                Flatten(),
+                Linear(np.ones((2, 7))),
+                Readout(),
+            ],
+            n_steps=5,
+            shift="none",
+        )
         result = run_both(network, picture[None])
         assert result.layers[1].sops == 5 * 7 * reached
         assert result.layers[1].n_events == 5
@@ -170,11 +232,26 @@ def test_poisson_input_is_seeded_and_the_same_in_any_batch():
 def test_concatenated_groups_cross_parts():
     """Groups whose channels straddle tiles and concatenated sources."""
     rng = np.random.default_rng(4)
-    network = Network([
-        Input((2, 6, 5)), Conv2d(rng.normal(size=(30, 2, 3, 3)), padding=1), IF(0.8, name="a"), Conv2d(rng.normal(size=(45, 30, 1, 1)) / 5, inputs="a"), IF(0.6, name="b"),
-        AvgPool2d(3, 1, 1, name="p", inputs="a"), Concat(inputs=("a", "p", "b")), Conv2d(rng.normal(size=(150, 35, 3, 2)) / 10, groups=3, dilation=(1, 2), stride=(2, 1), padding=1),
-        IF(0.7), Flatten(), Linear(rng.normal(size=(10, 150 * 3 * 5))), Readout(),
-    ], n_steps=6, input_range=(0, 1))  # fmt: skip
+    network = Network(
+        [
+            Input((2, 6, 5)),
+            Conv2d(rng.normal(size=(30, 2, 3, 3)), padding=1),
+            IF(0.8, name="a"),
+            Conv2d(rng.normal(size=(45, 30, 1, 1)) / 5, inputs="a"),
+            IF(0.6, name="b"),
+            AvgPool2d(3, 1, 1, name="p", inputs="a"),
+            Concat(inputs=("a", "p", "b")),
+            Conv2d(
+                rng.normal(size=(150, 35, 3, 2)) / 10, groups=3, dilation=(1, 2), stride=(2, 1), padding=1
+            ),
+            IF(0.7),
+            Flatten(),
+            Linear(rng.normal(size=(10, 150 * 3 * 5))),
+            Readout(),
+        ],
+        n_steps=6,
+        input_range=(0, 1),
+    )
     images = rng.random((2, 2, 6, 5), dtype=np.float32)
     for arithmetic in ("float32", "int8"):
         run_both(network, images, arithmetic=arithmetic)
@@ -184,20 +261,42 @@ def test_concatenated_groups_cross_parts():
 def test_large_and_small_pools_share_a_workspace(arithmetic):
     """Counters of a large window must not be left over for the next sample's small one."""
     rng = np.random.default_rng(6)
-    network = Network([
-        Input((2, 8, 8)), Conv2d(rng.normal(size=(20, 2, 3, 3)), np.full(20, 0.5), padding=1), IF(0.3), AvgPool2d(2), Conv2d(rng.normal(size=(20, 20, 3, 3)) / 5, padding=1), IF(0.2),
-        AvgPool2d(4), Flatten(), Linear(rng.normal(size=(10, 20))), Readout(),
-    ], n_steps=8, input_range=(0, 1))  # fmt: skip
+    network = Network(
+        [
+            Input((2, 8, 8)),
+            Conv2d(rng.normal(size=(20, 2, 3, 3)), np.full(20, 0.5), padding=1),
+            IF(0.3),
+            AvgPool2d(2),
+            Conv2d(rng.normal(size=(20, 20, 3, 3)) / 5, padding=1),
+            IF(0.2),
+            AvgPool2d(4),
+            Flatten(),
+            Linear(rng.normal(size=(10, 20))),
+            Readout(),
+        ],
+        n_steps=8,
+        input_range=(0, 1),
+    )
     run_both(network, rng.random((4, 2, 8, 8), dtype=np.float32), arithmetic=arithmetic, threads=1)
 
 
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 def test_more_weight_rows_than_16_bits_count(arithmetic):
-    """A linear layer over 65 channels of 33 x 33: rows of the map fit 16-bit ids, rows of the weights do not."""
+    """A linear layer over 65 channels of 33 x 33: rows of the map fit 16-bit ids, rows of the weights do
+    not.
+    """
     rng = np.random.default_rng(7)
-    network = Network([
-        Input((65, 33, 33), "events"), Flatten(), Linear(rng.normal(size=(20, 65 * 33 * 33)) / 100), IF(0.5), Linear(rng.normal(size=(3, 20))), Readout(),
-    ], n_steps=2)  # fmt: skip
+    network = Network(
+        [
+            Input((65, 33, 33), "events"),
+            Flatten(),
+            Linear(rng.normal(size=(20, 65 * 33 * 33)) / 100),
+            IF(0.5),
+            Linear(rng.normal(size=(3, 20))),
+            Readout(),
+        ],
+        n_steps=2,
+    )
     images = rng.random((1, 2, 65, 33, 33)) < 0.02
     images[..., -1, -1] = True
     run_both(network, images, arithmetic=arithmetic)
@@ -206,10 +305,25 @@ def test_more_weight_rows_than_16_bits_count(arithmetic):
 def test_effective_weights_are_rounded_once():
     """Weight times amplitude over area, in float64, then to float32: not the same as rounding on the way."""
     rng = np.random.default_rng(8)
-    weight, threshold = rng.normal(size=(30, 7, 1, 1)).astype(np.float32), rng.uniform(0.1, 3, 7).astype(np.float32)
-    network = Network([
-        Input((7, 6, 6)), Conv2d(rng.normal(size=(7, 7, 1, 1))), IF(threshold), AvgPool2d(3), Conv2d(weight), IF(), AvgPool2d(), Flatten(), Linear(np.ones((2, 30))), Readout(),
-    ], n_steps=2)  # fmt: skip
+    weight, threshold = (
+        rng.normal(size=(30, 7, 1, 1)).astype(np.float32),
+        rng.uniform(0.1, 3, 7).astype(np.float32),
+    )
+    network = Network(
+        [
+            Input((7, 6, 6)),
+            Conv2d(rng.normal(size=(7, 7, 1, 1))),
+            IF(threshold),
+            AvgPool2d(3),
+            Conv2d(weight),
+            IF(),
+            AvgPool2d(),
+            Flatten(),
+            Linear(np.ones((2, 30))),
+            Readout(),
+        ],
+        n_steps=2,
+    )
     effective = lower(network).populations[1].synapses[0].effective()
     exact = (weight.astype(np.float64) * (threshold.astype(np.float64) / 9)[:, None, None]).astype(np.float32)
     early = weight * (threshold / np.float32(9))[:, None, None]
@@ -244,9 +358,19 @@ def test_memory_is_announced(monkeypatch, arithmetic, n_steps, threads):
 
 def test_large_workspaces_take_fewer_steps_at_once():
     rng = np.random.default_rng(9)
-    network = Network([
-        Input((1, 512, 512)), Conv2d(rng.normal(size=(64, 1, 3, 3)), padding=1), IF(), AvgPool2d(16), AvgPool2d(8), Flatten(), Linear(np.ones((2, 1024))), Readout(),
-    ], n_steps=64)  # fmt: skip
+    network = Network(
+        [
+            Input((1, 512, 512)),
+            Conv2d(rng.normal(size=(64, 1, 3, 3)), padding=1),
+            IF(),
+            AvgPool2d(16),
+            AvgPool2d(8),
+            Flatten(),
+            Linear(np.ones((2, 1024))),
+            Readout(),
+        ],
+        n_steps=64,
+    )
     plan_of_it = Simulator(network, threads=1).plan
     assert plan_of_it.block_steps < 64
     assert plan_of_it.keep_membranes
@@ -271,7 +395,9 @@ def test_blocks_and_threads_change_nothing_anywhere(case, block_steps, threads, 
     network, images = case
     slow = evsnn.simulate(network, images, arithmetic=arithmetic, record=RECORDS, backend="reference")
     simulator = Simulator(network, arithmetic=arithmetic, threads=threads)
-    simulator.plan = plan(simulator.circuit, simulator.quantized.widths if simulator.quantized else None, block_steps)
+    simulator.plan = plan(
+        simulator.circuit, simulator.quantized.widths if simulator.quantized else None, block_steps
+    )
     assert_same(simulator.run(images, record=RECORDS), slow)
 
 
@@ -288,15 +414,32 @@ def test_infinite_outputs_are_refused():
         evsnn.simulate(network, np.full((1, 2), 3e38))
 
 
-@pytest.mark.parametrize("call", [
-    lambda net: evsnn.simulate("weights.h5", IMAGES), lambda net: evsnn.simulate(net, [[1, 2], [3]]), lambda net: evsnn.simulate(net, np.array(["a"])),
-    lambda net: evsnn.simulate(net, IMAGES + np.nan), lambda net: evsnn.simulate(net, IMAGES[:0]), lambda net: evsnn.simulate(net, IMAGES[:, :2]),
-    lambda net: evsnn.simulate(net, IMAGES, labels=["a"] * 5), lambda net: evsnn.simulate(net, IMAGES, labels=[1, 2]), lambda net: evsnn.simulate(net, IMAGES, labels=[0.5] * 5),
-    lambda net: evsnn.simulate(net, IMAGES, labels=[10] * 5), lambda net: evsnn.simulate(net, IMAGES, labels=[[1], [2, 3]]), lambda net: evsnn.simulate(net, IMAGES, record=5),
-    lambda net: evsnn.simulate(net, IMAGES, record="all"), lambda net: evsnn.simulate(net, IMAGES, seed=-1), lambda net: evsnn.simulate(net, IMAGES, seed="a"),
-    lambda net: evsnn.simulate(net, IMAGES, n_steps=0), lambda net: evsnn.simulate(net, IMAGES, n_steps=10**9), lambda net: evsnn.simulate(net, IMAGES, n_steps=2.0),
-    lambda net: evsnn.simulate(net, IMAGES, threads=0), lambda net: evsnn.simulate(net, IMAGES, arithmetic="int4"), lambda net: evsnn.simulate(net, IMAGES, backend="gpu"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda net: evsnn.simulate("weights.h5", IMAGES),
+        lambda net: evsnn.simulate(net, [[1, 2], [3]]),
+        lambda net: evsnn.simulate(net, np.array(["a"])),
+        lambda net: evsnn.simulate(net, IMAGES + np.nan),
+        lambda net: evsnn.simulate(net, IMAGES[:0]),
+        lambda net: evsnn.simulate(net, IMAGES[:, :2]),
+        lambda net: evsnn.simulate(net, IMAGES, labels=["a"] * 5),
+        lambda net: evsnn.simulate(net, IMAGES, labels=[1, 2]),
+        lambda net: evsnn.simulate(net, IMAGES, labels=[0.5] * 5),
+        lambda net: evsnn.simulate(net, IMAGES, labels=[10] * 5),
+        lambda net: evsnn.simulate(net, IMAGES, labels=[[1], [2, 3]]),
+        lambda net: evsnn.simulate(net, IMAGES, record=5),
+        lambda net: evsnn.simulate(net, IMAGES, record="all"),
+        lambda net: evsnn.simulate(net, IMAGES, seed=-1),
+        lambda net: evsnn.simulate(net, IMAGES, seed="a"),
+        lambda net: evsnn.simulate(net, IMAGES, n_steps=0),
+        lambda net: evsnn.simulate(net, IMAGES, n_steps=10**9),
+        lambda net: evsnn.simulate(net, IMAGES, n_steps=2.0),
+        lambda net: evsnn.simulate(net, IMAGES, threads=0),
+        lambda net: evsnn.simulate(net, IMAGES, arithmetic="int4"),
+        lambda net: evsnn.simulate(net, IMAGES, backend="gpu"),
+    ],
+)
 def test_bad_arguments_are_one_error(call):
     with pytest.raises(evsnn.EvsnnError) as caught:
         call(small_network(5))
@@ -306,15 +449,28 @@ def test_bad_arguments_are_one_error(call):
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 def test_the_analog_input_as_a_shortcut(arithmetic):
     """Beside weights much smaller than 1: its integers must fit, too."""
-    network = Network([
-        Input((1,), name="i"), Linear([[0.01]], name="c"), Add(inputs=("c", "i")), IF(1.0), Linear([[1.0]]), Readout(),
-    ], n_steps=4, input_range=(0, 1), shift="none")  # fmt: skip
+    network = Network(
+        [
+            Input((1,), name="i"),
+            Linear([[0.01]], name="c"),
+            Add(inputs=("c", "i")),
+            IF(1.0),
+            Linear([[1.0]]),
+            Readout(),
+        ],
+        n_steps=4,
+        input_range=(0, 1),
+        shift="none",
+    )
     assert abs(run_both(network, np.array([[0.9]]), arithmetic=arithmetic).outputs[0, 0] - 0.75) < 0.01
 
 
 def test_spike_readout_over_blocks():
     thresholds = np.random.default_rng(0).uniform(0.1, 1, 10)
-    run_both(Network([Input((10,)), IF(thresholds), Readout()], n_steps=200, readout="spikes"), np.random.default_rng(1).random((5, 10)))
+    run_both(
+        Network([Input((10,)), IF(thresholds), Readout()], n_steps=200, readout="spikes"),
+        np.random.default_rng(1).random((5, 10)),
+    )
 
 
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
@@ -326,17 +482,33 @@ def test_tables_are_the_parameters_set_by_hand(arithmetic, readout):
 
     def make(bias=None, threshold=1.0, v_init=0.25, signed=0.0, last_bias=None, last=0.5, tables=None):
         fire = IF(threshold, v_init, signed=signed, name="fire")
-        layers = [Input((3, 9, 8)), Conv2d(weights[0], bias, padding=1, name="conv"), fire, Flatten(), Linear(weights[1], last_bias, name="linear")]
+        layers = [
+            Input((3, 9, 8)),
+            Conv2d(weights[0], bias, padding=1, name="conv"),
+            fire,
+            Flatten(),
+            Linear(weights[1], last_bias, name="linear"),
+        ]
         layers += [IF(last, name="last")] * (readout == "spikes")
-        return evsnn.Network([*layers, Readout()], n_steps=16, readout=readout, input_range=(0, 1), tables=tables or {})
+        return evsnn.Network(
+            [*layers, Readout()], n_steps=16, readout=readout, input_range=(0, 1), tables=tables or {}
+        )
 
-    by_hand = {2: {"bias": rng.normal(size=17), "threshold": rng.uniform(0.5, 1, 17)}, 8: {"threshold": 0.7, "v_init": rng.normal(size=17), "signed": 0.5, "last_bias": rng.normal(size=5)}, 20: {}}
+    by_hand = {
+        2: {"bias": rng.normal(size=17), "threshold": rng.uniform(0.5, 1, 17)},
+        8: {"threshold": 0.7, "v_init": rng.normal(size=17), "signed": 0.5, "last_bias": rng.normal(size=5)},
+        20: {},
+    }
     if readout == "spikes":
         by_hand[2]["last"], by_hand[8]["last"] = 0.25, rng.uniform(0.1, 0.4, 5)
     homes = {
-        "bias": ("conv", "bias"), "threshold": ("fire", "v_threshold"), "v_init": ("fire", "v_init"), "signed": ("fire", "signed"),
-        "last_bias": ("linear", "bias"), "last": ("last", "v_threshold"),
-    }  # fmt: skip
+        "bias": ("conv", "bias"),
+        "threshold": ("fire", "v_threshold"),
+        "v_init": ("fire", "v_init"),
+        "signed": ("fire", "signed"),
+        "last_bias": ("linear", "bias"),
+        "last": ("last", "v_threshold"),
+    }
     tables = {}
     for n_steps, values in by_hand.items():
         fields = {}
@@ -348,8 +520,20 @@ def test_tables_are_the_parameters_set_by_hand(arithmetic, readout):
     predicted = []
     for n_steps, used in ((2, 2), (3, 2), (8, 8), (None, 20)):
         got = run_both(network, IMAGES[:2], n_steps, arithmetic)
-        assert_same(got, evsnn.simulate(make(**by_hand[used]), IMAGES[:2], n_steps=n_steps, arithmetic=arithmetic, record=RECORDS, backend="reference"))
-        assert (got.layers[0].spike_counts.sum() < got.layers[0].n_spikes) == (used == 8)  # net counts: only there are spikes negative
+        assert_same(
+            got,
+            evsnn.simulate(
+                make(**by_hand[used]),
+                IMAGES[:2],
+                n_steps=n_steps,
+                arithmetic=arithmetic,
+                record=RECORDS,
+                backend="reference",
+            ),
+        )
+        assert (got.layers[0].spike_counts.sum() < got.layers[0].n_spikes) == (
+            used == 8
+        )  # net counts: only there are spikes negative
         predicted.append(got.outputs)
     assert not np.allclose(predicted[1], predicted[2])
     assert evsnn.quantize(network, 2).network is network

@@ -1,4 +1,6 @@
-"""On 64-bit ARM the adding loops are NEON, with nothing on the stack and nothing fused; kernels are compiled for the core on any computer."""
+"""On 64-bit ARM the adding loops are NEON, with nothing on the stack and nothing fused; kernels are compiled
+for the core on any computer.
+"""
 
 from __future__ import annotations
 
@@ -43,19 +45,31 @@ def made():
 @pytest.mark.parametrize("name", INTEGRATE)
 def test_the_loops_that_add_events(made, name):
     fmt, events = INTEGRATE[name]
-    one, many = sorted((loop for loop in made[KERNELS[name]] if loop.adds_events), key=lambda loop: len(loop.instructions))
+    one, many = sorted(
+        (loop for loop in made[KERNELS[name]] if loop.adds_events), key=lambda loop: len(loop.instructions)
+    )
     for loop, n_events in ((one, 1), (many, UNROLL)):
         registers = fmt.lanes * ELEMENT_BYTES[fmt.partial] // 16 * n_events
         assert loop.n_on_stack == 0, loop
-        assert loop.n_fused == 0 and loop.n_additions == registers and loop.n_products == (registers if events.graded else 0), loop
+        assert (
+            loop.n_fused == 0
+            and loop.n_additions == registers
+            and loop.n_products == (registers if events.graded else 0)
+        ), loop
         assert loop.n_ids == n_events * (2 if events.graded else 1)
-        assert len(loop.instructions) <= registers * (3 if events.graded else 2) + 6 * n_events + 6, "something else is in the loop"
+        assert len(loop.instructions) <= registers * (3 if events.graded else 2) + 6 * n_events + 6, (
+            "something else is in the loop"
+        )
 
 
 def test_other_loops_are_vectors(made):
-    """Steps of the first layer, its current, and the ids of a byte of a mask: registers do not suffice in the first for four positions."""
+    """Steps of the first layer, its current, and the ids of a byte of a mask: registers do not suffice in the
+    first for four positions.
+    """
     (fire,) = (loop for loop in made[FIRE] if loop.n_additions)
     assert fire.n_fused == 0 and fire.n_vector > 0.9 * len(fire.instructions) and fire.n_additions >= 16
     (current,) = (loop for loop in made[CURRENT] if loop.n_products)
-    assert current.n_fused == 0 and current.n_products == current.n_additions == 16 and current.n_on_stack <= 2
+    assert (
+        current.n_fused == 0 and current.n_products == current.n_additions == 16 and current.n_on_stack <= 2
+    )
     assert any(loop.n_vector >= 5 and loop.n_on_stack == 0 for loop in made[BUILD])

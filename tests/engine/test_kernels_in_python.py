@@ -1,7 +1,8 @@
 """The kernels' text, run line by line by Python: the same bits, and lines that coverage can count.
 
-With numba's compiler off (``NUMBA_DISABLE_JIT=1``) these tests run in this process; else one of them runs the others there.
-They are all that has to run there: other tests ask for the backend "auto", which then is the reference, and so would compare it with itself.
+With numba's compiler off (``NUMBA_DISABLE_JIT=1``) these tests run in this process; else one of them runs the
+others there. They are all that has to run there: other tests ask for the backend "auto", which then is the
+reference, and so would compare it with itself.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ python_only = pytest.mark.skipif(not config.DISABLE_JIT, reason="numba's compile
 
 def assert_same_in_python(network, images, arithmetic, block_steps=None):
     simulator = Simulator(network, arithmetic=arithmetic, backend="numba", threads=1)
-    simulator.plan = plan(simulator.circuit, simulator.quantized.widths if simulator.quantized else None, block_steps)
+    simulator.plan = plan(
+        simulator.circuit, simulator.quantized.widths if simulator.quantized else None, block_steps
+    )
     fast = simulator.run(images, record=RECORDS)
     slow = evsnn.simulate(network, images, arithmetic=arithmetic, backend="reference", record=RECORDS)
     assert np.array_equal(fast.outputs, slow.outputs)
@@ -39,10 +42,14 @@ def assert_same_in_python(network, images, arithmetic, block_steps=None):
 
 @python_only
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
-@pytest.mark.parametrize("block_steps, signed, delay", [(None, 0.0, 0), (3, 0.0, 0), (3, 0.1, 0), (None, 0.1, 1)])
+@pytest.mark.parametrize(
+    "block_steps, signed, delay", [(None, 0.0, 0), (3, 0.0, 0), (3, 0.1, 0), (None, 0.1, 1)]
+)
 def test_every_path(arithmetic, block_steps, signed, delay):
     network = every_path(signed, delay)
-    assert_same_in_python(network, np.random.default_rng(1).random((2, 2, 5, 4), dtype=np.float32), arithmetic, block_steps)
+    assert_same_in_python(
+        network, np.random.default_rng(1).random((2, 2, 5, 4), dtype=np.float32), arithmetic, block_steps
+    )
 
 
 @python_only
@@ -50,10 +57,21 @@ def test_every_path(arithmetic, block_steps, signed, delay):
 def test_long_lists_and_wide_counts(arithmetic):
     """Budgets run out, a run is longer than one copy, counts pass 256."""
     rng = np.random.default_rng(0)
-    network = Network([
-        Input((1, 17, 17)), Conv2d(np.ones((5, 1, 1, 1)), np.ones(5)), IF(0.5), AvgPool2d(name="p"), Flatten(name="f"), Linear(rng.normal(size=(300, 5)), np.ones(300)), IF(0.1),
-        Linear(np.ones((4, 300))), Readout(),
-    ], n_steps=2, input_range=(0, 1))  # fmt: skip
+    network = Network(
+        [
+            Input((1, 17, 17)),
+            Conv2d(np.ones((5, 1, 1, 1)), np.ones(5)),
+            IF(0.5),
+            AvgPool2d(name="p"),
+            Flatten(name="f"),
+            Linear(rng.normal(size=(300, 5)), np.ones(300)),
+            IF(0.1),
+            Linear(np.ones((4, 300))),
+            Readout(),
+        ],
+        n_steps=2,
+        input_range=(0, 1),
+    )
     assert_same_in_python(network, rng.random((1, 1, 17, 17), dtype=np.float32), arithmetic)
 
 
@@ -74,12 +92,21 @@ def test_the_reference_stands_in(tmp_path, capsys):
     evsnn.save(tmp_path / "net.h5", network)
     np.save(tmp_path / "image.npy", image)
     assert run.main([str(tmp_path / "net.h5"), "--input", str(tmp_path / "image.npy")]) == 0
-    assert "backend: numba's compiler is switched off; the NumPy reference runs instead" in capsys.readouterr().err
+    assert (
+        "backend: numba's compiler is switched off; the NumPy reference runs instead"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="already there")
 def test_with_the_compiler_off():
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(command, env=os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTEST_ADDOPTS": ""}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command,
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "12 passed, 1 skipped" in done.stdout

@@ -9,7 +9,20 @@ from numba import config
 from running import assert_same, run_both
 
 import evsnn
-from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, MaxPool2d, Network, NetworkError, Readout
+from evsnn import (
+    IF,
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Flatten,
+    Input,
+    Linear,
+    MaxPool2d,
+    Network,
+    NetworkError,
+    Readout,
+)
 from evsnn.circuit.populations import lower
 from evsnn.circuit.quantized import quantize
 from evsnn.engine.plan import plan
@@ -37,25 +50,66 @@ def one_pool(pool, channels=6, theta=0.0, n_steps=12, encoding="constant", reade
     """A convolution whose neurons a max pool reads, and a convolution that reads the pool."""
     rng = np.random.default_rng(3)
     layers = [Input((2, 7, 9), encoding), Conv2d(normal(rng, channels, 2, 3, 3), padding=1)]
-    layers += [IF(rng.uniform(0.3, 2, channels), rng.uniform(0, 3 if theta else 1, channels), signed=theta, name="a"), MaxPool2d(pool.kernel, pool.stride, pool.padding, name="m")]
-    layers += [Conv2d(normal(rng, 5, channels, 1, 1)), IF(0.5), AvgPool2d(), Flatten(), Linear(normal(rng, 3, 5)), Readout()]
+    layers += [
+        IF(
+            rng.uniform(0.3, 2, channels), rng.uniform(0, 3 if theta else 1, channels), signed=theta, name="a"
+        ),
+        MaxPool2d(pool.kernel, pool.stride, pool.padding, name="m"),
+    ]
+    layers += [
+        Conv2d(normal(rng, 5, channels, 1, 1)),
+        IF(0.5),
+        AvgPool2d(),
+        Flatten(),
+        Linear(normal(rng, 3, 5)),
+        Readout(),
+    ]
     return Network(layers, n_steps=n_steps, input_range=(0, 1))
 
 
 def every_way(encoding="poisson", theta=0.1, channels=6):
-    """Pools of neurons, the input, a pool and concatenations; a convolution, a linear layer, an average pool, a concatenation and a shortcut read them."""
+    """Pools of neurons, the input, a pool and concatenations; a convolution, a linear layer, an average pool,
+    a concatenation and a shortcut read them.
+    """
     rng = np.random.default_rng(4)
     c = channels
-    return Network([
-        Input((2, 7, 6), encoding), Conv2d(normal(rng, c, 2, 3, 3), padding=1), IF(0.4, rng.uniform(0, 2, c), signed=theta, name="a"),
-        Conv2d(normal(rng, c, c, 1, 1)), IF(0.5, 0.4, name="u"), MaxPool2d(3, 2, 1, inputs="a", name="m"), MaxPool2d(2, 2, (0, 0, 1, 0), inputs="u", name="n"),
-        MaxPool2d(2, 1, 1, inputs="m", name="k"), Concat(inputs=("a", "u", "a"), name="j"), MaxPool2d(3, 2, 1, inputs="j", name="p"),
-        Conv2d(normal(rng, c, c, 1, 1), inputs="n", name="c"), Conv2d(normal(rng, c, 1, 3, 3), padding=1, groups=c, inputs="m", name="d"),
-        Add(inputs=("c", "m", "d", "n")), IF(0.7, signed=theta, name="e"), Conv2d(normal(rng, 3, 3 * c, 1, 1), inputs="p"), IF(0.3), AvgPool2d(2, name="q"), AvgPool2d((4, 3), inputs="m", name="r"),
-        *([MaxPool2d(3, 2, inputs="input1", name="i"), Flatten(inputs="i", name="fi")] if encoding != "constant" else []),
-        *(Flatten(inputs=name, name=f"f{name}") for name in "keqr"), Concat(inputs=["fk", "fe", "fq", "fr", *(["fi"] if encoding != "constant" else [])]),
-        Linear(normal(rng, 3, c * 5 * 4 + c * 4 * 3 + 3 * 2 + c + (2 * 3 * 2 if encoding != "constant" else 0))), Readout(),
-    ], n_steps=12, input_range=(0, 1))  # fmt: skip
+    return Network(
+        [
+            Input((2, 7, 6), encoding),
+            Conv2d(normal(rng, c, 2, 3, 3), padding=1),
+            IF(0.4, rng.uniform(0, 2, c), signed=theta, name="a"),
+            Conv2d(normal(rng, c, c, 1, 1)),
+            IF(0.5, 0.4, name="u"),
+            MaxPool2d(3, 2, 1, inputs="a", name="m"),
+            MaxPool2d(2, 2, (0, 0, 1, 0), inputs="u", name="n"),
+            MaxPool2d(2, 1, 1, inputs="m", name="k"),
+            Concat(inputs=("a", "u", "a"), name="j"),
+            MaxPool2d(3, 2, 1, inputs="j", name="p"),
+            Conv2d(normal(rng, c, c, 1, 1), inputs="n", name="c"),
+            Conv2d(normal(rng, c, 1, 3, 3), padding=1, groups=c, inputs="m", name="d"),
+            Add(inputs=("c", "m", "d", "n")),
+            IF(0.7, signed=theta, name="e"),
+            Conv2d(normal(rng, 3, 3 * c, 1, 1), inputs="p"),
+            IF(0.3),
+            AvgPool2d(2, name="q"),
+            AvgPool2d((4, 3), inputs="m", name="r"),
+            *(
+                [MaxPool2d(3, 2, inputs="input1", name="i"), Flatten(inputs="i", name="fi")]
+                if encoding != "constant"
+                else []
+            ),
+            *(Flatten(inputs=name, name=f"f{name}") for name in "keqr"),
+            Concat(inputs=["fk", "fe", "fq", "fr", *(["fi"] if encoding != "constant" else [])]),
+            Linear(
+                normal(
+                    rng, 3, c * 5 * 4 + c * 4 * 3 + 3 * 2 + c + (2 * 3 * 2 if encoding != "constant" else 0)
+                )
+            ),
+            Readout(),
+        ],
+        n_steps=12,
+        input_range=(0, 1),
+    )
 
 
 IMAGES = np.random.default_rng(1).random((3, 2, 7, 9), dtype=np.float32)
@@ -66,7 +120,9 @@ def largest(spikes, pool):
     counts = spikes.astype(int).cumsum(axis=0)
     top, left, bottom, right = pool.padding
     padded = np.pad(counts, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=counts.min() - 1)
-    return np.lib.stride_tricks.sliding_window_view(padded, pool.kernel, axis=(2, 3))[:, :, :: pool.stride[0], :: pool.stride[1]].max(axis=(-2, -1))
+    return np.lib.stride_tricks.sliding_window_view(padded, pool.kernel, axis=(2, 3))[
+        :, :, :: pool.stride[0], :: pool.stride[1]
+    ].max(axis=(-2, -1))
 
 
 @ARITHMETICS
@@ -127,7 +183,9 @@ def test_blocks_and_threads_change_nothing(block_steps, threads, theta, arithmet
     network = one_pool(POOLS["3x3 stride 2"], channels=130, theta=theta, n_steps=150)
     expected = evsnn.simulate(network, IMAGES[:1], arithmetic=arithmetic, record=RECORDS, backend="reference")
     simulator = Simulator(network, arithmetic=arithmetic, threads=threads)
-    simulator.plan = plan(simulator.circuit, simulator.quantized.widths if simulator.quantized else None, block_steps)
+    simulator.plan = plan(
+        simulator.circuit, simulator.quantized.widths if simulator.quantized else None, block_steps
+    )
     assert_same(simulator.run(IMAGES[:1], record=RECORDS), expected)
     assert_same(simulator.run(IMAGES[:1], record=RECORDS), expected)  # a second sample starts from nothing
 
@@ -140,12 +198,17 @@ def test_the_longest_run():
     trains[:30_000, 0, 0, 0] = trains[30_000:, 0, 0, 1] = True
     trains[:, 1, 0, 0] = True
     trains[:40_000, 2, 0, 0] = trains[40_000:, 2, 0, 1] = True
-    network = Network([Input((3, 1, 2), "events"), MaxPool2d((1, 2), name="m"), Flatten(), Linear(np.eye(3)), Readout()], n_steps=n_steps)
+    network = Network(
+        [Input((3, 1, 2), "events"), MaxPool2d((1, 2), name="m"), Flatten(), Linear(np.eye(3)), Readout()],
+        n_steps=n_steps,
+    )
     result = evsnn.simulate(network, trains[None], record="spikes", threads=1)
     spikes = result.layers[0].spikes[0, :, :, 0, 0]
     assert np.array_equal(spikes.sum(axis=0), [35_536, 65_536, 40_000])
     assert np.array_equal(np.flatnonzero(~spikes[:, 0]), np.arange(30_000, 60_000))
-    assert np.array_equal(spikes.astype(int).cumsum(axis=0)[:, :, None, None], largest(trains, MaxPool2d((1, 2))))
+    assert np.array_equal(
+        spikes.astype(int).cumsum(axis=0)[:, :, None, None], largest(trains, MaxPool2d((1, 2)))
+    )
 
 
 def test_amplitude_is_the_inputs():
@@ -160,13 +223,39 @@ def test_a_pool_of_one_neuron_is_a_shortcut():
     """What reads it reads one population: one weight a channel, masks read directly."""
     network = every_way()
     (population,) = (p for p in lower(network).populations if p.name == "e")
-    assert [s.label for s in population.synapses if s.channelwise and not s.negative] == ["identity", "depthwise 3x3", "identity"]
+    assert [s.label for s in population.synapses if s.channelwise and not s.negative] == [
+        "identity",
+        "depthwise 3x3",
+        "identity",
+    ]
 
 
-@pytest.mark.parametrize("between", [[AvgPool2d(2)], [AvgPool2d(2, name="p"), Conv2d(np.ones((1, 2, 2, 2)), stride=2, inputs="a"), IF(name="b"), Concat(inputs=("b", "p"))]])
+@pytest.mark.parametrize(
+    "between",
+    [
+        [AvgPool2d(2)],
+        [
+            AvgPool2d(2, name="p"),
+            Conv2d(np.ones((1, 2, 2, 2)), stride=2, inputs="a"),
+            IF(name="b"),
+            Concat(inputs=("b", "p")),
+        ],
+    ],
+)
 def test_average_pooled_spikes_are_refused(between):
-    layers = [Input((2, 8, 8)), IF(name="a"), *between, MaxPool2d(2, name="m"), Flatten(), Linear(np.ones((2, 4 * (2 + (len(between) > 1))))), Readout()]
-    with pytest.raises(NetworkError, match=r"layer 'm': a max pool cannot read average-pooled spikes\. Put an IF between the pools"):
+    layers = [
+        Input((2, 8, 8)),
+        IF(name="a"),
+        *between,
+        MaxPool2d(2, name="m"),
+        Flatten(),
+        Linear(np.ones((2, 4 * (2 + (len(between) > 1))))),
+        Readout(),
+    ]
+    with pytest.raises(
+        NetworkError,
+        match=r"layer 'm': a max pool cannot read average-pooled spikes\. Put an IF between the pools",
+    ):
         lower(Network(layers))
 
 
@@ -211,7 +300,13 @@ def test_reports_list_max_pools():
     assert row[3] == result.rate(result.layers[1]) > 0
     assert result.spikes_per_sample == sum(layer.n_spikes for layer in result.layers) / 3
     (facts,) = (f for f in facts_of(network) if f.kind == "maxpool2d")
-    assert (facts.label, facts.n_neurons, facts.n_parameters, facts.macs, facts.v_threshold) == ("maxpool2d 3x3, stride 2", 72, 0, 0, None)
+    assert (facts.label, facts.n_neurons, facts.n_parameters, facts.macs, facts.v_threshold) == (
+        "maxpool2d 3x3, stride 2",
+        72,
+        0,
+        0,
+        None,
+    )
     quantized = quantize(network)
     assert quantized.widths[1] is quantized.units[1] is quantized.bounds[1] is None
 

@@ -25,21 +25,44 @@ IMAGES = np.random.default_rng(3).random((3, 2, 6, 5), dtype=np.float32)
 def classifier(shift="bias", readout="membrane", channels=5, delay=0):
     rng = np.random.default_rng(8)
     last = [IF(0.3 + rng.random(6), name="out")] if readout == "spikes" else []
-    return Network([
-        Input((2, 6, 5)), Conv2d(rng.normal(size=(channels, 2, 3, 3)), rng.normal(size=channels) * 0.1, padding=1), IF(2.0, name="a", delay=delay),
-        Conv2d(rng.normal(size=(channels, channels, 3, 3)) / 20, padding=1, name="c"), Add(inputs=("c", "a")), IF(1.5, name="b"), AvgPool2d(2), Flatten(),
-        Linear(rng.normal(size=(6, channels * 6)) / 10), *last, Readout(),
-    ], n_steps=16, shift=shift, readout=readout, input_range=(0, 1))  # fmt: skip
+    return Network(
+        [
+            Input((2, 6, 5)),
+            Conv2d(rng.normal(size=(channels, 2, 3, 3)), rng.normal(size=channels) * 0.1, padding=1),
+            IF(2.0, name="a", delay=delay),
+            Conv2d(rng.normal(size=(channels, channels, 3, 3)) / 20, padding=1, name="c"),
+            Add(inputs=("c", "a")),
+            IF(1.5, name="b"),
+            AvgPool2d(2),
+            Flatten(),
+            Linear(rng.normal(size=(6, channels * 6)) / 10),
+            *last,
+            Readout(),
+        ],
+        n_steps=16,
+        shift=shift,
+        readout=readout,
+        input_range=(0, 1),
+    )
 
 
 def ended_at(network, images, step, n_steps, arithmetic, shift_steps=None, backend="reference"):
-    """The outputs of a run that ends at a step, with the biases, the shift and the integers of one of `n_steps`."""
+    """The outputs of a run that ends at a step, with the biases, the shift and the integers of one of
+    `n_steps`.
+    """
     images = images[:, :step] if network.input.encoding == "events" else images
     if arithmetic == "int8":
         quantized = quantize(network, n_steps, shift_steps=shift_steps)
-        simulator = Simulator(replace(quantized, circuit=replace(quantized.circuit, n_steps=step)), backend=backend)
+        simulator = Simulator(
+            replace(quantized, circuit=replace(quantized.circuit, n_steps=step)), backend=backend
+        )
     else:
-        simulator = Simulator(network, step, shift_steps=(shift_steps or n_steps) if network.shift == "bias" else None, backend=backend)
+        simulator = Simulator(
+            network,
+            step,
+            shift_steps=(shift_steps or n_steps) if network.shift == "bias" else None,
+            backend=backend,
+        )
     return simulator.run(images).outputs
 
 
@@ -50,7 +73,11 @@ def test_readings_are_runs_that_end_there(case, arithmetic, data):
     T = network.n_steps
     steps = data.draw(st.lists(st.integers(1, T), min_size=1, unique=True))
     simulator = Simulator(network, arithmetic=arithmetic, threads=2)
-    simulator.plan = plan(simulator.circuit, simulator.quantized.widths if simulator.quantized else None, data.draw(st.integers(1, T)))
+    simulator.plan = plan(
+        simulator.circuit,
+        simulator.quantized.widths if simulator.quantized else None,
+        data.draw(st.integers(1, T)),
+    )
     result = simulator.run(images, read_at=steps)
     slow = Simulator(network, arithmetic=arithmetic, backend="reference").run(images, read_at=steps)
     assert list(result.readings) == list(slow.readings) == sorted({*steps, T})
@@ -60,7 +87,9 @@ def test_readings_are_runs_that_end_there(case, arithmetic, data):
         assert np.array_equal(reading, ended_at(network, images, step, T, arithmetic))
     plain = simulator.run(images)
     assert np.array_equal(plain.outputs, result.outputs)
-    assert [(p.n_spikes, p.n_events, p.sops) for p in plain.layers] == [(p.n_spikes, p.n_events, p.sops) for p in result.layers]
+    assert [(p.n_spikes, p.n_events, p.sops) for p in plain.layers] == [
+        (p.n_spikes, p.n_events, p.sops) for p in result.layers
+    ]
 
 
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
@@ -70,10 +99,15 @@ def test_readings_are_runs_that_end_there(case, arithmetic, data):
 def test_across_blocks_and_threads(shift, readout, arithmetic, threads, n_samples):
     """130 steps are three blocks; the first and last steps of a block are read."""
     network, steps = classifier(shift, readout), (1, 64, 65, 128)
-    result = evsnn.simulate(network, IMAGES[:n_samples], n_steps=130, read_at=steps, arithmetic=arithmetic, threads=threads)
+    result = evsnn.simulate(
+        network, IMAGES[:n_samples], n_steps=130, read_at=steps, arithmetic=arithmetic, threads=threads
+    )
     assert np.array_equal(result.readings[130], result.outputs)
     for step in (*steps, 130):
-        assert np.array_equal(result.readings[step], ended_at(network, IMAGES[:n_samples], step, 130, arithmetic, backend="auto")), step
+        assert np.array_equal(
+            result.readings[step],
+            ended_at(network, IMAGES[:n_samples], step, 130, arithmetic, backend="auto"),
+        ), step
     assert len({reading.tobytes() for reading in result.readings.values()}) == 5
 
 
@@ -81,13 +115,25 @@ def test_across_blocks_and_threads(shift, readout, arithmetic, threads, n_sample
 def test_readings_of_a_split_layer_equal_the_engines_own_runs(shift):
     """A readout so large that threads share it, and weights enough to be fetched ahead."""
     rng = np.random.default_rng(0)
-    network = Network([
-        Input((40,)), Linear(rng.normal(size=(900, 40))), IF(3.0), Linear(rng.normal(size=(900, 900)) / 30), IF(1.0), Linear(rng.normal(size=(700, 900))), Readout(),
-    ], n_steps=90, shift=shift)  # fmt: skip
+    network = Network(
+        [
+            Input((40,)),
+            Linear(rng.normal(size=(900, 40))),
+            IF(3.0),
+            Linear(rng.normal(size=(900, 900)) / 30),
+            IF(1.0),
+            Linear(rng.normal(size=(700, 900))),
+            Readout(),
+        ],
+        n_steps=90,
+        shift=shift,
+    )
     images = rng.random((1, 40), dtype=np.float32)
     result = evsnn.simulate(network, images, read_at=(7, 64, 71), threads=2)
     for step in (7, 64, 71, 90):
-        alone = evsnn.simulate(network, images, n_steps=step, shift_steps=90 if shift == "bias" else None, threads=1)
+        alone = evsnn.simulate(
+            network, images, n_steps=step, shift_steps=90 if shift == "bias" else None, threads=1
+        )
         assert np.array_equal(result.readings[step], alone.outputs)
 
 
@@ -95,8 +141,23 @@ def test_readings_of_a_split_layer_equal_the_engines_own_runs(shift):
 def test_a_readout_charged_channel_by_channel(readout):
     """Depthwise weights and identity shortcuts read masks themselves, without a queue."""
     rng = np.random.default_rng(0)
-    last = [Conv2d(rng.normal(size=(6, 1, 1, 1)), groups=6, name="last")] if readout == "conv" else [Conv2d(rng.normal(size=(6, 6, 1, 1)), name="w"), Add(inputs=("w", "a"))]
-    network = Network([Input((6, 1, 1)), Conv2d(rng.normal(size=(6, 6, 1, 1))), IF(1.0, name="a"), *last, Flatten(), Readout()], n_steps=9, input_range=(0, 1))
+    last = (
+        [Conv2d(rng.normal(size=(6, 1, 1, 1)), groups=6, name="last")]
+        if readout == "conv"
+        else [Conv2d(rng.normal(size=(6, 6, 1, 1)), name="w"), Add(inputs=("w", "a"))]
+    )
+    network = Network(
+        [
+            Input((6, 1, 1)),
+            Conv2d(rng.normal(size=(6, 6, 1, 1))),
+            IF(1.0, name="a"),
+            *last,
+            Flatten(),
+            Readout(),
+        ],
+        n_steps=9,
+        input_range=(0, 1),
+    )
     images = rng.random((2, 6, 1, 1), dtype=np.float32)
     for arithmetic in ("float32", "int8"):
         result = evsnn.simulate(network, images, read_at=range(1, 10), arithmetic=arithmetic)
@@ -115,7 +176,9 @@ def test_predictions_and_accuracy_at_a_step():
     assert list(evsnn.simulate(classifier(), IMAGES).readings) == [16]
     assert evsnn.simulate(classifier(), IMAGES).accuracy_at(16) is None
     assert np.array_equal(pickle.loads(pickle.dumps(result)).readings[3], result.readings[3])
-    with pytest.raises(RunError, match=r"not read after this step: got 2, expected 1, 3, 16\. Name it in read_at"):
+    with pytest.raises(
+        RunError, match=r"not read after this step: got 2, expected 1, 3, 16\. Name it in read_at"
+    ):
         result.predictions_at(2)
 
 
@@ -153,7 +216,10 @@ def test_bad_steps_are_refused(read_at, message):
 
 def test_delayed_networks_are_read_at_their_end_alone():
     network = classifier(delay=2)
-    with pytest.raises(RunError, match="fires with a delay can be read after its last step alone: got step 4, expected step 16"):
+    with pytest.raises(
+        RunError,
+        match="fires with a delay can be read after its last step alone: got step 4, expected step 16",
+    ):
         evsnn.simulate(network, IMAGES, read_at=(4, 16))
     result = evsnn.simulate(network, IMAGES, read_at=(16,))
     assert np.array_equal(result.readings[16], evsnn.simulate(network, IMAGES).outputs)
@@ -162,13 +228,19 @@ def test_delayed_networks_are_read_at_their_end_alone():
 def test_the_shift_of_another_number_of_steps():
     network = classifier()
     shifted = lower(network, 6, shift_steps=8).populations
-    for population, own, none in zip(shifted, lower(network, 6).populations, lower(network.replace(shift="none"), 6).populations):
+    for population, own, none in zip(
+        shifted, lower(network, 6).populations, lower(network.replace(shift="none"), 6).populations
+    ):
         extra = 0 if population.v_threshold is None else population.v_threshold / 16
         assert np.allclose(population.bias, none.bias + extra, rtol=0, atol=1e-6)
         assert np.array_equal(population.bias, own.bias) == (population.v_threshold is None)
-    assert np.array_equal(evsnn.simulate(network, IMAGES, shift_steps=16).outputs, evsnn.simulate(network, IMAGES).outputs)
+    assert np.array_equal(
+        evsnn.simulate(network, IMAGES, shift_steps=16).outputs, evsnn.simulate(network, IMAGES).outputs
+    )
     integers = evsnn.simulate(network, IMAGES, n_steps=6, shift_steps=8, arithmetic="int8")
-    assert np.array_equal(integers.outputs, Simulator(quantize(network, 6, shift_steps=8)).run(IMAGES).outputs)
+    assert np.array_equal(
+        integers.outputs, Simulator(quantize(network, 6, shift_steps=8)).run(IMAGES).outputs
+    )
     assert np.array_equal(integers.outputs, ended_at(network, IMAGES, 6, 6, "int8", shift_steps=8))
 
 
@@ -181,7 +253,13 @@ def test_bad_shift_steps_are_refused(shift_steps):
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 def test_shift_steps_need_a_shift_that_has_steps(arithmetic):
     for shift in ("initial", "none"):
-        with pytest.raises(RunError, match=f"shift_steps: the network's shift has no number of steps: got shift '{shift}', expected shift 'bias'"):
+        with pytest.raises(
+            RunError,
+            match=(
+                f"shift_steps: the network's shift has no number of steps: got shift '{shift}', expected"
+                " shift 'bias'"
+            ),
+        ):
             Simulator(classifier(shift), shift_steps=8, arithmetic=arithmetic)
     with pytest.raises(RunError, match="shift_steps: a quantized network has its shift already"):
         Simulator(quantize(classifier()), shift_steps=8)

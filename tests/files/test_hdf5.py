@@ -11,8 +11,22 @@ from evsnn.errors import WeightsError
 from evsnn.files import gate
 from evsnn.files.hdf5 import messages, source
 
-BOUNDS = [b for b in ("earliest", "v108", "v110", "v112", "v114", "v200", "latest") if b in h5py._hl.files.libver_dict]
-TYPES = ["<f2", "<f4", "<f8", ">f2", ">f4", ">f8", *(o + k + s for o in "<>" for k in "iu" for s in "1248"), "S1", "S7"]
+BOUNDS = [
+    b
+    for b in ("earliest", "v108", "v110", "v112", "v114", "v200", "latest")
+    if b in h5py._hl.files.libver_dict
+]
+TYPES = [
+    "<f2",
+    "<f4",
+    "<f8",
+    ">f2",
+    ">f4",
+    ">f8",
+    *(o + k + s for o in "<>" for k in "iu" for s in "1248"),
+    "S1",
+    "S7",
+]
 
 
 def read(path):
@@ -65,7 +79,9 @@ def test_attributes_of_any_number(tmp_path, libver, n, order):
 @pytest.mark.parametrize("dtype", TYPES)
 def test_types(tmp_path, libver, dtype):
     path = tmp_path / "f.h5"
-    values = np.frombuffer(np.random.default_rng(0).integers(1, 120, 840, dtype=np.uint8).tobytes(), dtype)[:24].reshape(2, 3, 4)
+    values = np.frombuffer(np.random.default_rng(0).integers(1, 120, 840, dtype=np.uint8).tobytes(), dtype)[
+        :24
+    ].reshape(2, 3, 4)
     with h5py.File(path, "w", libver=libver) as f:
         f["a"] = values
         f.create_dataset("scalar", data=values[0, 0, 0], dtype=dtype)
@@ -73,15 +89,26 @@ def test_types(tmp_path, libver, dtype):
     tree = read(path)
     assert same(tree["/a"][""], values)
     assert same(tree["/scalar"][""], values[0, 0, 0])
-    assert tree["/a"]["list"] == tuple(v.decode() if isinstance(v, bytes) else v for v in values[0, 0].tolist())
+    assert tree["/a"]["list"] == tuple(
+        v.decode() if isinstance(v, bytes) else v for v in values[0, 0].tolist()
+    )
 
 
 @pytest.mark.parametrize("libver", BOUNDS)
-@pytest.mark.parametrize("chunks, options", [
-    ((4, 5), {}), ((3, 2), {}), ((1, 1), {}), ((4, 5), {"compression": "gzip"}), ((3, 2), {"compression": "gzip", "shuffle": True}),
-    ((3, 2), {"compression": "gzip", "shuffle": True, "fletcher32": True}), ((2, 5), {"shuffle": True}), ((2, 3), {"fletcher32": True}),
-    ((4, 5), {"compression": "gzip", "compression_opts": 0}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "chunks, options",
+    [
+        ((4, 5), {}),
+        ((3, 2), {}),
+        ((1, 1), {}),
+        ((4, 5), {"compression": "gzip"}),
+        ((3, 2), {"compression": "gzip", "shuffle": True}),
+        ((3, 2), {"compression": "gzip", "shuffle": True, "fletcher32": True}),
+        ((2, 5), {"shuffle": True}),
+        ((2, 3), {"fletcher32": True}),
+        ((4, 5), {"compression": "gzip", "compression_opts": 0}),
+    ],
+)
 def test_chunks_and_filters(tmp_path, libver, chunks, options):
     path = tmp_path / "f.h5"
     values = np.random.default_rng(0).normal(size=(4, 5)).astype("<f4")
@@ -108,7 +135,9 @@ def test_compact_storage(tmp_path):
     with h5py.File(path, "w") as f:
         properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         properties.set_layout(h5py.h5d.COMPACT)
-        h5py.h5d.create(f.id, b"a", h5py.h5t.STD_I32LE, h5py.h5s.create_simple((2, 3)), properties).write(h5py.h5s.ALL, h5py.h5s.ALL, values)
+        h5py.h5d.create(f.id, b"a", h5py.h5t.STD_I32LE, h5py.h5s.create_simple((2, 3)), properties).write(
+            h5py.h5s.ALL, h5py.h5s.ALL, values
+        )
     assert same(read(path)["/a"][""], values)
 
 
@@ -123,7 +152,10 @@ def test_deleted_and_renamed_objects_leave_no_trace(tmp_path):
                 del f[f"d{i}"], f.attrs[f"a{i}"]
             f.move("d1", "moved")
         kept = [i for i in range(40) if i % 3]
-        expected = {**{f"a{i}": i for i in kept}, **{f"/d{i}" if i > 1 else "/moved": {"": np.full(3, i, "<i8")} for i in kept}}
+        expected = {
+            **{f"a{i}": i for i in kept},
+            **{f"/d{i}" if i > 1 else "/moved": {"": np.full(3, i, "<i8")} for i in kept},
+        }
         assert same(expected, read(path))
 
 
@@ -138,23 +170,35 @@ def test_one_member_is_read_beside_what_is_refused(tmp_path):
         read(path)
     with gate.open_file(path) as file:
         tree = file.tree(only=("images", "labels"))
-        assert list(tree.members) == ["images"] and same(tree.members["images"].read(), np.zeros((2, 3), "<f4"))
+        assert list(tree.members) == ["images"] and same(
+            tree.members["images"].read(), np.zeros((2, 3), "<f4")
+        )
 
 
 values = st.one_of(
-    st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20),
-    st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5).map(tuple), st.lists(st.floats(allow_nan=False), min_size=1, max_size=5).map(tuple),
-)  # fmt: skip
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20),
+    st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5).map(tuple),
+    st.lists(st.floats(allow_nan=False), min_size=1, max_size=5).map(tuple),
+)
 names = st.from_regex(r"[A-Za-z0-9_]{1,12}", fullmatch=True)
 attributes = st.dictionaries(names, values, max_size=12)
 datasets = st.tuples(
-    hnp.arrays(st.sampled_from(["<f4", ">f8", "|i1", "<u2", "<i8"]), hnp.array_shapes(min_dims=0, max_dims=4, max_side=5)),
-    attributes, st.sampled_from([{}, {"chunks": True}, {"compression": "gzip"}, {"compression": "gzip", "shuffle": True}]),
-)  # fmt: skip
+    hnp.arrays(
+        st.sampled_from(["<f4", ">f8", "|i1", "<u2", "<i8"]),
+        hnp.array_shapes(min_dims=0, max_dims=4, max_side=5),
+    ),
+    attributes,
+    st.sampled_from(
+        [{}, {"chunks": True}, {"compression": "gzip"}, {"compression": "gzip", "shuffle": True}]
+    ),
+)
 trees = st.recursive(
     st.tuples(attributes, st.dictionaries(names, datasets, max_size=12)),
-    lambda inner: st.tuples(attributes, st.dictionaries(names, st.one_of(datasets, inner), max_size=12)), max_leaves=4,
-)  # fmt: skip
+    lambda inner: st.tuples(attributes, st.dictionaries(names, st.one_of(datasets, inner), max_size=12)),
+    max_leaves=4,
+)
 
 
 def write(group, tree):
@@ -168,7 +212,9 @@ def write(group, tree):
             array, notes, options = member
             dataset = group.create_dataset(name, data=array, **(options if array.ndim else {}))
             for key, value in notes.items():
-                dataset.attrs[key] = np.bytes_(value.encode() or b"\0") if isinstance(value, str) else np.array(value)
+                dataset.attrs[key] = (
+                    np.bytes_(value.encode() or b"\0") if isinstance(value, str) else np.array(value)
+                )
             expected[f"/{name}"] = {"": array.astype(array.dtype.newbyteorder("<")), **notes}
     return expected
 
@@ -188,7 +234,11 @@ def test_checksum():
     assert source.checksum(b"Four score and seven years ago") == 0x17770551
 
 
-@pytest.mark.parametrize("layout", [bytes([3, 2, 0]) + bytes(8), bytes([4, 2, 0, 0, 4, 3, 0]) + bytes(8)], ids=["version 3", "version 4"])
+@pytest.mark.parametrize(
+    "layout",
+    [bytes([3, 2, 0]) + bytes(8), bytes([4, 2, 0, 0, 4, 3, 0]) + bytes(8)],
+    ids=["version 3", "version 4"],
+)
 def test_chunks_without_a_shape(layout):
     with pytest.raises(source.FormatError, match="chunks have no shape"):
         messages.layout(source.Cursor(layout))

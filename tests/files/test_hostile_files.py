@@ -1,4 +1,6 @@
-"""Files from strangers: each is refused with one `WeightsError` that says where, or it loads; nothing else ever happens."""
+"""Files from strangers: each is refused with one `WeightsError` that says where, or it loads; nothing else
+ever happens.
+"""
 
 import contextlib
 import hashlib
@@ -27,12 +29,28 @@ def small_network():
     images = (rng.integers(0, 256, (5, 1, 6, 6)) / 255).astype(np.float32)
     return Network(
         [
-            Input(shape=(1, 6, 6)), Conv2d(weight=rng.normal(size=(4, 1, 3, 3)), bias=rng.normal(size=4), padding=1, stride=1), IF(v_threshold=rng.uniform(0.5, 1, 4)),
-            AvgPool2d(2), Conv2d(weight=rng.normal(size=(4, 2, 1, 1)), groups=2), IF(v_init=0.1), Flatten(), Linear(weight=rng.normal(size=(3, 36))), Readout(),
+            Input(shape=(1, 6, 6)),
+            Conv2d(weight=rng.normal(size=(4, 1, 3, 3)), bias=rng.normal(size=4), padding=1, stride=1),
+            IF(v_threshold=rng.uniform(0.5, 1, 4)),
+            AvgPool2d(2),
+            Conv2d(weight=rng.normal(size=(4, 2, 1, 1)), groups=2),
+            IF(v_init=0.1),
+            Flatten(),
+            Linear(weight=rng.normal(size=(3, 36))),
+            Readout(),
         ],
-        classes=("zero", "one", "two"), metadata={"accuracy": 0.5, "note": "a\nb"}, input_range=(0, 1), samples=Samples(images, np.array([0, 1, 2, 0, 1])),
-        tables={4: {"if1": Tuning(v_threshold=rng.uniform(0.5, 1, 4), signed=1.5), "conv2d1": Tuning(bias=rng.normal(size=4))}, 16: {"if2": Tuning(v_init=0.2)}},
-    )  # fmt: skip
+        classes=("zero", "one", "two"),
+        metadata={"accuracy": 0.5, "note": "a\nb"},
+        input_range=(0, 1),
+        samples=Samples(images, np.array([0, 1, 2, 0, 1])),
+        tables={
+            4: {
+                "if1": Tuning(v_threshold=rng.uniform(0.5, 1, 4), signed=1.5),
+                "conv2d1": Tuning(bias=rng.normal(size=4)),
+            },
+            16: {"if2": Tuning(v_init=0.2)},
+        },
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +89,20 @@ def put(f, name, array, **options):
     return dataset
 
 
-CONV, CONV2, RELU, LINEAR, POOL = "/layers/001_conv2d", "/layers/004_conv2d", "/layers/002_if", "/layers/007_linear", "/layers/003_avgpool2d"
+CONV, CONV2, RELU, LINEAR, POOL = (
+    "/layers/001_conv2d",
+    "/layers/004_conv2d",
+    "/layers/002_if",
+    "/layers/007_linear",
+    "/layers/003_avgpool2d",
+)
 WEIGHT = f"{CONV}/weight"
-TABLES, TABLE, TUNED, TUNED_CONV = "/tables", "/tables/00004", "/tables/00004/002_if", "/tables/00004/001_conv2d"
+TABLES, TABLE, TUNED, TUNED_CONV = (
+    "/tables",
+    "/tables/00004",
+    "/tables/00004/002_if",
+    "/tables/00004/001_conv2d",
+)
 
 
 # The file itself
@@ -147,10 +176,19 @@ def test_control_characters_in_the_path(tmp_path):
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("content, match", [
-    (b"", "the file is empty"), (b"evsnn = 1\n" * 20, "not an HDF5 file"), (b"\x89HDF\r\n\x1a", "not an HDF5 file"), (b"\x89HDF\n\x1a\n" + bytes(99), "not an HDF5 file"),
-    (b"\x89HDF\r\n\x1a\n", "damaged"), (b"\x89HDF\r\n\x1a\n" + bytes(20), "damaged"), (b"\x89HDF\r\n\x1a\n\x09" + bytes(99), "unknown version"), (bytes(4096), "not an HDF5 file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, match",
+    [
+        (b"", "the file is empty"),
+        (b"evsnn = 1\n" * 20, "not an HDF5 file"),
+        (b"\x89HDF\r\n\x1a", "not an HDF5 file"),
+        (b"\x89HDF\n\x1a\n" + bytes(99), "not an HDF5 file"),
+        (b"\x89HDF\r\n\x1a\n", "damaged"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(20), "damaged"),
+        (b"\x89HDF\r\n\x1a\n\x09" + bytes(99), "unknown version"),
+        (bytes(4096), "not an HDF5 file"),
+    ],
+)
 def test_other_content(tmp_path, content, match):
     (tmp_path / "f.h5").write_bytes(content)
     refused(tmp_path / "f.h5", match)
@@ -178,7 +216,9 @@ def test_sparse_giant(tmp_path):
     refused(tmp_path / "f.h5", "too large")
 
 
-@pytest.mark.parametrize("options", [{"userblock_size": 512}, {"fs_strategy": "page"}, {"fs_strategy": "fsm", "fs_persist": True}])
+@pytest.mark.parametrize(
+    "options", [{"userblock_size": 512}, {"fs_strategy": "page"}, {"fs_strategy": "fsm", "fs_persist": True}]
+)
 @pytest.mark.parametrize("libver", ["earliest", "v110"])
 def test_features_without_need(tmp_path, options, libver):
     with h5py.File(tmp_path / "f.h5", "w", libver=libver, **options) as f:
@@ -200,19 +240,36 @@ def test_a_dataset_for_a_root(path):
     data[44:48] = struct.pack("<I", source.checksum(bytes(data[:44])))
     path.write_bytes(data)
     refused(path, "not an evsnn weights file")
-    with gate.open_file(path) as file, pytest.raises(WeightsError, match="the root is not a group: got a dataset"):
+    with (
+        gate.open_file(path) as file,
+        pytest.raises(WeightsError, match="the root is not a group: got a dataset"),
+    ):
         file.tree()
 
 
 # Versions
 
 
-@pytest.mark.parametrize("name, value, match", [
-    ("format", "keras", "not an evsnn weights file"), ("format", None, "not an evsnn weights file"), ("format", 1, "not an evsnn weights file"),
-    ("format_version", "1.1", "written by a newer evsnn: got format 1.1, expected at most 1.0. Upgrade evsnn"), ("format_version", "2.0", "newer evsnn"),
-    ("format_version", "0.9", "no such version"), ("format_version", "1", "not a version"), ("format_version", "1.0\n", "not a version"),
-    ("format_version", "one", "not a version"), ("format_version", None, "not a version"), ("format_version", 1.0, "not a version"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, value, match",
+    [
+        ("format", "keras", "not an evsnn weights file"),
+        ("format", None, "not an evsnn weights file"),
+        ("format", 1, "not an evsnn weights file"),
+        (
+            "format_version",
+            "1.1",
+            "written by a newer evsnn: got format 1.1, expected at most 1.0. Upgrade evsnn",
+        ),
+        ("format_version", "2.0", "newer evsnn"),
+        ("format_version", "0.9", "no such version"),
+        ("format_version", "1", "not a version"),
+        ("format_version", "1.0\n", "not a version"),
+        ("format_version", "one", "not a version"),
+        ("format_version", None, "not a version"),
+        ("format_version", 1.0, "not a version"),
+    ],
+)
 def test_version(path, name, value, match):
     with h5py.File(path, "r+") as f:
         del f.attrs[name]
@@ -459,7 +516,9 @@ def _gzip_twice(f):
     properties.set_chunk((4, 1, 3, 3))
     properties.set_deflate(4)
     properties.set_filter(h5py.h5z.FILTER_DEFLATE, 0, (4,))
-    h5py.h5d.create(f.id, WEIGHT.encode(), h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((4, 1, 3, 3)), properties)
+    h5py.h5d.create(
+        f.id, WEIGHT.encode(), h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((4, 1, 3, 3)), properties
+    )
 
 
 # Shapes and types
@@ -472,11 +531,18 @@ def _null_space(f):
 
 
 TYPES = {
-    "vlen_string": (h5py.string_dtype(), "variable-length string"), "vlen": (h5py.vlen_dtype("<f4"), "variable-length"), "boolean": (np.dtype(bool), "enumeration or boolean"),
-    "enumeration": (h5py.enum_dtype({"A": 1}, "<i4"), "enumeration"), "compound": (np.dtype([("a", "<f4"), ("b", "<i4")]), "compound"), "opaque": (np.dtype("V8"), "opaque"),
-    "reference": (h5py.ref_dtype, "reference"), "region": (h5py.regionref_dtype, "reference"), "complex": (np.dtype("<c8"), "compound|complex"),
-    "array": (np.dtype(("<f4", (2,))), "array"), "long_double": (np.dtype(np.longdouble), "float in an unusual format"),
-}  # fmt: skip
+    "vlen_string": (h5py.string_dtype(), "variable-length string"),
+    "vlen": (h5py.vlen_dtype("<f4"), "variable-length"),
+    "boolean": (np.dtype(bool), "enumeration or boolean"),
+    "enumeration": (h5py.enum_dtype({"A": 1}, "<i4"), "enumeration"),
+    "compound": (np.dtype([("a", "<f4"), ("b", "<i4")]), "compound"),
+    "opaque": (np.dtype("V8"), "opaque"),
+    "reference": (h5py.ref_dtype, "reference"),
+    "region": (h5py.regionref_dtype, "reference"),
+    "complex": (np.dtype("<c8"), "compound|complex"),
+    "array": (np.dtype(("<f4", (2,))), "array"),
+    "long_double": (np.dtype(np.longdouble), "float in an unusual format"),
+}
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -488,7 +554,9 @@ def test_type(path, kind, place):
             del f[WEIGHT]
             f.create_dataset(WEIGHT, (2,), dtype)
         else:
-            h5py.h5a.create(f[CONV].id, b"strange", h5py.h5t.py_create(dtype, logical=True), h5py.h5s.create_simple((2,)))
+            h5py.h5a.create(
+                f[CONV].id, b"strange", h5py.h5t.py_create(dtype, logical=True), h5py.h5s.create_simple((2,))
+            )
     message = refused(path, f"the type is not allowed: got .*({word})")
     assert f"{path}:{WEIGHT if place == 'dataset' else CONV}: " in message
 
@@ -662,19 +730,43 @@ def _tables_without_end(f):
         f.create_group(f"tables/{i + 20:05d}/002_if")
 
 
-@pytest.mark.parametrize("name", ["4", "004", "000004", "T0004", "0004a", "00000", "65537", "99999", "-0004", "+0004", "0x004", "00_04"])
+@pytest.mark.parametrize(
+    "name",
+    ["4", "004", "000004", "T0004", "0004a", "00000", "65537", "99999", "-0004", "+0004", "0x004", "00_04"],
+)
 def test_a_table_of_no_number_of_steps(path, name):
     with h5py.File(path, "r+") as f:
         f.move(TABLE, f"{TABLES}/{name}")
-    match = "the name of an object is not usable" if name[0] == "+" else f"a table's group is no number of steps: got {name}, expected 00001 to 65536"
+    match = (
+        "the name of an object is not usable"
+        if name[0] == "+"
+        else f"a table's group is no number of steps: got {name}, expected 00001 to 65536"
+    )
     assert refused(path, match).startswith(f"{path}:{TABLES}: ")
 
 
-@pytest.mark.parametrize("name", ["2_if", "02_if", "0002_if", "005_IF", "002_conv2d", "009_if", "000_input", "003_avgpool2d", "006_flatten", "008_readout", "if1"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "2_if",
+        "02_if",
+        "0002_if",
+        "005_IF",
+        "002_conv2d",
+        "009_if",
+        "000_input",
+        "003_avgpool2d",
+        "006_flatten",
+        "008_readout",
+        "if1",
+    ],
+)
 def test_a_table_of_no_layer(path, name):
     with h5py.File(path, "r+") as f:
         f.move(TUNED, f"{TABLE}/{name}")
-    assert refused(path, f"the table names no layer that it could change: got {name}, expected .* conv2d, if, linear").startswith(f"{path}:{TABLE}: ")
+    assert refused(
+        path, f"the table names no layer that it could change: got {name}, expected .* conv2d, if, linear"
+    ).startswith(f"{path}:{TABLE}: ")
 
 
 def test_two_tables_of_one_number(path):
@@ -682,11 +774,18 @@ def test_two_tables_of_one_number(path):
     data = path.read_bytes()
     with h5py.File(path) as f:
         address = h5py.h5o.get_info(f[TABLES].id).addr
-    assert data[address : address + 6] == b"OHDR\x02\x10"  # a size of one byte, after 4 that say when attributes move
+    assert (
+        data[address : address + 6] == b"OHDR\x02\x10"
+    )  # a size of one byte, after 4 that say when attributes move
     header = data[address : address + 11 + data[address + 10]]
     assert header.count(b"00016") == header.count(b"00004") == 1
     header = header.replace(b"00016", b"00004")
-    path.write_bytes(data[:address] + header + struct.pack("<I", source.checksum(header)) + data[address + len(header) + 4 :])
+    path.write_bytes(
+        data[:address]
+        + header
+        + struct.pack("<I", source.checksum(header))
+        + data[address + len(header) + 4 :]
+    )
     assert refused(path, "two objects have one name: got 00004").startswith(f"{path}:{TABLES}: ")
 
 
@@ -715,11 +814,21 @@ ATTRIBUTES = [
     (CONV, "name", np.bytes_(b"\xfc"), "a text is not UTF-8"),
     (CONV, "name", np.bytes_(b"a" * 1_000_000), "a link or attribute is too large"),
     (CONV, "name", np.bytes_("a b"), "name is not usable"),
-    (CONV, "kind", np.bytes_("flatten"), "unknown kind of layer: got 'flatten', expected the one in the group's name"),
+    (
+        CONV,
+        "kind",
+        np.bytes_("flatten"),
+        "unknown kind of layer: got 'flatten', expected the one in the group's name",
+    ),
     (CONV, "stride", np.ones((2, 2), int), "attribute 'stride': it is too large"),
     (CONV, "stride", np.ones(4000, int), "stride is not usable"),
     (CONV, "stride", h5py.Empty("<i8"), "attribute 'stride': it has no shape"),
-    (CONV, "stride", [1.0, 1.5], "attribute stride has the wrong type: got .1.0, 1.5., expected a list of integers"),
+    (
+        CONV,
+        "stride",
+        [1.0, 1.5],
+        "attribute stride has the wrong type: got .1.0, 1.5., expected a list of integers",
+    ),
     (CONV, "stride", [0, 1], "stride is not usable: got .0, 1., expected 2 integers >= 1"),
     (CONV, "padding", [-1, 0, 0, 0], "padding is not usable"),
     (CONV, "dilation", [1 << 40, 1], "dilation is not usable"),
@@ -756,7 +865,12 @@ ATTRIBUTES = [
     (TUNED, "signed", [1.0], "attribute signed has the wrong type"),
     (TUNED, "delay", 1.5, "attribute delay has the wrong type"),
     (f"{TUNED} (the table of T = 4, layer 'if1')", f"{TUNED}/delay", -1, "delay is not usable"),
-    (f"{TUNED} (the table of T = 4, layer 'if1')", f"{TUNED}/signed", -1.0, "signed is out of range: got -1.0, expected 0"),
+    (
+        f"{TUNED} (the table of T = 4, layer 'if1')",
+        f"{TUNED}/signed",
+        -1.0,
+        "signed is out of range: got -1.0, expected 0",
+    ),
     (f"{TUNED} (the table of T = 4, layer 'if1')", f"{TUNED}/signed", np.nan, "signed is out of range"),
     (f"{TUNED}/v_threshold", "sha256", None, "has no usable sha256: got None"),
     (f"{TUNED}/v_threshold", "sha256", np.bytes_("ab" * 32), "its sha256 differs"),
@@ -769,7 +883,9 @@ ATTRIBUTES = [
 
 @pytest.mark.parametrize("where, name, value, match", ATTRIBUTES)
 def test_attribute(path, where, name, value, match):
-    """An attribute changed, or removed; of the object that the message has to name, unless its path says another."""
+    """An attribute changed, or removed; of the object that the message has to name, unless its path says
+    another.
+    """
     with h5py.File(path, "r+") as f:
         owner, slash, name = name.rpartition("/")
         owner = f[(owner if slash else where) or "/"]
@@ -787,33 +903,101 @@ ARRAYS = [
     (WEIGHT, np.ones((1,) * 6, "<f4"), WEIGHT, "it has too many dimensions: got 6"),
     (WEIGHT, np.ones((4, 1, 3, 3, 1), "<f4"), CONV, "weight has the wrong rank: got shape .* expected 4"),
     (WEIGHT, np.ones((0, 1, 3, 3), "<f4"), WEIGHT, "it is empty: got shape"),
-    *[(WEIGHT, np.ones((4, 1, 3, 3)).astype(t), WEIGHT, "dataset has the wrong type: .* expected float32 or float16 or int8") for t in ("<f8", "<i4", "<u1", "<i8", "S4")],
+    *[
+        (
+            WEIGHT,
+            np.ones((4, 1, 3, 3)).astype(t),
+            WEIGHT,
+            "dataset has the wrong type: .* expected float32 or float16 or int8",
+        )
+        for t in ("<f8", "<i4", "<u1", "<i8", "S4")
+    ],
     (WEIGHT, np.full((4, 1, 3, 3), NAN), CONV, "weight holds NaN or infinity"),
     (WEIGHT, np.full((4, 1, 3, 3), INF, "<f2"), CONV, "weight holds NaN or infinity"),
     (f"{CONV}/bias", np.full(4, -INF), CONV, "bias holds NaN or infinity"),
     (f"{CONV}/bias", np.ones(5, "<f4"), CONV, "bias and weight do not fit"),
     (f"{CONV}/gamma", np.ones(4, "<f4"), CONV, "unknown object: got gamma"),
     (f"{CONV}/weight_scale", np.ones(4, "<f4"), CONV, "unknown object: got weight_scale"),
-    (f"{RELU}/v_threshold", np.array([1, 0, 1, 1], "<f4"), RELU, "v_threshold is not positive: got minimum 0.0"),
+    (
+        f"{RELU}/v_threshold",
+        np.array([1, 0, 1, 1], "<f4"),
+        RELU,
+        "v_threshold is not positive: got minimum 0.0",
+    ),
     (f"{RELU}/v_threshold", np.float32(-1), RELU, "v_threshold is not positive"),
     (f"{RELU}/v_threshold", NAN, RELU, "v_threshold holds NaN"),
     (f"{RELU}/v_threshold", np.ones(5, "<f4"), f"{RELU} (layer 'if1')", "v_threshold and input do not fit"),
-    (f"{TUNED}/v_threshold", np.array([1, 0, 1, 1], "<f4"), f"{TUNED} (the table of T = 4, layer 'if1')", "v_threshold is not positive: got minimum 0.0"),
-    (f"{TUNED}/v_threshold", np.ones(5, "<f4"), f"{TUNED} (the table of T = 4, layer 'if1')", "v_threshold and input do not fit: got 5 values"),
-    (f"{TUNED}/v_threshold", np.ones((4, 1), "<f4"), f"{TUNED} (the table of T = 4, layer 'if1')", "v_threshold has the wrong rank"),
-    (f"{TUNED}/v_threshold", np.ones(4, "<f8"), f"{TUNED}/v_threshold", "dataset has the wrong type: got float64, expected float32"),
-    (f"{TUNED}/v_threshold", np.ones(4, "<f2"), f"{TUNED}/v_threshold", "dataset has the wrong type: got float16, expected float32"),
+    (
+        f"{TUNED}/v_threshold",
+        np.array([1, 0, 1, 1], "<f4"),
+        f"{TUNED} (the table of T = 4, layer 'if1')",
+        "v_threshold is not positive: got minimum 0.0",
+    ),
+    (
+        f"{TUNED}/v_threshold",
+        np.ones(5, "<f4"),
+        f"{TUNED} (the table of T = 4, layer 'if1')",
+        "v_threshold and input do not fit: got 5 values",
+    ),
+    (
+        f"{TUNED}/v_threshold",
+        np.ones((4, 1), "<f4"),
+        f"{TUNED} (the table of T = 4, layer 'if1')",
+        "v_threshold has the wrong rank",
+    ),
+    (
+        f"{TUNED}/v_threshold",
+        np.ones(4, "<f8"),
+        f"{TUNED}/v_threshold",
+        "dataset has the wrong type: got float64, expected float32",
+    ),
+    (
+        f"{TUNED}/v_threshold",
+        np.ones(4, "<f2"),
+        f"{TUNED}/v_threshold",
+        "dataset has the wrong type: got float16, expected float32",
+    ),
     (f"{TUNED}/v_init", NAN, f"{TUNED} (the table of T = 4, layer 'if1')", "v_init holds NaN"),
     (f"{TUNED}/bias", np.ones(4, "<f4"), TUNED, "unknown object: got bias"),
     (f"{TUNED_CONV}/weight", np.ones((4, 1, 3, 3), "<f4"), TUNED_CONV, "unknown object: got weight"),
-    (f"{TUNED_CONV}/bias", np.full(4, INF), f"{TUNED_CONV} (the table of T = 4, layer 'conv2d1')", "bias holds NaN or infinity"),
-    (f"{TUNED_CONV}/bias", np.float32(1), f"{TUNED_CONV} (the table of T = 4, layer 'conv2d1')", "bias has the wrong rank"),
-    (f"{LINEAR}/weight", np.ones((3, 35), "<f4"), f"{LINEAR} (layer 'linear1')", "weight and input do not fit: got 36 features"),
-    ("/samples/images", np.zeros((5, 1, 6, 7), "<f4"), "/samples", "images do not fit the network: got shape"),
+    (
+        f"{TUNED_CONV}/bias",
+        np.full(4, INF),
+        f"{TUNED_CONV} (the table of T = 4, layer 'conv2d1')",
+        "bias holds NaN or infinity",
+    ),
+    (
+        f"{TUNED_CONV}/bias",
+        np.float32(1),
+        f"{TUNED_CONV} (the table of T = 4, layer 'conv2d1')",
+        "bias has the wrong rank",
+    ),
+    (
+        f"{LINEAR}/weight",
+        np.ones((3, 35), "<f4"),
+        f"{LINEAR} (layer 'linear1')",
+        "weight and input do not fit: got 36 features",
+    ),
+    (
+        "/samples/images",
+        np.zeros((5, 1, 6, 7), "<f4"),
+        "/samples",
+        "images do not fit the network: got shape",
+    ),
     ("/samples/images", np.full((5, 1, 6, 6), NAN), "/samples", "images hold NaN"),
-    ("/samples/images", np.zeros((5, 1, 6, 6), "|u1"), "/samples/images", "an attribute is missing: expected scale"),
+    (
+        "/samples/images",
+        np.zeros((5, 1, 6, 6), "|u1"),
+        "/samples/images",
+        "an attribute is missing: expected scale",
+    ),
     ("/samples/labels", np.zeros(4, "<i8"), "/samples", "labels and images do not fit"),
-    ("/samples/labels", np.array([0, 1, 2, 3, 0], "<i8"), "/samples", "a label is not a class: got 0 to 3, expected 0 to 2"),
+    (
+        "/samples/labels",
+        np.array([0, 1, 2, 3, 0], "<i8"),
+        "/samples",
+        "a label is not a class: got 0 to 3, expected 0 to 2",
+    ),
     ("/samples/labels", np.zeros(5, "<f4"), "/samples/labels", "dataset has the wrong type"),
     ("/classes", np.array([b"a", b"b"]), "", "classes and readout do not fit: got 2 names, expected 3"),
     ("/classes", np.arange(3), "/classes", "classes are not a list of strings"),
@@ -835,7 +1019,9 @@ def test_array(path, name, array, where, match):
 
 
 def test_nothing_else_is_opened(path, tmp_path):
-    """Links and storage point at a file; reading opens none but the one that was named, and not HDF5's library."""
+    """Links and storage point at a file; reading opens none but the one that was named, and not HDF5's
+    library.
+    """
     files = []
     for name in ("external_link", "virtual", "external_storage", "soft_link"):
         spoilt = tmp_path / f"{name}.h5"
@@ -859,7 +1045,14 @@ for name in sys.argv[1:]:
     opened.clear()
 assert "h5py" not in sys.modules
 """
-    result = subprocess.run([sys.executable, "-c", script, *map(str, [path, *files])], cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.getcwd()}, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, "-c", script, *map(str, [path, *files])],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
@@ -868,10 +1061,25 @@ assert "h5py" not in sys.modules
 
 def content(network):
     """All of a network, comparable."""
-    found = [network.n_steps, network.shift, network.readout, network.input_range, network.classes, network.metadata, network.samples.images.tobytes(), network.samples.labels.tobytes()]
+    found = [
+        network.n_steps,
+        network.shift,
+        network.readout,
+        network.input_range,
+        network.classes,
+        network.metadata,
+        network.samples.images.tobytes(),
+        network.samples.labels.tobytes(),
+    ]
     found += [(T, list(table)) for T, table in network.tables.items()]
-    for owner in (*network.layers, *(tuning for table in network.tables.values() for tuning in table.values())):
-        found += [(name, value.tobytes() if isinstance(value, np.ndarray) else value) for name, value in sorted(vars(owner).items())]
+    for owner in (
+        *network.layers,
+        *(tuning for table in network.tables.values() for tuning in table.values()),
+    ):
+        found += [
+            (name, value.tobytes() if isinstance(value, np.ndarray) else value)
+            for name, value in sorted(vars(owner).items())
+        ]
     return repr(found)
 
 
@@ -882,7 +1090,9 @@ def outcome(path, data):
         return content(weights.load(path))
     except EvsnnError as error:
         assert type(error) is WeightsError and "\n" not in str(error)
-        assert error.what != "the file is damaged", error  # what the gate says when it did not know what it met
+        assert error.what != "the file is damaged", (
+            error
+        )  # what the gate says when it did not know what it met
         return None
 
 
@@ -919,17 +1129,43 @@ def mutated(data, rng, spans):
     start, end = rng.choice(spans)
     for _ in range(rng.choice((1, 1, 2, 4))):
         at, n = rng.randrange(start, end), rng.choice((1, 1, 2, 4, 8))
-        value = rng.choice((0, 1, 2, 3, 8, 255, 1 << 16, 1 << 31, (1 << 32) - 1, 1 << 62, (1 << 64) - 1, rng.randrange(len(data)), rng.choice(spans)[0], rng.getrandbits(64)))
+        value = rng.choice(
+            (
+                0,
+                1,
+                2,
+                3,
+                8,
+                255,
+                1 << 16,
+                1 << 31,
+                (1 << 32) - 1,
+                1 << 62,
+                (1 << 64) - 1,
+                rng.randrange(len(data)),
+                rng.choice(spans)[0],
+                rng.getrandbits(64),
+            )
+        )
         n = min(n, end - at)
         data[at : at + n] = struct.pack("<Q", value)[:n]
     return data, (start, end)
 
 
 def test_metadata_of_malice(path, good, monkeypatch):
-    """Damage under checksums that are right: what an attacker writes. It may make another network, but no other error."""
+    """Damage under checksums that are right: what an attacker writes. It may make another network, but no
+    other error.
+    """
     spans = []
     block = source.Source.block
-    monkeypatch.setattr(source.Source, "block", lambda self, address, n, signature: spans.append((address + len(signature), address + n - 4, address)) or block(self, address, n, signature))
+    monkeypatch.setattr(
+        source.Source,
+        "block",
+        lambda self, address, n, signature: (
+            spans.append((address + len(signature), address + n - 4, address))
+            or block(self, address, n, signature)
+        ),
+    )
     weights.load(path)
     monkeypatch.setattr(source.Source, "block", block)
     spans.append((8, 44, 0))
@@ -953,7 +1189,12 @@ def test_old_files_of_malice(tmp_path, path):
             if isinstance(member, h5py.Group):
                 copy(member, b.create_group(name))
             else:
-                target = b.create_dataset(name, data=member[()], compression="gzip" if member.ndim else None, chunks=member.shape or None)
+                target = b.create_dataset(
+                    name,
+                    data=member[()],
+                    compression="gzip" if member.ndim else None,
+                    chunks=member.shape or None,
+                )
                 for key in member.attrs:
                     target.attrs.create(key, member.attrs[key], dtype=member.attrs.get_id(key).dtype)
 

@@ -40,7 +40,9 @@ def read(path=None, network=NETWORK, **options):
     with open_inputs(network, path, **options) as inputs:
         samples = inputs.read()
         assert len(samples.images) == inputs.n_samples
-        assert samples.images.nbytes + (0 if samples.labels is None else samples.labels.nbytes) <= inputs.n_bytes
+        assert (
+            samples.images.nbytes + (0 if samples.labels is None else samples.labels.nbytes) <= inputs.n_bytes
+        )
         return samples
 
 
@@ -54,7 +56,13 @@ def refusal(path, network=NETWORK, **options):
 
 def npy(header, data=b"", version=1):
     header = header.encode()
-    return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", len(header)) + header + data
+    return (
+        b"\x93NUMPY"
+        + bytes([version, 0])
+        + struct.pack("<H" if version == 1 else "<I", len(header))
+        + header
+        + data
+    )
 
 
 def plain(shape, descr="<f4"):
@@ -103,7 +111,14 @@ def test_one_sample_needs_no_batch(tmp_path, label):
     assert np.array_equal(samples.images, IMAGES[1:2]) and samples.labels.tolist() == [1]
 
 
-@pytest.mark.parametrize("data", [npy(plain("(5L, 1L, 8L, 8L)"), IMAGES.tobytes()), npy(plain("(5, 1, 8, 8)"), IMAGES.tobytes(), 2), npy(plain("(5, 1, 8, 8)"), IMAGES.tobytes(), 3)])
+@pytest.mark.parametrize(
+    "data",
+    [
+        npy(plain("(5L, 1L, 8L, 8L)"), IMAGES.tobytes()),
+        npy(plain("(5, 1, 8, 8)"), IMAGES.tobytes(), 2),
+        npy(plain("(5, 1, 8, 8)"), IMAGES.tobytes(), 3),
+    ],
+)
 def test_every_version_of_npy(tmp_path, data):
     (tmp_path / "f.npy").write_bytes(data)
     assert np.array_equal(read(tmp_path / "f.npy").images, IMAGES)
@@ -132,11 +147,18 @@ def test_noise_is_seeded_and_limited(encoding):
     network = make_network(encoding)
     with open_inputs(network, seed=3, n_steps=7) as inputs:
         assert inputs.source == "noise" and inputs.n_samples == N_NOISE
-    a, b, c = read(None, network, seed=3, n_steps=7), read(None, network, seed=3, n_steps=7), read(None, network, seed=4, n_steps=7)
+    a, b, c = (
+        read(None, network, seed=3, n_steps=7),
+        read(None, network, seed=3, n_steps=7),
+        read(None, network, seed=4, n_steps=7),
+    )
     assert np.array_equal(a.images, b.images) and not np.array_equal(a.images, c.images)
     assert a.images.shape == (N_NOISE, *((7,) if encoding == "events" else ()), 1, 8, 8)
     assert a.images.min() >= 0 and a.images.max() <= 1 and a.labels is None
-    assert len(read(None, network, limit=2).images) == 2 and len(read(None, network, limit=10**9).images) == N_NOISE
+    assert (
+        len(read(None, network, limit=2).images) == 2
+        and len(read(None, network, limit=10**9).images) == N_NOISE
+    )
 
 
 def test_a_wrong_scale_is_noticed():
@@ -248,9 +270,15 @@ def test_labels_that_do_not_fit(tmp_path, labels, words, write):
     assert words in message or (write is write_h5 and "boolean" in message)
 
 
-@pytest.mark.parametrize("encoding, images", [("events", IMAGES), ("events", EVENTS * 2.0), ("poisson", IMAGES * 2), ("poisson", -IMAGES)])
+@pytest.mark.parametrize(
+    "encoding, images",
+    [("events", IMAGES), ("events", EVENTS * 2.0), ("poisson", IMAGES * 2), ("poisson", -IMAGES)],
+)
 def test_values_that_are_no_spikes(tmp_path, encoding, images):
-    np.save(tmp_path / "f.npy", images if images.ndim == 5 or encoding == "poisson" else np.repeat(images[:, None], 6, axis=1))
+    np.save(
+        tmp_path / "f.npy",
+        images if images.ndim == 5 or encoding == "poisson" else np.repeat(images[:, None], 6, axis=1),
+    )
     assert "values from" in refusal(tmp_path / "f.npy", make_network(encoding))
 
 
@@ -304,7 +332,10 @@ def test_unusual_archives(tmp_path):
 
 def test_a_bomb_costs_nothing(tmp_path):
     n = 40_000_000 // 64
-    with zipfile.ZipFile(tmp_path / "f.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("images.npy", "w") as file:
+    with (
+        zipfile.ZipFile(tmp_path / "f.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("images.npy", "w") as file,
+    ):
         file.write(npy(plain(f"({n}, 1, 8, 8)", "|u1")))
         for _ in range(40):
             file.write(bytes(1_000_000))
@@ -323,7 +354,9 @@ def test_more_than_can_be_held(tmp_path, monkeypatch):
     assert len(read(tmp_path / "f.npy", limit=3).images) == 3
 
 
-@pytest.mark.parametrize("name", ["external link", "soft link", "virtual", "external data", "huge", "group", "text"])
+@pytest.mark.parametrize(
+    "name", ["external link", "soft link", "virtual", "external data", "huge", "group", "text"]
+)
 def test_h5_follows_nothing(tmp_path, name):
     write_h5(tmp_path / "other.h5", images=IMAGES)
     with h5py.File(tmp_path / "f.h5", "w") as file:
@@ -336,7 +369,9 @@ def test_h5_follows_nothing(tmp_path, name):
             layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "images", IMAGES.shape)
             file.create_virtual_dataset("images", layout)
         elif name == "external data":
-            file.create_dataset("images", IMAGES.shape, "f4", external=[(str(tmp_path / "other.h5"), 0, h5py.h5f.UNLIMITED)])
+            file.create_dataset(
+                "images", IMAGES.shape, "f4", external=[(str(tmp_path / "other.h5"), 0, h5py.h5f.UNLIMITED)]
+            )
         elif name == "huge":
             file.create_dataset("images", (1 << 34, 1, 8, 8), "f4", chunks=(1, 1, 8, 8))
         elif name == "group":
@@ -364,7 +399,15 @@ def test_h5_without_images(tmp_path):
 @pytest.mark.parametrize("form", [(5, 6, 4), (5, 24), (6, 4), (24,)])
 def test_one_channel_may_be_left_out(tmp_path, form):
     """28x28 or 784 numbers are a digit, too."""
-    network = evsnn.Network([evsnn.Input((1, 6, 4)), evsnn.Flatten(), evsnn.Linear(np.random.default_rng(0).normal(size=(3, 24))), evsnn.Readout()], n_steps=2)
+    network = evsnn.Network(
+        [
+            evsnn.Input((1, 6, 4)),
+            evsnn.Flatten(),
+            evsnn.Linear(np.random.default_rng(0).normal(size=(3, 24))),
+            evsnn.Readout(),
+        ],
+        n_steps=2,
+    )
     images = np.random.default_rng(1).random(form, dtype=np.float32)
     whole = images.reshape(-1, 1, 6, 4)
     np.save(tmp_path / "x.npy", images)

@@ -1,4 +1,6 @@
-"""Weights files: what goes in comes out, the bytes are the same, a save is all or nothing, and docs/format.md tells the truth."""
+"""Weights files: what goes in comes out, the bytes are the same, a save is all or nothing, and docs/format.md
+tells the truth.
+"""
 
 import base64
 import dataclasses
@@ -23,7 +25,19 @@ from evsnn.files import storage as stored
 from evsnn.files import weights
 from evsnn.files.hdf5 import writer
 from evsnn.files.schema import FIELDS, STORAGES, TABLE_FIELDS
-from evsnn.network.layers import IF, KINDS, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, MaxPool2d, Readout
+from evsnn.network.layers import (
+    IF,
+    KINDS,
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Flatten,
+    Input,
+    Linear,
+    MaxPool2d,
+    Readout,
+)
 from evsnn.network.network import Network, Samples
 from evsnn.network.tuning import Tuning
 
@@ -33,20 +47,32 @@ FORMAT = (ROOT / "docs/format.md").read_text("utf-8")
 
 def content(network):
     """All of a network, comparable to the bit."""
-    found = {name: getattr(network, name) for name in ("n_steps", "shift", "readout", "input_range", "classes")}
+    found = {
+        name: getattr(network, name) for name in ("n_steps", "shift", "readout", "input_range", "classes")
+    }
     found["metadata"] = dict(network.metadata)
     if network.samples is not None:
         labels = network.samples.labels
-        found["samples"] = (network.samples.images.shape, network.samples.images.tobytes(), None if labels is None else labels.tolist())
+        found["samples"] = (
+            network.samples.images.shape,
+            network.samples.images.tobytes(),
+            None if labels is None else labels.tolist(),
+        )
     for layer in network.layers:
         found[layer.name] = (layer.kind, fields_of(layer))
-    found["tables"] = [(T, [(name, fields_of(tuning)) for name, tuning in table.items()]) for T, table in network.tables.items()]
+    found["tables"] = [
+        (T, [(name, fields_of(tuning)) for name, tuning in table.items()])
+        for T, table in network.tables.items()
+    ]
     return found
 
 
 def fields_of(owner):
     values = {field.name: getattr(owner, field.name) for field in dataclasses.fields(owner)}
-    return {name: (value.dtype.str, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value for name, value in values.items()}
+    return {
+        name: (value.dtype.str, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
+        for name, value in values.items()
+    }
 
 
 def every_kind(seed=0):
@@ -59,8 +85,23 @@ def every_kind(seed=0):
     return Network(
         [
             Input(shape=(3, 9, 8)),
-            Conv2d(weight=normal(8, 3, 3, 2), bias=normal(8), stride=(2, 1), padding=(1, 0, 2, 1), dilation=(1, 2), name="first"),
-            IF(v_threshold=rng.uniform(0.5, 2, 8), v_init=normal(8), leak=0.9, shift=False, signed=0.25, delay=3, name="a"),
+            Conv2d(
+                weight=normal(8, 3, 3, 2),
+                bias=normal(8),
+                stride=(2, 1),
+                padding=(1, 0, 2, 1),
+                dilation=(1, 2),
+                name="first",
+            ),
+            IF(
+                v_threshold=rng.uniform(0.5, 2, 8),
+                v_init=normal(8),
+                leak=0.9,
+                shift=False,
+                signed=0.25,
+                delay=3,
+                name="a",
+            ),
             AvgPool2d((2, 3), stride=(1, 2), padding=(1, 1, 0, 2)),
             Conv2d(weight=normal(8, 1, 3, 3), groups=8, padding=1),
             IF(v_threshold=0.75, v_init=0.25, name="b"),
@@ -74,14 +115,30 @@ def every_kind(seed=0):
             Linear(weight=normal(5, 16), bias=normal(5)),
             Readout(name="out"),
         ],
-        n_steps=7, shift="initial", input_range=(-1, 2.5), classes=("null", "eins", "zwölf", "", "日本"),
-        metadata={"accuracy": 0.1 + 0.2, "seed": 1, "least": -(2**63), "note": "two\n\tlines é", "empty": "", "key of ü": 1e-300},
+        n_steps=7,
+        shift="initial",
+        input_range=(-1, 2.5),
+        classes=("null", "eins", "zwölf", "", "日本"),
+        metadata={
+            "accuracy": 0.1 + 0.2,
+            "seed": 1,
+            "least": -(2**63),
+            "note": "two\n\tlines é",
+            "empty": "",
+            "key of ü": 1e-300,
+        },
         samples=Samples(normal(4, 3, 9, 8), np.array([0, 4, 2, 2])),
         tables={
-            32: {"a": Tuning(v_threshold=rng.uniform(0.5, 2, 8), v_init=normal(8), signed=0.75, delay=0), "linear1": Tuning(bias=normal(5)), "conv2d1": Tuning(bias=normal(8))},
-            4: {"b": Tuning(v_threshold=0.5), "c": Tuning(v_init=-0.5, signed=0.0)}, 65_536: {}, 1: {"first": Tuning(bias=normal(8))},
+            32: {
+                "a": Tuning(v_threshold=rng.uniform(0.5, 2, 8), v_init=normal(8), signed=0.75, delay=0),
+                "linear1": Tuning(bias=normal(5)),
+                "conv2d1": Tuning(bias=normal(8)),
+            },
+            4: {"b": Tuning(v_threshold=0.5), "c": Tuning(v_init=-0.5, signed=0.0)},
+            65_536: {},
+            1: {"first": Tuning(bias=normal(8))},
         },
-    )  # fmt: skip
+    )
 
 
 def saved(tmp_path, network, **options):
@@ -101,40 +158,76 @@ def test_every_kind(tmp_path, compress):
 
 def test_every_field_is_stored():
     for kind, layer in KINDS.items():
-        fields = {field.name for field in dataclasses.fields(layer)} - {"name", "inputs"} - ({"shape"} if kind == "input" else set())
+        fields = (
+            {field.name for field in dataclasses.fields(layer)}
+            - {"name", "inputs"}
+            - ({"shape"} if kind == "input" else set())
+        )
         assert set(FIELDS[kind]) == fields
-    assert {name for fields in TABLE_FIELDS.values() for name in fields} == {field.name for field in dataclasses.fields(Tuning)}
+    assert {name for fields in TABLE_FIELDS.values() for name in fields} == {
+        field.name for field in dataclasses.fields(Tuning)
+    }
 
 
 @pytest.mark.parametrize("storage", STORAGES)
 def test_tables(tmp_path, storage):
-    """Groups named as T and as the layer's; what a table does not change is not stored; whatever weights are stored as, its numbers are float32."""
+    """Groups named as T and as the layer's; what a table does not change is not stored; whatever weights are
+    stored as, its numbers are float32.
+    """
     network = every_kind()
     again = saved(tmp_path, network, storage=storage)
     assert content(again)["tables"] == content(network)["tables"] and list(again.tables) == [1, 4, 32, 65_536]
     assert content(saved(tmp_path, network.replace(tables={})))["tables"] == []
     first = (tmp_path / "f.h5").read_bytes()
-    weights.save(tmp_path / "f.h5", network.replace(tables={T: dict(reversed([*table.items()])) for T, table in reversed([*network.tables.items()])}))
+    weights.save(
+        tmp_path / "f.h5",
+        network.replace(
+            tables={T: dict(reversed([*table.items()])) for T, table in reversed([*network.tables.items()])}
+        ),
+    )
     weights.save(tmp_path / "g.h5", network)
     assert (tmp_path / "f.h5").read_bytes() == (tmp_path / "g.h5").read_bytes() != first
     names, numbers = [], []
     with h5py.File(tmp_path / "f.h5") as f:
-        f["tables"].visititems(lambda name, item: (numbers if isinstance(item, h5py.Dataset) else names).append(name))
+        f["tables"].visititems(
+            lambda name, item: (numbers if isinstance(item, h5py.Dataset) else names).append(name)
+        )
         assert f["tables/00032/002_if"].attrs["signed"] == 0.75 and list(f["tables/00004/005_if"].attrs) == []
         assert all(f["tables"][name].dtype == "<f4" for name in numbers)
-    assert names == ["00001", "00001/001_conv2d", "00004", "00004/005_if", "00004/009_if", "00032", "00032/002_if", "00032/004_conv2d", "00032/013_linear", "65536"]
+    assert names == [
+        "00001",
+        "00001/001_conv2d",
+        "00004",
+        "00004/005_if",
+        "00004/009_if",
+        "00032",
+        "00032/002_if",
+        "00032/004_conv2d",
+        "00032/013_linear",
+        "65536",
+    ]
     assert numbers == [
-        "00001/001_conv2d/bias", "00004/005_if/v_threshold", "00004/009_if/v_init", "00032/002_if/v_init", "00032/002_if/v_threshold", "00032/004_conv2d/bias", "00032/013_linear/bias",
-    ]  # fmt: skip
-    assert {array.path for array in weights.verify(tmp_path / "f.h5") if "tables" in array.path} == {f"/tables/{name}" for name in numbers}
+        "00001/001_conv2d/bias",
+        "00004/005_if/v_threshold",
+        "00004/009_if/v_init",
+        "00032/002_if/v_init",
+        "00032/002_if/v_threshold",
+        "00032/004_conv2d/bias",
+        "00032/013_linear/bias",
+    ]
+    assert {array.path for array in weights.verify(tmp_path / "f.h5") if "tables" in array.path} == {
+        f"/tables/{name}" for name in numbers
+    }
 
 
 @pytest.mark.parametrize("encoding, shape", [("constant", (4,)), ("poisson", (4,)), ("events", (3, 4))])
 def test_encodings(tmp_path, encoding, shape):
     network = Network(
-        [Input(shape=4, encoding=encoding), Linear(weight=np.ones((2, 4))), IF(), Readout()], readout="spikes", shift="none",
+        [Input(shape=4, encoding=encoding), Linear(weight=np.ones((2, 4))), IF(), Readout()],
+        readout="spikes",
+        shift="none",
         samples=Samples(np.ones((2, *shape), np.float32)),
-    )  # fmt: skip
+    )
     again = saved(tmp_path, network)
     assert content(again) == content(network) and again.samples.labels is None and again.input_range is None
 
@@ -145,8 +238,20 @@ def random_network(rng):
     shape, sources = layers[0].shape, []
     for number in range(int(rng.integers(1, 6))):
         n_out, kernel = int(rng.integers(1, 5)), int(rng.integers(1, 4))
-        layers.append(Conv2d(weight=rng.normal(size=(n_out, shape[0], kernel, kernel)), bias=rng.normal(size=n_out) if rng.random() < 0.5 else None, padding=int(rng.integers(0, 2))))
-        layers.append(IF(v_threshold=rng.uniform(0.1, 9, n_out) if rng.random() < 0.5 else rng.uniform(0.1, 9), leak=rng.random(), name=f"n{number}"))
+        layers.append(
+            Conv2d(
+                weight=rng.normal(size=(n_out, shape[0], kernel, kernel)),
+                bias=rng.normal(size=n_out) if rng.random() < 0.5 else None,
+                padding=int(rng.integers(0, 2)),
+            )
+        )
+        layers.append(
+            IF(
+                v_threshold=rng.uniform(0.1, 9, n_out) if rng.random() < 0.5 else rng.uniform(0.1, 9),
+                leak=rng.random(),
+                name=f"n{number}",
+            )
+        )
         sources = [f"n{number}"]
         size = shape[1] + 2 * layers[-2].padding[0] - kernel + 1
         shape = (n_out, size, size)
@@ -157,7 +262,9 @@ def random_network(rng):
             layers.append(AvgPool2d(2))
             shape = (shape[0], size // 2, size // 2)
     layers += [Flatten(), Linear(weight=rng.normal(size=(3, int(np.prod(shape))))), Readout()]
-    return Network(layers, n_steps=int(rng.integers(1, 99)), shift=str(rng.choice(["bias", "initial", "none"])))
+    return Network(
+        layers, n_steps=int(rng.integers(1, 99)), shift=str(rng.choice(["bias", "initial", "none"]))
+    )
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -191,17 +298,23 @@ def test_float16(tmp_path):
 def test_int8(tmp_path):
     """Against the file itself: integers in range, nearest, one float32 multiplication, and again the same."""
     rng = np.random.default_rng(0)
-    weight = (rng.normal(size=(40, 3, 3, 3)) * 10.0 ** rng.integers(-30, 30, (40, 1, 1, 1))).astype(np.float32)
+    weight = (rng.normal(size=(40, 3, 3, 3)) * 10.0 ** rng.integers(-30, 30, (40, 1, 1, 1))).astype(
+        np.float32
+    )
     weight[7] = 0
     weight[8] = 1e-45
     network = Network([Input(shape=(3, 3, 3)), Conv2d(weight=weight), Readout()])
     again = saved(tmp_path, network, storage="int8")
     with h5py.File(tmp_path / "f.h5") as f:
         integers, scale = (f["layers/001_conv2d"][name][()] for name in ("weight", "weight_scale"))
-    assert integers.dtype == np.int8 and integers.min() >= -127 and scale.dtype == np.float32 and scale[7] == 1
+    assert (
+        integers.dtype == np.int8 and integers.min() >= -127 and scale.dtype == np.float32 and scale[7] == 1
+    )
     rows = scale.reshape(-1, 1, 1, 1)
     assert np.array_equal(again.layers[1].weight, integers.astype(np.float32) * rows)
-    assert np.array_equal(again.layers[1].weight.astype(np.float64), integers.astype(np.float64) * rows.astype(np.float64))  # exact
+    assert np.array_equal(
+        again.layers[1].weight.astype(np.float64), integers.astype(np.float64) * rows.astype(np.float64)
+    )  # exact
     assert (np.abs(again.layers[1].weight.astype(np.float64) - weight) <= rows.astype(np.float64) / 2).all()
     usual = np.abs(weight).max(axis=(1, 2, 3)) > 1e-30
     assert (np.abs(integers).max(axis=(1, 2, 3)) == 127)[usual].all()
@@ -210,10 +323,19 @@ def test_int8(tmp_path):
     assert (tmp_path / "f.h5").read_bytes() == before
 
 
-@pytest.mark.parametrize("options, match", [
-    ({"storage": "float16"}, "f.h5: layer 'linear1': weights do not fit float16: got up to 70000, expected at most 65504. Use storage='float32'"),
-    ({"storage": "bfloat16"}, "unknown storage: got 'bfloat16', expected float32 or float16 or int8"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        (
+            {"storage": "float16"},
+            (
+                "f.h5: layer 'linear1': weights do not fit float16: got up to 70000, expected at most 65504."
+                " Use storage='float32'"
+            ),
+        ),
+        ({"storage": "bfloat16"}, "unknown storage: got 'bfloat16', expected float32 or float16 or int8"),
+    ],
+)
 def test_storage_that_does_not_fit(tmp_path, options, match):
     network = Network([Input(shape=1), Linear(weight=[[7e4]]), Readout()])
     with pytest.raises(WeightsError, match=match):
@@ -234,27 +356,48 @@ def test_smaller_files(tmp_path):
     for storage in STORAGES:
         weights.save(tmp_path / "f.h5", network, storage=storage)
         sizes[storage] = os.path.getsize(tmp_path / "f.h5")
-    assert sizes["float32"] > 65_536 * 4 and 65_536 * 2 < sizes["float16"] < 65_536 * 2.2 and sizes["int8"] < 65_536 * 1.1
+    assert (
+        sizes["float32"] > 65_536 * 4
+        and 65_536 * 2 < sizes["float16"] < 65_536 * 2.2
+        and sizes["int8"] < 65_536 * 1.1
+    )
 
 
 # Samples, classes, metadata
 
 
 def with_samples(images, labels=None):
-    return Network([Input(shape=images.shape[1:]), Flatten(), Linear(weight=np.ones((3, int(np.prod(images.shape[1:]))))), Readout()], samples=Samples(images, labels))
+    return Network(
+        [
+            Input(shape=images.shape[1:]),
+            Flatten(),
+            Linear(weight=np.ones((3, int(np.prod(images.shape[1:]))))),
+            Readout(),
+        ],
+        samples=Samples(images, labels),
+    )
 
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 1, 5, 5))
 
 
-@pytest.mark.parametrize("images, dtype", [
-    ((PIXELS / 255).astype(np.float32), np.uint8), (PIXELS.astype(np.float32), np.uint8), ((PIXELS / np.float32(255)).astype(np.float32), np.uint8),
-    ((PIXELS - 128).astype(np.float32), np.uint8), ((PIXELS > 99).astype(np.float32), np.uint8), ((PIXELS % 3 * 0.5 - 1).astype(np.float32), np.uint8),
-    ((PIXELS / 127.5 - 1).astype(np.float32), None), (((PIXELS / 255 - 0.1307) / 0.3081).astype(np.float32), None),
-    (np.random.default_rng(1).normal(size=(6, 1, 5, 5)).astype(np.float32), np.float32),
-    (np.full((2, 1, 5, 5), 3.5, np.float32), np.float32), (np.array([0, -0.0, 1, 2, 3] * 5, np.float32).reshape(1, 1, 5, 5), np.float32),
-    (np.array([0, 1e-45, 3e38, 1, -3e38] * 5, np.float32).reshape(1, 1, 5, 5), np.float32),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "images, dtype",
+    [
+        ((PIXELS / 255).astype(np.float32), np.uint8),
+        (PIXELS.astype(np.float32), np.uint8),
+        ((PIXELS / np.float32(255)).astype(np.float32), np.uint8),
+        ((PIXELS - 128).astype(np.float32), np.uint8),
+        ((PIXELS > 99).astype(np.float32), np.uint8),
+        ((PIXELS % 3 * 0.5 - 1).astype(np.float32), np.uint8),
+        ((PIXELS / 127.5 - 1).astype(np.float32), None),
+        (((PIXELS / 255 - 0.1307) / 0.3081).astype(np.float32), None),
+        (np.random.default_rng(1).normal(size=(6, 1, 5, 5)).astype(np.float32), np.float32),
+        (np.full((2, 1, 5, 5), 3.5, np.float32), np.float32),
+        (np.array([0, -0.0, 1, 2, 3] * 5, np.float32).reshape(1, 1, 5, 5), np.float32),
+        (np.array([0, 1e-45, 3e38, 1, -3e38] * 5, np.float32).reshape(1, 1, 5, 5), np.float32),
+    ],
+)
 def test_images_keep_every_bit(tmp_path, images, dtype):
     again = saved(tmp_path, with_samples(images))
     assert again.samples.images.tobytes() == images.tobytes()
@@ -279,16 +422,30 @@ def test_samples_are_the_callers_own(tmp_path):
 SIMPLE = [Input(shape=2), Linear(weight=np.ones((2, 2))), Readout()]
 
 
-@pytest.mark.parametrize("fields, match", [
-    ({"samples": Samples(np.zeros((3, 3)))}, r"images do not fit the network: got shape \(3, 3\), expected \(n, 2\)"),
-    ({"samples": Samples(np.zeros((0, 2)))}, "images do not fit"),
-    ({"samples": Samples(np.full((1, 2), np.nan))}, "NaN"), ({"samples": Samples(np.zeros((3, 2)), [0, 1])}, "labels and images do not fit"),
-    ({"samples": Samples(np.zeros((1, 2)), [2])}, "a label is not a class: got 2 to 2, expected 0 to 1"), ({"samples": Samples([["a", "b"]])}, "samples are not numbers"),
-    *[({"classes": ("a", name)}, "name of a class is not usable") for name in ("b\n", "b" * 2000, "\ud800")],
-    *[({"metadata": {"a": value}}, "metadata 'a' is not usable") for value in ([1], 1 << 63, None, "\0", "\ud800", "b" * 20_000)],
-    *[({"metadata": {key: 1}}, "a metadata key is not usable") for key in ("", 3, "a\n", "k" * 200)],
-    ({"metadata": {f"k{i}": i for i in range(600)}}, "too much metadata"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "fields, match",
+    [
+        (
+            {"samples": Samples(np.zeros((3, 3)))},
+            r"images do not fit the network: got shape \(3, 3\), expected \(n, 2\)",
+        ),
+        ({"samples": Samples(np.zeros((0, 2)))}, "images do not fit"),
+        ({"samples": Samples(np.full((1, 2), np.nan))}, "NaN"),
+        ({"samples": Samples(np.zeros((3, 2)), [0, 1])}, "labels and images do not fit"),
+        ({"samples": Samples(np.zeros((1, 2)), [2])}, "a label is not a class: got 2 to 2, expected 0 to 1"),
+        ({"samples": Samples([["a", "b"]])}, "samples are not numbers"),
+        *[
+            ({"classes": ("a", name)}, "name of a class is not usable")
+            for name in ("b\n", "b" * 2000, "\ud800")
+        ],
+        *[
+            ({"metadata": {"a": value}}, "metadata 'a' is not usable")
+            for value in ([1], 1 << 63, None, "\0", "\ud800", "b" * 20_000)
+        ],
+        *[({"metadata": {key: 1}}, "a metadata key is not usable") for key in ("", 3, "a\n", "k" * 200)],
+        ({"metadata": {f"k{i}": i for i in range(600)}}, "too much metadata"),
+    ],
+)
 def test_what_a_file_cannot_hold(tmp_path, fields, match):
     (tmp_path / "f.h5").write_text("old")
     with pytest.raises(WeightsError, match=match) as caught:
@@ -298,9 +455,19 @@ def test_what_a_file_cannot_hold(tmp_path, fields, match):
 
 
 def test_metadata_types(tmp_path):
-    metadata = {"whole": np.int32(3), "real": np.float32(0.5), "yes": True, "nothing": float("nan"), "text": np.str_("t")}
+    metadata = {
+        "whole": np.int32(3),
+        "real": np.float32(0.5),
+        "yes": True,
+        "nothing": float("nan"),
+        "text": np.str_("t"),
+    }
     again = saved(tmp_path, Network(SIMPLE, metadata=metadata)).metadata
-    assert list(again) == sorted(metadata) and [again[name] for name in ("whole", "real", "yes", "text")] == [3, 0.5, 1, "t"] and again["nothing"] != again["nothing"]
+    assert (
+        list(again) == sorted(metadata)
+        and [again[name] for name in ("whole", "real", "yes", "text")] == [3, 0.5, 1, "t"]
+        and again["nothing"] != again["nothing"]
+    )
     assert {type(v) for v in again.values()} == {int, float, str}
 
 
@@ -308,11 +475,16 @@ def test_the_most_metadata(tmp_path):
     metadata = {f"key {i}": "x" * 15_000 if i < 300 else i for i in range(512)}
     assert dict(saved(tmp_path, Network(SIMPLE, metadata=metadata)).metadata) == metadata
     with pytest.raises(WeightsError, match="too much metadata"):
-        weights.save(tmp_path / "g.h5", Network(SIMPLE, metadata={f"key {i}": "x" * 16_000 for i in range(512)} | {"l": "y" * 16_000}))
+        weights.save(
+            tmp_path / "g.h5",
+            Network(SIMPLE, metadata={f"key {i}": "x" * 16_000 for i in range(512)} | {"l": "y" * 16_000}),
+        )
 
 
 def test_more_than_a_thousand_layers(tmp_path):
-    network = Network([Input(shape=2), *[Flatten() for _ in range(1000)], Linear(weight=np.ones((2, 2))), Readout()])
+    network = Network(
+        [Input(shape=2), *[Flatten() for _ in range(1000)], Linear(weight=np.ones((2, 2))), Readout()]
+    )
     assert content(saved(tmp_path, network)) == content(network)
     with h5py.File(tmp_path / "f.h5") as f:
         assert list(f["layers"])[:2] == ["0000_input", "0001_flatten"]
@@ -339,7 +511,13 @@ network = every_kind()
 weights.save(sys.argv[1], network.replace(metadata=dict(reversed(network.metadata.items()))))
 """
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT), "TZ": "Asia/Tokyo"}
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "another name.h5")], cwd=ROOT, env=environment, check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "another name.h5")],
+        cwd=ROOT,
+        env=environment,
+        check=True,
+        timeout=120,
+    )
     weights.save(tmp_path / "f.h5", every_kind())
     assert (tmp_path / "f.h5").read_bytes() == (tmp_path / "another name.h5").read_bytes()
 
@@ -369,7 +547,16 @@ def interrupt(*_):
 
 
 @pytest.mark.parametrize("old", [b"the old file", None])
-@pytest.mark.parametrize("module, name", [(writer.os, "fsync"), (writer.os, "replace"), (writer.os, "fchmod"), (stored, "sha256_of"), (weights, "open_stream")])
+@pytest.mark.parametrize(
+    "module, name",
+    [
+        (writer.os, "fsync"),
+        (writer.os, "replace"),
+        (writer.os, "fchmod"),
+        (stored, "sha256_of"),
+        (weights, "open_stream"),
+    ],
+)
 @pytest.mark.parametrize("failure, error", [(refuse_disk, OSError), (interrupt, KeyboardInterrupt)])
 def test_failure_leaves_the_old_file(tmp_path, monkeypatch, old, module, name, failure, error):
     if name == "fchmod" and old is None:
@@ -382,7 +569,10 @@ def test_failure_leaves_the_old_file(tmp_path, monkeypatch, old, module, name, f
         weights.save(path, every_kind())
     monkeypatch.undo()
     if error is OSError and module is writer.os:
-        assert type(caught.value) is WeightsError and str(caught.value) == f"{path}: the file cannot be written: got No space left on device"
+        assert (
+            type(caught.value) is WeightsError
+            and str(caught.value) == f"{path}: the file cannot be written: got No space left on device"
+        )
     assert [p.name for p in tmp_path.iterdir()] == (["f.h5"] if old else [])
     assert not old or path.read_bytes() == old
 
@@ -424,15 +614,25 @@ def test_order_of_events(tmp_path, monkeypatch):
     events = []
     fsync, replace = os.fsync, os.replace
     kind = {stat.S_IFDIR: "folder", stat.S_IFREG: "file"}
-    monkeypatch.setattr(writer.os, "fsync", lambda fd: events.append((kind[stat.S_IFMT(os.fstat(fd).st_mode)], os.fstat(fd).st_size)) or fsync(fd))
+    monkeypatch.setattr(
+        writer.os,
+        "fsync",
+        lambda fd: (
+            events.append((kind[stat.S_IFMT(os.fstat(fd).st_mode)], os.fstat(fd).st_size)) or fsync(fd)
+        ),
+    )
     monkeypatch.setattr(writer.os, "replace", lambda a, b: events.append(("rename", None)) or replace(a, b))
     weights.save(tmp_path / "f.h5", every_kind())
-    assert [event for event, _ in events] == ["file", "rename", "folder"] and events[0][1] == os.path.getsize(tmp_path / "f.h5")
+    assert [event for event, _ in events] == ["file", "rename", "folder"] and events[0][1] == os.path.getsize(
+        tmp_path / "f.h5"
+    )
 
 
 def test_a_folder_that_cannot_be_flushed(tmp_path, monkeypatch):
     fsync = os.fsync
-    monkeypatch.setattr(writer.os, "fsync", lambda fd: refuse_disk() if stat.S_ISDIR(os.fstat(fd).st_mode) else fsync(fd))
+    monkeypatch.setattr(
+        writer.os, "fsync", lambda fd: refuse_disk() if stat.S_ISDIR(os.fstat(fd).st_mode) else fsync(fd)
+    )
     assert content(saved(tmp_path, every_kind())) == content(every_kind())
 
 
@@ -474,19 +674,27 @@ def test_kinds_of_path(tmp_path, monkeypatch):
 def test_targets_that_are_no_files(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path, match in (
-        (tmp_path, "something else has that name: got a folder"), (tmp_path / "pipe", "something else"), ("/dev/null", "something else"),
+        (tmp_path, "something else has that name: got a folder"),
+        (tmp_path / "pipe", "something else"),
+        ("/dev/null", "something else"),
         (tmp_path / "none/f.h5", "cannot be written: got No such file"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(WeightsError, match=match):
             weights.save(path, every_kind())
-    for path, match in ((3, "a path is expected"), ("a\0b", "a path is expected"), (every_kind(), "a path is expected: got .{,80}$")):
+    for path, match in (
+        (3, "a path is expected"),
+        ("a\0b", "a path is expected"),
+        (every_kind(), "a path is expected: got .{,80}$"),
+    ):
         with pytest.raises(WeightsError, match=match):
             weights.save(path, every_kind())
     assert [p.name for p in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_only_networks(tmp_path):
-    with pytest.raises(WeightsError, match=r"only a Network can be saved: got str. Call save\(path, network\)"):
+    with pytest.raises(
+        WeightsError, match=r"only a Network can be saved: got str. Call save\(path, network\)"
+    ):
         weights.save(every_kind(), "f.h5")
 
 
@@ -515,11 +723,20 @@ def test_verify(tmp_path):
     path = tmp_path / "f.h5"
     weights.save(path, every_kind(), storage="int8")
     arrays = weights.verify(path)
-    assert all(array.intact for array in arrays) and [a.path for a in arrays] == sorted(a.path for a in arrays)
+    assert all(array.intact for array in arrays) and [a.path for a in arrays] == sorted(
+        a.path for a in arrays
+    )
     with h5py.File(path, "r+") as f:
         for array in arrays:
-            assert f[array.path].shape == array.shape and f[array.path].dtype == array.dtype and f[array.path].nbytes == array.n_bytes
-            assert f[array.path].id.get_storage_size() == array.stored_bytes and hashlib.sha256(f[array.path][()].tobytes()).hexdigest() == array.sha256
+            assert (
+                f[array.path].shape == array.shape
+                and f[array.path].dtype == array.dtype
+                and f[array.path].nbytes == array.n_bytes
+            )
+            assert (
+                f[array.path].id.get_storage_size() == array.stored_bytes
+                and hashlib.sha256(f[array.path][()].tobytes()).hexdigest() == array.sha256
+            )
         count = 0
 
         def visit(name, item):
@@ -530,7 +747,10 @@ def test_verify(tmp_path):
         assert count == len(arrays)
         f["layers/001_conv2d/bias"][0] += 1
         f["samples/labels"][0] = 1
-    assert [a.path for a in weights.verify(path) if not a.intact] == ["/layers/001_conv2d/bias", "/samples/labels"]
+    assert [a.path for a in weights.verify(path) if not a.intact] == [
+        "/layers/001_conv2d/bias",
+        "/samples/labels",
+    ]
     with pytest.raises(WeightsError, match="sha256 differs"):
         weights.load(path)
 
@@ -543,7 +763,12 @@ evsnn.load(sys.argv[1])
 evsnn.files.weights.verify(sys.argv[1])
 sys.exit(len({"h5py", "numba", "scipy"} & set(sys.modules)))
 """
-    assert subprocess.run([sys.executable, "-c", script, str(tmp_path / "f.h5")], cwd=ROOT, timeout=60).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / "f.h5")], cwd=ROOT, timeout=60
+        ).returncode
+        == 0
+    )
 
 
 def test_memory(tmp_path):
@@ -558,7 +783,9 @@ def test_memory(tmp_path):
     network = weights.load(tmp_path / "f.h5")
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert network.n_classes == 500 and 8_000_000 < held < 8_300_000 and peak - held < 1_600_000  # a layer is 1 MB
+    assert (
+        network.n_classes == 500 and 8_000_000 < held < 8_300_000 and peak - held < 1_600_000
+    )  # a layer is 1 MB
 
 
 def test_threads(tmp_path):
@@ -579,7 +806,10 @@ def test_threads(tmp_path):
 
 def test_arrays_of_a_loaded_network_are_read_only(tmp_path):
     network = saved(tmp_path, every_kind())
-    arrays = [v for layer in network.layers for v in vars(layer).values() if isinstance(v, np.ndarray)] + [network.samples.images, network.samples.labels]
+    arrays = [v for layer in network.layers for v in vars(layer).values() if isinstance(v, np.ndarray)] + [
+        network.samples.images,
+        network.samples.labels,
+    ]
     assert not any(array.flags.writeable for array in arrays)
 
 
@@ -612,13 +842,22 @@ O5JSQTk$%amuj9Ytd6jx$q*#sL7v@tgw%rIq+XL**6439%jEt5FDXUkgwVe+zok>mS@$C!yc-
 def golden_network():
     return Network(
         [
-            Input(shape=(1, 4, 4), encoding="poisson"), Conv2d(weight=np.arange(-4, 5).reshape(1, 1, 3, 3), bias=[0.5], stride=2, padding=1, name="conv"),
+            Input(shape=(1, 4, 4), encoding="poisson"),
+            Conv2d(weight=np.arange(-4, 5).reshape(1, 1, 3, 3), bias=[0.5], stride=2, padding=1, name="conv"),
             IF(v_threshold=[2.5], v_init=0.5, leak=0.75, shift=False),
-            AvgPool2d(2), Flatten(), Linear(weight=[[1], [-0.5]]), Readout(),
+            AvgPool2d(2),
+            Flatten(),
+            Linear(weight=[[1], [-0.5]]),
+            Readout(),
         ],
-        n_steps=5, shift="initial", readout="membrane", input_range=(0, 1), classes=("a", "ü"), metadata={"a": 1, "b": 0.5, "c": "d"},
+        n_steps=5,
+        shift="initial",
+        readout="membrane",
+        input_range=(0, 1),
+        classes=("a", "ü"),
+        metadata={"a": 1, "b": 0.5, "c": "d"},
         samples=Samples(np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4) / 255, np.array([1])),
-    )  # fmt: skip
+    )
 
 
 def test_a_file_of_version_1_0_loads(tmp_path):
@@ -659,7 +898,9 @@ def dump(path):
 
 
 def test_the_pages_example(tmp_path, monkeypatch, capsys):
-    """Its code runs, the file it makes is the one it shows, and files are read and written with h5py alone."""
+    """Its code runs, the file it makes is the one it shows, and files are read and written with h5py
+    alone.
+    """
     monkeypatch.chdir(tmp_path)
     make, read, write = blocks("python")
     exec(make, {})
@@ -671,7 +912,13 @@ def test_the_pages_example(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[1] == "001_conv2d conv2d ['input1']"
     exec(write, {})
     by_hand = evsnn.load("by_hand.h5")
-    assert [layer.name for layer in by_hand.layers] == ["input1", "linear1", "if1", "linear2", "readout1"] and by_hand.layers[2].v_threshold == 1
+    assert [layer.name for layer in by_hand.layers] == [
+        "input1",
+        "linear1",
+        "if1",
+        "linear2",
+        "readout1",
+    ] and by_hand.layers[2].v_threshold == 1
 
 
 def test_the_page_names_every_field():

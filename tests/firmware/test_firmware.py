@@ -1,4 +1,6 @@
-"""The exported C computes what Python's integers compute, to the bit: on this computer, with sanitizers, and on emulated cores."""
+"""The exported C computes what Python's integers compute, to the bit: on this computer, with sanitizers, and
+on emulated cores.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def test_random_networks_layer_by_layer(case):
 def test_random_networks_step_by_step(case):
     network, images = case
     quantized = quantize(network)
-    run_on(GCC, export_header(quantized, "net", by_step=True), shaped(quantized, images), SANITIZED, trace=True)
+    run_on(
+        GCC, export_header(quantized, "net", by_step=True), shaped(quantized, images), SANITIZED, trace=True
+    )
 
 
 FAST = {
@@ -94,13 +98,17 @@ NETWORKS = {
 def test_fast_code_equals_python(case, by_step):
     network = cnn(**FAST[case])
     size = network.input_shape[-1]
-    images = np.concatenate([digits(3, size), np.ones((1, 1, size, size), np.float32), np.zeros((1, 1, size, size), np.float32)])
+    images = np.concatenate(
+        [digits(3, size), np.ones((1, 1, size, size), np.float32), np.zeros((1, 1, size, size), np.float32)]
+    )
     quantized = quantize(network)
     is_wide = case.startswith("wide")
     for compact in (False, True) if is_wide else (False,):
         export = export_header(quantized, "net", by_step=by_step, compact=compact)
         kinds = [fast_kind(stage, export.program) for stage in export.program.stages]
-        assert kinds[1:] == [("singles" if compact else "wide" if is_wide else "pairs")] * (len(kinds) - 1) and kinds[0] == (None if by_step else "drive")
+        assert kinds[1:] == ["singles" if compact else "wide" if is_wide else "pairs"] * (
+            len(kinds) - 1
+        ) and kinds[0] == (None if by_step else "drive")
         run_on(GCC, export, shaped(quantized, images), SANITIZED, trace=True)
         for core in ("cortex-m55", "cortex-m0plus") if is_wide and size < 20 else ():
             if not MACHINES[core].missing():
@@ -119,31 +127,46 @@ def test_fast_code_of_neurons_that_take_spikes_back_and_that_wait(case, neurons)
         for compact in (False, True):
             export = export_header(quantized, "net", by_step=by_step, compact=compact)
             kinds = [fast_kind(stage, export.program) for stage in export.program.stages]
-            assert kinds[0] == (None if by_step else "drive") and set(kinds[1:]) <= {"singles" if compact else "wide", "taps"}
+            assert kinds[0] == (None if by_step else "drive") and set(kinds[1:]) <= {
+                "singles" if compact else "wide",
+                "taps",
+            }
             run_on(GCC, export, images, SANITIZED, trace=True)
             turn = list(NETWORKS).index(case) + list(CORRECTING).index(neurons) + by_step
-            core = MACHINES[("cortex-m55", "cortex-m0plus", "powerpc")[turn % 3]]  # each network and each kind of neuron meets all three
+            core = MACHINES[
+                ("cortex-m55", "cortex-m0plus", "powerpc")[turn % 3]
+            ]  # each network and each kind of neuron meets all three
             if not compact and network.input_shape[-1] < 20 and not core.missing():
                 run_on(core, export, images[:1])
 
 
 def test_weights_of_spikes_that_are_taken_back_are_not_stored_twice():
-    plain, signed = (export_header(quantize(cnn(pool=1, n_steps=60, **neurons)), "net").constant_bytes for neurons in ({}, {"signed": 0.25}))
+    plain, signed = (
+        export_header(quantize(cnn(pool=1, n_steps=60, **neurons)), "net").constant_bytes
+        for neurons in ({}, {"signed": 0.25})
+    )
     assert signed < 1.02 * plain
 
 
 def test_neurons_that_only_the_input_drives_take_nothing_back():
-    """A first layer's negative spikes are not looked for: there are none, whatever the input; unless it begins above its threshold."""
+    """A first layer's negative spikes are not looked for: there are none, whatever the input; unless it
+    begins above its threshold.
+    """
     network = cnn(signed=0.05, delay=1)
     quantized = quantize(network)
     images = shaped(quantized, np.random.default_rng(2).random((20, *network.input_shape), np.float32) * 2)
     assert not (reference.run(quantized.circuit, images)[0].spikes < 0).any()
     assert len(export_header(quantized, "net").program.stages[0].writes) == 1
     first = next(layer for layer in network.layers if isinstance(layer, IF))
-    layers = [replace(layer, v_init=3 * layer.v_threshold) if layer is first else layer for layer in network.layers]
+    layers = [
+        replace(layer, v_init=3 * layer.v_threshold) if layer is first else layer for layer in network.layers
+    ]
     quantized = quantize(network.replace(layers=layers, shift="none"))
     export = export_header(quantized, "net")
-    assert len(export.program.stages[0].writes) == 2 and (reference.run(quantized.circuit, images)[0].spikes < 0).any()
+    assert (
+        len(export.program.stages[0].writes) == 2
+        and (reference.run(quantized.circuit, images)[0].spikes < 0).any()
+    )
     run_on(GCC, export, images[:3], SANITIZED, trace=True)
 
 
@@ -151,15 +174,37 @@ def depthwise(channels: int, pool: int, stride: int, last: bool, **neurons) -> N
     """A convolution, a depthwise one, and a 1x1 if that is not the last layer of neurons."""
     rng = np.random.default_rng(channels)
     size = 20 // pool
-    layers = [Input((2, 20, 20)), Conv2d(rng.normal(size=(channels, 2, 3, 3)), padding=1), IF(1.5, **neurons), AvgPool2d(pool)]
-    layers += [Conv2d(rng.normal(size=(channels, 1, 3, 3)), padding=1, stride=stride, groups=channels), IF(rng.uniform(0.5, 1.0, channels), **neurons)]
+    layers = [
+        Input((2, 20, 20)),
+        Conv2d(rng.normal(size=(channels, 2, 3, 3)), padding=1),
+        IF(1.5, **neurons),
+        AvgPool2d(pool),
+    ]
+    layers += [
+        Conv2d(rng.normal(size=(channels, 1, 3, 3)), padding=1, stride=stride, groups=channels),
+        IF(rng.uniform(0.5, 1.0, channels), **neurons),
+    ]
     layers += [] if last else [Conv2d(rng.normal(size=(7, channels, 1, 1))), IF(0.8, **neurons)]
-    layers += [Flatten(), Linear(rng.normal(size=(3, (channels if last else 7) * (-(-size // stride)) ** 2))), Readout()]
+    layers += [
+        Flatten(),
+        Linear(rng.normal(size=(3, (channels if last else 7) * (-(-size // stride)) ** 2))),
+        Readout(),
+    ]
     return Network(layers, n_steps=6, input_range=(0, 1))
 
 
 @pytest.mark.parametrize("by_step", [False, True])
-@pytest.mark.parametrize(("channels", "pool", "stride", "last"), [(3, 1, 1, False), (16, 2, 1, False), (20, 2, 2, False), (9, 4, 1, True), (12, 1, 2, True), (33, 5, 1, False)])
+@pytest.mark.parametrize(
+    ("channels", "pool", "stride", "last"),
+    [
+        (3, 1, 1, False),
+        (16, 2, 1, False),
+        (20, 2, 2, False),
+        (9, 4, 1, True),
+        (12, 1, 2, True),
+        (33, 5, 1, False),
+    ],
+)
 def test_depthwise_weights(channels, pool, stride, last, by_step):
     quantized = quantize(depthwise(channels, pool, stride, last))
     export = export_header(quantized, "net", by_step=by_step)
@@ -171,7 +216,9 @@ def test_depthwise_weights(channels, pool, stride, last, by_step):
 
 
 def largest_charges(weight: np.ndarray, rows: int) -> tuple[int, int]:
-    """The most that so many rows of a kernel next to each other can charge a neuron with, up and down, row by row and neuron by neuron."""
+    """The most that so many rows of a kernel next to each other can charge a neuron with, up and down, row by
+    row and neuron by neuron.
+    """
     up = down = 0
     for neuron in weight.astype(int).tolist():
         for first in range(len(neuron[0]) - rows + 1):
@@ -180,7 +227,10 @@ def largest_charges(weight: np.ndarray, rows: int) -> tuple[int, int]:
     return up, down
 
 
-@pytest.mark.parametrize(("channels", "kernel", "area"), [(3, 3, 1), (40, 3, 1), (90, 3, 1), (16, 5, 4), (300, 1, 1), (700, 1, 1), (200, 2, 4)])
+@pytest.mark.parametrize(
+    ("channels", "kernel", "area"),
+    [(3, 3, 1), (40, 3, 1), (90, 3, 1), (16, 5, 4), (300, 1, 1), (700, 1, 1), (200, 2, 4)],
+)
 def test_sums_of_a_step_are_widened_before_they_leave_16_bits(channels, kernel, area):
     rng = np.random.default_rng(channels)
     weight = rng.integers(-127, 128, (3, channels, kernel, kernel))
@@ -189,7 +239,10 @@ def test_sums_of_a_step_are_widened_before_they_leave_16_bits(channels, kernel, 
     for takes_back in (False, True):
         n = at_once(Charge(Synapse("", (source,), source.shape, weight, None), source, takes_back=takes_back))
         either = np.abs(weight) if takes_back else weight  # a spike taken back charges the other way
-        fits = [all(-(2**15) <= area * charge < 2**15 for charge in largest_charges(either, rows)) for rows in range(1, kernel + 1)]
+        fits = [
+            all(-(2**15) <= area * charge < 2**15 for charge in largest_charges(either, rows))
+            for rows in range(1, kernel + 1)
+        ]
         assert n == max([rows for rows, fit in enumerate(fits, 1) if fit], default=0)
 
 
@@ -203,7 +256,13 @@ def test_fast_sums_of_two_sources_and_of_identity_shortcuts(n_steps, kind, by_st
     images = np.random.default_rng(0).random((3, 2, 9, 9), np.float32)
     run_on(GCC, export, shaped(quantized, images), SANITIZED, trace=True)
     if kind == "wide":
-        run_on(GCC, export_header(quantized, "net", by_step=by_step, compact=True), shaped(quantized, images), SANITIZED, trace=True)
+        run_on(
+            GCC,
+            export_header(quantized, "net", by_step=by_step, compact=True),
+            shaped(quantized, images),
+            SANITIZED,
+            trace=True,
+        )
     for core in ("cortex-m55", "cortex-m0plus", "powerpc"):
         if (n_steps < 10 or core == "cortex-m55") and not MACHINES[core].missing():
             run_on(MACHINES[core], export, shaped(quantized, images[:1]))
@@ -225,10 +284,20 @@ def test_blank_places_are_passed_by_where_the_samples_have_them():
 
 def test_signed_inputs_of_16_bits():
     rng = np.random.default_rng(1)
-    network = Network([
-        Input((3, 7, 9)), Conv2d(rng.normal(size=(12, 3, 3, 3)) / 5, rng.normal(size=12) * 0.1, stride=2, padding=(1, 0)), IF(0.7),
-        Conv2d(rng.normal(size=(6, 12, 2, 2)) / 7), IF(0.5), Flatten(), Linear(rng.normal(size=(4, 54))), Readout(),
-    ], n_steps=7, input_range=(-2.5, 2.0))  # fmt: skip
+    network = Network(
+        [
+            Input((3, 7, 9)),
+            Conv2d(rng.normal(size=(12, 3, 3, 3)) / 5, rng.normal(size=12) * 0.1, stride=2, padding=(1, 0)),
+            IF(0.7),
+            Conv2d(rng.normal(size=(6, 12, 2, 2)) / 7),
+            IF(0.5),
+            Flatten(),
+            Linear(rng.normal(size=(4, 54))),
+            Readout(),
+        ],
+        n_steps=7,
+        input_range=(-2.5, 2.0),
+    )
     quantized = quantize(network)
     images = rng.normal(size=(4, 3, 7, 9)).astype(np.float32)
     for by_step in (False, True):
@@ -249,11 +318,20 @@ def test_the_demo_model_at_every_level_of_optimisation(by_step):
 
 
 def test_a_host_of_32_bits(tmp_path):
-    (tmp_path / "x.c").write_text("#include <stdint.h>\nint main(void) { return sizeof(void *) == 4 ? 0 : 1; }\n")
-    if subprocess.run(["gcc", "-m32", str(tmp_path / "x.c"), "-o", str(tmp_path / "x")], capture_output=True).returncode:
+    (tmp_path / "x.c").write_text(
+        "#include <stdint.h>\nint main(void) { return sizeof(void *) == 4 ? 0 : 1; }\n"
+    )
+    if subprocess.run(
+        ["gcc", "-m32", str(tmp_path / "x.c"), "-o", str(tmp_path / "x")], capture_output=True
+    ).returncode:
         pytest.skip("gcc has no libraries for -m32")
     quantized = quantize(cnn())
-    run_on(Machine("host", "gcc", ("-m32",), "host.c"), export_header(quantized, "net"), shaped(quantized, digits()), ("-O2", "-ftrapv"))
+    run_on(
+        Machine("host", "gcc", ("-m32",), "host.c"),
+        export_header(quantized, "net"),
+        shaped(quantized, digits()),
+        ("-O2", "-ftrapv"),
+    )
 
 
 @pytest.mark.parametrize("core", MACHINES)
@@ -261,11 +339,17 @@ def test_emulated_cores(core):
     machine = MACHINES[core]
     if machine.missing():
         pytest.skip(f"{machine.missing()} is not installed")
-    for by_step, network in ((False, cnn()), (True, cnn(channels=(4,), size=8, n_steps=3)), (False, events())):
+    for by_step, network in (
+        (False, cnn()),
+        (True, cnn(channels=(4,), size=8, n_steps=3)),
+        (False, events()),
+    ):
         quantized = quantize(network)
         inputs, _ = inputs_for(quantized, 2)
         measured = run_on(machine, export_header(quantized, "net", by_step=by_step), inputs)
-        assert core == "powerpc" or (len(measured.counted) == 2 and all(count % 65_536 for count in measured.counted))
+        assert core == "powerpc" or (
+            len(measured.counted) == 2 and all(count % 65_536 for count in measured.counted)
+        )
 
 
 @pytest.mark.parametrize("core", ["cortex-m4", "avr"])
@@ -274,16 +358,29 @@ def test_a_report_counts_the_flash_of_the_network_without_that_of_the_samples(co
         pytest.skip(f"{MACHINES[core].missing()} is not installed")
     for network in (cnn(channels=(4,), size=8, n_steps=3), events()):
         export = export_header(quantize(network), "net")
-        few, many = (on_cores(export, inputs_for(export.program.network, n)[0], [core])[0]["flash_bytes"] for n in (2, 9))
+        few, many = (
+            on_cores(export, inputs_for(export.program.network, n)[0], [core])[0]["flash_bytes"]
+            for n in (2, 9)
+        )
         assert export.constant_bytes < few and abs(many - few) < 64
 
 
 def events() -> Network:
     rng = np.random.default_rng(5)
-    return Network([
-        Input((2, 5, 6), "events"), Conv2d(rng.normal(size=(6, 2, 3, 3)) / 2, padding=1), IF(0.8, signed=0.2), AvgPool2d(2, 1), Conv2d(rng.normal(size=(6, 1, 2, 2)), groups=6), IF(0.6, leak=0.875),
-        Flatten(), Linear(rng.normal(size=(5, 72))), Readout(),
-    ], n_steps=5)  # fmt: skip
+    return Network(
+        [
+            Input((2, 5, 6), "events"),
+            Conv2d(rng.normal(size=(6, 2, 3, 3)) / 2, padding=1),
+            IF(0.8, signed=0.2),
+            AvgPool2d(2, 1),
+            Conv2d(rng.normal(size=(6, 1, 2, 2)), groups=6),
+            IF(0.6, leak=0.875),
+            Flatten(),
+            Linear(rng.normal(size=(5, 72))),
+            Readout(),
+        ],
+        n_steps=5,
+    )
 
 
 @pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4", "rv32"])
@@ -308,29 +405,76 @@ def compile_only(text: str, tmp_path: Path, compiler: str, standard: str, *flags
     source = tmp_path / ("x.cc" if "++" in compiler else "x.c")
     source.write_text(text)
     return subprocess.run(
-        [compiler, f"-std={standard}", *flags, "-I", str(tmp_path), "-c", str(source), "-o", str(tmp_path / "x.o")], capture_output=True, text=True
+        [
+            compiler,
+            f"-std={standard}",
+            *flags,
+            "-I",
+            str(tmp_path),
+            "-c",
+            str(source),
+            "-o",
+            str(tmp_path / "x.o"),
+        ],
+        capture_output=True,
+        text=True,
     )
 
 
-STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Wdouble-promotion", "-Wundef", "-Werror"]
+STRICT = [
+    "-Wall",
+    "-Wextra",
+    "-Wpedantic",
+    "-Wconversion",
+    "-Wsign-conversion",
+    "-Wshadow",
+    "-Wdouble-promotion",
+    "-Wundef",
+    "-Werror",
+]
 
 
-USER = '#define NET_SELF_TEST\n#include "net.h"\nint user(net_ctx_t *c); int user(net_ctx_t *c) { return net_init(c) || net_run(c, NET_N_STEPS) || net_predict(c); }\n'
+USER = (
+    '#define NET_SELF_TEST\n#include "net.h"\nint user(net_ctx_t *c); int user(net_ctx_t *c) { return'
+    " net_init(c) || net_run(c, NET_N_STEPS) || net_predict(c); }\n"
+)
 
 
-@pytest.mark.parametrize(("compiler", "standard"), [("gcc", "c99"), ("clang", "c99"), ("g++", "c++11"), ("g++", "c++17"), ("clang++", "c++11"), ("clang++", "c++17")])
+@pytest.mark.parametrize(
+    ("compiler", "standard"),
+    [
+        ("gcc", "c99"),
+        ("clang", "c99"),
+        ("g++", "c++11"),
+        ("g++", "c++17"),
+        ("clang++", "c++11"),
+        ("clang++", "c++17"),
+    ],
+)
 def test_no_warnings_and_no_strange_symbols(compiler, standard, tmp_path):
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
-    for network in (cnn(), cnn(n_steps=60), events(), residual(signed=0.1), depthwise(9, 2, 1, False, signed=0.1, delay=2)):
+    for network in (
+        cnn(),
+        cnn(n_steps=60),
+        events(),
+        residual(signed=0.1),
+        depthwise(9, 2, 1, False, signed=0.1, delay=2),
+    ):
         quantized = quantize(network)
         signed = any(population.signed for population in quantized.circuit.populations)
-        for by_step, compact in product((False,) if quantized.circuit.delayed else (False, True), (False, True) if signed else (False,)):
-            export = export_header(quantized, "net", by_step=by_step, compact=compact, n_vectors=2 if network.samples else 0)
+        for by_step, compact in product(
+            (False,) if quantized.circuit.delayed else (False, True), (False, True) if signed else (False,)
+        ):
+            export = export_header(
+                quantized, "net", by_step=by_step, compact=compact, n_vectors=2 if network.samples else 0
+            )
             write_files(tmp_path, export_files(export))
             done = compile_only(USER, tmp_path, compiler, standard, "-O2", *STRICT)
             assert done.returncode == 0, done.stderr[:2000]
-            symbols = subprocess.run(["nm", str(tmp_path / "x.o")], capture_output=True, text=True).stdout.split("\n")
+            symbols = subprocess.run(
+                ["nm", str(tmp_path / "x.o")], capture_output=True, text=True
+            ).stdout.split("\n")
             wanted = {line.split()[-1] for line in symbols if " U " in line}
             assert wanted <= {"memset"}
             assert all("user" in line for line in symbols if " T " in line)
@@ -341,7 +485,9 @@ def test_no_warnings_of_a_cross_compiler(core, tmp_path):
     machine = MACHINES[core]
     if machine.missing():
         pytest.skip(f"{machine.missing()} is not installed")
-    for network, compact in product((residual(signed=0.1), depthwise(9, 2, 1, False, signed=0.1, delay=2)), (False, True)):
+    for network, compact in product(
+        (residual(signed=0.1), depthwise(9, 2, 1, False, signed=0.1, delay=2)), (False, True)
+    ):
         write_files(tmp_path, export_files(export_header(quantize(network), "net", compact=compact)))
         done = compile_only(USER, tmp_path, machine.compiler, "c99", *machine.flags, "-O2", *STRICT)
         assert done.returncode == 0, done.stderr[:2000]
@@ -349,68 +495,157 @@ def test_no_warnings_of_a_cross_compiler(core, tmp_path):
 
 def test_a_self_test_finds_a_changed_weight(tmp_path):
     export = export_header(quantize(cnn()), "net", n_vectors=3)
-    main = '#define NET_SELF_TEST\n#include "net.h"\nstatic net_ctx_t c;\nint main(void) { return net_self_test(&c); }\n'
+    main = (
+        '#define NET_SELF_TEST\n#include "net.h"\nstatic net_ctx_t c;\nint main(void) { return'
+        " net_self_test(&c); }\n"
+    )
 
     def status(text: str) -> int:
         write_files(tmp_path, export_files(replace(export, text=text)))
         (tmp_path / "m.c").write_text(main)
-        subprocess.run(["gcc", "-I", str(tmp_path), str(tmp_path / "m.c"), "-o", str(tmp_path / "m")], check=True, capture_output=True)
+        subprocess.run(
+            ["gcc", "-I", str(tmp_path), str(tmp_path / "m.c"), "-o", str(tmp_path / "m")],
+            check=True,
+            capture_output=True,
+        )
         return subprocess.run([str(tmp_path / "m")]).returncode
 
     assert status(export.text) == 0
     head, _, rest = export.text.partition("net_test_outputs[")
     numbers = rest.partition("{")[2].split(",", 1)
-    assert status(f"{head}net_test_outputs[{rest.partition('{')[0]}{{ {int(numbers[0]) + 1},{numbers[1]}") == 1
+    assert (
+        status(f"{head}net_test_outputs[{rest.partition('{')[0]}{{ {int(numbers[0]) + 1},{numbers[1]}") == 1
+    )
 
 
 def program(declarations: str, calls: tuple[str, ...]) -> str:
     """C that prints the result of one call after the other."""
     lines = "\n".join(f'    printf("%d ", {call});' for call in calls)
-    return f'#include <stdio.h>\n#include "net.h"\nstatic net_ctx_t c;\n{declarations}\nint main(void) {{\n{lines}\n    return 0;\n}}\n'
+    return (
+        f'#include <stdio.h>\n#include "net.h"\nstatic net_ctx_t c;\n{declarations}\nint main(void)'
+        f" {{\n{lines}\n    return 0;\n}}\n"
+    )
 
 
 def results(tmp_path: Path, export, declarations: str, calls: tuple[str, ...]) -> list[int]:
     """What calls give, one after the other."""
     write_files(tmp_path, export_files(export))
     (tmp_path / "m.c").write_text(program(declarations, calls))
-    subprocess.run(["gcc", *SANITIZED, "-I", str(tmp_path), str(tmp_path / "m.c"), "-o", str(tmp_path / "m")], check=True, capture_output=True)
-    return [int(word) for word in subprocess.run([str(tmp_path / "m")], capture_output=True, text=True, check=True).stdout.split()]
+    subprocess.run(
+        ["gcc", *SANITIZED, "-I", str(tmp_path), str(tmp_path / "m.c"), "-o", str(tmp_path / "m")],
+        check=True,
+        capture_output=True,
+    )
+    return [
+        int(word)
+        for word in subprocess.run(
+            [str(tmp_path / "m")], capture_output=True, text=True, check=True
+        ).stdout.split()
+    ]
 
 
 def test_calls_that_are_wrong_return_codes(tmp_path):
     calls = (
-        "net_init(NULL)", "net_set_input(NULL, x, NET_INPUT_LENGTH)", "net_run(NULL, NET_N_STEPS)", "net_predict(NULL)", "net_set_input(&c, x, NET_INPUT_LENGTH)", "net_run(&c, NET_N_STEPS)",
-        "net_init(&c)", "net_predict(&c)", "net_run(&c, NET_N_STEPS)", "net_set_input(&c, NULL, NET_INPUT_LENGTH)", "net_set_input(&c, x, NET_INPUT_LENGTH - 1)",
-        "net_set_input(&c, x, NET_INPUT_LENGTH)", "net_run(&c, NET_N_STEPS + 1)", "net_run(&c, NET_N_STEPS)", "net_run(&c, 1)", "net_predict(&c) >= 0",
-    )  # fmt: skip
+        "net_init(NULL)",
+        "net_set_input(NULL, x, NET_INPUT_LENGTH)",
+        "net_run(NULL, NET_N_STEPS)",
+        "net_predict(NULL)",
+        "net_set_input(&c, x, NET_INPUT_LENGTH)",
+        "net_run(&c, NET_N_STEPS)",
+        "net_init(&c)",
+        "net_predict(&c)",
+        "net_run(&c, NET_N_STEPS)",
+        "net_set_input(&c, NULL, NET_INPUT_LENGTH)",
+        "net_set_input(&c, x, NET_INPUT_LENGTH - 1)",
+        "net_set_input(&c, x, NET_INPUT_LENGTH)",
+        "net_run(&c, NET_N_STEPS + 1)",
+        "net_run(&c, NET_N_STEPS)",
+        "net_run(&c, 1)",
+        "net_predict(&c) >= 0",
+    )
     null, length, out_of_range, state = -1, -2, -3, -4
     for by_step in (False, True):
-        found = results(tmp_path, export_header(quantize(cnn()), "net", by_step=by_step), "static uint8_t x[NET_INPUT_LENGTH];", calls)
-        assert found == [null] * 4 + [state] * 2 + [0, state, state, null, length, 0, out_of_range, 0, state, 1]
+        found = results(
+            tmp_path,
+            export_header(quantize(cnn()), "net", by_step=by_step),
+            "static uint8_t x[NET_INPUT_LENGTH];",
+            calls,
+        )
+        assert found == [null] * 4 + [state] * 2 + [
+            0,
+            state,
+            state,
+            null,
+            length,
+            0,
+            out_of_range,
+            0,
+            state,
+            1,
+        ]
 
 
 def test_more_steps_than_are_left_are_refused_and_none_is_made(tmp_path):
-    calls = ("net_init(&c)", "net_set_input(&c, x, NET_INPUT_LENGTH)", "net_run(&c, 4)", "net_run(&c, 3)", "c.step", "net_run(&c, 0)", "net_run_until(&c, 0xffffffffu)", "net_step(&c)", "net_run(&c, 0)")
-    found = results(tmp_path, export_header(quantize(cnn(n_steps=6)), "net", by_step=True), "static uint8_t x[NET_INPUT_LENGTH];", calls)
+    calls = (
+        "net_init(&c)",
+        "net_set_input(&c, x, NET_INPUT_LENGTH)",
+        "net_run(&c, 4)",
+        "net_run(&c, 3)",
+        "c.step",
+        "net_run(&c, 0)",
+        "net_run_until(&c, 0xffffffffu)",
+        "net_step(&c)",
+        "net_run(&c, 0)",
+    )
+    found = results(
+        tmp_path,
+        export_header(quantize(cnn(n_steps=6)), "net", by_step=True),
+        "static uint8_t x[NET_INPUT_LENGTH];",
+        calls,
+    )
     assert found == [0, 0, 0, -3, 4, 0, 6, -4, -4]
 
 
 @pytest.mark.parametrize("by_step", [False, True])
 def test_macros_bound_the_work_and_the_input(by_step):
     rng = np.random.default_rng(0)
-    network = Network([Input((784,)), Linear(rng.normal(size=(128, 784))), IF(9.0), Linear(rng.normal(size=(10, 128))), Readout()], n_steps=8, input_range=(-1, 3))
+    network = Network(
+        [
+            Input((784,)),
+            Linear(rng.normal(size=(128, 784))),
+            IF(9.0),
+            Linear(rng.normal(size=(10, 128))),
+            Readout(),
+        ],
+        n_steps=8,
+        input_range=(-1, 3),
+    )
     quantized = quantize(network)
-    words = [line.split() for line in export_header(quantized, "net", by_step=by_step).text.splitlines() if line.startswith("#define NET_")]
+    words = [
+        line.split()
+        for line in export_header(quantized, "net", by_step=by_step).text.splitlines()
+        if line.startswith("#define NET_")
+    ]
     macros = {word[1].removeprefix("NET_"): word[2] for word in words if len(word) > 2}
     assert macros["MACS_INPUT"] == f"{784 * 128}u" and macros["SOPS_MAX"] == f"{8 * 128 * 10}u"
-    assert (macros["INPUT_MIN"], int(macros["INPUT_MAX"])) == (f"({quantized.input_low})", quantized.input_high) and float(macros["INPUT_SCALE"]) == quantized.input_scale
+    assert (macros["INPUT_MIN"], int(macros["INPUT_MAX"])) == (
+        f"({quantized.input_low})",
+        quantized.input_high,
+    ) and float(macros["INPUT_SCALE"]) == quantized.input_scale
 
 
 @pytest.mark.parametrize(("lanes", "status"), [(4, 0), (8, 0), (1, None), (6, None), (16, None)])
 def test_lanes_are_4_or_8(tmp_path, lanes, status):
     write_files(tmp_path, export_files(export_header(quantize(cnn()), "net", n_vectors=2)))
-    (tmp_path / "m.c").write_text('#define NET_SELF_TEST\n#include "net.h"\nstatic net_ctx_t c;\nint main(void) { return net_self_test(&c); }\n')
-    done = subprocess.run(["gcc", f"-DEVSNN_LANES={lanes}", str(tmp_path / "m.c"), "-o", str(tmp_path / "m")], capture_output=True, text=True)
+    (tmp_path / "m.c").write_text(
+        '#define NET_SELF_TEST\n#include "net.h"\nstatic net_ctx_t c;\nint main(void) { return'
+        " net_self_test(&c); }\n"
+    )
+    done = subprocess.run(
+        ["gcc", f"-DEVSNN_LANES={lanes}", str(tmp_path / "m.c"), "-o", str(tmp_path / "m")],
+        capture_output=True,
+        text=True,
+    )
     assert ("EVSNN_LANES is 4 or 8" in done.stderr) == (status is None)
     assert status is None or subprocess.run([str(tmp_path / "m")]).returncode == status
 
@@ -418,19 +653,57 @@ def test_lanes_are_4_or_8(tmp_path, lanes, status):
 @pytest.mark.parametrize("by_step", [False, True])
 def test_an_input_that_is_out_of_range_is_refused(tmp_path, by_step):
     """Ranges of membranes are proven for inputs in the stated range alone."""
-    network = Network([Input((1, 4, 4)), Flatten(), Linear(np.ones((5, 16))), IF(9.0), Linear(np.ones((2, 5))), Readout()], n_steps=4, input_range=(-1, 1))
-    bounds = [f"(x[15] = (int16_t)({value}), net_set_input(&c, x, 16))" for value in ("NET_INPUT_MIN", "NET_INPUT_MAX", "NET_INPUT_MIN - 1", "NET_INPUT_MAX + 1", "-32767 - 1", "32767")]
+    network = Network(
+        [Input((1, 4, 4)), Flatten(), Linear(np.ones((5, 16))), IF(9.0), Linear(np.ones((2, 5))), Readout()],
+        n_steps=4,
+        input_range=(-1, 1),
+    )
+    bounds = [
+        f"(x[15] = (int16_t)({value}), net_set_input(&c, x, 16))"
+        for value in (
+            "NET_INPUT_MIN",
+            "NET_INPUT_MAX",
+            "NET_INPUT_MIN - 1",
+            "NET_INPUT_MAX + 1",
+            "-32767 - 1",
+            "32767",
+        )
+    ]
     calls = ("net_init(&c)", bounds[2], "net_run(&c, 4)", bounds[0], bounds[1], *bounds[2:], "net_run(&c, 4)")
-    found = results(tmp_path, export_header(quantize(network), "net", by_step=by_step), "static int16_t x[NET_INPUT_LENGTH];", calls)
+    found = results(
+        tmp_path,
+        export_header(quantize(network), "net", by_step=by_step),
+        "static int16_t x[NET_INPUT_LENGTH];",
+        calls,
+    )
     assert found == [0, -3, -4, 0, 0, -3, -3, -3, -3, 0]
 
 
 def test_events_outside_are_refused_and_do_nothing(tmp_path):
     calls = (
-        "net_push_event(NULL, 0, 0, 0)", "net_push_event(&c, 0, 0, 0)", "net_init(&c)", "net_push_event(&c, 6, 0, 0)", "net_push_event(&c, 0, 5, 0)", "net_push_event(&c, 0, 0, 2)",
-        "net_push_event(&c, 5, 4, 1)", "net_push_event(&c, 5, 4, 1)", "net_run(&c, NET_N_STEPS)", "net_step(&c)",
-    )  # fmt: skip
-    assert results(tmp_path, export_header(quantize(events()), "net", by_step=True), "", calls) == [-1, -4, 0, -3, -3, -3, 0, 0, 0, -4]
+        "net_push_event(NULL, 0, 0, 0)",
+        "net_push_event(&c, 0, 0, 0)",
+        "net_init(&c)",
+        "net_push_event(&c, 6, 0, 0)",
+        "net_push_event(&c, 0, 5, 0)",
+        "net_push_event(&c, 0, 0, 2)",
+        "net_push_event(&c, 5, 4, 1)",
+        "net_push_event(&c, 5, 4, 1)",
+        "net_run(&c, NET_N_STEPS)",
+        "net_step(&c)",
+    )
+    assert results(tmp_path, export_header(quantize(events()), "net", by_step=True), "", calls) == [
+        -1,
+        -4,
+        0,
+        -3,
+        -3,
+        -3,
+        0,
+        0,
+        0,
+        -4,
+    ]
 
 
 def test_early_exit_stops_at_the_margin(tmp_path):
@@ -456,23 +729,42 @@ int main(void) {{
 """
     write_files(tmp_path, export_files(export_header(quantized, "net", by_step=True)))
     (tmp_path / "m.c").write_text(main)
-    subprocess.run(["gcc", "-I", str(tmp_path), str(tmp_path / "m.c"), "-o", str(tmp_path / "m")], check=True, capture_output=True)
-    steps, margin, some, right = map(int, subprocess.run([str(tmp_path / "m")], capture_output=True, text=True).stdout.split())
+    subprocess.run(
+        ["gcc", "-I", str(tmp_path), str(tmp_path / "m.c"), "-o", str(tmp_path / "m")],
+        check=True,
+        capture_output=True,
+    )
+    steps, margin, some, right = map(
+        int, subprocess.run([str(tmp_path / "m")], capture_output=True, text=True).stdout.split()
+    )
     assert (steps, margin, right) == (12, margins[0] - margins[1], 1) and some <= 12
 
 
 @pytest.mark.parametrize("amplitudes", [(1.0, 0.5), (0.75, 0.125, 0.3, 0.9)])
 def test_classes_whose_spikes_count_differently(amplitudes):
-    """The predicted class is Python's, also in ties such as 6 spikes of 1 and 12 of 1/2; how far a class leads is not told in spikes."""
+    """The predicted class is Python's, also in ties such as 6 spikes of 1 and 12 of 1/2; how far a class
+    leads is not told in spikes.
+    """
     n = len(amplitudes)
-    network = Network([Input((n,)), Linear(np.eye(n)), IF(np.array(amplitudes)), Readout()], n_steps=12, readout="spikes", input_range=(0, 1), shift="none")
+    network = Network(
+        [Input((n,)), Linear(np.eye(n)), IF(np.array(amplitudes)), Readout()],
+        n_steps=12,
+        readout="spikes",
+        input_range=(0, 1),
+        shift="none",
+    )
     quantized = quantize(network)
-    images = np.concatenate([np.linspace(0, 1, 256)[:, None].repeat(n, 1), np.random.default_rng(0).random((100, n))]).astype(np.float32)
+    images = np.concatenate(
+        [np.linspace(0, 1, 256)[:, None].repeat(n, 1), np.random.default_rng(0).random((100, n))]
+    ).astype(np.float32)
     inputs = shaped(quantized, images)
     outputs = expected_outputs(quantized, inputs)
     weighted = outputs * np.array(amplitudes, np.float32).astype(float)
     assert (np.sort(weighted, axis=1)[:, -2:].min(axis=1) == weighted.max(axis=1)).any(), "there are ties"
-    assert np.array_equal(expected_classes(quantized, outputs), evsnn.simulate(network, images, n_steps=12, arithmetic="int8").predictions)
+    assert np.array_equal(
+        expected_classes(quantized, outputs),
+        evsnn.simulate(network, images, n_steps=12, arithmetic="int8").predictions,
+    )
     for by_step in (False, True):
         export = export_header(quantized, "net", by_step=by_step)
         run_on(GCC, export, inputs, SANITIZED)
@@ -480,7 +772,11 @@ def test_classes_whose_spikes_count_differently(amplitudes):
 
 
 def test_delays_cannot_run_step_by_step():
-    network = Network([Input((4,)), Linear(np.ones((3, 4))), IF(1.0, delay=2), Linear(np.ones((2, 3))), Readout()], n_steps=4, input_range=(0, 1))
+    network = Network(
+        [Input((4,)), Linear(np.ones((3, 4))), IF(1.0, delay=2), Linear(np.ones((2, 3))), Readout()],
+        n_steps=4,
+        input_range=(0, 1),
+    )
     with pytest.raises(RunError, match="layer by layer"):
         export_header(quantize(network), "net", by_step=True)
     run_on(GCC, export_header(quantize(network), "net"), np.full((1, 4, 1, 1), 200), SANITIZED)

@@ -1,8 +1,10 @@
-"""Two membranes of 16 bits in a word of 32 (runtime/evsnn_rt.h, "pair"): that they never disturb each other, for all values.
+"""Two membranes of 16 bits in a word of 32 (runtime/evsnn_rt.h, "pair"): that they never disturb each other,
+for all values.
 
-The exporter proves from weights, T and bias that v and v - V_th of every neuron fit 16 bits whenever they are compared
-(`evsnn.circuit.quantized.membrane_bounds`). What the C does with them is proven here, with z3's bit vectors: a sum of weights, a bias, the
-comparison and the reset of a word are those of two neurons by themselves.
+The exporter proves from weights, T and bias that v and v - V_th of every neuron fit 16 bits whenever they are
+compared (`evsnn.circuit.quantized.membrane_bounds`). What the C does with them is proven here, with z3's bit
+vectors: a sum of weights, a bias, the comparison and the reset of a word are those of two neurons by
+themselves.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ def fits(v):
 
 
 def test_sums_of_words_are_words_of_sums():
-    """Whatever the numbers, and however they wrap on their way. A count times a weight is such a sum of k terms."""
+    """Whatever the numbers, and however they wrap on their way. A count times a weight is such a sum of k
+    terms.
+    """
     v0, v1, w0, w1 = z3.BitVecs("v0 v1 w0 w1", 32)
     proved(word(v0, v1) + word(w0, w1) == word(v0 + w0, v1 + w1))
     for k in range(16):  # the counts of a field of 4 bits, as they are multiplied
@@ -46,8 +50,18 @@ def test_comparison_and_reset_are_those_of_two_neurons():
     fired = u & FIRED
     spikes = z3.LShR(fired, 15)
     after = u - (word(t0, t1) & (fired - spikes))
-    s0, s1 = z3.If(v0 >= t0, z3.BitVecVal(1, 32), z3.BitVecVal(0, 32)), z3.If(v1 >= t1, z3.BitVecVal(1, 32), z3.BitVecVal(0, 32))
-    proved(z3.Implies(given, z3.And(spikes == (s0 | s1 << 16), after == word(v0 - t0 * s0 - t0 + 2**15, v1 - t1 * s1 - t1 + 2**15))))
+    s0, s1 = (
+        z3.If(v0 >= t0, z3.BitVecVal(1, 32), z3.BitVecVal(0, 32)),
+        z3.If(v1 >= t1, z3.BitVecVal(1, 32), z3.BitVecVal(0, 32)),
+    )
+    proved(
+        z3.Implies(
+            given,
+            z3.And(
+                spikes == (s0 | s1 << 16), after == word(v0 - t0 * s0 - t0 + 2**15, v1 - t1 * s1 - t1 + 2**15)
+            ),
+        )
+    )
 
 
 def test_an_identity_shortcut_adds_its_amplitude_where_there_is_a_spike():
@@ -74,4 +88,7 @@ def test_a_claim_that_is_false_is_not_proved():
 def test_the_solver_and_numpy_agree_on_a_word():
     rng = np.random.default_rng(0)
     for low, high in rng.integers(-(2**15), 2**15, (20, 2)).tolist():
-        assert z3.simplify(word(z3.BitVecVal(low, 32), z3.BitVecVal(high, 32))).as_long() == (low + high * 2**16) % 2**32
+        assert (
+            z3.simplify(word(z3.BitVecVal(low, 32), z3.BitVecVal(high, 32))).as_long()
+            == (low + high * 2**16) % 2**32
+        )

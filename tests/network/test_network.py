@@ -9,7 +9,21 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Network, NetworkError, Readout, RunError, Tuning
+from evsnn import (
+    IF,
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Flatten,
+    Input,
+    Linear,
+    Network,
+    NetworkError,
+    Readout,
+    RunError,
+    Tuning,
+)
 from evsnn.circuit.populations import lower
 
 ONES = np.ones
@@ -21,9 +35,15 @@ def classifier(*layers, shape=(3, 8, 8), **options):
 
 def test_shapes_follow_torch_rules():
     network = classifier(
-        Conv2d(ONES((6, 3, 3, 2)), stride=(2, 1), padding=(1, 2, 0, 1), dilation=(1, 2), name="c"), IF(), AvgPool2d((2, 3), name="p"),
-        Conv2d(ONES((9, 2, 1, 1)), groups=3, name="g"), IF(), AvgPool2d(name="all"), Flatten(), Linear(ONES((10, 9))),
-    )  # fmt: skip
+        Conv2d(ONES((6, 3, 3, 2)), stride=(2, 1), padding=(1, 2, 0, 1), dilation=(1, 2), name="c"),
+        IF(),
+        AvgPool2d((2, 3), name="p"),
+        Conv2d(ONES((9, 2, 1, 1)), groups=3, name="g"),
+        IF(),
+        AvgPool2d(name="all"),
+        Flatten(),
+        Linear(ONES((10, 9))),
+    )
     assert network.shapes["c"] == (6, 4, 9)
     assert network.shapes["p"] == (6, 2, 3)
     assert network.shapes["g"] == (9, 2, 3)
@@ -32,7 +52,14 @@ def test_shapes_follow_torch_rules():
 
 
 def test_names_and_inputs_are_filled_in():
-    network = classifier(Conv2d(ONES((2, 3, 1, 1)), name="conv2d2"), IF(), Conv2d(ONES((2, 2, 1, 1))), IF(), Flatten(), Linear(ONES((2, 128))))
+    network = classifier(
+        Conv2d(ONES((2, 3, 1, 1)), name="conv2d2"),
+        IF(),
+        Conv2d(ONES((2, 2, 1, 1))),
+        IF(),
+        Flatten(),
+        Linear(ONES((2, 128))),
+    )
     assert [layer.name for layer in network.layers[:4]] == ["input1", "conv2d2", "if1", "conv2d1"]
     assert network.by_name["conv2d1"].inputs == ("if1",)
 
@@ -49,7 +76,12 @@ def test_arrays_are_copied_and_read_only():
 
 
 def tuned(tables):
-    layers = Conv2d(ONES((2, 3, 1, 1)), ONES(2), name="conv"), IF(3.0, 0.5, name="fire"), Flatten(name="flat"), Linear(ONES((4, 128)), name="linear")
+    layers = (
+        Conv2d(ONES((2, 3, 1, 1)), ONES(2), name="conv"),
+        IF(3.0, 0.5, name="fire"),
+        Flatten(name="flat"),
+        Linear(ONES((4, 128)), name="linear"),
+    )
     return classifier(*layers, tables=tables)
 
 
@@ -91,35 +123,112 @@ BAD = {
     "five dimensions": (lambda: Input((1, 2, 3, 4, 5)), "a map or a vector"),
     "encoding": (lambda: Input((3,), "rate"), "unknown input encoding"),
     "channels": (lambda: classifier(Conv2d(ONES((2, 4, 3, 3))), IF(), *TAIL), "weight and input do not fit"),
-    "kernel too large": (lambda: classifier(Conv2d(ONES((2, 3, 9, 9))), IF(), *TAIL), "larger than its padded input"),
+    "kernel too large": (
+        lambda: classifier(Conv2d(ONES((2, 3, 9, 9))), IF(), *TAIL),
+        "larger than its padded input",
+    ),
     "conv of a vector": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), shape=(3,)), "reads a map"),
     "linear of a map": (lambda: classifier(Linear(ONES((2, 3)))), "reads a vector"),
     "features": (lambda: classifier(Flatten(), Linear(ONES((2, 5)))), "weight and input do not fit"),
-    "thresholds": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), IF(ONES(3)), *TAIL), "v_threshold and input do not fit"),
-    "v_init": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), IF(1.0, ONES(3)), *TAIL), "v_init and input do not fit"),
-    "unequal branches": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1)), name="a"), Conv2d(ONES((2, 3, 3, 3)), name="b", inputs="input1"), Add(inputs=("a", "b")), IF(), *TAIL), "differ in shape"),
-    "unequal maps": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), IF(name="a"), AvgPool2d(2, name="b"), Concat(inputs=("a", "b")), *TAIL), "differ in size"),
-    "two weights in a row": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), Conv2d(ONES((2, 2, 1, 1))), IF(), *TAIL), "no IF between them"),
-    "pool of currents": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), AvgPool2d(1), IF(), *TAIL), "not currents"),
-    "concat of currents": (lambda: classifier(Conv2d(ONES((1, 3, 1, 1)), name="a"), Concat(inputs=("a", "a")), IF(), *TAIL), "not currents"),
-    "concat with the input": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), IF(name="a"), Concat(inputs=("a", "input1")), Flatten(), Linear(ONES((2, 320)))), "analog input"),
+    "thresholds": (
+        lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), IF(ONES(3)), *TAIL),
+        "v_threshold and input do not fit",
+    ),
+    "v_init": (
+        lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), IF(1.0, ONES(3)), *TAIL),
+        "v_init and input do not fit",
+    ),
+    "unequal branches": (
+        lambda: classifier(
+            Conv2d(ONES((2, 3, 1, 1)), name="a"),
+            Conv2d(ONES((2, 3, 3, 3)), name="b", inputs="input1"),
+            Add(inputs=("a", "b")),
+            IF(),
+            *TAIL,
+        ),
+        "differ in shape",
+    ),
+    "unequal maps": (
+        lambda: classifier(
+            Conv2d(ONES((2, 3, 1, 1))), IF(name="a"), AvgPool2d(2, name="b"), Concat(inputs=("a", "b")), *TAIL
+        ),
+        "differ in size",
+    ),
+    "two weights in a row": (
+        lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), Conv2d(ONES((2, 2, 1, 1))), IF(), *TAIL),
+        "no IF between them",
+    ),
+    "pool of currents": (
+        lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), AvgPool2d(1), IF(), *TAIL),
+        "not currents",
+    ),
+    "concat of currents": (
+        lambda: classifier(Conv2d(ONES((1, 3, 1, 1)), name="a"), Concat(inputs=("a", "a")), IF(), *TAIL),
+        "not currents",
+    ),
+    "concat with the input": (
+        lambda: classifier(
+            Conv2d(ONES((2, 3, 1, 1))),
+            IF(name="a"),
+            Concat(inputs=("a", "input1")),
+            Flatten(),
+            Linear(ONES((2, 320))),
+        ),
+        "analog input",
+    ),
     "readout of a map": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1)))), "not a vector"),
-    "readout of spikes": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), IF()), "needs a weighted layer"),
-    "readout of currents": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), readout="spikes"), "needs an IF"),
+    "readout of spikes": (
+        lambda: classifier(Flatten(), Linear(ONES((2, 192))), IF()),
+        "needs a weighted layer",
+    ),
+    "readout of currents": (
+        lambda: classifier(Flatten(), Linear(ONES((2, 192))), readout="spikes"),
+        "needs an IF",
+    ),
     "no readout": (lambda: Network([Input((3,)), Linear(ONES((2, 3)))]), "ends with a readout"),
     "no layers": (lambda: Network([]), "an input and a readout"),
     "not a layer": (lambda: Network([Input((3,)), "linear", Readout()]), "not all layers"),
     "two inputs": (lambda: Network([Input((3,)), Input((3,)), Linear(ONES((2, 3))), Readout()]), "one input"),
-    "two readouts": (lambda: Network([Input((3,)), Linear(ONES((2, 3))), Readout(), Readout()]), "one readout"),
+    "two readouts": (
+        lambda: Network([Input((3,)), Linear(ONES((2, 3))), Readout(), Readout()]),
+        "one readout",
+    ),
     "same name": (lambda: classifier(Flatten(name="a"), Linear(ONES((2, 192)), name="a")), "one name"),
-    "later input": (lambda: classifier(Flatten(inputs="b"), Linear(ONES((2, 192)), name="b")), "not an earlier layer"),
-    "itself": (lambda: classifier(Flatten(inputs="a", name="a"), Linear(ONES((2, 192)))), "not an earlier layer"),
-    "unknown input": (lambda: classifier(Flatten(inputs="x"), Linear(ONES((2, 192)))), "no layer of that name"),
-    "too many inputs": (lambda: classifier(Flatten(inputs=("input1", "input1")), Linear(ONES((2, 192)))), "wrong number of inputs"),
-    "dead end": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), IF(), Flatten(name="f"), Linear(ONES((2, 128)), inputs="f", name="x"), Linear(ONES((2, 128)), inputs="f")), "leads nowhere"),
+    "later input": (
+        lambda: classifier(Flatten(inputs="b"), Linear(ONES((2, 192)), name="b")),
+        "not an earlier layer",
+    ),
+    "itself": (
+        lambda: classifier(Flatten(inputs="a", name="a"), Linear(ONES((2, 192)))),
+        "not an earlier layer",
+    ),
+    "unknown input": (
+        lambda: classifier(Flatten(inputs="x"), Linear(ONES((2, 192)))),
+        "no layer of that name",
+    ),
+    "too many inputs": (
+        lambda: classifier(Flatten(inputs=("input1", "input1")), Linear(ONES((2, 192)))),
+        "wrong number of inputs",
+    ),
+    "dead end": (
+        lambda: classifier(
+            Conv2d(ONES((2, 3, 1, 1))),
+            IF(),
+            Flatten(name="f"),
+            Linear(ONES((2, 128)), inputs="f", name="x"),
+            Linear(ONES((2, 128)), inputs="f"),
+        ),
+        "leads nowhere",
+    ),
     "0 steps": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), n_steps=0), "n_steps is out of range"),
-    "a billion steps": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), n_steps=10**9), "n_steps is out of range"),
-    "True steps": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), n_steps=True), "n_steps is out of range"),
+    "a billion steps": (
+        lambda: classifier(Flatten(), Linear(ONES((2, 192))), n_steps=10**9),
+        "n_steps is out of range",
+    ),
+    "True steps": (
+        lambda: classifier(Flatten(), Linear(ONES((2, 192))), n_steps=True),
+        "n_steps is out of range",
+    ),
     "shift": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), shift="half"), "unknown shift"),
     "input range": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), input_range=(1, 0)), "not a range"),
     "classes": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), classes=("a",)), "classes and readout"),
@@ -128,22 +237,54 @@ BAD = {
     "a table of 0 steps": (lambda: tuned({0: {}}), "tables: n_steps is out of range"),
     "a table of half a step": (lambda: tuned({0.5: {}}), "tables: n_steps is out of range"),
     "a table of text": (lambda: tuned({"4": {}}), "tables: n_steps is out of range"),
-    "a table of no layer": (lambda: tuned({4: {"x": Tuning()}}), "the table of T = 4: the table names no layer: got 'x'"),
-    "a table of numbers": (lambda: tuned({4: {"fire": 1.0}}), "the table of T = 4, layer 'fire': this is not a Tuning: got float"),
-    "the bias of an IF": (lambda: tuned({4: {"fire": Tuning(bias=[1])}}), "bias does not belong to this kind of layer: got if, expected conv2d or linear"),
-    "the threshold of a conv": (lambda: tuned({4: {"conv": Tuning(v_threshold=1)}}), "v_threshold does not belong to this kind of layer: got conv2d, expected if"),
+    "a table of no layer": (
+        lambda: tuned({4: {"x": Tuning()}}),
+        "the table of T = 4: the table names no layer: got 'x'",
+    ),
+    "a table of numbers": (
+        lambda: tuned({4: {"fire": 1.0}}),
+        "the table of T = 4, layer 'fire': this is not a Tuning: got float",
+    ),
+    "the bias of an IF": (
+        lambda: tuned({4: {"fire": Tuning(bias=[1])}}),
+        "bias does not belong to this kind of layer: got if, expected conv2d or linear",
+    ),
+    "the threshold of a conv": (
+        lambda: tuned({4: {"conv": Tuning(v_threshold=1)}}),
+        "v_threshold does not belong to this kind of layer: got conv2d, expected if",
+    ),
     "the bias of a flatten": (lambda: tuned({4: {"flat": Tuning(bias=[1])}}), "bias does not belong"),
-    "the signs of a linear layer": (lambda: tuned({4: {"linear": Tuning(signed=1)}}), "signed does not belong"),
-    "tuned thresholds": (lambda: tuned({4: {"fire": Tuning(v_threshold=ONES(3))}}), "the table of T = 4, layer 'fire': v_threshold and input do not fit"),
-    "tuned thresholds of 0": (lambda: tuned({4: {"fire": Tuning(v_threshold=0)}}), "v_threshold is not positive"),
+    "the signs of a linear layer": (
+        lambda: tuned({4: {"linear": Tuning(signed=1)}}),
+        "signed does not belong",
+    ),
+    "tuned thresholds": (
+        lambda: tuned({4: {"fire": Tuning(v_threshold=ONES(3))}}),
+        "the table of T = 4, layer 'fire': v_threshold and input do not fit",
+    ),
+    "tuned thresholds of 0": (
+        lambda: tuned({4: {"fire": Tuning(v_threshold=0)}}),
+        "v_threshold is not positive",
+    ),
     "tuned first membranes": (lambda: tuned({4: {"fire": Tuning(v_init=[1, np.nan])}}), "v_init holds NaN"),
     "a tuned delay": (lambda: tuned({4: {"fire": Tuning(delay=1.5)}}), "delay is not usable"),
     "the delay of a linear layer": (lambda: tuned({4: {"linear": Tuning(delay=1)}}), "delay does not belong"),
     "tuned signs": (lambda: tuned({4: {"fire": Tuning(signed=-1)}}), "signed is out of range"),
-    "tuned bias": (lambda: tuned({4: {"conv": Tuning(bias=ONES(3))}}), "the table of T = 4, layer 'conv': bias and weight do not fit: got 3 biases, expected 2"),
-    "tuned bias of rank 2": (lambda: tuned({4: {"linear": Tuning(bias=ONES((3, 1)))}}), "bias has the wrong rank"),
-    "layer too large": (lambda: classifier(Conv2d(ONES((2, 1, 1, 1)), padding=(1 << 23)), IF(), AvgPool2d(), *TAIL, shape=(1, 1, 1)), "too large"),
-}  # fmt: skip
+    "tuned bias": (
+        lambda: tuned({4: {"conv": Tuning(bias=ONES(3))}}),
+        "the table of T = 4, layer 'conv': bias and weight do not fit: got 3 biases, expected 2",
+    ),
+    "tuned bias of rank 2": (
+        lambda: tuned({4: {"linear": Tuning(bias=ONES((3, 1)))}}),
+        "bias has the wrong rank",
+    ),
+    "layer too large": (
+        lambda: classifier(
+            Conv2d(ONES((2, 1, 1, 1)), padding=(1 << 23)), IF(), AvgPool2d(), *TAIL, shape=(1, 1, 1)
+        ),
+        "too large",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -155,10 +296,21 @@ def test_what_cannot_be_is_refused(case):
 
 
 UNFOLDABLE = {
-    "pools that overlap": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), IF(), AvgPool2d(3, 1), AvgPool2d(2), Flatten(), Linear(ONES((2, 18)))), "cannot be folded"),
-    "flattened shortcut": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), IF(), Flatten(name="f"), IF(), Linear(ONES((2, 128)))), "without weights"),
-    "flattened currents": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), Flatten(), IF(), Linear(ONES((2, 128)))), "flattened map of currents"),
-}  # fmt: skip
+    "pools that overlap": (
+        lambda: classifier(
+            Conv2d(ONES((2, 3, 1, 1))), IF(), AvgPool2d(3, 1), AvgPool2d(2), Flatten(), Linear(ONES((2, 18)))
+        ),
+        "cannot be folded",
+    ),
+    "flattened shortcut": (
+        lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), IF(), Flatten(name="f"), IF(), Linear(ONES((2, 128)))),
+        "without weights",
+    ),
+    "flattened currents": (
+        lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), Flatten(), IF(), Linear(ONES((2, 128)))),
+        "flattened map of currents",
+    ),
+}
 
 
 def doubled(kind, levels):
@@ -181,7 +333,14 @@ def test_what_cannot_be_folded_is_refused(case):
 
 
 def test_pools_in_a_row_are_one():
-    network = classifier(Conv2d(ONES((2, 3, 1, 1))), IF(v_threshold=3.0), AvgPool2d(2), AvgPool2d((2, 1)), Flatten(), Linear(ONES((2, 16))))
+    network = classifier(
+        Conv2d(ONES((2, 3, 1, 1))),
+        IF(v_threshold=3.0),
+        AvgPool2d(2),
+        AvgPool2d((2, 1)),
+        Flatten(),
+        Linear(ONES((2, 16))),
+    )
     synapse = lower(network).populations[1].synapses[0]
     assert synapse.sources[0].pool.kernel == (4, 2)
     assert np.allclose(synapse.effective(), 3 / 8)
@@ -191,24 +350,52 @@ def test_shift_is_where_the_paper_puts_it():
     """V_th/2T on every IF, residual sums included, and none on the readout."""
     rng = np.random.default_rng(0)
     layers = [
-        Conv2d(rng.normal(size=(3, 3, 1, 1)), ONES(3), name="a"), IF(2.0, name="x"), Conv2d(rng.normal(size=(3, 3, 1, 1)), name="b"), Add(inputs=("b", "x")), IF(ONES(3) * 4),
-        Flatten(), Linear(ONES((2, 192)), ONES(2)),
-    ]  # fmt: skip
-    bias = {shift: [p.bias.tolist() for p in lower(classifier(*layers, shift=shift), 10).populations] for shift in ("bias", "initial", "none")}
+        Conv2d(rng.normal(size=(3, 3, 1, 1)), ONES(3), name="a"),
+        IF(2.0, name="x"),
+        Conv2d(rng.normal(size=(3, 3, 1, 1)), name="b"),
+        Add(inputs=("b", "x")),
+        IF(ONES(3) * 4),
+        Flatten(),
+        Linear(ONES((2, 192)), ONES(2)),
+    ]
+    bias = {
+        shift: [p.bias.tolist() for p in lower(classifier(*layers, shift=shift), 10).populations]
+        for shift in ("bias", "initial", "none")
+    }
     assert np.allclose(bias["bias"][0], 1 + 2 / 20)
     assert np.allclose(bias["bias"][1], 4 / 20)
     assert bias["bias"][2] == [1, 1]
     assert bias["initial"] == bias["none"]
-    assert [p.v_init.tolist()[0] for p in lower(classifier(*layers, shift="initial"), 10).populations] == [1, 2, 0]
+    assert [p.v_init.tolist()[0] for p in lower(classifier(*layers, shift="initial"), 10).populations] == [
+        1,
+        2,
+        0,
+    ]
 
 
 def test_a_table_stands_in_for_what_it_names():
-    network = tuned({8: {"fire": Tuning(v_threshold=[1, 2]), "linear": Tuning(bias=[1, 2, 3, 4])}, 2: {"fire": Tuning(v_init=-0.0, signed=1), "conv": Tuning(bias=[5, 6])}})
+    network = tuned(
+        {
+            8: {"fire": Tuning(v_threshold=[1, 2]), "linear": Tuning(bias=[1, 2, 3, 4])},
+            2: {"fire": Tuning(v_init=-0.0, signed=1), "conv": Tuning(bias=[5, 6])},
+        }
+    )
     few, many = network.at(2), network.at(8)
-    assert (few.by_name["fire"].v_threshold, few.by_name["fire"].v_init, few.by_name["fire"].signed, few.by_name["linear"].bias) == (3, 0, 1, None)
+    assert (
+        few.by_name["fire"].v_threshold,
+        few.by_name["fire"].v_init,
+        few.by_name["fire"].signed,
+        few.by_name["linear"].bias,
+    ) == (3, 0, 1, None)
     assert few.by_name["conv"].bias.tolist() == [5, 6] and not np.signbit(few.by_name["fire"].v_init)
-    assert many.by_name["fire"].v_threshold.tolist() == [1, 2] and (many.by_name["fire"].v_init, many.by_name["fire"].signed) == (0.5, 0)
-    assert many.by_name["linear"].bias.tolist() == [1, 2, 3, 4] and many.by_name["conv"].bias.tolist() == [1, 1]
+    assert many.by_name["fire"].v_threshold.tolist() == [1, 2] and (
+        many.by_name["fire"].v_init,
+        many.by_name["fire"].signed,
+    ) == (0.5, 0)
+    assert many.by_name["linear"].bias.tolist() == [1, 2, 3, 4] and many.by_name["conv"].bias.tolist() == [
+        1,
+        1,
+    ]
     assert network.by_name["fire"].v_threshold == 3 and network.by_name["linear"].bias is None
     assert few.by_name["conv"].weight is network.by_name["conv"].weight
     assert not few.tables and few.at(8) is few
@@ -221,7 +408,10 @@ def test_the_nearest_table_is_used():
     assert list(network.tables) == [4, 16, 64]
     used = {1: 4, 4: 4, 7: 4, 8: 4, 9: 16, 16: 16, 31: 16, 32: 16, 33: 64, 65_536: 64}
     assert {T: network.table_n_steps(T) for T in used} == used
-    assert tuned({3: {}, 65_535: {}}).table_n_steps(443) == 3 and tuned({3: {}, 65_535: {}}).table_n_steps(444) == 65_535  # 3 * 65535 = 443.4 ** 2
+    assert (
+        tuned({3: {}, 65_535: {}}).table_n_steps(443) == 3
+        and tuned({3: {}, 65_535: {}}).table_n_steps(444) == 65_535
+    )  # 3 * 65535 = 443.4 ** 2
     plain = tuned({})
     assert plain.table_n_steps(8) is None and plain.at(8) is plain
     for n_steps in (0, 65_537, 2.0, True):
@@ -230,8 +420,12 @@ def test_the_nearest_table_is_used():
 
 
 def test_tables_cost_what_is_in_them():
-    """Whoever writes a thousand tables of one number does not make us copy, or look at, a thousand weights."""
-    network = classifier(Flatten(), Linear(ONES((1000, 192)), name="linear"), IF(ONES(1000)), Linear(ONES((2, 1000))))
+    """Whoever writes a thousand tables of one number does not make us copy, or look at, a thousand
+    weights.
+    """
+    network = classifier(
+        Flatten(), Linear(ONES((1000, 192)), name="linear"), IF(ONES(1000)), Linear(ONES((2, 1000)))
+    )
     tracemalloc.start()
     try:
         tuned = network.replace(tables={T: {"if1": Tuning(v_init=T)} for T in range(1, 301)})
@@ -246,7 +440,10 @@ def test_tables_have_one_form():
     network = tuned({np.int64(8): {"linear": Tuning(), "fire": Tuning(v_init=1), "conv": Tuning(bias=bias)}})
     bias[:] = 7
     assert [type(T) for T in network.tables] == [int] and list(network.tables[8]) == ["conv", "fire"]
-    assert network.tables[8]["conv"].bias.tolist() == [1, 1] and network.tables[8]["conv"].bias.dtype == np.float32
+    assert (
+        network.tables[8]["conv"].bias.tolist() == [1, 1]
+        and network.tables[8]["conv"].bias.dtype == np.float32
+    )
     with pytest.raises(ValueError, match="read-only"):
         network.tables[8]["conv"].bias[0] = 2
     with pytest.raises(TypeError):

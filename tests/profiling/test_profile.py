@@ -27,9 +27,21 @@ pytestmark = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="times of plain
 
 def network(n_steps: int = 8) -> Network:
     rng = np.random.default_rng(0)
-    layers = [Input((2, 10, 10)), Conv2d(rng.normal(size=(6, 2, 3, 3)), padding=1), IF(1.0, name="first"), MaxPool2d(2), Conv2d(rng.normal(size=(9, 6, 3, 3)), padding=1), IF(1.0)]
+    layers = [
+        Input((2, 10, 10)),
+        Conv2d(rng.normal(size=(6, 2, 3, 3)), padding=1),
+        IF(1.0, name="first"),
+        MaxPool2d(2),
+        Conv2d(rng.normal(size=(9, 6, 3, 3)), padding=1),
+        IF(1.0),
+    ]
     images = rng.random((6, 2, 10, 10), np.float32)
-    return Network([*layers, Flatten(), Linear(rng.normal(size=(4, 225))), Readout()], n_steps=n_steps, input_range=(0, 1), samples=Samples(images, np.arange(6) % 4))
+    return Network(
+        [*layers, Flatten(), Linear(rng.normal(size=(4, 225))), Readout()],
+        n_steps=n_steps,
+        input_range=(0, 1),
+        samples=Samples(images, np.arange(6) % 4),
+    )
 
 
 @pytest.fixture(scope="module", params=["float32", "int8"])
@@ -39,7 +51,20 @@ def report(request):
     profile = measure(simulator, net.samples.images, net.samples.labels, 0, 0.02)
     times = {"import": 1.0, "load": 2.0, "plan": 3.0, "compile": 4.0, "first": 5.0}
     seen = seen_of(simulator, net.samples.images, 0)
-    return Report("model.h5", net, "samples", 0, profile, times, 10**6, hints_of(profile), 1e-6, None, (Sweep(4, 0.5, 1.0, 10.0), Sweep.of(profile.result)), seen)
+    return Report(
+        "model.h5",
+        net,
+        "samples",
+        0,
+        profile,
+        times,
+        10**6,
+        hints_of(profile),
+        1e-6,
+        None,
+        (Sweep(4, 0.5, 1.0, 10.0), Sweep.of(profile.result)),
+        seen,
+    )
 
 
 def test_rows_sum_to_the_wall_time_to_the_digit(report):
@@ -48,15 +73,23 @@ def test_rows_sum_to_the_wall_time_to_the_digit(report):
         titles = [column.title for column in table.columns]
         for title in ("ms/sample", "%", "events/sample", "SOPs/sample", "MB moved/sample"):
             i = titles.index(title)
-            assert sum((Decimal(str(row[i])) for row in table.rows if row[i] is not None), Decimal(0)) == table.total[i], title
+            assert (
+                sum((Decimal(str(row[i])) for row in table.rows if row[i] is not None), Decimal(0))
+                == table.total[i]
+            ), title
         assert table.total[titles.index("%")] == 100 and table.rows[-1][0] == "outside layers"
         shares = [row[titles.index("sum %")] for row in table.rows]
         assert shares == sorted(shares) and shares[-1] == 100
     times = [row[titles.index("ms/sample")] for row in table.rows[:-1]]
     assert times == sorted(times, reverse=True)
     profile = report.profile
-    assert sum(layer.time_ms for layer in profile.layers) + profile.outside_ms == pytest.approx(profile.wall_ms / 6)
-    assert profile.outside_ms > 0 and sorted(profile.round_ms)[(len(profile.round_ms) - 1) // 2] == profile.wall_ms
+    assert sum(layer.time_ms for layer in profile.layers) + profile.outside_ms == pytest.approx(
+        profile.wall_ms / 6
+    )
+    assert (
+        profile.outside_ms > 0
+        and sorted(profile.round_ms)[(len(profile.round_ms) - 1) // 2] == profile.wall_ms
+    )
 
 
 def test_counts_are_those_of_a_run(report):
@@ -64,38 +97,75 @@ def test_counts_are_those_of_a_run(report):
     plain = evsnn.simulate(net, net.samples.images, arithmetic=report.profile.result.arithmetic, threads=1)
     assert np.array_equal(plain.outputs, report.profile.result.outputs)
     for layer, counted in zip(report.profile.layers, plain.layers):
-        assert (layer.events, layer.sops, layer.spikes) == (counted.n_events / 6, counted.sops / 6, counted.n_spikes / 6)
+        assert (layer.events, layer.sops, layer.spikes) == (
+            counted.n_events / 6,
+            counted.sops / 6,
+            counted.n_spikes / 6,
+        )
     facts = report.facts()
     assert sum(layer["sops"] for layer in facts["layers"]) == pytest.approx(facts["sops_per_sample"])
     conv = next(layer for layer in report.profile.layers if layer.ceiling_gsops)
-    assert conv.gsops * conv.ns_per_sop == pytest.approx(1) and conv.of_ceiling == pytest.approx(conv.gsops / conv.ceiling_gsops) and conv.bytes_moved > conv.weight_bytes > 0
+    assert (
+        conv.gsops * conv.ns_per_sop == pytest.approx(1)
+        and conv.of_ceiling == pytest.approx(conv.gsops / conv.ceiling_gsops)
+        and conv.bytes_moved > conv.weight_bytes > 0
+    )
 
 
 def test_json_has_neurobenchs_keys_and_is_json(report):
     facts = json.loads(report.json())
     bench = facts["neurobench"]
-    assert set(bench) == {"Footprint", "ConnectionSparsity", "ClassificationAccuracy", "ActivationSparsity", "SynapticOperations"}
+    assert set(bench) == {
+        "Footprint",
+        "ConnectionSparsity",
+        "ClassificationAccuracy",
+        "ActivationSparsity",
+        "SynapticOperations",
+    }
     assert set(bench["SynapticOperations"]) == {"Effective_MACs", "Effective_ACs", "Dense"}
-    assert bench["SynapticOperations"]["Effective_ACs"] == facts["sops_per_sample"] and 0 < bench["ActivationSparsity"] < 1
-    assert bench["SynapticOperations"]["Effective_MACs"] > 0 and bench["Footprint"] == report.profile.weight_bytes
-    assert facts["deadline_misses"] == report.profile.latency_ms.size and facts["latency_ms"]["p50"] <= facts["latency_ms"]["p99"]
-    assert facts["energy_estimate"]["is_estimate"] and facts["energy_estimate"]["spiking_total"] == pytest.approx(sum(facts["energy_estimate"]["spiking"].values()))
+    assert (
+        bench["SynapticOperations"]["Effective_ACs"] == facts["sops_per_sample"]
+        and 0 < bench["ActivationSparsity"] < 1
+    )
+    assert (
+        bench["SynapticOperations"]["Effective_MACs"] > 0
+        and bench["Footprint"] == report.profile.weight_bytes
+    )
+    assert (
+        facts["deadline_misses"] == report.profile.latency_ms.size
+        and facts["latency_ms"]["p50"] <= facts["latency_ms"]["p99"]
+    )
+    assert facts["energy_estimate"]["is_estimate"] and facts["energy_estimate"][
+        "spiking_total"
+    ] == pytest.approx(sum(facts["energy_estimate"]["spiking"].values()))
 
 
 def test_speedscopes_weights_are_the_layers(report):
     scope = json.loads(report.speedscope())
     (profile,) = scope["profiles"]
-    assert len(profile["samples"]) == len(profile["weights"]) == len(report.profile.layers) + 1 and len(scope["shared"]["frames"]) == len(profile["weights"]) + 1
+    assert (
+        len(profile["samples"]) == len(profile["weights"]) == len(report.profile.layers) + 1
+        and len(scope["shared"]["frames"]) == len(profile["weights"]) + 1
+    )
     assert profile["endValue"] == pytest.approx(report.profile.total_ms)
     assert all(0 <= i < len(scope["shared"]["frames"]) for stack in profile["samples"] for i in stack)
 
 
 def test_what_a_page_shows_of_spikes_is_what_was_sent(report):
     net = report.network
-    spikes = evsnn.simulate(net, net.samples.images[:1], arithmetic=report.profile.result.arithmetic, record=("spikes",)).layers[0].spikes[0].reshape(8, -1)
+    spikes = (
+        evsnn.simulate(
+            net, net.samples.images[:1], arithmetic=report.profile.result.arithmetic, record=("spikes",)
+        )
+        .layers[0]
+        .spikes[0]
+        .reshape(8, -1)
+    )
     seen = report.seen[0]
     drawn = np.unique(np.linspace(0, spikes.shape[1] - 1, 48).astype(int))
-    assert seen.raster == [(int(t) + 1, int(i)) for t, i in zip(*np.nonzero(spikes[:, drawn]))] and sum(seen.rates) == pytest.approx(1)
+    assert seen.raster == [(int(t) + 1, int(i)) for t, i in zip(*np.nonzero(spikes[:, drawn]))] and sum(
+        seen.rates
+    ) == pytest.approx(1)
 
 
 def test_a_page_is_alone_and_names_cannot_leave_their_place(report):
@@ -104,20 +174,40 @@ def test_a_page_is_alone_and_names_cannot_leave_their_place(report):
 
     text = page(replace(report, model="</script><script>alert(1)//\u2028.h5"))
     own = text[: text.index("<script>")] + text[text.rindex("<script>") :]
-    assert "alert(1)" not in re.sub(r"&lt;/script&gt;&lt;script&gt;alert\(1\)|\\u003c/script\\u003e\\u003cscript\\u003ealert\(1\)", "", own)
-    assert not re.search(r"""(src|href)\s*=\s*["']?http""", own) and "$" + "data" not in own and "outside layers" in own
+    assert "alert(1)" not in re.sub(
+        r"&lt;/script&gt;&lt;script&gt;alert\(1\)|\\u003c/script\\u003e\\u003cscript\\u003ealert\(1\)",
+        "",
+        own,
+    )
+    assert (
+        not re.search(r"""(src|href)\s*=\s*["']?http""", own)
+        and "$" + "data" not in own
+        and "outside layers" in own
+    )
     data = json.loads(re.search(r"^const data = (.*);$", own, re.MULTILINE)[1])
-    assert len(data["bars"]) == len(report.profile.layers) + 1 and len(data["seen"]) == 3 and [entry["n_steps"] for entry in data["sweep"]] == [4, 8]
+    assert (
+        len(data["bars"]) == len(report.profile.layers) + 1
+        and len(data["seen"]) == 3
+        and [entry["n_steps"] for entry in data["sweep"]] == [4, 8]
+    )
 
 
 def test_hints_name_layer_evidence_and_gain(report):
     profile = report.profile
-    hot = replace(profile, layers=tuple(replace(layer, time_ms=profile.total_ms * 0.3, rate=0.5) if layer.rate is not None else layer for layer in profile.layers))
+    hot = replace(
+        profile,
+        layers=tuple(
+            replace(layer, time_ms=profile.total_ms * 0.3, rate=0.5) if layer.rate is not None else layer
+            for layer in profile.layers
+        ),
+    )
     found = hints_of(hot)
     assert any(hint.layer == "first" and "rate 0.50" in hint.evidence and 0 < hint.gain < 1 for hint in found)
     assert [hint.gain for hint in found] == sorted((hint.gain for hint in found), reverse=True)
     slow = replace(profile, wall_ms=profile.wall_ms * 100, throttling=("under-voltage",))
-    assert any("outside layers" in hint.evidence for hint in hints_of(slow)) and any("under-voltage" in hint.evidence for hint in hints_of(slow))
+    assert any("outside layers" in hint.evidence for hint in hints_of(slow)) and any(
+        "under-voltage" in hint.evidence for hint in hints_of(slow)
+    )
     assert ("THROTTLED", "under-voltage") in replace(report, profile=slow).summary()
 
 
@@ -133,14 +223,31 @@ def test_a_comparison_is_of_like_with_like(report, tmp_path):
     assert any("now / then" in [column.title for column in t.columns] for t in same.tables())
     host = report.facts()["host"]
     for changed, what in (
-        ({"n_steps": 9}, "n_steps"), ({"model_sha256": "0"}, "model_sha256"), ({"arithmetic": "int16"}, "arithmetic"), ({"host": host | {"cpu": "another"}}, "cpu"),
-        ({"host": host | {"governor": "powersave"}}, "governor"), ({"host": 5}, "host's"), ({"throttling": ["under-voltage"]}, "throttled"), ({"throttling": None}, "throttled"),
-        ({"layers": []}, "other layers"), ({"layers": [{"ms": 1.0}] * 4}, "other layers"), ({"layers": [5] * 4}, "damaged"), ({"layers": None}, "damaged"),
-        ({"total_ms": None}, "damaged"), ({"total_ms": float("nan")}, "damaged"), ({"layers": [{"ms": "1"}] * 4}, "damaged"),
-    ):  # fmt: skip
+        ({"n_steps": 9}, "n_steps"),
+        ({"model_sha256": "0"}, "model_sha256"),
+        ({"arithmetic": "int16"}, "arithmetic"),
+        ({"host": host | {"cpu": "another"}}, "cpu"),
+        ({"host": host | {"governor": "powersave"}}, "governor"),
+        ({"host": 5}, "host's"),
+        ({"throttling": ["under-voltage"]}, "throttled"),
+        ({"throttling": None}, "throttled"),
+        ({"layers": []}, "other layers"),
+        ({"layers": [{"ms": 1.0}] * 4}, "other layers"),
+        ({"layers": [5] * 4}, "damaged"),
+        ({"layers": None}, "damaged"),
+        ({"total_ms": None}, "damaged"),
+        ({"total_ms": float("nan")}, "damaged"),
+        ({"layers": [{"ms": "1"}] * 4}, "damaged"),
+    ):
         with pytest.raises(RunError, match=what):
             report.compared_with(old_profile(kept(**changed)), "old.json")
-    for text, what in (("{}", "not a profile"), ("[1]", "not a profile"), ("x", "not a profile"), (json.dumps({"kind": "evsnn.profile", "schema_version": 99}), "another schema"), ("[" * 10**5, "not a profile")):
+    for text, what in (
+        ("{}", "not a profile"),
+        ("[1]", "not a profile"),
+        ("x", "not a profile"),
+        (json.dumps({"kind": "evsnn.profile", "schema_version": 99}), "another schema"),
+        ("[" * 10**5, "not a profile"),
+    ):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(RunError, match=what):
             old_profile(str(tmp_path / "bad.json"))
@@ -151,7 +258,11 @@ def test_a_comparison_is_of_like_with_like(report, tmp_path):
 
 def test_a_digest_is_of_what_is_computed():
     net = network()
-    others = [network(9), net.replace(shift="none"), net.replace(layers=[*net.layers[:-2], Linear(np.asarray(net.layers[-2].weight) * 2), net.layers[-1]])]
+    others = [
+        network(9),
+        net.replace(shift="none"),
+        net.replace(layers=[*net.layers[:-2], Linear(np.asarray(net.layers[-2].weight) * 2), net.layers[-1]]),
+    ]
     assert len({digest_of(net), *map(digest_of, others)}) == 4
     assert digest_of(net) == digest_of(net.replace(samples=None)) == digest_of(network())
 
@@ -164,20 +275,43 @@ def test_the_command_end_to_end(tmp_path, capsys):
     out = capsys.readouterr().out
     facts = json.loads(out)
     kept.write_text(out)
-    assert facts["kind"] == "evsnn.profile" and facts["n_steps"] == 8 and [entry["n_steps"] for entry in facts["sweep"]] == [4, 8] and facts["n_rounds"] >= 3
-    assert set(facts["start_up_ms"]) == {"import", "load", "plan", "compile", "first"} and facts["model_sha256"] == digest_of(demo())
-    assert page.read_text().startswith("<!doctype html>") and json.loads(scope.read_text())["exporter"] == "evsnn"
+    assert (
+        facts["kind"] == "evsnn.profile"
+        and facts["n_steps"] == 8
+        and [entry["n_steps"] for entry in facts["sweep"]] == [4, 8]
+        and facts["n_rounds"] >= 3
+    )
+    assert set(facts["start_up_ms"]) == {"import", "load", "plan", "compile", "first"} and facts[
+        "model_sha256"
+    ] == digest_of(demo())
+    assert (
+        page.read_text().startswith("<!doctype html>")
+        and json.loads(scope.read_text())["exporter"] == "evsnn"
+    )
     assert main([*words, "--compare", str(kept), "--sort", "time", "--deadline-ms", "1000"]) == 0
     out = capsys.readouterr().out
     assert "outside layers" in out and "now" in out and "0 of" in out
 
 
-@pytest.mark.parametrize(("words", "status", "what"), [
-    (["--seconds", "0"], 2, "--seconds"), (["--seconds", "x"], 2, "--seconds"), (["--limit", "0"], 2, "--limit"), (["--deadline-ms", "-1"], 2, "--deadline-ms"), (["--sort", "x"], 2, "--sort"),
-    (["--cpu", "0", "--threads", "2"], 1, "several threads"), (["--cpu", "4000"], 1, "4000"), (["--html", "/nowhere/p.html"], 1, "cannot be written"),
-    (["--speedscope", "/nowhere/p.json"], 1, "cannot be written"), (["--speedscope", "/"], 2, "ends in .json"), (["--html", "weights.h5"], 2, "ends in .html or .htm"),
-    (["--compare", "/nowhere.json"], 1, "cannot be read"), (["--power-csv", "/nowhere.csv", "--limit", "1", "--seconds", "0.01"], 1, "nowhere.csv"), (["nothing.h5"], 1, "cannot be opened"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "status", "what"),
+    [
+        (["--seconds", "0"], 2, "--seconds"),
+        (["--seconds", "x"], 2, "--seconds"),
+        (["--limit", "0"], 2, "--limit"),
+        (["--deadline-ms", "-1"], 2, "--deadline-ms"),
+        (["--sort", "x"], 2, "--sort"),
+        (["--cpu", "0", "--threads", "2"], 1, "several threads"),
+        (["--cpu", "4000"], 1, "4000"),
+        (["--html", "/nowhere/p.html"], 1, "cannot be written"),
+        (["--speedscope", "/nowhere/p.json"], 1, "cannot be written"),
+        (["--speedscope", "/"], 2, "ends in .json"),
+        (["--html", "weights.h5"], 2, "ends in .html or .htm"),
+        (["--compare", "/nowhere.json"], 1, "cannot be read"),
+        (["--power-csv", "/nowhere.csv", "--limit", "1", "--seconds", "0.01"], 1, "nowhere.csv"),
+        (["nothing.h5"], 1, "cannot be opened"),
+    ],
+)
 def test_bad_command_lines_are_one_line(words, status, what, capsys):
     before = os.sched_getaffinity(0)
     assert main(words) == status
@@ -206,7 +340,11 @@ def test_a_meters_log_is_read_when_the_run_is_over(tmp_path, capsys, monkeypatch
     words = ["--limit", "2", "--seconds", "0.5", "--json", "--power-csv", str(tmp_path / "log.csv")]
     assert main([*words, "--idle-w", "2"]) == 0
     measured = json.loads(capsys.readouterr().out)["energy_measured"]
-    assert measured["mean_w"] == pytest.approx(5) and measured["joules"] == pytest.approx(3 * measured["seconds"]) and measured["seconds"] >= 0.5
+    assert (
+        measured["mean_w"] == pytest.approx(5)
+        and measured["joules"] == pytest.approx(3 * measured["seconds"])
+        and measured["seconds"] >= 0.5
+    )
     assert main([*words, "--power-offset", "86400"]) == 1
     assert "no reading is of the time of the run" in capsys.readouterr().err
     ticks = iter(range(10**9, 10**9 + 10**8, 10**5))
@@ -217,8 +355,22 @@ def test_a_meters_log_is_read_when_the_run_is_over(tmp_path, capsys, monkeypatch
 
 def test_events_are_profiled_too(tmp_path, capsys):
     rng = np.random.default_rng(0)
-    net = Network([Input((2, 4, 4), "events"), Flatten(), Linear(rng.normal(size=(5, 32))), IF(1.0), Linear(rng.normal(size=(3, 5))), Readout()], n_steps=6)
+    net = Network(
+        [
+            Input((2, 4, 4), "events"),
+            Flatten(),
+            Linear(rng.normal(size=(5, 32))),
+            IF(1.0),
+            Linear(rng.normal(size=(3, 5))),
+            Readout(),
+        ],
+        n_steps=6,
+    )
     evsnn.save(tmp_path / "e.h5", net)
     assert main([str(tmp_path / "e.h5"), "--seconds", "0.01", "--limit", "3", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["accuracy"] is None and facts["input"] == "noise" and facts["neurobench"]["SynapticOperations"]["Effective_MACs"] == 0
+    assert (
+        facts["accuracy"] is None
+        and facts["input"] == "noise"
+        and facts["neurobench"]["SynapticOperations"]["Effective_MACs"] == 0
+    )

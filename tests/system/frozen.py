@@ -1,11 +1,12 @@
-"""What networks compute, as digests that were written down once: no change of the code may change a bit of them.
+"""What networks compute, as digests that were written down once: no change of the code may change a bit of
+them.
 
     python tests/system/frozen.py --write     # anew, where results are meant to change
     python tests/system/frozen.py             # compare everything; `test_frozen.py` compares a part
 
-A digest is over outputs, spikes, membranes, spike counts, events and SOPs: of the demo model, of the models in
-`examples/`, of 500 random networks with every kind of layer (float32 and int8, several T, by the engine, the
-smaller ones by the reference too), and of what the exported C prints on this computer.
+A digest is over outputs, spikes, membranes, spike counts, events and SOPs: of the demo model, of the models
+in `examples/`, of 500 random networks with every kind of layer (float32 and int8, several T, by the engine,
+the smaller ones by the reference too), and of what the exported C prints on this computer.
 """
 
 from __future__ import annotations
@@ -31,7 +32,13 @@ N_NETWORKS = 500
 RECORD = ("spike_counts", "v_mem", "spikes")
 MODELS = {"demo": "evsnn/models/mnist.h5"} | {
     name: f"examples/{name}.h5"
-    for name in ("firmware/digits_cnn", "firmware/digits_mlp", "models/resnet20_cifar10", "models/resnet20_cifar100", "models/vgg16_cifar10")
+    for name in (
+        "firmware/digits_cnn",
+        "firmware/digits_mlp",
+        "models/resnet20_cifar10",
+        "models/resnet20_cifar100",
+        "models/vgg16_cifar10",
+    )
 }
 
 
@@ -50,16 +57,29 @@ class Digest:
                 self._sha.update(repr(value).encode())
 
     def add_result(self, result) -> None:
-        self.add(result.outputs, *(item for step in sorted(result.readings) for item in (step, result.readings[step])))
+        self.add(
+            result.outputs,
+            *(item for step in sorted(result.readings) for item in (step, result.readings[step])),
+        )
         for layer in result.layers:
-            self.add(layer.n_spikes, layer.n_events, layer.sops, layer.macs, layer.spike_counts, layer.v_mem, layer.spikes)
+            self.add(
+                layer.n_spikes,
+                layer.n_events,
+                layer.sops,
+                layer.macs,
+                layer.spike_counts,
+                layer.v_mem,
+                layer.spikes,
+            )
 
     def __str__(self) -> str:
         return self._sha.hexdigest()[:16]
 
 
 def random_network(seed: int):
-    """Network `seed` of the frozen ones, and two images: every third one is large, the others fit the reference and firmware."""
+    """Network `seed` of the frozen ones, and two images: every third one is large, the others fit the
+    reference and firmware.
+    """
     from generate import Seeded, made
 
     return made(Seeded(seed), small=seed % 3 != 0)
@@ -71,7 +91,16 @@ def of_network(network, images, backend: str, steps: tuple[int, ...], seed: int 
     for arithmetic in ("float32", "int8"):
         for n_steps in steps:
             try:
-                result = evsnn.simulate(network, images, n_steps=n_steps, arithmetic=arithmetic, seed=seed, record=RECORD, backend=backend, threads=1)
+                result = evsnn.simulate(
+                    network,
+                    images,
+                    n_steps=n_steps,
+                    arithmetic=arithmetic,
+                    seed=seed,
+                    record=RECORD,
+                    backend=backend,
+                    threads=1,
+                )
             except evsnn.RunError as error:
                 digest.add(type(error).__name__)
             else:
@@ -82,7 +111,13 @@ def of_network(network, images, backend: str, steps: tuple[int, ...], seed: int 
 def of_random_network(seed: int, backend: str = "numba") -> str:
     network, images = random_network(seed)
     own = network.n_steps
-    return of_network(network, images, backend, (own,) if network.input.encoding == "events" else (own, (1, 3, 7, 80)[seed % 4]), seed)
+    return of_network(
+        network,
+        images,
+        backend,
+        (own,) if network.input.encoding == "events" else (own, (1, 3, 7, 80)[seed % 4]),
+        seed,
+    )
 
 
 def of_model(path: str) -> str:
@@ -92,7 +127,9 @@ def of_model(path: str) -> str:
 
 
 def of_c(seed: int) -> str:
-    """The digest of what the C of a random network prints: classes, outputs, and the sums of all spikes that are kept."""
+    """The digest of what the C of a random network prints: classes, outputs, and the sums of all spikes that
+    are kept.
+    """
     from evsnn.circuit.quantized import quantize
     from firmware_export.checks.check import HOST, run_on
     from firmware_export.text.header import export_header
@@ -102,7 +139,11 @@ def of_c(seed: int) -> str:
     if network.input.encoding == "poisson":
         return ""
     quantized = quantize(network)
-    images = quantized.encode(images.reshape(len(images), *quantized.circuit.input_shape)) if quantized.circuit.analog else images.reshape(len(images), quantized.n_steps, *quantized.circuit.input_shape)
+    images = (
+        quantized.encode(images.reshape(len(images), *quantized.circuit.input_shape))
+        if quantized.circuit.analog
+        else images.reshape(len(images), quantized.n_steps, *quantized.circuit.input_shape)
+    )
     for by_step in (False, True):
         try:
             export = export_header(quantized, "net", by_step=by_step)

@@ -30,21 +30,36 @@ def test_imports_go_down(package):
         found = rooms(arrow)
         if found and found[0] == package:
             _, source, target = found
-            assert floor(package, target) < floor(package, source), f"{arrow.source}:{arrow.line} imports {arrow.target}, which stands on its floor or above it"
+            assert floor(package, target) < floor(package, source), (
+                f"{arrow.source}:{arrow.line} imports {arrow.target}, which stands on its floor or above it"
+            )
 
 
 def test_firmware_imports_evsnn_and_never_the_other_way():
-    assert any(arrow.source.startswith("firmware_export") and arrow.target.startswith("evsnn") for arrow in arrows())
-    assert not any(arrow.source.startswith("evsnn") and arrow.target.startswith("firmware_export") for arrow in arrows(hints=True))
+    assert any(
+        arrow.source.startswith("firmware_export") and arrow.target.startswith("evsnn") for arrow in arrows()
+    )
+    assert not any(
+        arrow.source.startswith("evsnn") and arrow.target.startswith("firmware_export")
+        for arrow in arrows(hints=True)
+    )
 
 
-@pytest.mark.parametrize("reader", ["evsnn.circuit", "evsnn.network", "evsnn.files", "evsnn.conversion", "evsnn.output"])
+@pytest.mark.parametrize(
+    "reader", ["evsnn.circuit", "evsnn.network", "evsnn.files", "evsnn.conversion", "evsnn.output"]
+)
 def test_the_specification_never_imports_the_engine(reader):
     """Only simulation, profiling, start-up and the commands know how fast things are done."""
-    assert not [arrow for arrow in arrows(hints=True) if arrow.source.startswith(f"{reader}.") and arrow.target.startswith("evsnn.engine")]
+    assert not [
+        arrow
+        for arrow in arrows(hints=True)
+        if arrow.source.startswith(f"{reader}.") and arrow.target.startswith("evsnn.engine")
+    ]
 
 
 def test_a_package_is_imported_by_its_modules():
-    """`__init__` files of packages hold a docstring alone: importing one costs nothing. The two of the top say what is public."""
+    """`__init__` files of packages hold a docstring alone: importing one costs nothing. The two of the top
+    say what is public.
+    """
     for name in packages() - {"evsnn", "firmware_export"}:
         assert not [arrow for arrow in arrows() if arrow.source == name], name

@@ -22,11 +22,19 @@ def test_models(name):
 
 
 def test_every_digest_is_there():
-    assert set(FROZEN) == {*frozen.MODELS, *(f"network {seed}" for seed in range(500)), *(f"C {seed}" for seed in frozen.seeds_of_c())}
+    assert set(FROZEN) == {
+        *frozen.MODELS,
+        *(f"network {seed}" for seed in range(500)),
+        *(f"C {seed}" for seed in frozen.seeds_of_c()),
+    }
 
 
 def test_random_networks_by_the_reference():
-    wrong = [seed for seed in range(frozen.N_NETWORKS) if seed % 3 and frozen.of_random_network(seed, "reference") != FROZEN[f"network {seed}"]]
+    wrong = [
+        seed
+        for seed in range(frozen.N_NETWORKS)
+        if seed % 3 and frozen.of_random_network(seed, "reference") != FROZEN[f"network {seed}"]
+    ]
     assert not wrong
 
 

@@ -17,6 +17,7 @@ import evsnn
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(evsnn.__file__).parent
 
+
 def modules():
     return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
@@ -25,12 +26,18 @@ def test_nothing_in_the_package_asserts_or_swallows():
     for path in [*modules(), PACKAGE / "__init__.py"]:
         for node in ast.walk(ast.parse(path.read_text())):
             assert not isinstance(node, ast.Assert), f"{path.name}:{node.lineno} asserts"
-            assert not (isinstance(node, ast.ExceptHandler) and node.type is None), f"{path.name}:{node.lineno} has a bare except"
-            assert not (isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("eval", "exec", "compile")), f"{path.name}:{node.lineno} evaluates text"
+            assert not (isinstance(node, ast.ExceptHandler) and node.type is None), (
+                f"{path.name}:{node.lineno} has a bare except"
+            )
+            assert not (
+                isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("eval", "exec", "compile")
+            ), f"{path.name}:{node.lineno} evaluates text"
 
 
 def python(*arguments, **options):
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300, **options)
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=300, **options
+    )
 
 
 def imported_by(code: str) -> set[str]:
@@ -58,7 +65,12 @@ def test_help_is_light(command):
 
 
 def test_init_does_not_import_run():
-    assert "run" not in python("-c", "import sys, evsnn; print(*(m for m in sys.modules if m.startswith('evsnn.')))").stdout
+    assert (
+        "run"
+        not in python(
+            "-c", "import sys, evsnn; print(*(m for m in sys.modules if m.startswith('evsnn.')))"
+        ).stdout
+    )
 
 
 def test_exported_names_exist_and_are_all():
@@ -79,7 +91,14 @@ def test_version_is_in_the_changelog():
     assert f"## {evsnn.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+DOCUMENTS = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "SECURITY.md",
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "examples").rglob("*.md"),
+    ]
+)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
@@ -90,8 +109,12 @@ def test_links_lead_somewhere(path):
 
 def test_files_named_in_documents_exist():
     for path in DOCUMENTS:
-        for name in re.findall(r"`((?:evsnn|tests|examples|docs|firmware_export)/[\w./-]+)`", path.read_text()):
-            assert "/." in name or (ROOT / name).exists(), f"{path.name}: {name}"  # /.: made when needed, not committed
+        for name in re.findall(
+            r"`((?:evsnn|tests|examples|docs|firmware_export)/[\w./-]+)`", path.read_text()
+        ):
+            assert "/." in name or (ROOT / name).exists(), (
+                f"{path.name}: {name}"
+            )  # /.: made when needed, not committed
 
 
 def blocks(path: Path, language: str):
@@ -145,7 +168,9 @@ def test_readme_from_torch_to_spikes(tmp_path):
     (code,) = [code for code in blocks(ROOT / "README.md", "python") if "torch" in code]
     done = python("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    after = [command for command in commands(ROOT / "README.md") if "samples.npz" in command] + [["python", "-m", "evsnn.run", "weights.h5"]]
+    after = [command for command in commands(ROOT / "README.md") if "samples.npz" in command] + [
+        ["python", "-m", "evsnn.run", "weights.h5"]
+    ]
     assert len(after) == 2
     for command in after:
         done = python(*command[1:], cwd=tmp_path)
@@ -164,18 +189,39 @@ def test_convert_page_from_scikit_learn(tmp_path, monkeypatch):
         classifier.fit(X, X[:, :3].argmax(axis=1))
     monkeypatch.chdir(tmp_path)
     (code,) = [code for code in blocks(ROOT / "docs" / "convert.md", "python") if "skl2onnx" in code]
-    exec(compile(code.replace('open("model.onnx", "wb").write(', 'Path("model.onnx").write_bytes('), "docs/convert.md", "exec"), {"classifier": classifier, "X": X, "Path": Path})
+    exec(
+        compile(
+            code.replace('open("model.onnx", "wb").write(', 'Path("model.onnx").write_bytes('),
+            "docs/convert.md",
+            "exec",
+        ),
+        {"classifier": classifier, "X": X, "Path": Path},
+    )
     net = evsnn.convert("model.onnx", calibration=X, n_steps=64)
     assert (evsnn.simulate(net, X).predictions == classifier.predict(X)).mean() > 0.9
 
 
 def test_packages_hold_the_demo_and_no_other_model():
-    """Nothing that would bring examples/models into a wheel or an sdist: other packages, a manifest, or a plugin that takes what git tracks."""
+    """Nothing that would bring examples/models into a wheel or an sdist: other packages, a manifest, or a
+    plugin that takes what git tracks.
+    """
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
-    assert settings["options"]["packages"] == "find:" and settings["options.packages.find"]["include"].split() == ["evsnn*", "firmware_export*"]
-    assert dict(settings["options.package_data"]) == {"evsnn": "models/*.h5, profiling/pages/*.html", "firmware_export": "runtime/*.h, emulator/*, templates/*.j2"} and "include_package_data" not in settings["options"]
-    assert 'requires = ["setuptools>=64"]' in (ROOT / "pyproject.toml").read_text() and not (ROOT / "MANIFEST.in").exists()
+    assert settings["options"]["packages"] == "find:" and settings["options.packages.find"][
+        "include"
+    ].split() == ["evsnn*", "firmware_export*"]
+    assert (
+        dict(settings["options.package_data"])
+        == {
+            "evsnn": "models/*.h5, profiling/pages/*.html",
+            "firmware_export": "runtime/*.h, emulator/*, templates/*.j2",
+        }
+        and "include_package_data" not in settings["options"]
+    )
+    assert (
+        'requires = ["setuptools>=64"]' in (ROOT / "pyproject.toml").read_text()
+        and not (ROOT / "MANIFEST.in").exists()
+    )
     assert [path.name for path in (PACKAGE / "models").iterdir()] == ["mnist.h5"]
 
 

@@ -31,7 +31,12 @@ def tiny(limit):
     def relu(x):
         return m.op("Relu", x) if limit is None else m.op("Clip", x, np.float32(0), np.float32(limit))
 
-    x = m.op("AveragePool", relu(m.conv("x", 3, 4, pads=[1, 1, 1, 1], strides=[4, 4])), kernel_shape=[2, 2], strides=[2, 2])
+    x = m.op(
+        "AveragePool",
+        relu(m.conv("x", 3, 4, pads=[1, 1, 1, 1], strides=[4, 4])),
+        kernel_shape=[2, 2],
+        strides=[2, 2],
+    )
     y = m.conv(relu(m.conv(x, 4, 4, pads=[1, 1, 1, 1], bias=False)), 4, 4, pads=[1, 1, 1, 1], bias=False)
     return m.model(m.head(relu(m.op("Add", y, x)), 4 * 4 * 4))
 
@@ -43,14 +48,30 @@ def inputs(tmp_path_factory):
     rng = np.random.default_rng(5)
     for activation, limit in (("regular", None), ("threshold", 1.0)):
         onnx.save(tiny(limit), folder / f"{SYSTEM}_{activation}.onnx")
-    data = {f"{split}_images": rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8) for split, n in (("train", 48), ("test", N_TEST))}
+    data = {
+        f"{split}_images": rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+        for split, n in (("train", 48), ("test", N_TEST))
+    }
     data |= {f"{split}_labels": rng.integers(0, 10, n) for split, n in (("train", 48), ("test", N_TEST))}
     np.savez(folder / "data.npz", **data)
     return folder, data
 
 
 def run(folder, runs, *more):
-    evaluate.main([str(folder), "-o", str(runs), "--cifar10", str(folder / "data.npz"), "--limit-long", str(LONG), "--threads", "1", *more])
+    evaluate.main(
+        [
+            str(folder),
+            "-o",
+            str(runs),
+            "--cifar10",
+            str(folder / "data.npz"),
+            "--limit-long",
+            str(LONG),
+            "--threads",
+            "1",
+            *more,
+        ]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +94,15 @@ def test_rows_are_what_simulate_gives(inputs, measured):
         assert np.array_equal(record.predictions["ann"], wanted_ann)
         for row in record.rows:
             n = LONG if row["T"] > 32 else N_TEST
-            result = evsnn.simulate(network.replace(shift=METHODS[method].shift), images[:n], n_steps=row["T"])
+            result = evsnn.simulate(
+                network.replace(shift=METHODS[method].shift), images[:n], n_steps=row["T"]
+            )
             assert np.array_equal(record.predictions[f"T{row['T']}"], result.predictions)
-            assert (row["n_samples"], row["accuracy"], row["ann_accuracy"]) == (n, (result.predictions == labels[:n]).mean(), (wanted_ann == labels)[:n].mean())
+            assert (row["n_samples"], row["accuracy"], row["ann_accuracy"]) == (
+                n,
+                (result.predictions == labels[:n]).mean(),
+                (wanted_ann == labels)[:n].mean(),
+            )
             assert row["agreement"] == (result.predictions == wanted_ann[:n]).mean()
             if method == "TS" or row["T"] in (16, 64):  # the end of a run
                 assert row["sops"] == pytest.approx(result.sops_per_sample, rel=1e-12)
@@ -93,8 +120,12 @@ def test_thresholds_are_the_largest_activations_of_the_training_images(inputs, m
     drawn = np.random.default_rng(0).permutation(48)[:36]  # a quarter is held out
     forward(ann, scaled(inputs[1]["train_images"][drawn]), observe=observe)
     described = json.loads((measured / f"{SYSTEM}_threshold_ann.json").read_text())
-    assert described["largest_activations"] == pytest.approx([largest[layer.name] for layer in ann.network.layers if layer.kind == "if"])
-    assert described["macs"] == sum(layer.weight.size * positions for layer, positions in zip(_weighted(ann), (64, 16, 16, 1))) - _outside(ann)
+    assert described["largest_activations"] == pytest.approx(
+        [largest[layer.name] for layer in ann.network.layers if layer.kind == "if"]
+    )
+    assert described["macs"] == sum(
+        layer.weight.size * positions for layer, positions in zip(_weighted(ann), (64, 16, 16, 1))
+    ) - _outside(ann)
 
 
 def _weighted(ann):
@@ -115,7 +146,9 @@ def test_auto_runs_at_its_own_steps_and_says_what_was_chosen(measured):
     record = Record.open(measured, SYSTEM, "auto", "engine", "here")
     assert [row["T"] for row in record.rows] == [4, 8, 16, 32]
     network = evsnn.load(measured / f"{SYSTEM}_threshold_auto.h5")
-    assert [row["recipe"] for row in record.rows] == [network.metadata[f"recipe_T{T}"] for T in (4, 8, 16, 32)]
+    assert [row["recipe"] for row in record.rows] == [
+        network.metadata[f"recipe_T{T}"] for T in (4, 8, 16, 32)
+    ]
 
 
 def test_the_average_is_one_run_with_the_shift_of_800_steps(inputs, measured, tmp_path):
@@ -173,17 +206,23 @@ def test_a_run_cut_short_goes_on_where_it_was(inputs, measured, tmp_path, stoppe
     run(inputs[0], tmp_path, "--methods", "TS", "--steps", "8")
     assert stopped.runs == 3  # 64 images, nothing, 6 images
     assert not list(tmp_path.glob("*.part*"))
-    resumed, straight = (Record.open(folder, SYSTEM, "TS", "engine", "here") for folder in (tmp_path, measured))
+    resumed, straight = (
+        Record.open(folder, SYSTEM, "TS", "engine", "here") for folder in (tmp_path, measured)
+    )
     assert np.array_equal(resumed.predictions["T8"], straight.predictions["T8"])
     same_but_for_time(resumed.rows[0], straight.rows[0])
 
 
-def test_a_run_cut_short_starts_anew_where_it_is_to_be_read_at_other_steps(inputs, measured, tmp_path, stopped):
+def test_a_run_cut_short_starts_anew_where_it_is_to_be_read_at_other_steps(
+    inputs, measured, tmp_path, stopped
+):
     with pytest.raises(KeyboardInterrupt):
         run(inputs[0], tmp_path, "--methods", "T", "--steps", "16")
     run(inputs[0], tmp_path, "--methods", "T", "--steps", "8,16")
     assert stopped.runs == 4
-    resumed, straight = (Record.open(folder, SYSTEM, "T", "engine", "here") for folder in (tmp_path, measured))
+    resumed, straight = (
+        Record.open(folder, SYSTEM, "T", "engine", "here") for folder in (tmp_path, measured)
+    )
     for row, other in zip(resumed.rows, straight.rows):
         same_but_for_time(row, other)
         assert np.array_equal(resumed.predictions[f"T{row['T']}"], straight.predictions[f"T{row['T']}"])

@@ -1,4 +1,6 @@
-"""The dense simulation of examples/paper against the engine: weights and inputs are such that no sum is rounded, so every bit counts."""
+"""The dense simulation of examples/paper against the engine: weights and inputs are such that no sum is
+rounded, so every bit counts.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,27 @@ from examples.paper import dense  # noqa: E402
 from examples.paper.networks import NETWORKS, Residual  # noqa: E402
 from examples.threshold_relu import ThresholdReLU, set_limit  # noqa: E402
 
-PARAMETERS = {"cifarnet": 45_003_018, "vgg16": 35_211_082, "resnet20": 11_253_440}  # of the paper's code, for 10 classes
+PARAMETERS = {
+    "cifarnet": 45_003_018,
+    "vgg16": 35_211_082,
+    "resnet20": 11_253_440,
+}  # of the paper's code, for 10 classes
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    layers = [torch.nn.Conv2d(3, 8, 3, padding=1), ThresholdReLU(), torch.nn.AvgPool2d(2), Residual(8, 8, 1, 0.0), Residual(8, 16, 2, 0.0), torch.nn.Flatten()]
-    net = torch.nn.Sequential(*layers, torch.nn.Linear(16 * 4 * 4, 24), ThresholdReLU(), torch.nn.Dropout(), torch.nn.Linear(24, 10)).eval()
+    layers = [
+        torch.nn.Conv2d(3, 8, 3, padding=1),
+        ThresholdReLU(),
+        torch.nn.AvgPool2d(2),
+        Residual(8, 8, 1, 0.0),
+        Residual(8, 16, 2, 0.0),
+        torch.nn.Flatten(),
+    ]
+    net = torch.nn.Sequential(
+        *layers, torch.nn.Linear(16 * 4 * 4, 24), ThresholdReLU(), torch.nn.Dropout(), torch.nn.Linear(24, 10)
+    ).eval()
     set_limit(net, 1.0)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -37,8 +52,17 @@ def images():
 @pytest.fixture(scope="module")
 def network(model, images, tmp_path_factory):
     path = tmp_path_factory.mktemp("dense") / "net.onnx"
-    torch.onnx.export(model, (torch.zeros(1, 3, 16, 16),), str(path), input_names=["images"], dynamic_axes={"images": {0: "n"}}, dynamo=False)
-    converted = evsnn.convert(str(path), calibration=images, n_steps=8, threshold="max", granularity="layer", shift="bias")
+    torch.onnx.export(
+        model,
+        (torch.zeros(1, 3, 16, 16),),
+        str(path),
+        input_names=["images"],
+        dynamic_axes={"images": {0: "n"}},
+        dynamo=False,
+    )
+    converted = evsnn.convert(
+        str(path), calibration=images, n_steps=8, threshold="max", granularity="layer", shift="bias"
+    )
     file = path.with_suffix(".h5")
     evsnn.save(file, converted)
     assert dense.thresholds_of(file) == [1.0] * 6
@@ -65,7 +89,10 @@ def test_predictions_are_read_at_each_time(model, network, images):
 
 
 def test_a_shift_belongs_to_one_run():
-    assert dense.runs(True, [16, "400-600"]) == [(16, 16, {16: [16]}), (600, 800, {"400-600": list(range(400, 601))})]
+    assert dense.runs(True, [16, "400-600"]) == [
+        (16, 16, {16: [16]}),
+        (600, 800, {"400-600": list(range(400, 601))}),
+    ]
     assert dense.runs(False, [16, 32]) == [(32, None, {16: [16], 32: [32]})]
 
 

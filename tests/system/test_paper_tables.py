@@ -21,20 +21,56 @@ N, FEW = 10_000, 2_000
 
 def row(T, n, right, ann_right, **more):
     """A row in which `right` of n images are predicted right, and `ann_right` by the ANN."""
-    return {"T": T, "n_samples": n, "accuracy": right / n, "ann_accuracy": ann_right / n, "agreement": 0.5, "sops": None, "rate": None, "seconds": 1.0, "threads": 2} | more
+    return {
+        "T": T,
+        "n_samples": n,
+        "accuracy": right / n,
+        "ann_accuracy": ann_right / n,
+        "agreement": 0.5,
+        "sops": None,
+        "rate": None,
+        "seconds": 1.0,
+        "threads": 2,
+    } | more
 
 
 def source(activation, accuracy, **more):
     return {
-        "system": SYSTEM, "network": "vgg16", "data": "cifar10", "activation": activation, "limit": None if activation == "regular" else 1.0, "accuracy": accuracy, "n_test": N,
-        "seed": 7, "epochs": 90, "device": "a GPU", "minutes": 12.5, "n_parameters": 5, "started_from": None,
-    } | more  # fmt: skip
+        "system": SYSTEM,
+        "network": "vgg16",
+        "data": "cifar10",
+        "activation": activation,
+        "limit": None if activation == "regular" else 1.0,
+        "accuracy": accuracy,
+        "n_test": N,
+        "seed": 7,
+        "epochs": 90,
+        "device": "a GPU",
+        "minutes": 12.5,
+        "n_parameters": 5,
+        "started_from": None,
+    } | more
 
 
 def measured(ts_rows, *, t_rows=(), regular=0.92, threshold=0.925):
-    runs = {"TS": {"engine": {"device": "a CPU", "rows": ts_rows}}, "T": {"dense": {"device": "a GPU", "rows": list(t_rows)}}}
-    described = {"macs": 1_000_000, "n_neurons": 100, "largest_activations": [3.0, 5.0, 2.0], "weights_sha256": "0123456789ab"}
-    return System(SYSTEM, {"regular": source("regular", regular, **described), "threshold": source("threshold", threshold, **described)}, runs)
+    runs = {
+        "TS": {"engine": {"device": "a CPU", "rows": ts_rows}},
+        "T": {"dense": {"device": "a GPU", "rows": list(t_rows)}},
+    }
+    described = {
+        "macs": 1_000_000,
+        "n_neurons": 100,
+        "largest_activations": [3.0, 5.0, 2.0],
+        "weights_sha256": "0123456789ab",
+    }
+    return System(
+        SYSTEM,
+        {
+            "regular": source("regular", regular, **described),
+            "threshold": source("threshold", threshold, **described),
+        },
+        runs,
+    )
 
 
 def write_records(folder):
@@ -60,7 +96,9 @@ def write_records(folder):
 def test_merging_counts_equal_predictions_and_drops_them(tmp_path):
     write_records(tmp_path)
     (tmp_path / f"{SYSTEM}_threshold.json").write_text(json.dumps(source("threshold", 0.925)))
-    (tmp_path / f"{SYSTEM}_threshold_ann.json").write_text(json.dumps({"system": SYSTEM, "activation": "threshold", "accuracy": 0.9249, "macs": 9}))
+    (tmp_path / f"{SYSTEM}_threshold_ann.json").write_text(
+        json.dumps({"system": SYSTEM, "activation": "threshold", "accuracy": 0.9249, "macs": 9})
+    )
     target = tmp_path / "results"
     assert len(merge([tmp_path], target)) == 4
     (system,) = load_all(target)
@@ -68,8 +106,14 @@ def test_merging_counts_equal_predictions_and_drops_them(tmp_path):
     assert shares == {16: 1 - 3 / 200, 64: 1 - 3 / 50, AVERAGE: 1 - 10 / (21 * 50)}
     assert system.runs["TS"]["engine"]["ann_agreement"] == 1
     stored = json.loads((tmp_path / f"{SYSTEM}_TS_engine.json").read_text())["rows"]
-    assert [{k: v for k, v in r.items() if k != "engine_dense_agreement"} for r in system.runs["TS"]["engine"]["rows"]] == stored
-    assert system.sources["threshold"] == source("threshold", 0.925) | {"accuracy_by_evsnn": 0.9249, "macs": 9}
+    assert [
+        {k: v for k, v in r.items() if k != "engine_dense_agreement"}
+        for r in system.runs["TS"]["engine"]["rows"]
+    ] == stored
+    assert system.sources["threshold"] == source("threshold", 0.925) | {
+        "accuracy_by_evsnn": 0.9249,
+        "macs": 9,
+    }
     assert system.fullest("TS", 16) is system.row("TS", "engine", 16)
     assert system.fullest("TS", 64) is system.row("TS", "dense", 64)
 
@@ -80,7 +124,9 @@ def test_merging_keeps_what_other_folders_brought(tmp_path):
     second.mkdir()
     write_records(first)
     merge([first], target)
-    Record(second, SYSTEM, "auto", "engine", "there").add(row(4, 200, 150, 185, recipe="mse per channel"), {"T4": np.zeros(200, np.uint8)})
+    Record(second, SYSTEM, "auto", "engine", "there").add(
+        row(4, 200, 150, 185, recipe="mse per channel"), {"T4": np.zeros(200, np.uint8)}
+    )
     merge([second], target)
     (system,) = load_all(target)
     assert set(system.runs) == {"TS", "auto"}
@@ -93,7 +139,12 @@ def write_trained(folder, **more):
 
 @pytest.mark.parametrize(
     ("before", "after", "kept"),
-    [("a" * 12, "a" * 12, True), ("a" * 12, "b" * 12, False), (None, "b" * 12, False), ("a" * 12, None, False)],
+    [
+        ("a" * 12, "a" * 12, True),
+        ("a" * 12, "b" * 12, False),
+        (None, "b" * 12, False),
+        ("a" * 12, None, False),
+    ],
     ids=["the same", "others", "not known before", "not known now"],
 )
 def test_rows_stay_with_the_weights_they_were_measured_of(tmp_path, before, after, kept):
@@ -101,10 +152,14 @@ def test_rows_stay_with_the_weights_they_were_measured_of(tmp_path, before, afte
     first.mkdir()
     second.mkdir()
     write_records(first)
-    Record(first, SYSTEM, "S", "dense", "here").add(row(16, 200, 170, 185), {"T16": np.zeros(200, np.uint8)})  # of the regular ANN
+    Record(first, SYSTEM, "S", "dense", "here").add(
+        row(16, 200, 170, 185), {"T16": np.zeros(200, np.uint8)}
+    )  # of the regular ANN
     write_trained(first, **({"weights_sha256": before} if before else {}))
     merge([first], target)
-    Record(second, SYSTEM, "TS", "engine", "there").add(row(64, 100, 91, 92), {"T64": np.zeros(100, np.uint8)})
+    Record(second, SYSTEM, "TS", "engine", "there").add(
+        row(64, 100, 91, 92), {"T64": np.zeros(100, np.uint8)}
+    )
     write_trained(second, **({"weights_sha256": after} if after else {}))
     merge([second], target)
     (system,) = load_all(target)
@@ -124,7 +179,9 @@ def test_without_a_training_record_a_method_is_replaced_whole(tmp_path):
     write_records(first)
     write_trained(first, weights_sha256="a" * 12)
     merge([first], target)
-    Record(second, SYSTEM, "TS", "engine", "there").add(row(64, 100, 91, 92), {"T64": np.zeros(100, np.uint8)})
+    Record(second, SYSTEM, "TS", "engine", "there").add(
+        row(64, 100, 91, 92), {"T64": np.zeros(100, np.uint8)}
+    )
     merge([second], target)
     (system,) = load_all(target)
     assert [r["T"] for r in system.runs["TS"]["engine"]["rows"]] == [64] and system.row("TS", "dense", 16)
@@ -156,21 +213,77 @@ def cells(page, *start):
 
 
 def test_the_page_holds_what_was_measured_and_blanks_elsewhere(tmp_path):
-    system = measured([row(16, N, 9220, 9250, sops=2.5e6, engine_dense_agreement=0.9995), row(64, FEW, 1850, 1850)], t_rows=[row(AVERAGE, N, 9248, 9250)])
-    system.runs["auto"] = {"engine": {"rows": [row(T, N, right, 9250, sops=T * 1e5, recipe="mse per channel") for T, right in ((8, 9200), (16, 9240))]}}
+    system = measured(
+        [row(16, N, 9220, 9250, sops=2.5e6, engine_dense_agreement=0.9995), row(64, FEW, 1850, 1850)],
+        t_rows=[row(AVERAGE, N, 9248, 9250)],
+    )
+    system.runs["auto"] = {
+        "engine": {
+            "rows": [
+                row(T, N, right, 9250, sops=T * 1e5, recipe="mse per channel")
+                for T, right in ((8, 9200), (16, 9240))
+            ]
+        }
+    }
     page = document([system], {}, tmp_path)
-    assert cells(page, "VGG-16, CIFAR-10", "regular") == ["VGG-16, CIFAR-10", "regular", "92.00", "92.09", "-0.09", "7", "90", "", "12.5", "a GPU", "0123456789ab"]
+    assert cells(page, "VGG-16, CIFAR-10", "regular") == [
+        "VGG-16, CIFAR-10",
+        "regular",
+        "92.00",
+        "92.09",
+        "-0.09",
+        "7",
+        "90",
+        "",
+        "12.5",
+        "a GPU",
+        "0123456789ab",
+    ]
     assert cells(page, "TS, evsnn") == ["TS, evsnn", "92.20 / 0.30", "92.50 / 0.00†", ""]
     assert cells(page, "T, dense") == ["T, dense", "", "", "92.48 / 0.02"]
-    assert cells(page, "TS, 16") == ["TS, 16", "10,000", "92.20", "92.29", "0.30", "0.05", "-0.20", "-0.20", "**no**"]
-    assert cells(page, "T, 400-600") == ["T, 400-600", "10,000", "92.48", "92.26", "0.02", "0.08", "-0.48", "-0.17", "yes"]
+    assert cells(page, "TS, 16") == [
+        "TS, 16",
+        "10,000",
+        "92.20",
+        "92.29",
+        "0.30",
+        "0.05",
+        "-0.20",
+        "-0.20",
+        "**no**",
+    ]
+    assert cells(page, "T, 400-600") == [
+        "T, 400-600",
+        "10,000",
+        "92.48",
+        "92.26",
+        "0.02",
+        "0.08",
+        "-0.48",
+        "-0.17",
+        "yes",
+    ]
     assert "- Against the threshold ANN: 2 of 3 losses" in page and "Against the regular ANN" not in page
     assert cells(page, "VGG-16, CIFAR-10", "8")[3:] == ["92.00", "0.50", "0.8", "0.80", "", "", "", ""]
-    assert cells(page, "VGG-16, CIFAR-10", "16")[3:] == ["92.40", "0.10", "1.6", "1.60", "92.20", "0.30", "2.5", "2.50"]
+    assert cells(page, "VGG-16, CIFAR-10", "16")[3:] == [
+        "92.40",
+        "0.10",
+        "1.6",
+        "1.60",
+        "92.20",
+        "0.30",
+        "2.5",
+        "2.50",
+    ]
     assert cells(page, "VGG-16, CIFAR-10", "TS") == ["VGG-16, CIFAR-10", "TS", "", "99.95"]
     assert "† the first 2,000 test images" in page
-    assert "`auto` loses less than TS in 1 of the 1 cases in which both ran at the same T; less than the paper's TS, in 0 of the 1" in " ".join(page.split())
-    assert "The least is 99.95 %, of VGG-16, CIFAR-10, TS at 16, which classes 92.20 % right." in " ".join(page.split())
+    assert (
+        "`auto` loses less than TS in 1 of the 1 cases in which both ran at the same T; less than the paper's"
+        " TS, in 0 of the 1" in " ".join(page.split())
+    )
+    assert "The least is 99.95 %, of VGG-16, CIFAR-10, TS at 16, which classes 92.20 % right." in " ".join(
+        page.split()
+    )
     assert "2 of the 2 source ANNs" in page
     assert "## ImageNet" not in page
     (tmp_path / "imagenet.md").write_text("# ImageNet\n")
@@ -181,7 +294,10 @@ def test_where_the_paper_tells_no_threshold_ann_losses_are_judged_by_the_regular
     system = measured([row(16, N, 9170, 9250)])
     page = document([System("cifarnet_cifar10", system.sources, system.runs)], {}, tmp_path)
     assert cells(page, "TS, 16") == ["TS, 16", "10,000", "91.70", "90.22", "", "", "0.30", "0.06", "**no**"]
-    assert "- Against the regular ANN, for CIFARNet, CIFAR-10, of whose threshold ANN the paper tells nothing: 0 of 1 losses" in " ".join(page.split())
+    assert (
+        "- Against the regular ANN, for CIFARNet, CIFAR-10, of whose threshold ANN the paper tells nothing: 0"
+        " of 1 losses" in " ".join(page.split())
+    )
 
 
 def test_numbers_of_the_paper_are_of_systems_that_are_measured():
@@ -223,7 +339,11 @@ def test_the_command_merges_and_writes_the_page(tmp_path):
 
 @pytest.mark.skipif(not FOLDER.exists(), reason="nothing was measured yet")
 def test_the_committed_page_is_what_the_script_writes():
-    drawn = {figure: name for figure, (name, _, _) in figures.FIGURES.items() if (tables.DOCS / "figures" / name).exists()}
+    drawn = {
+        figure: name
+        for figure, (name, _, _) in figures.FIGURES.items()
+        if (tables.DOCS / "figures" / name).exists()
+    }
     assert (tables.DOCS / "results.md").read_text() == document(load_all(), drawn, tables.DOCS)
 
 

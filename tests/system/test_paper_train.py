@@ -1,4 +1,6 @@
-"""Training of examples/paper: a run that was cut short goes on to the same bits, and what is written fits together."""
+"""Training of examples/paper: a run that was cut short goes on to the same bits, and what is written fits
+together.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,14 @@ def data():
 
 def tiny(n_classes: int = 10, dropout: tuple[float, float] = (0.1, 0.4)) -> torch.nn.Module:
     pool = torch.nn.AvgPool2d(16)
-    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), ThresholdReLU(), torch.nn.Dropout(dropout[0]), pool, torch.nn.Flatten(), torch.nn.Linear(4, n_classes))
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3),
+        ThresholdReLU(),
+        torch.nn.Dropout(dropout[0]),
+        pool,
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, n_classes),
+    )
 
 
 def trainer(data: Data, recipe: train.Recipe) -> train.Trainer:
@@ -81,7 +90,11 @@ def test_limit_and_rate_follow_the_recipe():
     assert [recipe.limit_at(epoch) for epoch in (0, 1, 2, 29)] == [math.inf, math.inf, 2.0, 2.0]
     assert train.Recipe(epochs=30).limit_at(29) == math.inf
     rates = [recipe.rate_at(step, 100) for step in range(100)]
-    assert rates[9] == 0.5 == max(rates) and rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True) and 0 < rates[99] < 1e-3
+    assert (
+        rates[9] == 0.5 == max(rates)
+        and rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
+        and 0 < rates[99] < 1e-3
+    )
 
 
 def test_pictures_are_shifted_mirrored_and_erased(data):
@@ -93,15 +106,35 @@ def test_pictures_are_shifted_mirrored_and_erased(data):
     for picture, source in zip(pictures, padded):
         erased = (picture == 0).all(axis=0)
         assert 0 < erased.sum() <= 64
-        crops = [crop for dy in range(9) for dx in range(9) for crop in (source[:, dy : dy + 32, dx : dx + 32], source[:, dy : dy + 32, dx : dx + 32][..., ::-1])]
-        assert any(np.allclose(np.where(erased | np.isnan(crop), 0, picture - np.nan_to_num(crop)), 0, atol=1e-4) for crop in crops)
+        crops = [
+            crop
+            for dy in range(9)
+            for dx in range(9)
+            for crop in (
+                source[:, dy : dy + 32, dx : dx + 32],
+                source[:, dy : dy + 32, dx : dx + 32][..., ::-1],
+            )
+        ]
+        assert any(
+            np.allclose(np.where(erased | np.isnan(crop), 0, picture - np.nan_to_num(crop)), 0, atol=1e-4)
+            for crop in crops
+        )
 
 
 def trained(data: Data, output, monkeypatch, *words: str) -> dict:
     """What the command writes: its record."""
-    np.savez(output.parent / "data.npz", train_images=data.train_images, train_labels=data.train_labels, test_images=data.test_images, test_labels=data.test_labels)
+    np.savez(
+        output.parent / "data.npz",
+        train_images=data.train_images,
+        train_labels=data.train_labels,
+        test_images=data.test_images,
+        test_labels=data.test_labels,
+    )
     monkeypatch.setitem(train.NETWORKS, "vgg16", tiny)
-    monkeypatch.setattr("sys.argv", ["train", "vgg16", str(output.parent / "data.npz"), "-o", str(output), "--epochs", "2", *words])
+    monkeypatch.setattr(
+        "sys.argv",
+        ["train", "vgg16", str(output.parent / "data.npz"), "-o", str(output), "--epochs", "2", *words],
+    )
     train.main()
     return json.loads(output.with_suffix(".json").read_text())
 
@@ -109,10 +142,19 @@ def trained(data: Data, output, monkeypatch, *words: str) -> dict:
 def test_what_is_written_fits_together(data, tmp_path, monkeypatch):
     output = tmp_path / "vgg16_cifar10_threshold"
     record = trained(data, output, monkeypatch, "--limit", "1", "--no-onnx")
-    assert record["system"] == "vgg16_cifar10" and record["activation"] == "threshold" and record["epochs"] == 2 and record["n_test"] == 16
+    assert (
+        record["system"] == "vgg16_cifar10"
+        and record["activation"] == "threshold"
+        and record["epochs"] == 2
+        and record["n_test"] == 16
+    )
     model = tiny()
     model.load_state_dict(torch.load(output.with_suffix(".pt")))
-    assert model[1].limit == 1.0 and train.accuracy(model, data.test_images, data.test_labels, torch.device("cpu")) == record["accuracy"]
+    assert (
+        model[1].limit == 1.0
+        and train.accuracy(model, data.test_images, data.test_labels, torch.device("cpu"))
+        == record["accuracy"]
+    )
     assert all(torch.equal(p, p.half().float()) for p in model.parameters())
     assert record["weights_sha256"] == train.digest_of(model) != train.digest_of(tiny())
     assert not output.with_suffix(".state").exists() and record["started_from"] is None
@@ -133,12 +175,21 @@ def test_the_same_command_gives_the_same_bits(data, tmp_path, monkeypatch):
 def test_training_goes_on_from_other_weights(data, tmp_path, monkeypatch):
     first = trained(data, tmp_path / "vgg16_cifar10_regular", monkeypatch, "--no-onnx")
     wider = Data(data.train_images, np.arange(144) % 12, data.test_images, data.test_labels)
-    second = trained(wider, tmp_path / "vgg16_cifar100_regular", monkeypatch, "--no-onnx", "--start", str(tmp_path / "vgg16_cifar10_regular.pt"))
+    second = trained(
+        wider,
+        tmp_path / "vgg16_cifar100_regular",
+        monkeypatch,
+        "--no-onnx",
+        "--start",
+        str(tmp_path / "vgg16_cifar10_regular.pt"),
+    )
     assert first["started_from"] is None and second["started_from"] == "vgg16_cifar10_regular"
     own, kept = tiny(12), torch.load(tmp_path / "vgg16_cifar10_regular.pt")
     fresh = own.state_dict()["5.weight"].clone()
     train.start_from(own, tmp_path / "vgg16_cifar10_regular.pt")
-    assert torch.equal(own.state_dict()["0.weight"], kept["0.weight"]) and torch.equal(own.state_dict()["5.weight"], fresh)
+    assert torch.equal(own.state_dict()["0.weight"], kept["0.weight"]) and torch.equal(
+        own.state_dict()["5.weight"], fresh
+    )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the exporter
@@ -146,7 +197,9 @@ def test_training_goes_on_from_a_published_model(data, tmp_path):
     pytest.importorskip("onnx")
     source = train.rounded(tiny())
     train.export(source, tmp_path / "tiny.onnx")
-    network = evsnn.convert(str(tmp_path / "tiny.onnx"), scaled(data.train_images), n_steps=(4, 32), storage="int8")
+    network = evsnn.convert(
+        str(tmp_path / "tiny.onnx"), scaled(data.train_images), n_steps=(4, 32), storage="int8"
+    )
     evsnn.save(tmp_path / "tiny.h5", network, storage="int8")
     model = tiny()
     train.start_from(model, tmp_path / "tiny.h5")

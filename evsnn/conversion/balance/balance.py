@@ -26,7 +26,9 @@ from .thresholds import thresholds
 __all__ = ["Balanced", "assemble", "balance", "with_readout", "without_data"]
 
 LEAST_SAMPLES = 4
-"""Fewer samples than these, where memory allows no more, say too little of a channel's mean: nothing is corrected."""
+"""Fewer samples than these, where memory allows no more, say too little of a channel's mean: nothing is
+corrected.
+"""
 
 Table = Mapping[str, Tuning]
 
@@ -83,13 +85,25 @@ def without_data(ann: Ann) -> dict[str, Activations]:
         elif np.isfinite(limit).all():
             found[layer.name] = from_moments(np.zeros(channels), limit / 2, limit)
         else:
-            hint = "give calibration samples; thresholds without data need Clip(0, y) or a BatchNormalization before each ReLU"
-            raise ModelError("nothing is known of this layer's activations", where=f"layer {layer.name!r}", hint=hint)
+            hint = (
+                "give calibration samples; thresholds without data need Clip(0, y) or a BatchNormalization"
+                " before each ReLU"
+            )
+            raise ModelError(
+                "nothing is known of this layer's activations", where=f"layer {layer.name!r}", hint=hint
+            )
     return found
 
 
-def balance(ann: Ann, network: Network, activations: Mapping[str, Activations], recipe: Recipe, n_steps: int, samples: np.ndarray | None = None,
-            progress: Callable[[int, int], None] | None = None) -> Balanced:  # fmt: skip
+def balance(
+    ann: Ann,
+    network: Network,
+    activations: Mapping[str, Activations],
+    recipe: Recipe,
+    n_steps: int,
+    samples: np.ndarray | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Balanced:
     """Balance for one T.
 
     Parameters
@@ -117,13 +131,23 @@ def balance(ann: Ann, network: Network, activations: Mapping[str, Activations], 
 
 
 def assemble(network: Network, shift: str, balanced: list[Balanced]) -> Network:
-    """A network with one or several T: the first's parameters in the layers, and a table for each where there are several."""
+    """A network with one or several T: the first's parameters in the layers, and a table for each where there
+    are several.
+    """
     first = balanced[0]
-    base = network.replace(shift=shift, n_steps=first.n_steps, tables={first.n_steps: first.table}).at(first.n_steps)
+    base = network.replace(shift=shift, n_steps=first.n_steps, tables={first.n_steps: first.table}).at(
+        first.n_steps
+    )
     if len(balanced) == 1:
         return base
-    own = {name: Tuning(bias=_bias(network.by_name[name])) for name, tuning in first.table.items() if tuning.bias is not None}
-    return base.replace(tables={b.n_steps: own | b.table for b in balanced})  # where the first's biases are corrected and another's are not
+    own = {
+        name: Tuning(bias=_bias(network.by_name[name]))
+        for name, tuning in first.table.items()
+        if tuning.bias is not None
+    }
+    return base.replace(
+        tables={b.n_steps: own | b.table for b in balanced}
+    )  # where the first's biases are corrected and another's are not
 
 
 def _bias(layer: Conv2d | Linear) -> np.ndarray:
@@ -131,7 +155,9 @@ def _bias(layer: Conv2d | Linear) -> np.ndarray:
     return np.zeros(len(layer.weight)) if layer.bias is None else layer.bias.astype(np.float64)
 
 
-def _thresholds(ann: Ann, network: Network, activations: Mapping[str, Activations], recipe: Recipe, n_steps: int) -> dict[str, Tuning]:
+def _thresholds(
+    ann: Ann, network: Network, activations: Mapping[str, Activations], recipe: Recipe, n_steps: int
+) -> dict[str, Tuning]:
     table = {}
     circuit = lower(network, n_steps)
     charged_by_spikes = {p.name for p in circuit.populations if isinstance(p, Population) and p.synapses}
@@ -141,35 +167,57 @@ def _thresholds(ann: Ann, network: Network, activations: Mapping[str, Activation
             continue
         if layer.name in readout.inputs:  # its amplitudes are scores: one threshold, the largest
             if readout.name not in activations:
-                raise ModelError("readout 'spikes' needs the scores' range", hint="give calibration samples, or use readout='membrane'")
-            table[layer.name] = Tuning(v_threshold=thresholds(activations[readout.name], "max", n_steps, "layer"), signed=0.0, delay=0)
+                raise ModelError(
+                    "readout 'spikes' needs the scores' range",
+                    hint="give calibration samples, or use readout='membrane'",
+                )
+            table[layer.name] = Tuning(
+                v_threshold=thresholds(activations[readout.name], "max", n_steps, "layer"),
+                signed=0.0,
+                delay=0,
+            )
             continue
-        v = thresholds(activations[layer.name], recipe.rule, n_steps, recipe.granularity, ann.clips.get(layer.name))
+        v = thresholds(
+            activations[layer.name], recipe.rule, n_steps, recipe.granularity, ann.clips.get(layer.name)
+        )
         # a constant current alone is even already: waiting would gain nothing
-        table[layer.name] = Tuning(v_threshold=v, signed=recipe.signed, delay=recipe.delay if layer.name in charged_by_spikes else 0)
+        table[layer.name] = Tuning(
+            v_threshold=v, signed=recipe.signed, delay=recipe.delay if layer.name in charged_by_spikes else 0
+        )
     return table
 
 
-def _corrections(ann: Ann, network: Network, samples: np.ndarray, progress: Callable[[int, int], None] | None) -> dict[str, Correction]:
+def _corrections(
+    ann: Ann, network: Network, samples: np.ndarray, progress: Callable[[int, int], None] | None
+) -> dict[str, Correction]:
     circuit = lower(network)
     n_samples = samples_that_fit(circuit, len(samples))
     if n_samples < min(LEAST_SAMPLES, len(samples)):
         return {}
     samples = np.ascontiguousarray(samples[:n_samples], np.float32)
     parts: dict[str, list[np.ndarray]] = {}
-    wanted = {layer.name for layer in network.layers if isinstance(layer, (IF, Readout)) and layer.name not in ann.fixed and _charging(network, layer.name)}
+    wanted = {
+        layer.name
+        for layer in network.layers
+        if isinstance(layer, (IF, Readout)) and layer.name not in ann.fixed and _charging(network, layer.name)
+    }
 
     def observe(name: str, current: np.ndarray, activation: np.ndarray) -> None:
         if name in wanted:
             parts.setdefault(name, []).append(activation)
 
     forward(ann, samples, observe=observe)
-    targets = {name: np.concatenate(values).reshape(-1, *as_map(network.shapes[name])) for name, values in parts.items()}
+    targets = {
+        name: np.concatenate(values).reshape(-1, *as_map(network.shapes[name]))
+        for name, values in parts.items()
+    }
     return correct(circuit, samples.reshape(-1, *circuit.input_shape), targets, progress)
 
 
 def _charging(network: Network, name: str) -> str | None:
-    """A weighted layer whose bias reaches the neurons (or readout) `name` and nothing else; None where there is none."""
+    """A weighted layer whose bias reaches the neurons (or readout) `name` and nothing else; None where there
+    is none.
+    """
     readers: dict[str, int] = {}
     for layer in network.layers:
         for source in layer.inputs:

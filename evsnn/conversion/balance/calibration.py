@@ -58,14 +58,33 @@ class CalibrationSet:
         If there are no samples, or they are no numbers.
     """
 
-    def __init__(self, source: str, images: UnreadArray, labels: UnreadArray | None = None, limit: int | None = None, files: ExitStack | None = None):
+    def __init__(
+        self,
+        source: str,
+        images: UnreadArray,
+        labels: UnreadArray | None = None,
+        limit: int | None = None,
+        files: ExitStack | None = None,
+    ):
         check_numbers(images)
         if math.prod(images.shape) == 0:
-            raise InputError("there are no calibration samples", where=images.where, got=f"shape {images.shape}", hint="give a few hundred")
+            raise InputError(
+                "there are no calibration samples",
+                where=images.where,
+                got=f"shape {images.shape}",
+                hint="give a few hundred",
+            )
         if not images.shape:
-            raise InputError("the calibration samples are one number", where=images.where, expected="an array (n, ...)")
+            raise InputError(
+                "the calibration samples are one number", where=images.where, expected="an array (n, ...)"
+            )
         if limit is not None and limit < 1:
-            raise InputError("no calibration sample is to be used", where=source, got=f"limit {limit}", expected="at least 1")
+            raise InputError(
+                "no calibration sample is to be used",
+                where=source,
+                got=f"limit {limit}",
+                expected="at least 1",
+            )
         self.source = source
         self._images, self._labels, self._limit, self._single = images, labels, limit, False
         self.shape = images.shape[1:]
@@ -108,7 +127,9 @@ class CalibrationSet:
         return read_floats(self._images, stop - start, self.shape, start)
 
     def batches(self, n: int | None = None, multiple_of: int = 1) -> Iterator[np.ndarray]:
-        """The first `n` samples (None: all), as many at a time as fit into `BATCH_BYTES`, at least `multiple_of`."""
+        """The first `n` samples (None: all), as many at a time as fit into `BATCH_BYTES`, at least
+        `multiple_of`.
+        """
         n = self.n if n is None else n
         at_once = multiple_of * max(1, BATCH_BYTES // (4 * multiple_of * max(1, math.prod(self.shape))))
         for start in range(0, n, at_once):
@@ -130,23 +151,43 @@ class CalibrationSet:
         InputError
             If they do not fit.
         """
-        stored, forms = self._images.shape, (*sample_forms(shape), *((shape[:-1],) if len(shape) == 3 and shape[-1] == 1 else ()))
+        stored, forms = (
+            self._images.shape,
+            (*sample_forms(shape), *((shape[:-1],) if len(shape) == 3 and shape[-1] == 1 else ())),
+        )
         if stored[1:] not in forms and stored not in forms:
             expected = f"(n, {', '.join(map(str, shape))})"
-            raise InputError("the samples do not fit the model", where=self._images.where, got=f"shape {stored}", expected=expected, hint=_shape_hint(stored[1:], shape))
+            raise InputError(
+                "the samples do not fit the model",
+                where=self._images.where,
+                got=f"shape {stored}",
+                expected=expected,
+                hint=_shape_hint(stored[1:], shape),
+            )
         found = CalibrationSet(self.source, self._images, self._labels, self._limit)
         found._owner = self  # which closes the file when nobody uses it any more
         found._single = stored[1:] not in forms
         found.shape, found.n = shape, self._limited(1 if found._single else stored[0])
         if found.labels is not None and (found.labels >= n_classes).any():
             at = int((found.labels >= n_classes).argmax())
-            raise InputError("a label is out of range", where=f"{self._labels.where}[{at}]", got=int(found.labels[at]), expected=f"0 to {n_classes - 1}")
+            raise InputError(
+                "a label is out of range",
+                where=f"{self._labels.where}[{at}]",
+                got=int(found.labels[at]),
+                expected=f"0 to {n_classes - 1}",
+            )
         return found
 
     def _limited(self, n: int) -> int:
         n = n if self._limit is None else min(n, self._limit)
         if n > MAX_SAMPLES:
-            raise InputError("there are too many samples", where=self.source, got=n, expected=f"at most {MAX_SAMPLES}", hint="use the first few thousand (--limit)")
+            raise InputError(
+                "there are too many samples",
+                where=self.source,
+                got=n,
+                expected=f"at most {MAX_SAMPLES}",
+                hint="use the first few thousand (--limit)",
+            )
         return n
 
 
@@ -156,7 +197,8 @@ def open_calibration(source, *, limit: int | None = None) -> CalibrationSet:
     Parameters
     ----------
     source : path, array, or (images, labels)
-        A file is .npz or .h5 with ``images`` and, optionally, ``labels``, or .npy. An array may be a `numpy.memmap`.
+        A file is .npz or .h5 with ``images`` and, optionally, ``labels``, or .npy. An array may be a
+        `numpy.memmap`.
     limit : int, optional
         Use the first `limit` samples.
 
@@ -177,7 +219,9 @@ def open_calibration(source, *, limit: int | None = None) -> CalibrationSet:
     if pair and len(source) != 2:
         raise InputError("is no pair of images and labels", where="calibration", got=f"{len(source)} values")
     images, labels = source if pair else (source, None)
-    return CalibrationSet("calibration", _array(images, "images"), None if labels is None else _array(labels, "labels"), limit)
+    return CalibrationSet(
+        "calibration", _array(images, "images"), None if labels is None else _array(labels, "labels"), limit
+    )
 
 
 def suspicions(samples: CalibrationSet, role: str = "calibration") -> tuple[str, ...]:
@@ -190,11 +234,19 @@ def suspicions(samples: CalibrationSet, role: str = "calibration") -> tuple[str,
     least, most = float(rows.min()), float(rows.max())
     found = []
     if samples.n < FEW and role == "calibration":
-        found.append(f"there are only {samples.n} calibration samples; thresholds come from them, give a few hundred")
+        found.append(
+            f"there are only {samples.n} calibration samples; thresholds come from them, give a few hundred"
+        )
     if least >= 0 and 64 <= most <= 255 and np.array_equal(rows, np.round(rows)):
-        found.append(f"the {role} samples are whole numbers from {least:g} to {most:g}, like pixels before scaling; give them as the model reads them")
+        found.append(
+            f"the {role} samples are whole numbers from {least:g} to {most:g}, like pixels before scaling;"
+            " give them as the model reads them"
+        )
     elif max(-least, most) > LARGE:
-        found.append(f"the {role} samples run from {least:g} to {most:g}, which few models read; give them in the model's own scale")
+        found.append(
+            f"the {role} samples run from {least:g} to {most:g}, which few models read; give them in the"
+            " model's own scale"
+        )
     constant = int((rows == rows[:, :1]).all(axis=1).sum()) if rows.shape[1] > 1 else 0
     if constant:
         found.append(f"{constant} of the first {n} {role} samples are the same value throughout")
@@ -209,7 +261,12 @@ def _array(values, name: str) -> UnreadArray:
     try:
         array = np.asanyarray(values)
     except ValueError as error:
-        raise InputError("are not an array", where=f"calibration: {name}", got=type(values).__name__, hint="all samples have one shape") from error
+        raise InputError(
+            "are not an array",
+            where=f"calibration: {name}",
+            got=type(values).__name__,
+            hint="all samples have one shape",
+        ) from error
     return in_memory(array, f"calibration: {name}")
 
 

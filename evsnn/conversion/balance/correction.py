@@ -27,7 +27,9 @@ ROUNDS = 3
 MAX_BYTES = 512 << 20
 """Most memory for the currents of one population."""
 AT_ONCE = 65_536
-"""Neurons, of one sample or several, whose membranes are carried through all steps together: they stay in a cache."""
+"""Neurons, of one sample or several, whose membranes are carried through all steps together: they stay in a
+cache.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,8 @@ class Correction:
     bias : (channels,) float64
         To be added to the current of every step.
     error_before, error_after : float
-        Root of the mean squared difference between rates and the ANN's activations; for a readout, of outputs.
+        Root of the mean squared difference between rates and the ANN's activations; for a readout, of
+        outputs.
     """
 
     bias: np.ndarray
@@ -48,13 +51,20 @@ class Correction:
 
 
 def samples_that_fit(circuit: Circuit, n_samples: int, max_bytes: int = MAX_BYTES) -> int:
-    """How many samples `correct` can take at once, 0 to `n_samples`: currents are 4 bytes a neuron and step, spikes one."""
+    """How many samples `correct` can take at once, 0 to `n_samples`: currents are 4 bytes a neuron and step,
+    spikes one.
+    """
     charged = (p for p in circuit.populations if not isinstance(p, MaxPool))
     largest = max(p.n_neurons * (5 if p.synapses else 1) for p in charged)
     return min(n_samples, max_bytes // (largest * circuit.n_steps))
 
 
-def correct(circuit: Circuit, images: np.ndarray, targets: Mapping[str, np.ndarray], progress: Callable[[int, int], None] | None = None) -> dict[str, Correction]:
+def correct(
+    circuit: Circuit,
+    images: np.ndarray,
+    targets: Mapping[str, np.ndarray],
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Correction]:
     """Corrections of every population of a circuit, in the circuit's order.
 
     Parameters
@@ -77,7 +87,9 @@ def correct(circuit: Circuit, images: np.ndarray, targets: Mapping[str, np.ndarr
             sent[i] = _pooled(population, sent[population.source.population], n_steps)
         elif population.v_threshold is not None:
             currents = _currents(population, images, sent, n_samples, n_steps)
-            spikes = np.empty((n_samples, n_steps, *population.shape[1:], population.shape[0]), np.int8).transpose(0, 1, 4, 2, 3)
+            spikes = np.empty(
+                (n_samples, n_steps, *population.shape[1:], population.shape[0]), np.int8
+            ).transpose(0, 1, 4, 2, 3)
             if target is None:
                 fire(population, currents, np.zeros(population.shape[0]), spikes)
             else:
@@ -86,7 +98,9 @@ def correct(circuit: Circuit, images: np.ndarray, targets: Mapping[str, np.ndarr
         elif target is not None:
             difference = target - _currents(population, images, sent, n_samples, n_steps).mean(axis=1)
             mean = difference.mean(axis=(0, 2, 3), dtype=np.float64)
-            corrections[population.name] = Correction(mean, _root(difference), _root(difference - mean[:, None, None]))
+            corrections[population.name] = Correction(
+                mean, _root(difference), _root(difference - mean[:, None, None])
+            )
         for done in [j for j in sent if j != INPUT and last.get(j, -1) <= i and j != i]:
             del sent[done]
         if progress:
@@ -94,10 +108,16 @@ def correct(circuit: Circuit, images: np.ndarray, targets: Mapping[str, np.ndarr
     return corrections
 
 
-def _currents(population: Population, images: np.ndarray, sent: dict[int, np.ndarray], n_samples: int, n_steps: int) -> np.ndarray:
-    """(n, n_steps, channels, height, width) float32, the population's own bias with it; channels-last in memory."""
+def _currents(
+    population: Population, images: np.ndarray, sent: dict[int, np.ndarray], n_samples: int, n_steps: int
+) -> np.ndarray:
+    """(n, n_steps, channels, height, width) float32, the population's own bias with it; channels-last in
+    memory.
+    """
     constant = analog_current(population, images)
-    constant = population.bias[:, None, None] if constant is None else constant + population.bias[:, None, None]
+    constant = (
+        population.bias[:, None, None] if constant is None else constant + population.bias[:, None, None]
+    )
     constant = np.broadcast_to(constant, (n_samples, *population.shape))
     spiking = spiking_current(population, sent)
     if spiking is None:
@@ -107,15 +127,21 @@ def _currents(population: Population, images: np.ndarray, sent: dict[int, np.nda
     return currents
 
 
-def _corrected(population: Population, currents: np.ndarray, target: np.ndarray, spikes: np.ndarray) -> Correction:
-    """Add the mean error where that lowers a channel's squared error, else half of it; `spikes` are the last ones kept."""
+def _corrected(
+    population: Population, currents: np.ndarray, target: np.ndarray, spikes: np.ndarray
+) -> Correction:
+    """Add the mean error where that lowers a channel's squared error, else half of it; `spikes` are the last
+    ones kept.
+    """
     n_steps = currents.shape[1]
     amplitude = (population.v_threshold / n_steps)[:, None, None]
 
     def errors(bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and mean squared error of every channel."""
         difference = target - amplitude * fire(population, currents, bias, spikes)
-        return difference.mean(axis=(0, 2, 3), dtype=np.float64), np.square(difference).mean(axis=(0, 2, 3), dtype=np.float64)
+        return difference.mean(axis=(0, 2, 3), dtype=np.float64), np.square(difference).mean(
+            axis=(0, 2, 3), dtype=np.float64
+        )
 
     bias = np.zeros(population.shape[0])
     step, least = errors(bias)
@@ -186,7 +212,9 @@ def _pooled(pool: MaxPool, spikes: np.ndarray, n_steps: int) -> np.ndarray:
     pooled = np.empty((len(spikes), *pool.shape[1:], pool.shape[0]), np.int8).transpose(0, 3, 1, 2)
     for first in range(0, len(spikes), n_steps):  # sample by sample: counts are wider than spikes
         counts = np.cumsum(spikes[first : first + n_steps], axis=0, dtype=np.float32)
-        largest = OPERATORS["MaxPool"](counts, kernel_shape=pool.window.kernel, strides=pool.window.stride, pads=pool.window.padding)
+        largest = OPERATORS["MaxPool"](
+            counts, kernel_shape=pool.window.kernel, strides=pool.window.stride, pads=pool.window.padding
+        )
         pooled[first : first + n_steps] = np.diff(largest, axis=0, prepend=0)
     return pooled
 

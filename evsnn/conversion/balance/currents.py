@@ -21,11 +21,14 @@ from ..onnx.dense import conv2d
 __all__ = ["Sent", "analog_current", "last_uses", "spiking_current"]
 
 Sent = Mapping[int, np.ndarray]
-"""What populations have sent: index -> (n, channels, height, width) activations or net spikes; `INPUT` too."""
+"""What populations have sent: index -> (n, channels, height, width) activations or net spikes; `INPUT` too.
+"""
 
 
 def analog_current(population: Population, images: np.ndarray) -> np.ndarray | None:
-    """The current of the analog input (n, channels, height, width), without the bias; None where there is none."""
+    """The current of the analog input (n, channels, height, width), without the bias; None where there is
+    none.
+    """
     return _sum(population.drives, {INPUT: images}) if population.drives else None
 
 
@@ -42,7 +45,11 @@ def last_uses(circuit: Circuit) -> dict[int, int]:
     """The last population that reads each population's output; outputs are let go after it."""
     last: dict[int, int] = {}
     for i, population in enumerate(circuit.populations):
-        sources = [population.source] if isinstance(population, MaxPool) else [source for synapse in population.synapses for source in synapse.sources]
+        sources = (
+            [population.source]
+            if isinstance(population, MaxPool)
+            else [source for synapse in population.synapses for source in synapse.sources]
+        )
         last.update((source.population, i) for source in sources)
     return last
 
@@ -61,9 +68,16 @@ def _sum(synapses, sent: Sent) -> np.ndarray:
 def _convolved(synapse: Synapse, sent: Sent) -> np.ndarray:
     parts = [_seen(source, sent[source.population]) for source in synapse.sources]
     values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-    if synapse.channelwise and synapse.kernel == (1, 1) and synapse.stride == (1, 1) and not any(synapse.padding):
+    if (
+        synapse.channelwise
+        and synapse.kernel == (1, 1)
+        and synapse.stride == (1, 1)
+        and not any(synapse.padding)
+    ):
         return values * synapse.effective()[:, 0]
-    return conv2d(values, synapse.effective(), None, synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
+    return conv2d(
+        values, synapse.effective(), None, synapse.stride, synapse.padding, synapse.dilation, synapse.groups
+    )
 
 
 def _seen(source: Source, values: np.ndarray) -> np.ndarray:
@@ -76,5 +90,9 @@ def _seen(source: Source, values: np.ndarray) -> np.ndarray:
         n, channels, height, width = values.shape
         rows, columns = height // kernel[0], width // kernel[1]
         whole = values.transpose(0, 2, 3, 1)[:, : rows * kernel[0], : columns * kernel[1]]
-        return whole.reshape(n, rows, kernel[0], columns, kernel[1], channels).sum(axis=(2, 4)).transpose(0, 3, 1, 2)
+        return (
+            whole.reshape(n, rows, kernel[0], columns, kernel[1], channels)
+            .sum(axis=(2, 4))
+            .transpose(0, 3, 1, 2)
+        )
     return pooled_input(source, values)

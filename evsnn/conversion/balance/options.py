@@ -61,7 +61,8 @@ class Options:
     n_steps : tuple of int
         T, one or several; the first is the network's own. With several, each has its table in the file.
     threshold : str
-        "auto" tries recipes on held-out calibration inputs; "max" is the paper's; "percentile:p"; "mse"; "error:p".
+        "auto" tries recipes on held-out calibration inputs; "max" is the paper's; "percentile:p"; "mse";
+        "error:p".
     granularity : {"layer", "channel"}, optional
         None: "channel" for "mse" and "error", else "layer".
     shift : {"bias", "initial", "none"}, optional
@@ -75,8 +76,8 @@ class Options:
         None: 0, unless "auto" finds that waiting pays.
     max_pool : {"spiking", "average"}
     storage : {"float32", "float16", "int8"}
-        How weights will be stored. They are rounded so before the network is balanced: its corrections are for what is stored,
-        and `evsnn.save` with the same storage changes nothing.
+        How weights will be stored. They are rounded so before the network is balanced: its corrections are
+        for what is stored, and `evsnn.save` with the same storage changes nothing.
 
     Raises
     ------
@@ -102,18 +103,30 @@ class Options:
         object.__setattr__(self, "n_steps", steps)
         if self.threshold != AUTO:
             parse_rule(self.threshold)
-        choices = (("granularity", GRANULARITIES, True), ("shift", SHIFTS, True), ("readout", READOUTS, False), ("max_pool", MAX_POOLS, False), ("storage", STORAGES, False))
+        choices = (
+            ("granularity", GRANULARITIES, True),
+            ("shift", SHIFTS, True),
+            ("readout", READOUTS, False),
+            ("max_pool", MAX_POOLS, False),
+            ("storage", STORAGES, False),
+        )
         for name, allowed, may_be_open in choices:
             value = getattr(self, name)
             if value not in allowed and not (may_be_open and value is None):
                 raise ModelError(f"unknown {name}", got=repr(value)[:40], expected=" or ".join(allowed))
         if self.correction is not None and not isinstance(self.correction, bool):
-            raise ModelError("unknown correction", got=repr(self.correction)[:40], expected="True, False or None")
+            raise ModelError(
+                "unknown correction", got=repr(self.correction)[:40], expected="True, False or None"
+            )
         try:
             IF(signed=self.signed or 0.0)
         except NetworkError as error:  # what neurons refuse
             raise ModelError(error.what, got=error.got, expected=error.expected) from error
-        if self.delay is not None and (isinstance(self.delay, bool) or not isinstance(self.delay, Integral) or not 0 <= self.delay <= max(steps)):
+        if self.delay is not None and (
+            isinstance(self.delay, bool)
+            or not isinstance(self.delay, Integral)
+            or not 0 <= self.delay <= max(steps)
+        ):
             raise ModelError("delay is out of range", got=self.delay, expected=f"0 to {max(steps)} steps")
 
     def recipe(self, rule: str, *, signed: float = 0.0, delay: int = 0) -> Recipe:
@@ -133,10 +146,18 @@ class Options:
         """What to try for a T: one recipe, or those among which "auto" chooses, the plainest first."""
         if self.threshold != AUTO:
             return (self.recipe(self.threshold),)
-        tried = [self.recipe("max"), self.recipe("mse"), self.recipe("mse", signed=SIGNED), self.recipe("error:3", signed=SIGNED)]
+        tried = [
+            self.recipe("max"),
+            self.recipe("mse"),
+            self.recipe("mse", signed=SIGNED),
+            self.recipe("error:3", signed=SIGNED),
+        ]
         if n_steps > 1:
             delay = max(1, n_steps // 4)
-            tried += [self.recipe("mse", signed=SIGNED, delay=delay), self.recipe("error:3", signed=SIGNED, delay=delay)]
+            tried += [
+                self.recipe("mse", signed=SIGNED, delay=delay),
+                self.recipe("error:3", signed=SIGNED, delay=delay),
+            ]
         return tuple(dict.fromkeys(tried))
 
     def unseen(self, normal: bool) -> Recipe:
@@ -145,7 +166,7 @@ class Options:
         Parameters
         ----------
         normal : bool
-            Whether activations are known well enough to fit thresholds to them: measured, or from batch norms.
-            Otherwise only the limits of the ReLUs are, and they are the thresholds.
+            Whether activations are known well enough to fit thresholds to them: measured, or from batch
+            norms. Otherwise only the limits of the ReLUs are, and they are the thresholds.
         """
         return self.recipe(("mse" if normal else "max") if self.threshold == AUTO else self.threshold)

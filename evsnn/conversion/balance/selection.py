@@ -3,8 +3,8 @@
 Recipes are tried from the plainest to the most elaborate, each run by evsnn's own engine. What is
 compared is how far the network's class probabilities are from the ANN's (Kullback-Leibler divergence
 of the softmax of the scores, see `divergence`), a finer measure than counting changed predictions.
-A recipe whose run does not fit into memory or into a block of steps (delays want all steps at once) is left out. Of
-those that are nearly as near as the nearest the plainest is taken, unless a more elaborate one saves
+A recipe whose run does not fit into memory or into a block of steps (delays want all steps at once) is left
+out. Of those that are nearly as near as the nearest the plainest is taken, unless a more elaborate one saves
 synaptic operations; trying ends early when nothing is left to gain.
 """
 
@@ -29,7 +29,9 @@ LOSSLESS = 0.002
 """Mean divergence in nats below which no further recipe is tried, if predictions agree, too."""
 AGREEING = 0.99
 SPREAD = 4.0
-"""Least root mean square of the scores about their mean, as trained classifiers have; flatter ones are stretched to it."""
+"""Least root mean square of the scores about their mean, as trained classifiers have; flatter ones are
+stretched to it.
+"""
 NEARLY = 1.15
 """A plainer or cheaper recipe is taken if its divergence is at most this many times the least."""
 SAVING = 0.05
@@ -84,8 +86,8 @@ def divergence(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """KL(softmax(reference) || softmax(scores)) of every sample, in nats: (n, classes) each -> (n,).
 
     Scores that hardly differ from class to class (of an untrained network, or quantities instead of
-    classes) are stretched to a spread of `SPREAD`, both alike: their softmax would tell nothing. For a single score it is the
-    squared difference as a share of the variance.
+    classes) are stretched to a spread of `SPREAD`, both alike: their softmax would tell nothing. For a single
+    score it is the squared difference as a share of the variance.
     """
     scores, reference = scores.astype(np.float64), reference.astype(np.float64)
     if reference.shape[1] == 1:
@@ -101,8 +103,14 @@ def divergence(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return (np.exp(wanted) * (wanted - log_softmax(scores))).sum(axis=1)
 
 
-def choose(recipes: tuple[Recipe, ...], n_steps: int, make: Callable[[Recipe], tuple[Balanced, Network]], held_out: np.ndarray, scores: np.ndarray,
-           progress: Callable[[int, int], None] | None = None) -> tuple[Choice, Balanced]:  # fmt: skip
+def choose(
+    recipes: tuple[Recipe, ...],
+    n_steps: int,
+    make: Callable[[Recipe], tuple[Balanced, Network]],
+    held_out: np.ndarray,
+    scores: np.ndarray,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Choice, Balanced]:
     """Try recipes for one T, and take one.
 
     Parameters
@@ -125,7 +133,10 @@ def choose(recipes: tuple[Recipe, ...], n_steps: int, make: Callable[[Recipe], t
     """
     if not len(held_out):
         balanced, _ = make(recipes[0])
-        return Choice(n_steps, recipes[0], "nothing was held out to try it on", (), balanced.corrections), balanced
+        return (
+            Choice(n_steps, recipes[0], "nothing was held out to try it on", (), balanced.corrections),
+            balanced,
+        )
     tried: list[Candidate] = []
     made: list[Balanced] = []
     ended = ""
@@ -141,7 +152,15 @@ def choose(recipes: tuple[Recipe, ...], n_steps: int, make: Callable[[Recipe], t
             break
         result = simulator.run(held_out)
         agreement = float((result.predictions == scores.argmax(axis=1)).mean())
-        tried.append(Candidate(recipe, agreement, float(divergence(result.outputs, scores).mean()), result.sops_per_sample, result.mean_rate))
+        tried.append(
+            Candidate(
+                recipe,
+                agreement,
+                float(divergence(result.outputs, scores).mean()),
+                result.sops_per_sample,
+                result.mean_rate,
+            )
+        )
         made.append(balanced)
         if progress:
             progress(i + 1, len(recipes))
@@ -154,12 +173,20 @@ def choose(recipes: tuple[Recipe, ...], n_steps: int, make: Callable[[Recipe], t
     for i in near[1:]:
         if tried[i].sops_per_sample <= (1 - SAVING) * tried[taken].sops_per_sample:
             taken = i
-    return Choice(n_steps, tried[taken].recipe, _reason(tried, taken) + ended, tuple(tried), made[taken].corrections), made[taken]
+    return (
+        Choice(
+            n_steps, tried[taken].recipe, _reason(tried, taken) + ended, tuple(tried), made[taken].corrections
+        ),
+        made[taken],
+    )
 
 
 def _reason(tried: list[Candidate], taken: int) -> str:
     mine = tried[taken]
-    said = f"divergence {mine.divergence:.3g} from the ANN, {mine.agreement:.1%} of its predictions, on held-out inputs"
+    said = (
+        f"divergence {mine.divergence:.3g} from the ANN, {mine.agreement:.1%} of its predictions, on held-out"
+        " inputs"
+    )
     if len(tried) == 1:
         return said
     if mine.divergence == min(c.divergence for c in tried):

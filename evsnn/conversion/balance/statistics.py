@@ -31,7 +31,8 @@ class Activations:
     maximum : (channels,) float64
         Largest activation, after the ReLU and its limit.
     histogram : (channels, BINS) float64
-        How many (or what share) of the positive activations fall into each of `BINS` equal parts of (0, maximum].
+        How many (or what share) of the positive activations fall into each of `BINS` equal parts of (0,
+        maximum].
     count : float
         All activations of a channel, zeros too, in the histogram's unit.
     """
@@ -51,7 +52,9 @@ class Activations:
         return self.maximum[:, None] * ((np.arange(BINS) + 0.5) / BINS)
 
 
-def measure(ann: Ann, batches: Callable[[], Iterable[np.ndarray]], progress: Callable[[int, int], None] | None = None) -> dict[str, Activations]:
+def measure(
+    ann: Ann, batches: Callable[[], Iterable[np.ndarray]], progress: Callable[[int, int], None] | None = None
+) -> dict[str, Activations]:
     """Activations of every `IF`, and the scores of the readout, over the calibration inputs.
 
     Parameters
@@ -73,7 +76,11 @@ def measure(ann: Ann, batches: Callable[[], Iterable[np.ndarray]], progress: Cal
     def take_maximum(name: str, current: np.ndarray, activation: np.ndarray) -> None:
         largest = activation.max(axis=(0, *range(2, activation.ndim))).astype(np.float64)
         if not np.isfinite(largest).all():
-            raise InputError("the ANN's activations are not finite", where=f"layer {name!r}", hint="check the calibration inputs' scale")
+            raise InputError(
+                "the ANN's activations are not finite",
+                where=f"layer {name!r}",
+                hint="check the calibration inputs' scale",
+            )
         maxima[name] = np.maximum(maxima.get(name, 0.0), np.where(largest < _SILENT, 0.0, largest))
 
     for batch in batches():
@@ -95,7 +102,9 @@ def measure(ann: Ann, batches: Callable[[], Iterable[np.ndarray]], progress: Cal
             positive = np.flatnonzero((part > 0) & (maximum > 0))
             channel = positive % len(maximum)
             position = np.minimum((part.reshape(-1)[positive] * scale[channel]).astype(np.int64), BINS - 1)
-            histograms[name] += np.bincount(channel * BINS + position, minlength=histograms[name].size).reshape(-1, BINS)
+            histograms[name] += np.bincount(
+                channel * BINS + position, minlength=histograms[name].size
+            ).reshape(-1, BINS)
         counts[name] += len(rows)
 
     for done, batch in enumerate(batches(), 1):
@@ -119,7 +128,9 @@ def from_moments(mean: np.ndarray, deviation: np.ndarray, limit: np.ndarray | fl
     unlimited = mean + _DEVIATIONS * deviation
     maximum = np.clip(unlimited, 0, limit)
     edges = maximum[:, None] * (np.arange(BINS + 1) / BINS)
-    below = np.vectorize(erf, otypes=[float])((edges - mean[:, None]) / (sqrt(2) * deviation[:, None])) / 2 + 0.5
+    below = (
+        np.vectorize(erf, otypes=[float])((edges - mean[:, None]) / (sqrt(2) * deviation[:, None])) / 2 + 0.5
+    )
     histogram = np.diff(below, axis=1)
     histogram[:, -1] += 1 - below[:, -1]  # what the limit cuts off stands at the limit
     histogram[maximum <= 0] = 0

@@ -26,7 +26,9 @@ RULES = ("max", "percentile", "mse", "error")
 GRANULARITIES = ("layer", "channel")
 
 _CANDIDATES = np.linspace(0.08, 1.0, 47)  # shares of the maximum that are tried: 2 % apart
-_FLOOR = 1e-3  # of the layer's largest maximum: channels that hardly ever fire get no threshold of next to nothing
+_FLOOR = (
+    1e-3  # of the layer's largest maximum: channels that hardly ever fire get no threshold of next to nothing
+)
 
 
 def parse_rule(rule: str) -> tuple[str, float]:
@@ -37,13 +39,19 @@ def parse_rule(rule: str) -> tuple[str, float]:
     ModelError
     """
     name, colon, number = str(rule).partition(":")
-    least, most, default = {"percentile": (0.0, 100.0, 99.9), "error": (0.5, 16.0, 2.0)}.get(name, (0.0, 0.0, 2.0))
+    least, most, default = {"percentile": (0.0, 100.0, 99.9), "error": (0.5, 16.0, 2.0)}.get(
+        name, (0.0, 0.0, 2.0)
+    )
     try:
         value = float(number) if colon else default
     except ValueError:
         value = -1.0
     if name not in RULES or (colon and not least < value <= most):
-        raise ModelError("unknown threshold rule", got=repr(rule)[:40], expected="max, percentile:p with 0 < p <= 100, mse, or error:p with 0.5 < p <= 16")
+        raise ModelError(
+            "unknown threshold rule",
+            got=repr(rule)[:40],
+            expected="max, percentile:p with 0 < p <= 100, mse, or error:p with 0.5 < p <= 16",
+        )
     return name, value
 
 
@@ -52,7 +60,13 @@ def rate(activation: np.ndarray, v_threshold: np.ndarray | float, n_steps: int) 
     return v_threshold / n_steps * np.clip(np.floor(activation * (n_steps / v_threshold) + 0.5), 0, n_steps)
 
 
-def thresholds(activations: Activations, rule: str, n_steps: int, granularity: str = "channel", limit: np.ndarray | float | None = None) -> np.ndarray:
+def thresholds(
+    activations: Activations,
+    rule: str,
+    n_steps: int,
+    granularity: str = "channel",
+    limit: np.ndarray | float | None = None,
+) -> np.ndarray:
     """Firing thresholds of one layer of neurons.
 
     Parameters
@@ -65,7 +79,8 @@ def thresholds(activations: Activations, rule: str, n_steps: int, granularity: s
     granularity : {"layer", "channel"}
         One threshold for all channels, or one for each.
     limit : float or (channels,), optional
-        y_th of the ReLU: no threshold passes it, so that limits of their own give channels thresholds of their own.
+        y_th of the ReLU: no threshold passes it, so that limits of their own give channels thresholds of
+        their own.
 
     Returns
     -------
@@ -111,5 +126,9 @@ def _percentile(activations: Activations, percentile: float) -> np.ndarray:
 def _least_error(activations: Activations, n_steps: int, power: float) -> np.ndarray:
     """Candidates and activations are shares of the maximum: an error is the same for every channel."""
     shares = (np.arange(BINS) + 0.5) / BINS
-    errors = np.array([np.abs(rate(shares, candidate, n_steps) - shares) ** power for candidate in _CANDIDATES])
-    return np.maximum(_CANDIDATES[(activations.histogram @ errors.T).argmin(axis=1)] * activations.maximum, 1e-30)
+    errors = np.array(
+        [np.abs(rate(shares, candidate, n_steps) - shares) ** power for candidate in _CANDIDATES]
+    )
+    return np.maximum(
+        _CANDIDATES[(activations.histogram @ errors.T).argmin(axis=1)] * activations.maximum, 1e-30
+    )

@@ -40,13 +40,15 @@ class Ann:
         Each (channels,): mean and standard deviation of the current at an `IF` over the training data,
         where a batch norm stood before the ReLU. For thresholds without data.
     fixed : frozenset of str
-        Names of `IF` layers that fire by the clock, at every step or never, with a threshold of 1: balancing leaves them.
+        Names of `IF` layers that fire by the clock, at every step or never, with a threshold of 1: balancing
+        leaves them.
     notes : tuple of str
         What importing and folding did, for people.
     input_shape : tuple of int
         The source model's own input, without the batch; (): the network's.
     input_layout : tuple of int
-        Axes of `input_shape` in the order the network reads them, (2, 0, 1) for channels last; (): as they are.
+        Axes of `input_shape` in the order the network reads them, (2, 0, 1) for channels last; (): as they
+        are.
     output : str
         The graph's tensor that the readout equals; not the graph's output where a Softmax was left out.
     """
@@ -62,7 +64,9 @@ class Ann:
 
     @cached_property
     def batch(self) -> int:
-        """Samples that go through at a time: `MAX_BATCH`, or as many as take `BATCH_BYTES` where the network is widest; at least one."""
+        """Samples that go through at a time: `MAX_BATCH`, or as many as take `BATCH_BYTES` where the network
+        is widest; at least one.
+        """
         layers, last = self.network.layers, _last_readers(self.network)
         size = {layer.name: 4 * prod(self.network.shapes[layer.name]) for layer in layers}
         alive = most = 0
@@ -73,13 +77,17 @@ class Ann:
         return max(1, min(MAX_BATCH, BATCH_BYTES // most))
 
     def arranged(self, images: np.ndarray) -> np.ndarray:
-        """Samples (n, *input_shape) of the source model as the network reads them, (n, *network.input_shape)."""
+        """Samples (n, *input_shape) of the source model as the network reads them, (n,
+        *network.input_shape).
+        """
         if self.input_layout:
             images = images.transpose(0, *(1 + axis for axis in self.input_layout))
         return images.reshape(len(images), *self.network.input_shape)
 
 
-def forward(ann: Ann, images: np.ndarray, batch: int | None = None, observe: Observer | None = None) -> np.ndarray:
+def forward(
+    ann: Ann, images: np.ndarray, batch: int | None = None, observe: Observer | None = None
+) -> np.ndarray:
     """The ANN's scores.
 
     Parameters
@@ -88,7 +96,8 @@ def forward(ann: Ann, images: np.ndarray, batch: int | None = None, observe: Obs
     images : (n, *network.input_shape)
         See `Ann.arranged`.
     batch : int, optional
-        Samples at a time, by default `Ann.batch`; activations of that many are held, each until its last reader is done.
+        Samples at a time, by default `Ann.batch`; activations of that many are held, each until its last
+        reader is done.
     observe : callable, optional
         ``observe(name, current, activation)`` for each `IF` and batch: float32 arrays (batch, *shape)
         before and after the ReLU, read-only by agreement; for the readout, its scores twice.
@@ -100,7 +109,9 @@ def forward(ann: Ann, images: np.ndarray, batch: int | None = None, observe: Obs
     scores = np.empty((len(images), ann.network.n_classes), np.float32)
     batch = batch or ann.batch
     for start in range(0, len(images), batch):
-        scores[start : start + batch] = _batch(ann, np.asarray(images[start : start + batch], np.float32), observe)
+        scores[start : start + batch] = _batch(
+            ann, np.asarray(images[start : start + batch], np.float32), observe
+        )
     return scores
 
 
@@ -136,7 +147,9 @@ def _computed(layer: Layer, inputs: list[np.ndarray], clip: np.ndarray | None) -
         return np.clip(x, np.float32(0), limit)
     if isinstance(layer, AvgPool2d):
         kernel, stride, padding = layer.window(x.shape[1:])
-        return OPERATORS["AveragePool"](x, kernel_shape=kernel, strides=stride, pads=padding, count_include_pad=1)
+        return OPERATORS["AveragePool"](
+            x, kernel_shape=kernel, strides=stride, pads=padding, count_include_pad=1
+        )
     if isinstance(layer, MaxPool2d):
         return OPERATORS["MaxPool"](x, kernel_shape=layer.kernel, strides=layer.stride, pads=layer.padding)
     if isinstance(layer, Concat):

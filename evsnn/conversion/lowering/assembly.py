@@ -1,4 +1,6 @@
-"""The network in the making: ReLUs, pools and the output ask for layers; everything else stays an expression."""
+"""The network in the making: ReLUs, pools and the output ask for layers; everything else stays an
+expression.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,19 @@ from dataclasses import replace
 import numpy as np
 
 from ...errors import ModelError
-from ...network.layers import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Layer, Linear, MaxPool2d, Readout
+from ...network.layers import (
+    IF,
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Flatten,
+    Input,
+    Layer,
+    Linear,
+    MaxPool2d,
+    Readout,
+)
 from ...network.network import Network
 from .convolution import Kernel, Window
 from .expression import Expression, Pending, Signal, Term
@@ -46,9 +60,13 @@ class Assembly:
         self.notes: dict[str, None] = {}  # ordered, each once
         self._taken: set[str] = set()
         self._made: dict[tuple, Signal | str] = {}
-        self._split: dict[int, tuple[Expression, Expression]] = {}  # keyed by id; the first of the pair keeps it valid
+        self._split: dict[
+            int, tuple[Expression, Expression]
+        ] = {}  # keyed by id; the first of the pair keeps it valid
         shape = input_shape if len(input_shape) == 3 else (input_shape[0], 1, 1)
-        self.input = Signal(self._add(Input(input_shape, name="input")), shape, vector=len(input_shape) == 1, spiking=False)
+        self.input = Signal(
+            self._add(Input(input_shape, name="input")), shape, vector=len(input_shape) == 1, spiking=False
+        )
 
     def note(self, text: str) -> None:
         self.notes[text] = None
@@ -61,7 +79,8 @@ class Assembly:
             inner = part.inner
             if part.cap is not None:
                 clip = part.cap if clip is None else np.minimum(clip, part.cap)
-                if (clip <= 0).any():  # a constant added behind an upper limit has brought it there: such channels are always 0
+                # A constant that was added behind an upper limit has brought it there: the channel is always 0.
+                if (clip <= 0).any():
                     inner = inner.affine(np.where(clip > 0, 1.0, 0.0), np.zeros(len(clip)), name)
                     clip = np.where(clip > 0, clip, 1.0)
             out = self.relu(inner, name, clip)
@@ -71,7 +90,9 @@ class Assembly:
         if clip is None and part.spikes is not None:
             return part
         if clip is not None and part.spikes is not None and part.spikes.current is not None:
-            before = self.clips.get(part.spikes.layer)  # the limit of a ReLU that stands on its own: one neuron does both
+            before = self.clips.get(
+                part.spikes.layer
+            )  # the limit of a ReLU that stands on its own: one neuron does both
             return self._fire(part.spikes.current, name, clip if before is None else np.minimum(clip, before))
         return self._fire(part, name, clip)
 
@@ -85,26 +106,37 @@ class Assembly:
         return Expression.of(Signal(layer, current.shape, vector, current=current))
 
     def split(self, current: Expression, slope: np.ndarray | None = None, name: str = "") -> Expression:
-        """relu(x) - slope * relu(-x): neurons for both signs of a current. A slope of 1 is the current itself."""
+        """relu(x) - slope * relu(-x): neurons for both signs of a current. A slope of 1 is the current
+        itself.
+        """
         if id(current) in self._split and slope is None:
             return self._split[id(current)][1]
         pairs = self._fire(current.doubled(), name or f"{current.name}.split")
         if slope is None:
-            self.note(f"{current.name}: no ReLU behind it; neurons for both signs carry it on, x = relu(x) - relu(-x)")
+            self.note(
+                f"{current.name}: no ReLU behind it; neurons for both signs carry it on, x = relu(x) -"
+                " relu(-x)"
+            )
         ones = np.ones(current.shape[0])
         factors = np.stack([ones, -(ones if slope is None else slope)], 1)
-        out = Expression((Term(pairs.signal, Kernel.diagonal(factors), current.name),), np.zeros(len(ones)), current.name)
+        out = Expression(
+            (Term(pairs.signal, Kernel.diagonal(factors), current.name),), np.zeros(len(ones)), current.name
+        )
         if slope is None:
             self._split[id(current)] = (current, out)
         return out
 
     # Linear operators on expressions
 
-    def convolved(self, part: Expression, kernel: Kernel, bias: np.ndarray | None = None, name: str = "") -> Expression:
+    def convolved(
+        self, part: Expression, kernel: Kernel, bias: np.ndarray | None = None, name: str = ""
+    ) -> Expression:
         """A convolution of an expression."""
         if not self._composable(part, kernel):
             return self.convolved(self.split(part), kernel, bias, name)
-        terms = [Term(t.signal, kernel if t.kernel is None else t.kernel.then(kernel), name) for t in part.terms]
+        terms = [
+            Term(t.signal, kernel if t.kernel is None else t.kernel.then(kernel), name) for t in part.terms
+        ]
         if not all(t.kernel is None or t.kernel.diagonal_like for t in part.terms):
             self.note(f"{name}: made one with the linear layers before it")
         total = np.zeros(kernel.n_out) if bias is None else np.asarray(bias, np.float64)
@@ -112,11 +144,17 @@ class Assembly:
             taps = kernel.of_constant(part.bias)
             total = total + taps.sum(axis=(1, 2))
             if any(kernel.padding) and taps.any():  # the constant is missing where the kernel meets padding
-                # Beside the analog input, one weight a channel: integers keep those as wide as membranes, and the input's weights keep their bits.
+                # Beside the analog input, one weight a channel: integers keep those as wide as membranes, and
+                # the input's weights keep their bits.
                 channels = 1 if all(t.signal.spiking for t in part.terms) else kernel.n_out
-                border = replace(kernel, weight=-taps[:, None], gain=None, padding=(0, 0, 0, 0), groups=channels)
+                border = replace(
+                    kernel, weight=-taps[:, None], gain=None, padding=(0, 0, 0, 0), groups=channels
+                )
                 terms.append(Term(self._ring(part, kernel.padding, channels), border, f"{name}.border"))
-                self.note(f"{name}: a constant before a padded convolution; a neuron for each position of the border takes it off there")
+                self.note(
+                    f"{name}: a constant before a padded convolution; a neuron for each position of the"
+                    " border takes it off there"
+                )
         return Expression(tuple(terms), total, name)
 
     def _composable(self, part: Expression, kernel: Kernel) -> bool:
@@ -126,7 +164,10 @@ class Assembly:
             return False
         positions = int(np.prod(kernel.output_shape(part.shape)[1:]))
         weights = sum(int(np.prod(t.kernel.then_shape(kernel))) for t in firsts)
-        apart = sum(t.kernel.weight.size for t in firsts) * int(np.prod(part.shape[1:])) + kernel.weight.size * positions
+        apart = (
+            sum(t.kernel.weight.size for t in firsts) * int(np.prod(part.shape[1:]))
+            + kernel.weight.size * positions
+        )
         return not firsts or (weights <= MAX_WEIGHTS and weights * positions <= MAX_GROWTH * apart)
 
     def avg_pool(self, part: Expression | Pending, window: Window, name: str) -> Expression:
@@ -134,7 +175,9 @@ class Assembly:
         part = self.settled(part, name)
         if window == Window((1, 1), (1, 1)):
             return part
-        if all(t.kernel is None or t.kernel.everywhere for t in part.terms) and not (part.bias.any() and any(window.padding)):
+        if all(t.kernel is None or t.kernel.everywhere for t in part.terms) and not (
+            part.bias.any() and any(window.padding)
+        ):
             signals = [self._pooled(t.signal, window, name) for t in part.terms]
             if None not in signals:
                 terms = tuple(replace(t, signal=signal) for signal, t in zip(signals, part.terms))
@@ -144,19 +187,31 @@ class Assembly:
     def _pooled(self, signal: Signal, window: Window, name: str) -> Signal | None:
         """An average pool of a signal; None where a pool in it already does not allow another."""
         tiled = all(p.stride == p.kernel and not any(p.padding) for p in signal.pools)
-        if signal.pools and (not tiled or any(window.padding) or any(p.area * window.area > 65_535 for p in signal.pools)):
+        if signal.pools and (
+            not tiled or any(window.padding) or any(p.area * window.area > 65_535 for p in signal.pools)
+        ):
             return None
         key = ("avg", signal.layer, window)
         if key not in self._made:
-            layer = AvgPool2d(window.kernel, window.stride, window.padding, name=self._name(name), inputs=(signal.layer,))
-            self._made[key] = replace(signal, layer=self._add(layer), shape=window.output_shape(signal.shape), pools=(*signal.pools, window), current=None)
+            layer = AvgPool2d(
+                window.kernel, window.stride, window.padding, name=self._name(name), inputs=(signal.layer,)
+            )
+            self._made[key] = replace(
+                signal,
+                layer=self._add(layer),
+                shape=window.output_shape(signal.shape),
+                pools=(*signal.pools, window),
+                current=None,
+            )
         return self._made[key]
 
     def sum(self, a: Expression, b: Expression, name: str) -> Expression:
         """a + b; a long sum, as blocks without a ReLU behind their sum make it, gets neurons of its own."""
         a, b = (self._split[id(x)][1] if id(x) in self._split else x for x in (a, b))
         if len(a.terms) + len(b.terms) > MAX_TERMS:
-            a, b = (self.split(x) if len(x.terms) == max(len(a.terms), len(b.terms)) > 1 else x for x in (a, b))
+            a, b = (
+                self.split(x) if len(x.terms) == max(len(a.terms), len(b.terms)) > 1 else x for x in (a, b)
+            )
         return Expression((*a.terms, *b.terms), a.bias + b.bias, name)
 
     def max_pool(self, part: Expression | Pending, window: Window, name: str) -> Expression | Pending:
@@ -167,7 +222,13 @@ class Assembly:
             return part
         term = part.terms[0]
         kernel = term.weights()
-        increasing = len(part.terms) == 1 and term.signal.spiking and kernel.diagonal_like and kernel.n_in == kernel.n_out and (kernel.exact() >= 0).all()
+        increasing = (
+            len(part.terms) == 1
+            and term.signal.spiking
+            and kernel.diagonal_like
+            and kernel.n_in == kernel.n_out
+            and (kernel.exact() >= 0).all()
+        )
         if not increasing:
             return Pending(part, ((window, name),))
         if self.average:
@@ -177,7 +238,9 @@ class Assembly:
             source = term.signal
             if source.pools:  # evidence accumulates per neuron, not per average of them
                 source = self._fire(Expression.of(source), f"{name}.in").signal
-            layer = MaxPool2d(window.kernel, window.stride, window.padding, name=self._name(name), inputs=(source.layer,))
+            layer = MaxPool2d(
+                window.kernel, window.stride, window.padding, name=self._name(name), inputs=(source.layer,)
+            )
             self._made[key] = Signal(self._add(layer), window.output_shape(source.shape))
         return replace(part, terms=(replace(term, signal=self._made[key]),), moments=None, name=name)
 
@@ -197,7 +260,11 @@ class Assembly:
                 out = self.avg_pool(out, window, pool)
             return out
         what = "a max pool of values that may be negative" if part.pools else "an upper limit without a ReLU"
-        hint = "put the ReLU before or right behind the max pool, or choose --max-pool average" if part.pools else "use Clip(0, y)"
+        hint = (
+            "put the ReLU before or right behind the max pool, or choose --max-pool average"
+            if part.pools
+            else "use Clip(0, y)"
+        )
         raise ModelError(f"{what} feeds a linear operator", where=f"node {name!r}", hint=hint)
 
     def joined(self, parts: Sequence[Expression]) -> Expression | None:
@@ -213,13 +280,19 @@ class Assembly:
         if key not in self._made:
             layer = self._add(Concat(name=self._name("concat"), inputs=names))
             shape = (sum(s.shape[0] for s in signals), *signals[0].shape[1:])
-            self._made[key] = Signal(layer, shape, vector, signals[0].spiking, tuple(p for s in signals for p in s.pools))
+            self._made[key] = Signal(
+                layer, shape, vector, signals[0].spiking, tuple(p for s in signals for p in s.pools)
+            )
         return Expression.of(self._made[key])
 
     def stacked(self, parts: Sequence[Expression], name: str) -> Expression:
         """Currents side by side as one expression; rows of zeros stand where a part has no say."""
         if len({p.shape[1:] for p in parts}) > 1:
-            raise ModelError("maps of different sizes cannot be joined", where=f"node {name!r}", got=", ".join(str(p.shape) for p in parts))
+            raise ModelError(
+                "maps of different sizes cannot be joined",
+                where=f"node {name!r}",
+                got=", ".join(str(p.shape) for p in parts),
+            )
         starts = np.cumsum([0, *(p.shape[0] for p in parts)])
         terms = []
         for part, start, stop in zip(parts, starts, starts[1:]):
@@ -231,17 +304,31 @@ class Assembly:
         return Expression(tuple(terms), np.concatenate([p.bias for p in parts]), name)
 
     def _ring(self, part: Expression, padding: tuple[int, int, int, int], channels: int) -> Signal:
-        """Neurons around a map of the size of `part`: those of the border fire at every step, the others never."""
+        """Neurons around a map of the size of `part`: those of the border fire at every step, the others
+        never.
+        """
         size = part.shape[1:]
         key = ("ring", size, padding, channels)
         if key not in self._made:
             name, limit = f"border_{size[0]}x{size[1]}", np.ones(1)
-            term = Term(self.input) if self.input.shape[1:] == size and not self.input.vector else part.terms[0]
+            term = (
+                Term(self.input) if self.input.shape[1:] == size and not self.input.vector else part.terms[0]
+            )
             like = term.weights()  # any layer of this size will do: nothing of it arrives
-            zero = replace(like, weight=np.zeros((1, like.n_in, *like.size)), gain=None, groups=1, product=False)
-            ones = self._fire(Expression((replace(term, kernel=zero, name=f"{name}.zero"),), np.ones(1), name), f"{name}.ones", limit)
+            zero = replace(
+                like, weight=np.zeros((1, like.n_in, *like.size)), gain=None, groups=1, product=False
+            )
+            ones = self._fire(
+                Expression((replace(term, kernel=zero, name=f"{name}.zero"),), np.ones(1), name),
+                f"{name}.ones",
+                limit,
+            )
             outside = Kernel(-np.ones((channels, 1, 1, 1)), padding=padding)
-            ring = self._fire(Expression((Term(ones.signal, outside, f"{name}.outside"),), np.ones(channels), name), name, limit)
+            ring = self._fire(
+                Expression((Term(ones.signal, outside, f"{name}.outside"),), np.ones(channels), name),
+                name,
+                limit,
+            )
             self.fixed |= {ones.signal.layer, ring.signal.layer}
             self._made[key] = ring.signal
         return self._made[key]
@@ -256,7 +343,11 @@ class Assembly:
             terms[0] = replace(terms[0], kernel=terms[0].weights())
         vector = any(t.signal.vector or (t.kernel is not None and t.kernel.product) for t in terms)
         if vector and part.shape[1:] != (1, 1):
-            raise ModelError("a vector becomes a map", where=f"node {part.name!r}", hint="spiking layers keep maps as maps; end with a Flatten, or leave it out")
+            raise ModelError(
+                "a vector becomes a map",
+                where=f"node {part.name!r}",
+                hint="spiking layers keep maps as maps; end with a Flatten, or leave it out",
+            )
         inputs = []
         for term in terms:
             if term.kernel is None:
@@ -264,9 +355,20 @@ class Assembly:
                 continue
             kernel, name = term.kernel, self._name(term.name or part.name)
             if vector:
-                layer = Linear(kernel.matrix(term.signal.shape), bias, name=name, inputs=(self._flat(term.signal),))
+                layer = Linear(
+                    kernel.matrix(term.signal.shape), bias, name=name, inputs=(self._flat(term.signal),)
+                )
             else:
-                layer = Conv2d(kernel.rounded(), bias, kernel.stride, kernel.padding, kernel.dilation, kernel.groups, name=name, inputs=(term.signal.layer,))
+                layer = Conv2d(
+                    kernel.rounded(),
+                    bias,
+                    kernel.stride,
+                    kernel.padding,
+                    kernel.dilation,
+                    kernel.groups,
+                    name=name,
+                    inputs=(term.signal.layer,),
+                )
             inputs.append(self._add(layer))
             bias = None
         if len(inputs) == 1:
@@ -279,7 +381,9 @@ class Assembly:
             return signal.layer
         key = ("flat", signal.layer)
         if key not in self._made:
-            self._made[key] = self._add(Flatten(name=self._name(f"{signal.layer}.flat"), inputs=(signal.layer,)))
+            self._made[key] = self._add(
+                Flatten(name=self._name(f"{signal.layer}.flat"), inputs=(signal.layer,))
+            )
         return self._made[key]
 
     def _add(self, layer: Layer) -> str:
@@ -299,7 +403,12 @@ class Assembly:
     def finish(self, output: Expression) -> Network:
         """The network that reads out an expression."""
         if output.shape[1:] != (1, 1):
-            raise ModelError("the output is a map", where=f"node {output.name!r}", got=f"{output.shape} (channels, height, width)", expected="one score a class")
+            raise ModelError(
+                "the output is a map",
+                where=f"node {output.name!r}",
+                got=f"{output.shape} (channels, height, width)",
+                expected="one score a class",
+            )
         feed, _ = self._current(output)
         if output.signal is not None:  # spikes, nothing else: they charge the readout as they are
             feed = self._add(Add(name=self._name("scores"), inputs=(feed,)))

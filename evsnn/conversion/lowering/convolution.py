@@ -93,7 +93,10 @@ class Kernel:
         return self.everywhere and self.groups == self.n_out
 
     def output_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        return (self.n_out, *windows(shape[1:], self.size, self.stride, self.padding, self.dilation, "a convolution"))
+        return (
+            self.n_out,
+            *windows(shape[1:], self.size, self.stride, self.padding, self.dilation, "a convolution"),
+        )
 
     def scaled(self, factors: np.ndarray) -> Kernel:
         """Rows times `factors` (n_out,)."""
@@ -102,7 +105,9 @@ class Kernel:
     def doubled(self) -> Kernel:
         """Each row, then its negative: the currents x and -x of every channel, side by side."""
         gain = np.ones(self.n_out) if self.gain is None else self.gain
-        return replace(self, weight=np.repeat(self.weight, 2, axis=0), gain=np.stack([gain, -gain], 1).ravel())
+        return replace(
+            self, weight=np.repeat(self.weight, 2, axis=0), gain=np.stack([gain, -gain], 1).ravel()
+        )
 
     def exact(self) -> np.ndarray:
         """The weights in float64."""
@@ -176,8 +181,13 @@ class Kernel:
         first, weights = a.exact(), b.exact()
         out = np.zeros(self.then_shape(second))
         for y2, x2, y1, x1 in np.ndindex(*second.size, *self.size):
-            at = [k1 * d1 + s1 * d2 * k2 for k1, d1, s1, d2, k2 in zip((y1, x1), self.dilation, self.stride, second.dilation, (y2, x2))]
-            out[:, :, at[0] // steps[0], at[1] // steps[1]] += _mixed(first[:, :, y1, x1], a.groups, weights[:, :, y2, x2], b.groups)
+            at = [
+                k1 * d1 + s1 * d2 * k2
+                for k1, d1, s1, d2, k2 in zip((y1, x1), self.dilation, self.stride, second.dilation, (y2, x2))
+            ]
+            out[:, :, at[0] // steps[0], at[1] // steps[1]] += _mixed(
+                first[:, :, y1, x1], a.groups, weights[:, :, y2, x2], b.groups
+            )
         stride = tuple(s1 * s2 for s1, s2 in zip(self.stride, second.stride))
         padding = tuple(p1 + s1 * p2 for p1, s1, p2 in zip(self.padding, self.stride * 2, second.padding))
         return Kernel(out, None, stride, padding, steps, groups, self.product or second.product)
@@ -206,11 +216,15 @@ def _joint_taps(first: Kernel, second: Kernel, axis: int) -> tuple[int, int]:
 
 
 def _mixed(a: np.ndarray, a_groups: int, b: np.ndarray, b_groups: int) -> np.ndarray:
-    """Channels of one tap through another's: `a` (middle, n_in / a_groups), then `b` (n_out, middle / b_groups)."""
+    """Channels of one tap through another's: `a` (middle, n_in / a_groups), then `b` (n_out, middle /
+    b_groups).
+    """
     middle, n_out = a.shape[0], b.shape[0]
     if a_groups == middle:  # each middle channel has inputs of its own
         mine = np.repeat(a.reshape(b_groups, middle // b_groups, -1), n_out // b_groups, axis=0)
         return (b[:, :, None] * mine).reshape(n_out, -1)
     if b_groups == middle:  # each output has one middle channel
         return b * np.repeat(a, n_out // middle, axis=0)
-    return (b.reshape(b_groups, n_out // b_groups, -1) @ a.reshape(a_groups, middle // a_groups, -1)).reshape(n_out, -1)
+    return (b.reshape(b_groups, n_out // b_groups, -1) @ a.reshape(a_groups, middle // a_groups, -1)).reshape(
+        n_out, -1
+    )

@@ -29,29 +29,45 @@ def _batch_norm(state: State, node: Node) -> Value:
         raise refusal(node, "the batch norm is in training mode", hint="call model.eval() before the export")
     value = state.value(node)
     names = ("scale", "bias", "mean", "variance")
-    gamma, beta, mean, variance = (state.constant(node, i + 1, what).astype(np.float64) for i, what in enumerate(names))
+    gamma, beta, mean, variance = (
+        state.constant(node, i + 1, what).astype(np.float64) for i, what in enumerate(names)
+    )
     variance = variance + float(node.attributes.get("epsilon", 1e-5))
     if not (variance > 0).all():
-        raise refusal(node, "a variance with its epsilon is not above 0", got=float(np.min(variance)), hint="train the model, or export it with its own statistics")
+        raise refusal(
+            node,
+            "a variance with its epsilon is not above 0",
+            got=float(np.min(variance)),
+            hint="train the model, or export it with its own statistics",
+        )
     factor = gamma / np.sqrt(variance)
 
     along = (1, -1, *(1,) * (len(value.shape) - 1))
-    value, *constants = _per_channel(state, node, value, *(v.reshape(along) for v in (factor, beta - mean * factor, beta, np.abs(gamma))))
+    value, *constants = _per_channel(
+        state, node, value, *(v.reshape(along) for v in (factor, beta - mean * factor, beta, np.abs(gamma)))
+    )
     out = []
     for part, scale, shift, centre, spread in zip(value.parts, *constants):
         part = _affine(state, node, part, scale, shift)
-        out.append(replace(part, moments=(centre, spread)) if isinstance(part, Expression) else part)  # a pool stands between a Pending's ReLU and this norm
+        out.append(
+            replace(part, moments=(centre, spread)) if isinstance(part, Expression) else part
+        )  # a pool stands between a Pending's ReLU and this norm
     return value.with_parts(out)
 
 
 def _per_channel(state: State, node: Node, value: Value, *constants: np.ndarray) -> tuple:
-    """A tensor, and constants as one number a channel of each part; features of a flattened map become channels for it."""
+    """A tensor, and constants as one number a channel of each part; features of a flattened map become
+    channels for it.
+    """
     try:
         return value, *(value.per_channel(constant) for constant in constants)
     except LayoutError:
         if value.shape[-1] != math.prod(value.shape) or value.shape[-1] > MAX_FEATURES:
             raise
-        kernels = [Kernel(columns, product=True) for columns in value.columns(np.eye(value.shape[-1], dtype=np.float32))]
+        kernels = [
+            Kernel(columns, product=True)
+            for columns in value.columns(np.eye(value.shape[-1], dtype=np.float32))
+        ]
         value = Value((state.convolved(value, kernels, None, node.name),), value.shape)
         return value, *(value.per_channel(constant) for constant in constants)
 
@@ -59,10 +75,22 @@ def _per_channel(state: State, node: Node, value: Value, *constants: np.ndarray)
 def _affine(state: State, node: Node, part: Part, scale: np.ndarray, shift: np.ndarray) -> Part:
     """scale * x + shift a channel."""
     if isinstance(part, Pending) and (scale > 0).all():
-        return Pending(part.inner.affine(scale, shift, node.name), part.pools, None if part.cap is None else part.cap * scale + shift)
+        return Pending(
+            part.inner.affine(scale, shift, node.name),
+            part.pools,
+            None if part.cap is None else part.cap * scale + shift,
+        )
     if isinstance(part, Pending) and not state.assembly.average:
-        what = "it scales the output of a max pool (or an upper limit) by factors that are not positive, before the ReLU"
-        raise refusal(node, what, got=f"{int((scale <= 0).sum())} such channels", hint="put the ReLU before the max pool, or choose --max-pool average")
+        what = (
+            "it scales the output of a max pool (or an upper limit) by factors that are not positive, before"
+            " the ReLU"
+        )
+        raise refusal(
+            node,
+            what,
+            got=f"{int((scale <= 0).sum())} such channels",
+            hint="put the ReLU before the max pool, or choose --max-pool average",
+        )
     return state.assembly.settled(part, node.name).affine(scale, shift, node.name)
 
 
@@ -70,8 +98,16 @@ def _arithmetic(state: State, node: Node) -> Value:
     """Add, Sub, Mul and Div with constants; sums and differences of tensors."""
     moving = [i for i, name in enumerate(node.inputs) if name not in state.graph.constants]
     if len(moving) > 1 and node.op in ("Mul", "Div"):
-        raise refusal(node, "two tensors that both depend on the input are multiplied", hint="gates and attention cannot be converted")
-    fixed = [state.graph.constants[name].astype(np.float64) for name in node.inputs if name in state.graph.constants]
+        raise refusal(
+            node,
+            "two tensors that both depend on the input are multiplied",
+            hint="gates and attention cannot be converted",
+        )
+    fixed = [
+        state.graph.constants[name].astype(np.float64)
+        for name in node.inputs
+        if name in state.graph.constants
+    ]
     value = reduce(lambda a, b: _sum(state, node, a, b), (_signed(state, node, i) for i in moving))
     if not fixed:
         return value
@@ -90,24 +126,42 @@ def _signed(state: State, node: Node, at: int) -> Value:
     """An operand with the sign the operator gives it."""
     value = state.value(node, at)
     if node.op == "Sub" and at == 1:
-        return value.with_parts([_affine(state, node, p, -np.ones(p.shape[0]), np.zeros(p.shape[0])) for p in value.parts])
+        return value.with_parts(
+            [_affine(state, node, p, -np.ones(p.shape[0]), np.zeros(p.shape[0])) for p in value.parts]
+        )
     return value
 
 
 def _sum(state: State, node: Node, a: Value, b: Value) -> Value:
     a.unpadded()
     b.unpadded()
-    same = a.index is b.index or (a.index is not None and b.index is not None and np.array_equal(a.index, b.index))
+    same = a.index is b.index or (
+        a.index is not None and b.index is not None and np.array_equal(a.index, b.index)
+    )
     if a.shape != b.shape or not same:
-        raise refusal(node, "its operands differ in shape or layout", got=f"{a.shape} and {b.shape}", hint="both branches of a residual sum have one shape")
+        raise refusal(
+            node,
+            "its operands differ in shape or layout",
+            got=f"{a.shape} and {b.shape}",
+            hint="both branches of a residual sum have one shape",
+        )
     if [p.shape for p in a.parts] == [p.shape for p in b.parts]:
-        return a.with_parts([state.assembly.sum(p, q, node.name) for p, q in zip(state.settled(a, node.name), state.settled(b, node.name))])
+        return a.with_parts(
+            [
+                state.assembly.sum(p, q, node.name)
+                for p, q in zip(state.settled(a, node.name), state.settled(b, node.name))
+            ]
+        )
     return a.with_parts([state.assembly.sum(state.whole(a, node.name), state.whole(b, node.name), node.name)])
 
 
 def _fired(state: State, node: Node, value: Value, clips: Sequence[np.ndarray | None]) -> Value:
-    names = [node.name] if len(value.parts) == 1 else [f"{node.name}.{i + 1}" for i in range(len(value.parts))]
-    return value.with_parts([state.assembly.relu(p, name, clip) for p, name, clip in zip(value.parts, names, clips)])
+    names = (
+        [node.name] if len(value.parts) == 1 else [f"{node.name}.{i + 1}" for i in range(len(value.parts))]
+    )
+    return value.with_parts(
+        [state.assembly.relu(p, name, clip) for p, name, clip in zip(value.parts, names, clips)]
+    )
 
 
 def _relu(state: State, node: Node) -> Value:
@@ -121,7 +175,13 @@ def _clip(state: State, node: Node) -> Value:
     if low is None:
         return value if high is None else _capped(state, node, value, high)
     if low != 0 and not (low < 0 and all(isinstance(p, Expression) and p.spikes for p in value.parts)):
-        raise refusal(node, "its lower limit is not 0", got=low, expected="Clip(0, y)", hint="a spiking neuron's output starts at 0")
+        raise refusal(
+            node,
+            "its lower limit is not 0",
+            got=low,
+            expected="Clip(0, y)",
+            hint="a spiking neuron's output starts at 0",
+        )
     return _relu(state, node) if high is None else _fired(state, node, value, _upper(node, value, high))
 
 
@@ -157,29 +217,46 @@ def _extreme(state: State, node: Node) -> Value:
     """Min and Max with one constant."""
     moving = [i for i, name in enumerate(node.inputs) if name not in state.graph.constants]
     if len(moving) != 1:
-        raise refusal(node, "it compares tensors that depend on the input", expected="one such tensor and constants")
+        raise refusal(
+            node, "it compares tensors that depend on the input", expected="one such tensor and constants"
+        )
     value = state.value(node, moving[0])
-    fixed = [state.graph.constants[name].astype(np.float64) for name in node.inputs if name in state.graph.constants]
+    fixed = [
+        state.graph.constants[name].astype(np.float64)
+        for name in node.inputs
+        if name in state.graph.constants
+    ]
     if not fixed:
         return value
     limit = reduce(np.minimum if node.op == "Min" else np.maximum, fixed)
     if node.op == "Min":
         return _capped(state, node, value, limit)
     if limit.any():
-        raise refusal(node, "its lower limit is not 0", got=f"{limit.min():g} to {limit.max():g}", hint="a spiking neuron's output starts at 0")
+        raise refusal(
+            node,
+            "its lower limit is not 0",
+            got=f"{limit.min():g} to {limit.max():g}",
+            hint="a spiking neuron's output starts at 0",
+        )
     return _fired(state, node, value, [None] * len(value.parts))
 
 
 def _leaky(state: State, node: Node) -> Value:
     """LeakyRelu and PRelu: relu(x) - slope * relu(-x), neurons for both signs."""
     value = state.value(node)
-    slope = state.constant(node, 1, "slope") if node.op == "PRelu" else np.float64(node.attributes.get("alpha", 0.01))
+    slope = (
+        state.constant(node, 1, "slope")
+        if node.op == "PRelu"
+        else np.float64(node.attributes.get("alpha", 0.01))
+    )
     parts = []
     for part, factors in zip(value.parts, value.per_channel(slope)):
         if isinstance(part, Pending):
             part = _leaky_input(state, node, part)
         parts.append(part if part.spikes is not None else state.assembly.split(part, factors, node.name))
-    state.assembly.note(f"{node.name}: {node.op} as neurons for both signs of its input, relu(x) - slope * relu(-x)")
+    state.assembly.note(
+        f"{node.name}: {node.op} as neurons for both signs of its input, relu(x) - slope * relu(-x)"
+    )
     return value.with_parts(parts)
 
 
@@ -193,5 +270,10 @@ def _leaky_input(state: State, node: Node, part: Pending) -> Expression:
 RULES = {
     "BatchNormalization": _batch_norm,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Sum"), _arithmetic),
-    "Relu": _relu, "Clip": _clip, "Min": _extreme, "Max": _extreme, "LeakyRelu": _leaky, "PRelu": _leaky,
-}  # fmt: skip
+    "Relu": _relu,
+    "Clip": _clip,
+    "Min": _extreme,
+    "Max": _extreme,
+    "LeakyRelu": _leaky,
+    "PRelu": _leaky,
+}

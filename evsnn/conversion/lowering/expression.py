@@ -46,7 +46,9 @@ class Signal:
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """A convolution of a signal; without a kernel, the signal itself. The name is that of its node, for people."""
+    """A convolution of a signal; without a kernel, the signal itself. The name is that of its node, for
+    people.
+    """
 
     signal: Signal
     kernel: Kernel | None = None

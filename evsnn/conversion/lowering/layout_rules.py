@@ -58,7 +58,12 @@ def axes_order(own: tuple[int, ...], positions: np.ndarray) -> tuple[int, ...]:
         if np.array_equal(natural.transpose(axes).ravel(), flat):
             return () if axes == tuple(range(len(own))) else axes
     hint = "let the model read (N, height, width, channels) or (N, channels, height, width)"
-    raise ModelError("the model's input is a permuted vector", where="input", got=f"shape {own}, read as {positions.shape} in another order", hint=hint)
+    raise ModelError(
+        "the model's input is a permuted vector",
+        where="input",
+        got=f"shape {own}, read as {positions.shape} in another order",
+        hint=hint,
+    )
 
 
 def _axes(node: Node, rank: int) -> tuple[int, ...]:
@@ -94,7 +99,9 @@ def _concat(state: State, node: Node) -> Value:
 def _pad(state: State, node: Node) -> Value:
     value = state.value(node)
     rank = len(value.shape) + 1
-    amounts, fill, axes = (state.constant(node, i, what) for i, what in ((1, "pads"), (2, "value"), (3, "axes")))
+    amounts, fill, axes = (
+        state.constant(node, i, what) for i, what in ((1, "pads"), (2, "value"), (3, "axes"))
+    )
     axes = list(range(rank)) if axes is None else [int(a) % rank for a in axes]
     before, after = [0] * rank, [0] * rank
     for i, axis in enumerate(axes):
@@ -103,7 +110,12 @@ def _pad(state: State, node: Node) -> Value:
         return value
     mode = node.attributes.get("mode", "constant")
     if mode != "constant" or (fill is not None and np.any(fill)):
-        raise refusal(node, "it pads with values that are not 0", got=mode if mode != "constant" else float(np.ravel(fill)[0]), hint="pad with zeros")
+        raise refusal(
+            node,
+            "it pads with values that are not 0",
+            got=mode if mode != "constant" else float(np.ravel(fill)[0]),
+            hint="pad with zeros",
+        )
     if min(*before, *after) < 0:
         raise refusal(node, "negative padding cuts the map", hint="cut before the model, or use a stride")
     amounts = dict(zip(value.axes() if rank == 4 else (), zip(before[1:], after[1:])))
@@ -117,12 +129,21 @@ def _scores(state: State, node: Node) -> Value:
     """Left out at the end: the largest score stays the largest."""
     shape = state.shape(node)
     if shape[int(node.attributes.get("axis", -1)) % (len(shape) + 1) - 1] != math.prod(shape):
-        raise refusal(node, "it does not run over all scores", got=f"axis {node.attributes.get('axis', -1)} of {('N', *shape)}", expected="the axis of the classes")
+        raise refusal(
+            node,
+            "it does not run over all scores",
+            got=f"axis {node.attributes.get('axis', -1)} of {('N', *shape)}",
+            expected="the axis of the classes",
+        )
     name = node.outputs[0]
     while name != state.graph.output:
         followers = [n for n in state.graph.nodes if name in n.inputs]
         if len(followers) != 1 or followers[0].op not in (*_RESHAPES, *_SCORES):
-            raise refusal(node, "it stands before other operators", hint="only at the end of a model can it be left out; spiking neurons compute ReLUs")
+            raise refusal(
+                node,
+                "it stands before other operators",
+                hint="only at the end of a model can it be left out; spiking neurons compute ReLUs",
+            )
         name = followers[0].outputs[0]
     if state.output == state.graph.output:
         state.output = node.inputs[0]
@@ -131,6 +152,9 @@ def _scores(state: State, node: Node) -> Value:
 
 
 RULES = {
-    **dict.fromkeys(_RESHAPES, _reshape), **dict.fromkeys(_SCORES, _scores),
-    "Transpose": _transpose, "Concat": _concat, "Pad": _pad,
-}  # fmt: skip
+    **dict.fromkeys(_RESHAPES, _reshape),
+    **dict.fromkeys(_SCORES, _scores),
+    "Transpose": _transpose,
+    "Concat": _concat,
+    "Pad": _pad,
+}

@@ -50,7 +50,9 @@ def lower_graph(graph: Graph, *, max_pool: str = "spiking") -> Ann:
         If an operator has no exact counterpart; the message names the node.
     """
     if max_pool not in MAX_POOLS:
-        raise ModelError("unknown treatment of max pools", got=repr(max_pool), expected=" or ".join(MAX_POOLS))
+        raise ModelError(
+            "unknown treatment of max pools", got=repr(max_pool), expected=" or ".join(MAX_POOLS)
+        )
     with np.errstate(all="ignore"):  # what is not finite, a layer refuses
         return _lower(graph, max_pool == "average")
 
@@ -71,25 +73,38 @@ def _lower(graph: Graph, average: bool) -> Ann:
     output = state.values[graph.output]
     where = f"output {graph.output!r}"[:140]
     if output.index is not None or any(output.padding):
-        raise ModelError("the scores are moved after they are computed", where=where, hint="leave out the Transpose or Pad at the end")
+        raise ModelError(
+            "the scores are moved after they are computed",
+            where=where,
+            hint="leave out the Transpose or Pad at the end",
+        )
     try:
         network = state.assembly.finish(state.whole(output, graph.output))
     except NetworkError as error:
-        raise ModelError(error.what, where=error.where, got=error.got, expected=error.expected, hint=error.hint) from error
+        raise ModelError(
+            error.what, where=error.where, got=error.got, expected=error.expected, hint=error.hint
+        ) from error
     return Ann(
         network,
         clips={name: clip for name, clip in state.assembly.clips.items() if name in network.by_name},
-        moments={name: moments for name, moments in state.assembly.moments.items() if name in network.by_name},
+        moments={
+            name: moments for name, moments in state.assembly.moments.items() if name in network.by_name
+        },
         fixed=frozenset(state.assembly.fixed & set(network.by_name)),
         notes=(*graph.notes, *state.assembly.notes),
-        input_shape=own, input_layout=layout, output=state.output,
-    )  # fmt: skip
+        input_shape=own,
+        input_layout=layout,
+        output=state.output,
+    )
 
 
 def _lowered(state: State, node: Node) -> Value:
     """What a node computes, its shape as the file says."""
     if node.op not in _RULES:
-        hint = "spiking networks are weighted layers, pools, sums and ReLU, Clip(0, y), LeakyRelu or PRelu; replace the operator, or end the model before it"
+        hint = (
+            "spiking networks are weighted layers, pools, sums and ReLU, Clip(0, y), LeakyRelu or PRelu;"
+            " replace the operator, or end the model before it"
+        )
         raise refusal(node, "this operator has no spiking counterpart", hint=hint)
     used = [name for name in node.outputs[1:] if name in state.graph.shapes and state.uses.get(name)]
     if used:
@@ -99,9 +114,13 @@ def _lowered(state: State, node: Node) -> Value:
         expected = state.graph.shapes[node.outputs[0]]
         elements = sum(math.prod(part.shape) for part in value.parts)
         if math.prod(value.shape) != elements or not (value.shape == expected or any(value.padding)):
-            raise refusal(node, "its output is not of the shape that the file says", got=value.shape, expected=expected)
+            raise refusal(
+                node, "its output is not of the shape that the file says", got=value.shape, expected=expected
+            )
     except LayoutError as error:
-        raise refusal(node, str(error), hint="keep maps as (N, channels, height, width) between layers") from error
+        raise refusal(
+            node, str(error), hint="keep maps as (N, channels, height, width) between layers"
+        ) from error
     except (NetworkError, ModelError) as error:
         if isinstance(error, ModelError) and error.where:
             raise

@@ -16,7 +16,11 @@ def _windows(node: Node, value: Value) -> Windows:
     """The windows of a pool on a map and a Pad's zeros around it."""
     _, height, width = value.map_shape()
     top, left, bottom, right = value.padding
-    how = {key: node.attributes[key] for key in ("strides", "pads", "dilations", "auto_pad", "ceil_mode") if key in node.attributes}
+    how = {
+        key: node.attributes[key]
+        for key in ("strides", "pads", "dilations", "auto_pad", "ceil_mode")
+        if key in node.attributes
+    }
     at = windows((height + top + bottom, width + left + right), node.attributes["kernel_shape"], **how)
     if at.dilation != (1, 1):
         raise refusal(node, "the pool is dilated", got=at.dilation, expected="(1, 1)")
@@ -31,7 +35,11 @@ def _max_pool(state: State, node: Node) -> Value:
     value = state.value(node)
     at = _windows(node, value)
     if any(value.padding) and not all(isinstance(p, Expression) and p.spikes for p in value.parts):
-        raise refusal(node, "zeros are padded to values that may be negative before the max pool", hint="put the ReLU before the Pad")
+        raise refusal(
+            node,
+            "zeros are padded to values that may be negative before the max pool",
+            hint="put the ReLU before the Pad",
+        )
     padding = tuple(a + b + c for a, b, c in zip(at.pads, value.padding, (0, 0, *at.overhang)))
     window = Window(at.kernel, at.stride, padding)
     _note_average(state, node)
@@ -40,17 +48,29 @@ def _max_pool(state: State, node: Node) -> Value:
 
 def _note_average(state: State, node: Node) -> None:
     if state.assembly.average:
-        state.assembly.note(f"{node.name}: an average pool in place of the max pool, which CHANGES the ANN: expect a loss of accuracy, or train with average pools")
+        state.assembly.note(
+            f"{node.name}: an average pool in place of the max pool, which CHANGES the ANN: expect a loss of"
+            " accuracy, or train with average pools"
+        )
 
 
 def _avg_pool(state: State, node: Node) -> Value:
     value = state.value(node)
     at = _windows(node, value)
     if any(at.pads) and not node.attributes.get("count_include_pad", 0):
-        what = "its divisor is smaller at the border: padded positions, and those that ceil_mode adds, do not count"
-        raise refusal(node, what, got=f"pads {at.pads}", hint="use ceil_mode=0, and count_include_pad=1 or no padding")
+        what = (
+            "its divisor is smaller at the border: padded positions, and those that ceil_mode adds, do not"
+            " count"
+        )
+        raise refusal(
+            node, what, got=f"pads {at.pads}", hint="use ceil_mode=0, and count_include_pad=1 or no padding"
+        )
     if any(at.overhang):
-        raise refusal(node, "its last windows stand over the map (ceil_mode), where the divisor is smaller", hint="use ceil_mode=0, or a size that the stride divides")
+        raise refusal(
+            node,
+            "its last windows stand over the map (ceil_mode), where the divisor is smaller",
+            hint="use ceil_mode=0, or a size that the stride divides",
+        )
     window = Window(at.kernel, at.stride, tuple(a + b for a, b in zip(at.pads, value.padding)))
     return _placed([state.assembly.avg_pool(p, window, node.name) for p in value.parts])
 
@@ -74,24 +94,37 @@ def _global_max(state: State, node: Node) -> Value:
     size = value.map_shape()[1:]
     value.unpadded()
     _note_average(state, node)
-    return Value(tuple(state.assembly.max_pool(p, Window(size, size), node.name) for p in value.parts), state.shape(node))
+    return Value(
+        tuple(state.assembly.max_pool(p, Window(size, size), node.name) for p in value.parts),
+        state.shape(node),
+    )
 
 
 def _reduce_mean(state: State, node: Node) -> Value:
     value = state.value(node)
     axes = [int(axis) for axis in state.constant(node, 1, "axes")]
     sizes = {p.shape[1:] for p in value.parts}
-    if axes == [2] and value.index is None and len(sizes) == 1 and len(value.shape) == 2:  # (channels, height * width)
+    if (
+        axes == [2] and value.index is None and len(sizes) == 1 and len(value.shape) == 2
+    ):  # (channels, height * width)
         (size,) = sizes
         if value.shape == (value.channels[-1], size[0] * size[1]):
             return _mean(state, node, value, (1, 1))
     order = value.axes()
     over = {order[a - 1] for a in axes}
     if 0 in over:
-        raise LayoutError("it takes the mean over channels; only means over height and width can be converted")
+        raise LayoutError(
+            "it takes the mean over channels; only means over height and width can be converted"
+        )
     if value.index is not None and len(over) == 1:
         raise LayoutError("it takes the mean over one axis of a map that is not channels first")
     return _mean(state, node, value, (1 in over, 2 in over))
 
 
-RULES = {"MaxPool": _max_pool, "AveragePool": _avg_pool, "GlobalAveragePool": _global_avg, "GlobalMaxPool": _global_max, "ReduceMean": _reduce_mean}
+RULES = {
+    "MaxPool": _max_pool,
+    "AveragePool": _avg_pool,
+    "GlobalAveragePool": _global_avg,
+    "GlobalMaxPool": _global_max,
+    "ReduceMean": _reduce_mean,
+}

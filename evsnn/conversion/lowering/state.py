@@ -48,7 +48,9 @@ class State:
         """An input that depends on the network's."""
         name = node.inputs[at]
         if name not in self.values:
-            raise refusal(node, f"its input {at} is constant", expected="a tensor that depends on the model's input")
+            raise refusal(
+                node, f"its input {at} is constant", expected="a tensor that depends on the model's input"
+            )
         return self.values[name]
 
     def constant(self, node: Node, at: int, what: str) -> np.ndarray | None:
@@ -56,7 +58,12 @@ class State:
         if at >= len(node.inputs) or not node.inputs[at]:
             return None
         if node.inputs[at] not in self.graph.constants:
-            raise refusal(node, f"its {what} depends on the model's input", expected="a constant", hint="attention, gates and dynamic weights cannot be converted")
+            raise refusal(
+                node,
+                f"its {what} depends on the model's input",
+                expected="a constant",
+                hint="attention, gates and dynamic weights cannot be converted",
+            )
         return self.graph.constants[node.inputs[at]]
 
     def forget(self, node: Node) -> None:
@@ -79,7 +86,9 @@ class State:
         parts = self.settled(value, name)
         return self.assembly.joined(parts) or self.assembly.stacked(parts, name)
 
-    def convolved(self, value: Value, kernels: Sequence[Kernel], bias: np.ndarray | None, name: str) -> Expression:
+    def convolved(
+        self, value: Value, kernels: Sequence[Kernel], bias: np.ndarray | None, name: str
+    ) -> Expression:
         """The sum of a convolution of each part."""
         total = None
         for part, kernel in zip(self.settled(value, name), kernels):

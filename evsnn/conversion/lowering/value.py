@@ -50,7 +50,11 @@ class Value:
     @property
     def positions(self) -> np.ndarray:
         """`index`, spelt out."""
-        return np.arange(np.prod(self.shape, dtype=np.int64)).reshape(self.shape) if self.index is None else self.index
+        return (
+            np.arange(np.prod(self.shape, dtype=np.int64)).reshape(self.shape)
+            if self.index is None
+            else self.index
+        )
 
     @property
     def channels(self) -> list[int]:
@@ -96,7 +100,9 @@ class Value:
             raise LayoutError("it reads maps of different sizes as one")
         shape = (self.channels[-1], *sizes.pop())
         if self.index is not None or self.shape != shape:
-            raise LayoutError(f"it reads a tensor of shape {self.shape} whose elements are not in (channel, y, x) order")
+            raise LayoutError(
+                f"it reads a tensor of shape {self.shape} whose elements are not in (channel, y, x) order"
+            )
         return shape
 
     def axes(self) -> tuple[int, ...]:
@@ -112,9 +118,13 @@ class Value:
         if not sizes and len(self.shape) == 3:
             natural = np.arange(np.prod(shape)).reshape(shape)
             for axes in permutations(range(3)):
-                if tuple(shape[a] for a in axes) == self.shape and np.array_equal(self.positions, natural.transpose(axes)):
+                if tuple(shape[a] for a in axes) == self.shape and np.array_equal(
+                    self.positions, natural.transpose(axes)
+                ):
                     return axes
-        raise LayoutError(f"it reads a tensor of shape {self.shape} whose axes are not channels, height and width")
+        raise LayoutError(
+            f"it reads a tensor of shape {self.shape} whose axes are not channels, height and width"
+        )
 
     def per_channel(self, constant: np.ndarray) -> list[np.ndarray]:
         """A constant that is broadcast to this tensor with its batch, as one value a channel of each part.
@@ -131,7 +141,9 @@ class Value:
         try:
             whole = np.broadcast_to(constant, (1, *self.shape))
         except ValueError:
-            raise LayoutError(f"its constant of shape {constant.shape} does not fit the tensor {('N', *self.shape)}") from None
+            raise LayoutError(
+                f"its constant of shape {constant.shape} does not fit the tensor {('N', *self.shape)}"
+            ) from None
         if self.index is None:
             flat = whole.ravel()
         else:
@@ -148,7 +160,9 @@ class Value:
         return values
 
     def columns(self, weight: np.ndarray) -> list[np.ndarray]:
-        """Columns (n_out, n_in) of a matrix on this vector as kernels (n_out, channels, height, width), one a part."""
+        """Columns (n_out, n_in) of a matrix on this vector as kernels (n_out, channels, height, width), one a
+        part.
+        """
         self.unpadded()
         if self.index is not None:
             order = np.empty(self.index.size, np.int64)

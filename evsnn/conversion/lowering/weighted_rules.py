@@ -17,11 +17,21 @@ def _conv(state: State, node: Node) -> Value:
     value, weight = state.value(node), state.constant(node, 1, "weight")
     shape, groups = value.map_shape(), int(node.attributes.get("group", 1))
     if weight.ndim != 4 or weight.shape[1] * groups != shape[0] or weight.shape[0] % groups:
-        raise refusal(node, "weight and input do not fit", got=f"weight {weight.shape} in {groups} groups on {shape[0]} channels")
+        raise refusal(
+            node,
+            "weight and input do not fit",
+            got=f"weight {weight.shape} in {groups} groups on {shape[0]} channels",
+        )
     top, left, bottom, right = value.padding
-    how = {key: node.attributes[key] for key in ("strides", "pads", "dilations", "auto_pad") if key in node.attributes}
+    how = {
+        key: node.attributes[key]
+        for key in ("strides", "pads", "dilations", "auto_pad")
+        if key in node.attributes
+    }
     at = windows((shape[1] + top + bottom, shape[2] + left + right), weight.shape[2:], **how)
-    kernel = Kernel(weight, None, at.stride, tuple(a + b for a, b in zip(at.pads, value.padding)), at.dilation, groups)
+    kernel = Kernel(
+        weight, None, at.stride, tuple(a + b for a, b in zip(at.pads, value.padding)), at.dilation, groups
+    )
     out = _applied(state, value, kernel, state.constant(node, 2, "bias"), node.name)
     return Value((out,), out.shape)
 
@@ -54,22 +64,40 @@ def _matmul(state: State, node: Node) -> Value:
     if weight.ndim != 2:
         raise refusal(node, "the constant is not a matrix", got=f"shape {weight.shape}")
     value = state.value(node)
-    if len(value.shape) == 3 and value.shape[:2] != (1, 1) and value.axes() == (1, 2, 0):  # channels last: a 1x1 convolution
-        out = _applied(state, value, Kernel(np.ascontiguousarray(weight.T)[:, :, None, None]), None, node.name)
+    if (
+        len(value.shape) == 3 and value.shape[:2] != (1, 1) and value.axes() == (1, 2, 0)
+    ):  # channels last: a 1x1 convolution
+        out = _applied(
+            state, value, Kernel(np.ascontiguousarray(weight.T)[:, :, None, None]), None, node.name
+        )
         channels, height, width = out.shape
-        return Value((out,), (height, width, channels), np.arange(channels * height * width).reshape(out.shape).transpose(1, 2, 0))
+        return Value(
+            (out,),
+            (height, width, channels),
+            np.arange(channels * height * width).reshape(out.shape).transpose(1, 2, 0),
+        )
     return _product(state, node, weight.T, None, None)
 
 
-def _product(state: State, node: Node, weight: np.ndarray, gain: np.ndarray | None, bias: np.ndarray | None) -> Value:
+def _product(
+    state: State, node: Node, weight: np.ndarray, gain: np.ndarray | None, bias: np.ndarray | None
+) -> Value:
     """A matrix (n_out, n_in) times a vector: kernels that cover each part."""
     value = state.value(node)
     if value.shape != (*(1,) * (len(value.shape) - 1), weight.shape[1]):
-        raise refusal(node, "it multiplies more than one vector a sample", got=f"a tensor of shape {value.shape}", expected=f"({weight.shape[1]},)", hint="flatten before it")
+        raise refusal(
+            node,
+            "it multiplies more than one vector a sample",
+            got=f"a tensor of shape {value.shape}",
+            expected=f"({weight.shape[1]},)",
+            hint="flatten before it",
+        )
     kernels = [Kernel(k, gain, product=True) for k in value.columns(weight)]
     joined = state.assembly.joined(state.settled(value, node.name))
     if joined is not None:
-        whole = kernels[0].weight if len(kernels) == 1 else np.concatenate([k.weight for k in kernels], axis=1)
+        whole = (
+            kernels[0].weight if len(kernels) == 1 else np.concatenate([k.weight for k in kernels], axis=1)
+        )
         out = state.assembly.convolved(joined, Kernel(whole, gain, product=True), bias, node.name)
     else:
         out = state.convolved(value, kernels, bias, node.name)

@@ -39,7 +39,11 @@ def check_size(shape: Sequence[int]) -> None:
     """
     n_bytes = 4 * math.prod(map(int, shape))
     if not 0 < n_bytes <= MAX_SAMPLE_BYTES:
-        raise ModelError("one sample's tensor is too large" if n_bytes else "a tensor is empty", got=f"shape {tuple(shape)}", expected=f"at most {MAX_SAMPLE_BYTES >> 20} MiB")
+        raise ModelError(
+            "one sample's tensor is too large" if n_bytes else "a tensor is empty",
+            got=f"shape {tuple(shape)}",
+            expected=f"at most {MAX_SAMPLE_BYTES >> 20} MiB",
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,23 +100,37 @@ class Call:
         if tensor is None:
             return None
         if len(tensor.values) != 1:
-            got = "one that depends on the batch's size" if tensor.values else "one that depends on the network's input"
+            got = (
+                "one that depends on the batch's size"
+                if tensor.values
+                else "one that depends on the network's input"
+            )
             raise ModelError(f"its input {position + 1} must be a constant", got=got)
         return tensor.values[0]
 
     def axis(self, axis: int) -> int:
         """`axis` counted from the first, the batch's excluded."""
         if not -self.rank <= axis < self.rank:
-            raise ModelError("names an axis that is not there", got=axis, expected=f"-{self.rank} to {self.rank - 1}")
+            raise ModelError(
+                "names an axis that is not there", got=axis, expected=f"-{self.rank} to {self.rank - 1}"
+            )
         if axis % self.rank == 0:
-            raise ModelError("works across the samples of a batch", got="axis 0", hint="the first axis must stay the batch's")
+            raise ModelError(
+                "works across the samples of a batch",
+                got="axis 0",
+                hint="the first axis must stay the batch's",
+            )
         return axis % self.rank
 
 
 def _first_only(call: Call) -> None:
     """The first input is a tensor, all others are constants."""
     if call.tensors[0] is None or call.tensors[0].shape is None:
-        raise ModelError("its first input must depend on the network's input", got="a constant", hint="let tensors come first and weights second")
+        raise ModelError(
+            "its first input must depend on the network's input",
+            got="a constant",
+            hint="let tensors come first and weights second",
+        )
     for position in range(1, len(call.tensors)):
         call.constant(position)
 
@@ -122,46 +140,85 @@ def _broadcast(call: Call) -> None:
     ranks = {1 + len(t.shape) for t in call.tensors if t.shape is not None}
     for i, tensor in enumerate(call.tensors):
         value = None if tensor.shape is not None else call.constant(i)
-        moves = value is not None and (value.ndim > max(ranks) or (value.ndim == max(ranks) and value.shape[0] != 1))
+        moves = value is not None and (
+            value.ndim > max(ranks) or (value.ndim == max(ranks) and value.shape[0] != 1)
+        )
         if len(ranks) > 1 or moves:
-            got = [f"{('N', *t.shape)}" if t.shape is not None else f"a constant {t.values[0].shape}" for t in call.tensors]
+            got = [
+                f"{('N', *t.shape)}" if t.shape is not None else f"a constant {t.values[0].shape}"
+                for t in call.tensors
+            ]
             expected = "tensors of as many axes, and constants that are the same for each sample"
-            raise ModelError("mixes the samples of a batch", got=" and ".join(got).replace("'", ""), expected=expected)
-    check_size(np.broadcast_shapes(*(t.shape if t.shape is not None else t.values[0].shape for t in call.tensors)))
+            raise ModelError(
+                "mixes the samples of a batch", got=" and ".join(got).replace("'", ""), expected=expected
+            )
+    check_size(
+        np.broadcast_shapes(*(t.shape if t.shape is not None else t.values[0].shape for t in call.tensors))
+    )
 
 
 def _one_tensor(call: Call) -> None:
     _broadcast(call)
     if sum(t.shape is not None for t in call.tensors) > 1:
-        hint = "gates such as squeeze-and-excitation are not converted: use a block without" if call.op in ("Mul", "Div") else "use Relu, or a MaxPool"
-        raise ModelError("combines two tensors in a way that is not linear", expected="one tensor and constants", hint=hint)
+        hint = (
+            "gates such as squeeze-and-excitation are not converted: use a block without"
+            if call.op in ("Mul", "Div")
+            else "use Relu, or a MaxPool"
+        )
+        raise ModelError(
+            "combines two tensors in a way that is not linear", expected="one tensor and constants", hint=hint
+        )
 
 
 def _divide(call: Call) -> None:
     _one_tensor(call)
     if call.tensors[0].shape is None:
-        raise ModelError("divides by a tensor that depends on the network's input", expected="a constant", hint="use a network that is linear between its ReLUs")
+        raise ModelError(
+            "divides by a tensor that depends on the network's input",
+            expected="a constant",
+            hint="use a network that is linear between its ReLUs",
+        )
 
 
 def _conv(call: Call) -> None:
     _first_only(call)
     if len(call.shape) != 3:
-        hint = "export the model with images (N, channels, height, width); a 1-D signal may be an image of height 1"
-        raise ModelError("only 2-D convolutions are converted", got=f"an input of {call.rank} axes", expected="4", hint=hint)
+        hint = (
+            "export the model with images (N, channels, height, width); a 1-D signal may be an image of"
+            " height 1"
+        )
+        raise ModelError(
+            "only 2-D convolutions are converted",
+            got=f"an input of {call.rank} axes",
+            expected="4",
+            hint=hint,
+        )
     weight = call.constant(1)
     at = _explicit(call, weight.shape[2:])
     check_size((len(weight), *at.shape))
     if weight.size * math.prod(at.shape) > _MAX_MACS:
-        raise ModelError("takes too many operations", got=f"weights {weight.shape} at {at.shape} places", expected=f"at most {_MAX_MACS} products")
+        raise ModelError(
+            "takes too many operations",
+            got=f"weights {weight.shape} at {at.shape} places",
+            expected=f"at most {_MAX_MACS} products",
+        )
 
 
 def _explicit(call: Call, kernel: tuple[int, ...]):
     """Write strides, pads and dilations out."""
     names = ("strides", "pads", "dilations", "auto_pad", "ceil_mode")
-    at = windows(call.shape[1:], kernel, **{name: call.attributes[name] for name in names if name in call.attributes})
+    at = windows(
+        call.shape[1:], kernel, **{name: call.attributes[name] for name in names if name in call.attributes}
+    )
     call.attributes.pop("auto_pad", None)
     top, left, bottom, right = at.pads
-    check_size((call.shape[0], call.shape[1] + top + bottom + at.overhang[0], call.shape[2] + left + right + at.overhang[1]))
+    check_size(
+        (
+            call.shape[0],
+            call.shape[1] + top + bottom + at.overhang[0],
+            call.shape[2] + left + right + at.overhang[1],
+        )
+    )
     call.attributes.setdefault("kernel_shape", at.kernel)
     call.attributes |= {"strides": at.stride, "pads": at.pads, "dilations": at.dilation}
     return at
@@ -183,10 +240,18 @@ def _pool(call: Call) -> None:
 def _gemm(call: Call) -> None:
     _first_only(call)
     if call.attributes.get("transA", 0) or call.rank != 2:
-        raise ModelError("works across the samples of a batch", got=f"{call.rank} axes, transA = {call.attributes.get('transA', 0)}", expected="2 axes and transA = 0")
+        raise ModelError(
+            "works across the samples of a batch",
+            got=f"{call.rank} axes, transA = {call.attributes.get('transA', 0)}",
+            expected="2 axes and transA = 0",
+        )
     c = call.constant(2)
     if c is not None and (c.ndim > 2 or (c.ndim == 2 and c.shape[0] != 1)):
-        raise ModelError("adds different numbers to the samples of a batch", got=f"C of shape {c.shape}", expected="(1, n_out) or (n_out,)")
+        raise ModelError(
+            "adds different numbers to the samples of a batch",
+            got=f"C of shape {c.shape}",
+            expected="(1, n_out) or (n_out,)",
+        )
     _matrix(call, bool(call.attributes.get("transB", 0)))
 
 
@@ -195,13 +260,20 @@ def _matrix(call: Call, transposed: bool = False) -> None:
     shape = call.constant(1).shape
     n_in, n_out = (shape[::-1] if transposed else shape) if len(shape) == 2 else (None, None)
     if n_in != call.shape[-1]:
-        raise ModelError("its weights do not fit its input", got=f"weights {shape}", expected=f"a matrix for {call.shape[-1]} inputs")
+        raise ModelError(
+            "its weights do not fit its input",
+            got=f"weights {shape}",
+            expected=f"a matrix for {call.shape[-1]} inputs",
+        )
     check_size((*call.shape[:-1], n_out))
 
 
 def _matmul(call: Call) -> None:
     if all(t.shape is not None for t in call.tensors):
-        raise ModelError("multiplies two tensors that both depend on the network's input", hint="attention is not converted: only weights that are constants")
+        raise ModelError(
+            "multiplies two tensors that both depend on the network's input",
+            hint="attention is not converted: only weights that are constants",
+        )
     _first_only(call)
     _matrix(call)
 
@@ -231,7 +303,11 @@ def _p_relu(call: Call) -> None:
     _first_only(call)
     _broadcast(call)
     if np.broadcast_shapes((1, *call.shape), call.constant(1).shape) != (1, *call.shape):
-        raise ModelError("its slopes do not fit its input", got=f"slopes {call.constant(1).shape}", expected=f"those of {call.shape}")
+        raise ModelError(
+            "its slopes do not fit its input",
+            got=f"slopes {call.constant(1).shape}",
+            expected=f"those of {call.shape}",
+        )
 
 
 def _reduce(call: Call) -> None:
@@ -247,9 +323,16 @@ def _reduce(call: Call) -> None:
 
 def _concat(call: Call) -> None:
     if any(t.shape is None for t in call.tensors):
-        raise ModelError("joins a constant to a tensor", expected="inputs that all depend on the network's input")
+        raise ModelError(
+            "joins a constant to a tensor", expected="inputs that all depend on the network's input"
+        )
     call.attributes["axis"] = axis = call.axis(call.attributes["axis"])
-    check_size([sum(t.shape[i] for t in call.tensors) if i == axis - 1 else size for i, size in enumerate(call.shape)])
+    check_size(
+        [
+            sum(t.shape[i] for t in call.tensors) if i == axis - 1 else size
+            for i, size in enumerate(call.shape)
+        ]
+    )
 
 
 def _flatten(call: Call) -> None:
@@ -258,7 +341,9 @@ def _flatten(call: Call) -> None:
         raise ModelError("names an axis that is not there", got=axis)
     axis = axis + call.rank if axis < 0 else axis
     if axis == 0 or np.prod(call.shape[: axis - 1]) != 1:
-        raise ModelError("mixes the samples of a batch with what is in them", got=f"axis {axis}", expected="axis 1")
+        raise ModelError(
+            "mixes the samples of a batch with what is in them", got=f"axis {axis}", expected="axis 1"
+        )
     call.attributes["axis"] = 1
 
 
@@ -267,16 +352,32 @@ def _reshape(call: Call) -> None:
         raise ModelError("its first input must depend on the network's input")
     targets = call.tensors[1].values or (call.constant(1),)
     keep_zeros = call.attributes.pop("allowzero", 0)
-    rests = {_reshaped(target.tolist(), (n, *call.shape), keep_zeros) for n, target in zip(call.batches, targets * (len(call.batches) // max(1, len(targets))))}
+    rests = {
+        _reshaped(target.tolist(), (n, *call.shape), keep_zeros)
+        for n, target in zip(call.batches, targets * (len(call.batches) // max(1, len(targets))))
+    }
     if len(rests) != 1 or None in rests:
-        got = f"{('N', *call.shape)} into {targets[0].tolist() if len(targets) == 1 else 'a shape computed from the batch'}".replace("'", "")
-        raise ModelError("mixes the samples of a batch", got=got, hint="keep the first axis: x.flatten(1) or x.reshape(len(x), ...), and export again")
+        got = (
+            f"{('N', *call.shape)} into"
+            f" {targets[0].tolist() if len(targets) == 1 else 'a shape computed from the batch'}".replace(
+                "'", ""
+            )
+        )
+        raise ModelError(
+            "mixes the samples of a batch",
+            got=got,
+            hint="keep the first axis: x.flatten(1) or x.reshape(len(x), ...), and export again",
+        )
     call.replaced[1] = np.array((-1, *rests.pop()), np.int64)
 
 
 def _reshaped(target: list[int], shape: tuple[int, ...], keep_zeros: int) -> tuple[int, ...] | None:
-    """Sizes after the batch's if `shape`, whose first axis is the batch, keeps it in a reshape to `target`."""
-    sizes = [shape[i] if size == 0 and not keep_zeros and i < len(shape) else size for i, size in enumerate(target)]
+    """Sizes after the batch's if `shape`, whose first axis is the batch, keeps it in a reshape to
+    `target`.
+    """
+    sizes = [
+        shape[i] if size == 0 and not keep_zeros and i < len(shape) else size for i, size in enumerate(target)
+    ]
     total = int(np.prod(shape, dtype=object))
     if sizes.count(-1) == 1:
         others = int(np.prod([s for s in sizes if s != -1], dtype=object))
@@ -290,8 +391,14 @@ def _squeeze(call: Call) -> None:
     _first_only(call)
     axes = call.constant(1)
     if axes is None and call.batches == (1,):
-        raise ModelError("removes the batch's axis if that is 1", hint="name the axes to squeeze, and export again")
-    at = [1 + i for i, size in enumerate(call.shape) if size == 1] if axes is None else sorted(call.axis(a) for a in axes.tolist())
+        raise ModelError(
+            "removes the batch's axis if that is 1", hint="name the axes to squeeze, and export again"
+        )
+    at = (
+        [1 + i for i, size in enumerate(call.shape) if size == 1]
+        if axes is None
+        else sorted(call.axis(a) for a in axes.tolist())
+    )
     _set_input(call, 1, np.array(at, np.int64))
 
 
@@ -300,7 +407,9 @@ def _unsqueeze(call: Call) -> None:
     axes = call.constant(1).tolist()
     rank = call.rank + len(axes)
     if any(not -rank <= a < rank or a % rank == 0 for a in axes):
-        raise ModelError("moves the batch's axis", got=f"axes {axes}", expected="the first axis to stay the batch's")
+        raise ModelError(
+            "moves the batch's axis", got=f"axes {axes}", expected="the first axis to stay the batch's"
+        )
     call.replaced[1] = np.array(sorted(a % rank for a in axes), np.int64)
 
 
@@ -322,14 +431,23 @@ def _transpose(call: Call) -> None:
 def _pad(call: Call) -> None:
     _first_only(call)
     pads, axes = call.constant(1), call.constant(3)
-    axes = range(call.rank) if axes is None else [a % call.rank if -call.rank <= a < call.rank else call.axis(a) for a in axes.tolist()]
+    axes = (
+        range(call.rank)
+        if axes is None
+        else [a % call.rank if -call.rank <= a < call.rank else call.axis(a) for a in axes.tolist()]
+    )
     if pads.shape != (2 * len(axes),):
         raise ModelError("its pads do not fit its axes", got=f"{pads.size} numbers", expected=2 * len(axes))
     around = np.zeros((2, call.rank), np.int64)
     around[:, list(axes)] = pads.reshape(2, -1)
     if around[:, 0].any():
         raise ModelError("pads the batch", got=f"pads {pads.tolist()}")
-    check_size([size + max(0, before) + max(0, after) for size, (before, after) in zip(call.shape, around.T[1:].tolist())])
+    check_size(
+        [
+            size + max(0, before) + max(0, after)
+            for size, (before, after) in zip(call.shape, around.T[1:].tolist())
+        ]
+    )
     call.replaced[1] = around.ravel()
     if len(call.tensors) > 3:
         call.replaced[3] = None
@@ -341,7 +459,9 @@ def _softmax(call: Call) -> None:
 
 def _map(call: Call) -> None:
     if len(call.shape) < 2:
-        raise ModelError("pools over space, and its input has none", got=f"{call.rank} axes", expected="at least 3")
+        raise ModelError(
+            "pools over space, and its input has none", got=f"{call.rank} axes", expected="at least 3"
+        )
 
 
 RULES: Mapping[str, Callable[[Call], None]] = {

@@ -36,17 +36,35 @@ def find_output(file: ModelFile, output: str | None, notes: list[str]) -> str:
     made = {name for node in file.graph.node for name in node.output}
     if output is not None:
         if output not in made:
-            raise ModelError("has no such tensor", where=file.name, got=repr(output)[:80], expected=f"one of {_listed(v.name for v in values)}")
+            raise ModelError(
+                "has no such tensor",
+                where=file.name,
+                got=repr(output)[:80],
+                expected=f"one of {_listed(v.name for v in values)}",
+            )
         return output
-    scores = [v.name for v in values if v.type.WhichOneof("value") == "tensor_type" and v.type.tensor_type.elem_type in FLOATS]
+    scores = [
+        v.name
+        for v in values
+        if v.type.WhichOneof("value") == "tensor_type" and v.type.tensor_type.elem_type in FLOATS
+    ]
     if len(scores) != 1:
         what = "has several outputs" if len(values) > 1 else "has no output of floats"
-        hint = "export one output of float scores" + (", or name one: --scores NAME, output=NAME" if scores else "; from scikit-learn, with options={'zipmap': False}")
-        raise ModelError(what, where=file.name, got=_listed(v.name for v in values) or "none", expected="one", hint=hint)
+        hint = "export one output of float scores" + (
+            ", or name one: --scores NAME, output=NAME"
+            if scores
+            else "; from scikit-learn, with options={'zipmap': False}"
+        )
+        raise ModelError(
+            what, where=file.name, got=_listed(v.name for v in values) or "none", expected="one", hint=hint
+        )
     if scores[0] not in made:
         raise ModelError("its output is made by no node", where=file.name, got=repr(scores[0])[:80])
     if len(values) > 1:
-        notes.append(f"left out the outputs that are no scores: {_listed(v.name for v in values if v.name != scores[0])}")
+        notes.append(
+            "left out the outputs that are no scores:"
+            f" {_listed(v.name for v in values if v.name != scores[0])}"
+        )
     return scores[0]
 
 
@@ -74,7 +92,9 @@ def nodes_to(file: ModelFile, output: str) -> list[onnx.NodeProto]:
     return [wanted[place] for place in sorted(wanted)]
 
 
-def find_input(file: ModelFile, read: Set[str], notes: list[str]) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+def find_input(
+    file: ModelFile, read: Set[str], notes: list[str]
+) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
     """The network's input, which is the only one among the tensors that are `read`.
 
     Returns
@@ -93,23 +113,45 @@ def find_input(file: ModelFile, read: Set[str], notes: list[str]) -> tuple[str, 
     stored = {proto.name for proto in file.graph.initializer}
     inputs = [value for value in file.graph.input if value.name not in stored and value.name in read]
     if len(inputs) != 1:
-        hint = "export a model with one input; make the others constants" if inputs else "the output must depend on an input"
-        raise ModelError("needs one input", where=file.name, got=f"{len(inputs)}: {_listed(v.name for v in inputs)}" if inputs else "none", hint=hint)
+        hint = (
+            "export a model with one input; make the others constants"
+            if inputs
+            else "the output must depend on an input"
+        )
+        raise ModelError(
+            "needs one input",
+            where=file.name,
+            got=f"{len(inputs)}: {_listed(v.name for v in inputs)}" if inputs else "none",
+            hint=hint,
+        )
     (value,) = inputs
     where = f"{file.name}: input {value.name!r:.60}"
     kind, data_type = value.type.WhichOneof("value"), value.type.tensor_type.elem_type
     if kind != "tensor_type" or data_type not in FLOATS:
         got = f"data type {data_type}" if kind == "tensor_type" else kind
-        raise ModelError("must be a tensor of floats", where=where, got=got, expected="float32", hint="export the float model, with the input's scaling outside")
+        raise ModelError(
+            "must be a tensor of floats",
+            where=where,
+            got=got,
+            expected="float32",
+            hint="export the float model, with the input's scaling outside",
+        )
     if FLOATS[data_type] != "float32":
         notes.append(f"the input of {FLOATS[data_type]} is read as float32")
     batch, *dims = value.type.tensor_type.shape.dim or [None]
     if not dims:
-        raise ModelError("has no axes but the batch's", where=where, expected="(N, ...): the batch, then one sample's axes")
+        raise ModelError(
+            "has no axes but the batch's", where=where, expected="(N, ...): the batch, then one sample's axes"
+        )
     for axis, dim in enumerate(dims, start=1):
         if dim.dim_value < 1:
             got = f"axis {axis}{f' named {dim.dim_param!r:.40}' if dim.dim_param else ''}"
-            raise ModelError("has a dynamic axis beside the batch's", where=where, got=got, hint="export with that size fixed")
+            raise ModelError(
+                "has a dynamic axis beside the batch's",
+                where=where,
+                got=got,
+                hint="export with that size fixed",
+            )
     shape = tuple(dim.dim_value for dim in dims)
     try:
         check_size(shape)
@@ -122,4 +164,6 @@ def find_input(file: ModelFile, read: Set[str], notes: list[str]) -> tuple[str, 
 
 def _listed(names: Iterable[str]) -> str:
     names = list(names)
-    return ", ".join(repr(name)[:60] for name in names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return ", ".join(repr(name)[:60] for name in names[:6]) + (
+        f" and {len(names) - 6} more" if len(names) > 6 else ""
+    )

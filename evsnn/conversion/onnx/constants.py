@@ -31,7 +31,10 @@ def fold(op: str, values: list[np.ndarray | None], attributes: Mapping) -> np.nd
         If it would be too large.
     """
     if op not in FOLDERS:
-        raise ModelError("the operator is not computed on constants", hint="simplify the model before, for example with onnxsim")
+        raise ModelError(
+            "the operator is not computed on constants",
+            hint="simplify the model before, for example with onnxsim",
+        )
     if op not in _OWN_SIZE:
         _check_size(_broadcast(op, values))
     return plain(np.asarray(FOLDERS[op](*values, **attributes)))
@@ -41,7 +44,11 @@ def _broadcast(op: str, values: list[np.ndarray | None]) -> tuple[int, ...]:
     """A shape that the result of most operators does not exceed."""
     shapes = [v.shape for v in values if v is not None]
     if op in ("MatMul", "Gemm"):
-        return (max(math.prod(shapes[0]), 1), max(math.prod(shapes[1]), 1)) if min(map(len, shapes[:2])) < 2 else (*shapes[0][:-1], *shapes[1][:-2], *shapes[1][-2:])
+        return (
+            (max(math.prod(shapes[0]), 1), max(math.prod(shapes[1]), 1))
+            if min(map(len, shapes[:2])) < 2
+            else (*shapes[0][:-1], *shapes[1][:-2], *shapes[1][-2:])
+        )
     if op == "Concat":
         return (sum(map(math.prod, shapes)),)
     if op in _ELEMENTWISE:
@@ -52,7 +59,11 @@ def _broadcast(op: str, values: list[np.ndarray | None]) -> tuple[int, ...]:
 def _check_size(shape) -> None:
     n_bytes = 8 * math.prod(map(int, shape))
     if n_bytes > MAX_CONSTANT_BYTES or any(size < 0 for size in shape):
-        raise ModelError("a constant is too large", got=f"shape {tuple(map(int, shape))[:8]}", expected=f"at most {MAX_CONSTANT_BYTES >> 20} MiB")
+        raise ModelError(
+            "a constant is too large",
+            got=f"shape {tuple(map(int, shape))[:8]}",
+            expected=f"at most {MAX_CONSTANT_BYTES >> 20} MiB",
+        )
 
 
 def _constant_of_shape(shape, *, value=None):
@@ -101,7 +112,9 @@ def _cast(x, *, to, saturate=1, round_mode="up"):
     if to == _BOOL:
         return x.astype(bool)
     if to not in _INTEGERS or not np.isfinite(x).all():
-        raise ModelError("a constant cannot be cast", got=f"type {to}", expected="a float, an integer or bool")
+        raise ModelError(
+            "a constant cannot be cast", got=f"type {to}", expected="a float, an integer or bool"
+        )
     return x.astype(np.int64)
 
 
@@ -121,17 +134,57 @@ def _reduce(reduce: Callable) -> Callable:
     def operator(x, axes=None, *, keepdims=1, noop_with_empty_axes=0):
         if noop_with_empty_axes and (axes is None or axes.size == 0):
             return x
-        return reduce(x, axis=tuple(axes.tolist()) if axes is not None and axes.size else None, keepdims=bool(keepdims))
+        return reduce(
+            x, axis=tuple(axes.tolist()) if axes is not None and axes.size else None, keepdims=bool(keepdims)
+        )
 
     return operator
 
 
-_ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Where", "Min", "Max", "Sum", "PRelu", "Clip")
+_ELEMENTWISE = (
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Pow",
+    "Mod",
+    "Equal",
+    "Less",
+    "Greater",
+    "LessOrEqual",
+    "GreaterOrEqual",
+    "And",
+    "Or",
+    "Where",
+    "Min",
+    "Max",
+    "Sum",
+    "PRelu",
+    "Clip",
+)
 _OWN_SIZE = ("ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Gather", "Shape", "Size")
 _IMPORTABLE = (
-    "Add", "Clip", "Concat", "Flatten", "Gemm", "LeakyRelu", "MatMul", "Max", "Min", "Mul", "PRelu", "ReduceMean", "Relu", "Reshape", "Softmax",
-    "Squeeze", "Sub", "Sum", "Transpose", "Unsqueeze",
-)  # fmt: skip
+    "Add",
+    "Clip",
+    "Concat",
+    "Flatten",
+    "Gemm",
+    "LeakyRelu",
+    "MatMul",
+    "Max",
+    "Min",
+    "Mul",
+    "PRelu",
+    "ReduceMean",
+    "Relu",
+    "Reshape",
+    "Softmax",
+    "Squeeze",
+    "Sub",
+    "Sum",
+    "Transpose",
+    "Unsqueeze",
+)
 
 FOLDERS: Mapping[str, Callable[..., np.ndarray]] = {
     **{op: OPERATORS[op] for op in _IMPORTABLE},

@@ -11,10 +11,20 @@ import numpy as np
 __all__ = ["SCRATCH_BYTES", "conv2d"]
 
 SCRATCH_BYTES = 16 << 20
-"""Memory for padded maps and gathered windows, unless one padded sample and the windows of one of its rows take more."""
+"""Memory for padded maps and gathered windows, unless one padded sample and the windows of one of its rows
+take more.
+"""
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups: int = 1) -> np.ndarray:
+def conv2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    stride=(1, 1),
+    padding=(0, 0, 0, 0),
+    dilation=(1, 1),
+    groups: int = 1,
+) -> np.ndarray:
     """Two-dimensional convolution (cross-correlation).
 
     Parameters
@@ -40,7 +50,9 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, st
     out = np.empty((n, n_y, n_x, c_out), np.float32)
 
     taps = np.ascontiguousarray(weight.transpose(2, 3, 1, 0))  # (ky, kx, c_in / groups, c_out)
-    product, scratch_bytes = (_depthwise, SCRATCH_BYTES // 4) if per_group == 1 and groups > 1 else (_matrix, SCRATCH_BYTES)
+    product, scratch_bytes = (
+        (_depthwise, SCRATCH_BYTES // 4) if per_group == 1 and groups > 1 else (_matrix, SCRATCH_BYTES)
+    )
     row_bytes = 4 * n_x * (c_out if product is _depthwise else ky * kx * per_group)
     sample_bytes = 4 * height * width * c_in + n_y * row_bytes
     n_samples = min(n, max(1, scratch_bytes // sample_bytes))
@@ -67,7 +79,9 @@ def _padded(x: np.ndarray, padding: tuple[int, int, int, int]) -> np.ndarray:
     return padded
 
 
-def _matrix(x: np.ndarray, taps: np.ndarray, groups: int, stride, dilation, out: np.ndarray, scratch: np.ndarray) -> None:
+def _matrix(
+    x: np.ndarray, taps: np.ndarray, groups: int, stride, dilation, out: np.ndarray, scratch: np.ndarray
+) -> None:
     """Windows gathered into rows, times the weights; `out` is (n, y, x, c_out)."""
     ky, kx, per_group, c_out = taps.shape
     (n, n_y, n_x, _), per_out = out.shape, c_out // groups
@@ -82,10 +96,16 @@ def _matrix(x: np.ndarray, taps: np.ndarray, groups: int, stride, dilation, out:
             gathered[...] = seen
             seen = gathered
         weight = taps[..., g * per_out : (g + 1) * per_out].reshape(columns, per_out)
-        np.matmul(seen.reshape(rows, columns), weight, out=out.reshape(rows, c_out)[:, g * per_out : (g + 1) * per_out])
+        np.matmul(
+            seen.reshape(rows, columns),
+            weight,
+            out=out.reshape(rows, c_out)[:, g * per_out : (g + 1) * per_out],
+        )
 
 
-def _depthwise(x: np.ndarray, taps: np.ndarray, groups: int, stride, dilation, out: np.ndarray, scratch: np.ndarray) -> None:
+def _depthwise(
+    x: np.ndarray, taps: np.ndarray, groups: int, stride, dilation, out: np.ndarray, scratch: np.ndarray
+) -> None:
     """One input channel a group: a product with each tap, summed; `out` is (n, y, x, c_out)."""
     ky, kx, _, c_out = taps.shape
     n, n_y, n_x, _ = out.shape
@@ -93,7 +113,13 @@ def _depthwise(x: np.ndarray, taps: np.ndarray, groups: int, stride, dilation, o
     term = scratch[: out.size].reshape(out.shape)
     for k in range(ky * kx):
         y, x_ = k // kx * dilation[0], k % kx * dilation[1]
-        seen = x[:, y : y + (n_y - 1) * stride[0] + 1 : stride[0], x_ : x_ + (n_x - 1) * stride[1] + 1 : stride[1], :, None]
+        seen = x[
+            :,
+            y : y + (n_y - 1) * stride[0] + 1 : stride[0],
+            x_ : x_ + (n_x - 1) * stride[1] + 1 : stride[1],
+            :,
+            None,
+        ]
         weight = taps[k // kx, k % kx, 0].reshape(groups, -1)
         if k == 0:
             np.multiply(seen, weight, out=out)

@@ -17,7 +17,14 @@ MAX_BYTES = 256 << 20
 """Memory for a batch's tensors, beside the weights, `dense.SCRATCH_BYTES` and what is returned."""
 
 
-def evaluate(graph: Graph, images: np.ndarray, *, outputs: Sequence[str] | None = None, batch: int | None = None, max_bytes: int = MAX_BYTES) -> np.ndarray | dict[str, np.ndarray]:
+def evaluate(
+    graph: Graph,
+    images: np.ndarray,
+    *,
+    outputs: Sequence[str] | None = None,
+    batch: int | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> np.ndarray | dict[str, np.ndarray]:
     """Run the network on many images.
 
     Parameters
@@ -51,7 +58,12 @@ def evaluate(graph: Graph, images: np.ndarray, *, outputs: Sequence[str] | None 
 
 
 def batches(
-    graph: Graph, images: np.ndarray, outputs: Sequence[str], *, batch: int | None = None, max_bytes: int = MAX_BYTES
+    graph: Graph,
+    images: np.ndarray,
+    outputs: Sequence[str],
+    *,
+    batch: int | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Run the network batch after batch.
 
@@ -65,19 +77,29 @@ def batches(
     """
     shape = graph.shapes[graph.input]
     if images.shape[1:] != shape or images.dtype.kind not in "fiub":
-        raise InputError("do not fit the network", where="images", got=f"{images.dtype} {images.shape}", expected=f"numbers of shape (n, {', '.join(map(str, shape))})")
+        raise InputError(
+            "do not fit the network",
+            where="images",
+            got=f"{images.dtype} {images.shape}",
+            expected=f"numbers of shape (n, {', '.join(map(str, shape))})",
+        )
     for name in outputs:
         if name not in graph.shapes:
             raise ModelError("has no such tensor", where=graph.name, got=repr(name)[:80])
     return _run(graph, images, outputs, batch or max(1, max_bytes // sample_bytes(graph, outputs)))
 
 
-def _run(graph: Graph, images: np.ndarray, outputs: Sequence[str], batch: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+def _run(
+    graph: Graph, images: np.ndarray, outputs: Sequence[str], batch: int
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     last = _last_reads(graph, outputs)
     for start in range(0, len(images), batch):
         tensors = {graph.input: np.asarray(images[start : start + batch], np.float32)}
         for i, node in enumerate(graph.nodes):
-            operands = [(graph.constants[n] if n in graph.constants else tensors[n]) if n else None for n in node.inputs]
+            operands = [
+                (graph.constants[n] if n in graph.constants else tensors[n]) if n else None
+                for n in node.inputs
+            ]
             tensors[node.outputs[0]] = OPERATORS[node.op](*operands, **node.attributes)
             for name in {*node.inputs, *node.outputs}:
                 if last.get(name, i) <= i:

@@ -1,4 +1,5 @@
-"""The source network as its file describes it: ONNX operators on named tensors, shapes known, constants folded.
+"""The source network as its file describes it: ONNX operators on named tensors, shapes known, constants
+folded.
 
 A `Graph` says what the ANN computes and nothing about spikes. Shapes are without the batch, which is
 every tensor's first axis.

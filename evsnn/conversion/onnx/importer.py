@@ -34,7 +34,16 @@ __all__ = ["MAX_WEIGHT_BYTES", "import_onnx"]
 
 MAX_WEIGHT_BYTES = 4 << 30
 """Of all constants together."""
-_MISUSED = (ValueError, TypeError, IndexError, KeyError, AttributeError, ZeroDivisionError, OverflowError, MemoryError)
+_MISUSED = (
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    ZeroDivisionError,
+    OverflowError,
+    MemoryError,
+)
 
 
 def import_onnx(source: str | PurePath | bytes | onnx.ModelProto, *, output: str | None = None) -> Graph:
@@ -43,7 +52,8 @@ def import_onnx(source: str | PurePath | bytes | onnx.ModelProto, *, output: str
     Parameters
     ----------
     source : path, bytes or onnx.ModelProto
-        Files are not trusted. Data outside the file is read from the model's own folder only, and only if a path is given.
+        Files are not trusted. Data outside the file is read from the model's own folder only, and only if a
+        path is given.
     output : str, optional
         The tensor to end at, where the model has several outputs or the last operators are not wanted.
 
@@ -93,7 +103,9 @@ class _Import:
         if output == self.input:
             raise ModelError("holds no operator that does anything", where=self.file.name)
         if output not in self.shapes:
-            raise ModelError("its output does not depend on its input", where=self.file.name, got=repr(self.output)[:80])
+            raise ModelError(
+                "its output does not depend on its input", where=self.file.name, got=repr(self.output)[:80]
+            )
         needed, nodes = {output}, []
         for node in reversed(self.nodes):
             if needed.intersection(node.outputs):
@@ -101,7 +113,16 @@ class _Import:
                 nodes.append(node)
         constants = {name: values[0] for name, values in self.constants.items() if name in needed}
         shapes = {name: shape for name, shape in self.shapes.items() if name in needed}
-        return Graph(self.file.name, self.file.opset, self.input, output, tuple(nodes[::-1]), constants, shapes, tuple(self.notes))
+        return Graph(
+            self.file.name,
+            self.file.opset,
+            self.input,
+            output,
+            tuple(nodes[::-1]),
+            constants,
+            shapes,
+            tuple(self.notes),
+        )
 
     def _error(self, what: str, **details) -> ModelError:
         return ModelError(what, where=self.file.name, **details)
@@ -121,7 +142,11 @@ class _Import:
     def _read_initializers(self, read: Set[str]) -> None:
         """The stored tensors among those that are `read`."""
         if self.file.graph.sparse_initializer:
-            raise self._error("holds sparse weights, which are not read", got=repr(self.file.graph.sparse_initializer[0].values.name)[:80], hint="export dense weights")
+            raise self._error(
+                "holds sparse weights, which are not read",
+                got=repr(self.file.graph.sparse_initializer[0].values.name)[:80],
+                hint="export dense weights",
+            )
         for proto in self.file.graph.initializer:
             if proto.name in self.constants:
                 raise self._error("is damaged: two tensors have one name", got=repr(proto.name)[:80])
@@ -140,7 +165,9 @@ class _Import:
         self.constants[name] = values
 
     def _add(self, name: str, value: np.ndarray) -> str:
-        """Store a constant that is not in the file, and give the name it gets: like `name`, and nobody else's."""
+        """Store a constant that is not in the file, and give the name it gets: like `name`, and nobody
+        else's.
+        """
         while name in self.taken:
             name += "'"
         self.taken.add(name)
@@ -156,7 +183,12 @@ class _Import:
                 raise (error.at(where) if error.where is None else error) from error.__cause__
             except _MISUSED as error:
                 got = printable(f"{type(error).__name__}: {error}"[:120])
-                raise ModelError("cannot be computed", where=where, got=got, hint="is the model valid? onnx.checker.check_model tells") from error
+                raise ModelError(
+                    "cannot be computed",
+                    where=where,
+                    got=got,
+                    hint="is the model valid? onnx.checker.check_model tells",
+                ) from error
 
     def _take(self, name: str, proto: onnx.NodeProto, where: str) -> None:
         """One node: a constant, nothing at all, or an operator of the graph."""
@@ -168,14 +200,27 @@ class _Import:
         for n in filter(None, inputs):
             if n not in self.constants and n not in self.shapes:
                 what = "reads a tensor that is no operator's first output, or that no earlier operator makes"
-                raise ModelError(what, got=repr(n)[:80], hint="masks, indices and statistics are not converted")
+                raise ModelError(
+                    what, got=repr(n)[:80], hint="masks, indices and statistics are not converted"
+                )
         shape = self.shapes.get(inputs[0]) if inputs else None
-        attributes, moved = upgrade(op, attributes, self.file.opset, None if shape is None else 1 + len(shape), None if shape is None else (0, *shape))
+        attributes, moved = upgrade(
+            op,
+            attributes,
+            self.file.opset,
+            None if shape is None else 1 + len(shape),
+            None if shape is None else (0, *shape),
+        )
         for position, value in moved.items():
             inputs += [""] * (position + 1 - len(inputs))
             inputs[position] = self._add(f"{name}/{position}", value)
         if op in ("Shape", "Size") and shape is not None:
-            return self._keep(proto.output[0], tuple(fold(op, [np.broadcast_to(np.float32(0), (n, *shape))], attributes) for n in self.batches))
+            return self._keep(
+                proto.output[0],
+                tuple(
+                    fold(op, [np.broadcast_to(np.float32(0), (n, *shape))], attributes) for n in self.batches
+                ),
+            )
         if all(n in self.constants for n in filter(None, inputs)):
             return self._fold(proto, op, inputs, attributes)
         if op in _PASSED:
@@ -190,18 +235,36 @@ class _Import:
         n = max((len(values) for values in operands if values), default=1)
         if op == "Dropout":
             op, operands, attributes = "Identity", operands[:1], {}
-        self._keep(proto.output[0], tuple(fold(op, [values and values[i % len(values)] for values in operands], attributes) for i in range(n)))
+        self._keep(
+            proto.output[0],
+            tuple(
+                fold(op, [values and values[i % len(values)] for values in operands], attributes)
+                for i in range(n)
+            ),
+        )
 
     def _pass(self, proto: onnx.NodeProto, op: str, inputs: list[str], attributes: dict) -> None:
         """An operator that changes nothing: its output is its input by another name."""
         if op == "CastLike" and inputs[0] in self.constants:  # like the network's tensors, which are float32
-            self._keep(proto.output[0], tuple(fold("Cast", [value], {"to": 1}) for value in self.constants[inputs[0]]))
+            self._keep(
+                proto.output[0],
+                tuple(fold("Cast", [value], {"to": 1}) for value in self.constants[inputs[0]]),
+            )
             return
         if inputs[0] not in self.shapes:
             raise ModelError("its first input must depend on the network's input")
         if op == "Cast" and attributes.get("to") not in FLOATS:
-            raise ModelError("casts to a type that is no float", got=f"type {attributes.get('to')}", hint="quantised models are not read: export the float model")
-        if op == "Dropout" and len(inputs) > 2 and inputs[2] and any(v.any() for v in self.constants.get(inputs[2], (np.True_,))):
+            raise ModelError(
+                "casts to a type that is no float",
+                got=f"type {attributes.get('to')}",
+                hint="quantised models are not read: export the float model",
+            )
+        if (
+            op == "Dropout"
+            and len(inputs) > 2
+            and inputs[2]
+            and any(v.any() for v in self.constants.get(inputs[2], (np.True_,)))
+        ):
             raise ModelError("is a dropout in training mode", hint="call model.eval() before the export")
         self.renamed[proto.output[0]] = inputs[0]
 
@@ -210,13 +273,20 @@ class _Import:
         op = proto.op_type
         needed = _NEEDED.get(op, 1)
         if len(inputs) < needed or not all(inputs[:needed]):
-            raise ModelError("lacks an input", got=[repr(n)[:40] for n in inputs], expected=f"at least {needed}")
+            raise ModelError(
+                "lacks an input", got=[repr(n)[:40] for n in inputs], expected=f"at least {needed}"
+            )
         tensors = [Tensor(self.shapes.get(n), self.constants.get(n, ())) if n else None for n in inputs]
         for n in filter(None, inputs):
             for value in self.constants.get(n, ()):
                 wrong = np.isnan(value) if op in ("Clip", "Min", "Max") else ~np.isfinite(value)
                 if wrong.any():
-                    raise ModelError("its weights hold NaN or infinity", got=f"{int(wrong.sum())} in {n!r:.60}", expected="finite float32 values", hint="train or export again")
+                    raise ModelError(
+                        "its weights hold NaN or infinity",
+                        got=f"{int(wrong.sum())} in {n!r:.60}",
+                        expected="finite float32 values",
+                        hint="train or export again",
+                    )
         call = Call(op, attributes, tensors, self.batches, {})
         RULES[op](call)
         inputs += [""] * (len(call.tensors) - len(inputs))
@@ -224,7 +294,16 @@ class _Import:
             inputs[position] = "" if value is None else self._add(f"{name}/{position}", value)
         while not inputs[-1]:
             inputs.pop()
-        operands = [self.constants[n][0] if n in self.constants else np.zeros((1, *self.shapes[n]), np.float32) if n else None for n in inputs]
+        operands = [
+            (
+                self.constants[n][0]
+                if n in self.constants
+                else np.zeros((1, *self.shapes[n]), np.float32)
+                if n
+                else None
+            )
+            for n in inputs
+        ]
         result = OPERATORS[op](*operands, **call.attributes)
         if result.dtype != np.float32 or result.ndim < 1 or result.shape[0] != 1:
             raise ModelError("mixes the samples of a batch or types", got=f"{result.dtype} {result.shape}")
@@ -235,7 +314,16 @@ class _Import:
 
 _PASSED = ("Cast", "CastLike", "Dropout", "Identity")
 _KNOWN = {"Constant", *_PASSED, *FOLDERS, *RULES}
-_NEEDED = {"Conv": 2, "Gemm": 2, "MatMul": 2, "BatchNormalization": 5, "PRelu": 2, "Reshape": 2, "Unsqueeze": 2, "Pad": 2}
+_NEEDED = {
+    "Conv": 2,
+    "Gemm": 2,
+    "MatMul": 2,
+    "BatchNormalization": 5,
+    "PRelu": 2,
+    "Reshape": 2,
+    "Unsqueeze": 2,
+    "Pad": 2,
+}
 
 
 def _named(nodes: list[onnx.NodeProto]) -> dict[str, onnx.NodeProto]:

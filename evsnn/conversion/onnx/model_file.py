@@ -22,7 +22,16 @@ from ...text import printable
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["FLOATS", "MAX_MODEL_BYTES", "MAX_NODES", "ModelFile", "attributes_of", "open_model", "plain", "tensor"]
+__all__ = [
+    "FLOATS",
+    "MAX_MODEL_BYTES",
+    "MAX_NODES",
+    "ModelFile",
+    "attributes_of",
+    "open_model",
+    "plain",
+    "tensor",
+]
 
 MAX_MODEL_BYTES = (1 << 31) - 1
 """Protobuf's own limit. Larger models keep their tensors in files beside."""
@@ -69,7 +78,9 @@ def open_model(source) -> ModelFile:
         import onnx
         from google.protobuf.message import DecodeError
     except ImportError as error:
-        raise MissingExtraError("reading ONNX models needs the onnx package", hint='install it with: pip install "evsnn[onnx]"') from error
+        raise MissingExtraError(
+            "reading ONNX models needs the onnx package", hint='install it with: pip install "evsnn[onnx]"'
+        ) from error
 
     name, folder = "model", None
     if isinstance(source, onnx.ModelProto):
@@ -80,7 +91,12 @@ def open_model(source) -> ModelFile:
         else:
             if not isinstance(source, (str, os.PathLike)):
                 hint = "export it first: torch.onnx.export(model, example, 'net.onnx'), or tf2onnx for Keras"
-                raise ModelError("this is not an ONNX model", got=type(source).__name__, expected="a path, bytes or onnx.ModelProto", hint=hint)
+                raise ModelError(
+                    "this is not an ONNX model",
+                    got=type(source).__name__,
+                    expected="a path, bytes or onnx.ModelProto",
+                    hint=hint,
+                )
             path = os.fspath(source)
             data = _contents(path)
             folder, file_name = os.path.split(os.path.abspath(os.fsdecode(path)))
@@ -89,12 +105,25 @@ def open_model(source) -> ModelFile:
         try:
             model.ParseFromString(data)
         except (DecodeError, ValueError, RuntimeError) as error:
-            raise ModelError("is not an ONNX model, or is damaged", where=name, hint="export it again") from error
+            raise ModelError(
+                "is not an ONNX model, or is damaged", where=name, hint="export it again"
+            ) from error
     if not model.ir_version or not model.graph.node:
-        raise ModelError("is not an ONNX model, or holds no network", where=name, expected="a graph with nodes", hint="export it again")
+        raise ModelError(
+            "is not an ONNX model, or holds no network",
+            where=name,
+            expected="a graph with nodes",
+            hint="export it again",
+        )
     if not _IR_VERSIONS[0] <= model.ir_version <= _IR_VERSIONS[1]:
         expected = f"{_IR_VERSIONS[0]} to {_IR_VERSIONS[1]}"
-        raise ModelError("is of an ONNX version that is not read", where=name, got=f"IR version {model.ir_version}", expected=expected, hint="export it with opset 17")
+        raise ModelError(
+            "is of an ONNX version that is not read",
+            where=name,
+            got=f"IR version {model.ir_version}",
+            expected=expected,
+            hint="export it with opset 17",
+        )
     opset = _opset(model, name)
     n_nodes = _expanded(model, name)
     if n_nodes > MAX_NODES:
@@ -105,7 +134,9 @@ def open_model(source) -> ModelFile:
         try:
             model = onnx.inliner.inline_local_functions(model)
         except Exception as error:  # onnx's C++ raises what it likes
-            raise ModelError("its local functions cannot be inlined", where=name, got=_brief(error)) from error
+            raise ModelError(
+                "its local functions cannot be inlined", where=name, got=_brief(error)
+            ) from error
     if not all(isinstance(text, str) for text in _texts(model.graph)):
         raise ModelError("is damaged: a name in it is no text", where=name, hint="export it again")
     return ModelFile(name if folder else printable(model.graph.name[:80]) or name, folder, opset, model.graph)
@@ -117,17 +148,24 @@ def _contents(path: str | bytes) -> bytes:
     try:
         file = _open_regular(path)
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
-        raise ModelError("cannot be opened", where=where, got=getattr(error, "strerror", None) or error) from error
+        raise ModelError(
+            "cannot be opened", where=where, got=getattr(error, "strerror", None) or error
+        ) from error
     with file:
         size = os.fstat(file.fileno()).st_size
         if not 0 < size <= MAX_MODEL_BYTES:
-            raise ModelError("is not an ONNX model", where=where, got=f"{size} bytes", expected=f"1 to {MAX_MODEL_BYTES}")
+            raise ModelError(
+                "is not an ONNX model", where=where, got=f"{size} bytes", expected=f"1 to {MAX_MODEL_BYTES}"
+            )
         return file.read()
 
 
 def _open_regular(path: str | bytes) -> BinaryIO:
     """An ordinary file, never a directory, a device or a pipe, which could block for ever."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    descriptor = os.open(
+        path,
+        os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0),
+    )
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not an ordinary file")
@@ -139,9 +177,21 @@ def _opset(model: onnx.ModelProto, name: str) -> int:
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     expected = f"{_OPSETS[0]} to {_OPSETS[1]}"
     if len(set(versions)) != 1:
-        raise ModelError("does not say which opset it uses", where=name, got=versions or "none", expected=expected, hint="export it again")
+        raise ModelError(
+            "does not say which opset it uses",
+            where=name,
+            got=versions or "none",
+            expected=expected,
+            hint="export it again",
+        )
     if not _OPSETS[0] <= versions[0] <= _OPSETS[1]:
-        raise ModelError("uses an opset that is not read", where=name, got=versions[0], expected=expected, hint="export it with opset 17, or use onnx.version_converter")
+        raise ModelError(
+            "uses an opset that is not read",
+            where=name,
+            got=versions[0],
+            expected=expected,
+            hint="export it with opset 17, or use onnx.version_converter",
+        )
     return versions[0]
 
 
@@ -152,7 +202,9 @@ def _expanded(model: onnx.ModelProto, name: str) -> int:
 
     def size(nodes, depth: int) -> int:
         if depth > 50:
-            raise ModelError("its local functions call each other too deeply", where=name, expected="at most 50 levels")
+            raise ModelError(
+                "its local functions call each other too deeply", where=name, expected="at most 50 levels"
+            )
         total = 0
         for node in nodes:
             key = node.domain, node.op_type
@@ -175,7 +227,11 @@ def _texts(graph: onnx.GraphProto) -> Iterator[str]:
         yield from (text for entry in stored.external_data for text in (entry.key, entry.value))
     for node in graph.node:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-        yield from (text for attribute in node.attribute for text in (attribute.name, attribute.ref_attr_name, attribute.t.name))
+        yield from (
+            text
+            for attribute in node.attribute
+            for text in (attribute.name, attribute.ref_attr_name, attribute.t.name)
+        )
 
 
 def attributes_of(node: onnx.NodeProto, folder: str | None, where: str) -> dict:
@@ -188,9 +244,15 @@ def attributes_of(node: onnx.NodeProto, folder: str | None, where: str) -> dict:
     """
     values: dict = {}
     for attribute in node.attribute:
-        kind = attribute.AttributeType.Name(attribute.type) if attribute.type in attribute.AttributeType.values() else "?"
+        kind = (
+            attribute.AttributeType.Name(attribute.type)
+            if attribute.type in attribute.AttributeType.values()
+            else "?"
+        )
         if attribute.name in values or attribute.ref_attr_name or kind not in _PLAIN:
-            raise ModelError(f"attribute {attribute.name!r:.60} cannot be read", where=where, got=f"type {kind}")
+            raise ModelError(
+                f"attribute {attribute.name!r:.60} cannot be read", where=where, got=f"type {kind}"
+            )
         values[attribute.name] = _PLAIN[kind](attribute, folder, where)
     return values
 
@@ -216,25 +278,69 @@ def tensor(proto: onnx.TensorProto, folder: str | None, where: str) -> np.ndarra
     from onnx import TensorProto, helper, numpy_helper
 
     where = f"{where}: tensor {proto.name!r:.80}"
-    names = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "BOOL")
+    names = (
+        "FLOAT",
+        "FLOAT16",
+        "BFLOAT16",
+        "DOUBLE",
+        "INT8",
+        "INT16",
+        "INT32",
+        "INT64",
+        "UINT8",
+        "UINT16",
+        "UINT32",
+        "UINT64",
+        "BOOL",
+    )
     if proto.data_type not in (getattr(TensorProto, name) for name in names):
         known = proto.data_type in TensorProto.DataType.values()
         got = TensorProto.DataType.Name(proto.data_type) if known else f"type {proto.data_type}"
-        raise ModelError("holds data of a type that is not read", where=where, got=got, expected="floats or integers", hint="export the float32 model")
+        raise ModelError(
+            "holds data of a type that is not read",
+            where=where,
+            got=got,
+            expected="floats or integers",
+            hint="export the float32 model",
+        )
     shape = tuple(proto.dims)
-    itemsize = 2 if proto.data_type == TensorProto.BFLOAT16 else helper.tensor_dtype_to_np_dtype(proto.data_type).itemsize
+    itemsize = (
+        2
+        if proto.data_type == TensorProto.BFLOAT16
+        else helper.tensor_dtype_to_np_dtype(proto.data_type).itemsize
+    )
     n_bytes = math.prod(shape) * itemsize
     if any(size < 0 for size in shape) or len(shape) > 8:
         raise ModelError("has an impossible shape", where=where, got=shape[:9])
     if proto.data_location == TensorProto.EXTERNAL:
-        stored = TensorProto(data_type=proto.data_type, dims=shape, raw_data=_external(proto, folder, n_bytes, where))
+        stored = TensorProto(
+            data_type=proto.data_type, dims=shape, raw_data=_external(proto, folder, n_bytes, where)
+        )
     else:
         stored = proto
         held = len(proto.raw_data) if proto.HasField("raw_data") else None
         if held is not None and held != n_bytes:
-            raise ModelError("is damaged: it does not hold what it declares", where=where, got=f"{held} bytes", expected=f"{n_bytes} for {shape}")
-        if held is None and math.prod(shape) > max(len(f) for f in (proto.float_data, proto.double_data, proto.int32_data, proto.int64_data, proto.uint64_data)):
-            raise ModelError("is damaged: it does not hold what it declares", where=where, expected=f"{math.prod(shape)} numbers for {shape}")
+            raise ModelError(
+                "is damaged: it does not hold what it declares",
+                where=where,
+                got=f"{held} bytes",
+                expected=f"{n_bytes} for {shape}",
+            )
+        if held is None and math.prod(shape) > max(
+            len(f)
+            for f in (
+                proto.float_data,
+                proto.double_data,
+                proto.int32_data,
+                proto.int64_data,
+                proto.uint64_data,
+            )
+        ):
+            raise ModelError(
+                "is damaged: it does not hold what it declares",
+                where=where,
+                expected=f"{math.prod(shape)} numbers for {shape}",
+            )
     try:
         values = numpy_helper.to_array(stored).reshape(shape)
     except (ValueError, TypeError, OverflowError, IndexError) as error:
@@ -255,22 +361,56 @@ def _external(proto: onnx.TensorProto, folder: str | None, n_bytes: int, where: 
     entries = {entry.key: entry.value for entry in proto.external_data}
     location = entries.get("location", "")
     if folder is None:
-        raise ModelError("lies outside the model, whose folder is not known", where=where, got=repr(location)[:80], hint="give the path of the model instead of its bytes")
+        raise ModelError(
+            "lies outside the model, whose folder is not known",
+            where=where,
+            got=repr(location)[:80],
+            hint="give the path of the model instead of its bytes",
+        )
     numbers = [entries.get("offset", "0"), entries.get("length", str(n_bytes))]
     if not all(n.isascii() and n.isdigit() and len(n) < 19 for n in numbers) or int(numbers[1]) != n_bytes:
-        raise ModelError("has an impossible place in its file", where=where, got=f"offset {numbers[0]:.20}, length {numbers[1]:.20}", expected=f"{n_bytes} bytes")
-    folder, path = os.path.realpath(folder), os.path.realpath(os.path.join(folder, location.replace("\0", "")))
-    inside = location and "\0" not in location and "\\" not in location and not os.path.isabs(location) and ".." not in location.split("/")
+        raise ModelError(
+            "has an impossible place in its file",
+            where=where,
+            got=f"offset {numbers[0]:.20}, length {numbers[1]:.20}",
+            expected=f"{n_bytes} bytes",
+        )
+    folder, path = (
+        os.path.realpath(folder),
+        os.path.realpath(os.path.join(folder, location.replace("\0", ""))),
+    )
+    inside = (
+        location
+        and "\0" not in location
+        and "\\" not in location
+        and not os.path.isabs(location)
+        and ".." not in location.split("/")
+    )
     if not inside or os.path.commonpath([folder, path]) != folder:
-        raise ModelError("lies outside the model's folder", where=where, got=repr(location)[:80], hint="put the model and its data into one folder")
+        raise ModelError(
+            "lies outside the model's folder",
+            where=where,
+            got=repr(location)[:80],
+            hint="put the model and its data into one folder",
+        )
     try:
         file = _open_regular(path)
     except OSError as error:
-        raise ModelError("its file cannot be opened", where=where, got=f"{location!r:.80}: {error.strerror}", hint="keep the data file beside the model") from error
+        raise ModelError(
+            "its file cannot be opened",
+            where=where,
+            got=f"{location!r:.80}: {error.strerror}",
+            hint="keep the data file beside the model",
+        ) from error
     with file:
         offset, size = int(numbers[0]), os.fstat(file.fileno()).st_size
         if offset + n_bytes > size:
-            raise ModelError("its file is too short", where=where, got=f"{size} bytes", expected=f"at least {offset + n_bytes}")
+            raise ModelError(
+                "its file is too short",
+                where=where,
+                got=f"{size} bytes",
+                expected=f"at least {offset + n_bytes}",
+            )
         file.seek(offset)
         return file.read(n_bytes)
 

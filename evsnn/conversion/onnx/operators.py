@@ -19,14 +19,41 @@ from .windows import Windows, windows
 __all__ = ["OPERATORS"]
 
 
-def _conv(x, weight, bias=None, *, auto_pad="NOTSET", dilations=None, group=1, kernel_shape=None, pads=None, strides=None):
+def _conv(
+    x,
+    weight,
+    bias=None,
+    *,
+    auto_pad="NOTSET",
+    dilations=None,
+    group=1,
+    kernel_shape=None,
+    pads=None,
+    strides=None,
+):
     if x.ndim != 4 or weight.ndim != 4:
-        raise ModelError("only 2-D convolutions are converted", got=f"an input of {x.ndim} axes, weights {weight.shape}", expected="4 axes each")
-    if group < 1 or x.shape[1] != weight.shape[1] * group or weight.shape[0] % group or (bias is not None and bias.shape != weight.shape[:1]):
-        raise ModelError("input, weights, bias and group do not fit", got=f"{x.shape[1]} channels, weights {weight.shape}, group {group}")
+        raise ModelError(
+            "only 2-D convolutions are converted",
+            got=f"an input of {x.ndim} axes, weights {weight.shape}",
+            expected="4 axes each",
+        )
+    if (
+        group < 1
+        or x.shape[1] != weight.shape[1] * group
+        or weight.shape[0] % group
+        or (bias is not None and bias.shape != weight.shape[:1])
+    ):
+        raise ModelError(
+            "input, weights, bias and group do not fit",
+            got=f"{x.shape[1]} channels, weights {weight.shape}, group {group}",
+        )
     if kernel_shape is not None and tuple(kernel_shape) != weight.shape[2:]:
-        raise ModelError("kernel_shape differs from the weights'", got=kernel_shape, expected=weight.shape[2:])
-    at = windows(x.shape[2:], weight.shape[2:], strides=strides, pads=pads, dilations=dilations, auto_pad=auto_pad)
+        raise ModelError(
+            "kernel_shape differs from the weights'", got=kernel_shape, expected=weight.shape[2:]
+        )
+    at = windows(
+        x.shape[2:], weight.shape[2:], strides=strides, pads=pads, dilations=dilations, auto_pad=auto_pad
+    )
     return conv2d(x, weight, bias, at.stride, at.pads, at.dilation, group)
 
 
@@ -37,11 +64,18 @@ def _gemm(a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0):
     return product if c is None else product + (c if beta == 1 else c * np.float32(beta))
 
 
-def _batch_normalization(x, scale, bias, mean, variance, *, epsilon=1e-5, momentum=0.9, training_mode=0, spatial=1):
+def _batch_normalization(
+    x, scale, bias, mean, variance, *, epsilon=1e-5, momentum=0.9, training_mode=0, spatial=1
+):
     if training_mode or not spatial:
-        raise ModelError("only inference is computed, a channel at a time", got=f"training_mode = {training_mode}, spatial = {spatial}")
+        raise ModelError(
+            "only inference is computed, a channel at a time",
+            got=f"training_mode = {training_mode}, spatial = {spatial}",
+        )
     k = scale / np.sqrt(variance.astype(np.float64) + epsilon)
-    return (x - per_channel(mean, x.ndim)) * per_channel(k.astype(np.float32), x.ndim) + per_channel(bias, x.ndim)
+    return (x - per_channel(mean, x.ndim)) * per_channel(k.astype(np.float32), x.ndim) + per_channel(
+        bias, x.ndim
+    )
 
 
 def per_channel(values: np.ndarray, ndim: int) -> np.ndarray:
@@ -62,32 +96,83 @@ def _p_relu(x, slope):
     return np.multiply(x, slope, where=x < 0, out=x.copy(order="K"))
 
 
-def _average_pool(x, *, kernel_shape, auto_pad="NOTSET", ceil_mode=0, count_include_pad=0, dilations=None, pads=None, strides=None):
-    at = windows(x.shape[2:], kernel_shape, strides=strides, pads=pads, dilations=dilations, auto_pad=auto_pad, ceil_mode=ceil_mode)
-    places = np.pad(np.ones(x.shape[2:], np.float32), (at.pads[::2], at.pads[1::2]), constant_values=float(bool(count_include_pad)))
+def _average_pool(
+    x,
+    *,
+    kernel_shape,
+    auto_pad="NOTSET",
+    ceil_mode=0,
+    count_include_pad=0,
+    dilations=None,
+    pads=None,
+    strides=None,
+):
+    at = windows(
+        x.shape[2:],
+        kernel_shape,
+        strides=strides,
+        pads=pads,
+        dilations=dilations,
+        auto_pad=auto_pad,
+        ceil_mode=ceil_mode,
+    )
+    places = np.pad(
+        np.ones(x.shape[2:], np.float32),
+        (at.pads[::2], at.pads[1::2]),
+        constant_values=float(bool(count_include_pad)),
+    )
     count = _over_windows(np.add, places[None, None], at, (0, 0, 0, 0), 0)
     if not count.all():
         raise ModelError("a window lies in the padding alone", got=f"kernel {at.kernel}, pads {at.pads}")
     return _over_windows(np.add, x, at, at.pads, 0) / count
 
 
-def _max_pool(x, *, kernel_shape, auto_pad="NOTSET", ceil_mode=0, dilations=None, pads=None, storage_order=0, strides=None):
-    at = windows(x.shape[2:], kernel_shape, strides=strides, pads=pads, dilations=dilations, auto_pad=auto_pad, ceil_mode=ceil_mode)
+def _max_pool(
+    x,
+    *,
+    kernel_shape,
+    auto_pad="NOTSET",
+    ceil_mode=0,
+    dilations=None,
+    pads=None,
+    storage_order=0,
+    strides=None,
+):
+    at = windows(
+        x.shape[2:],
+        kernel_shape,
+        strides=strides,
+        pads=pads,
+        dilations=dilations,
+        auto_pad=auto_pad,
+        ceil_mode=ceil_mode,
+    )
     if any(p >= (k - 1) * d + 1 for p, k, d in zip(at.pads, at.kernel * 2, at.dilation * 2)):
         raise ModelError("a window lies in the padding alone", got=f"kernel {at.kernel}, pads {at.pads}")
     return _over_windows(np.maximum, x, at, at.pads, -np.inf)
 
 
-def _over_windows(combine: np.ufunc, x: np.ndarray, at: Windows, pads: Sequence[int], border: float) -> np.ndarray:
+def _over_windows(
+    combine: np.ufunc, x: np.ndarray, at: Windows, pads: Sequence[int], border: float
+) -> np.ndarray:
     """`combine` over the places of each window, axis by axis; overhangs and `pads` hold `border`."""
     top, left, bottom, right = pads
     if any(pads) or any(at.overhang):
-        shape = (*x.shape[:2], top + x.shape[2] + bottom + at.overhang[0], left + x.shape[3] + right + at.overhang[1])
+        shape = (
+            *x.shape[:2],
+            top + x.shape[2] + bottom + at.overhang[0],
+            left + x.shape[3] + right + at.overhang[1],
+        )
         padded = np.full_like(x, border, shape=shape)
         padded[:, :, top : top + x.shape[2], left : left + x.shape[3]] = x
         x = padded
-    for axis, (n, kernel, stride, dilation) in enumerate(zip(at.shape, at.kernel, at.stride, at.dilation), start=2):
-        taps = [x[(slice(None),) * axis + (slice(k * dilation, k * dilation + (n - 1) * stride + 1, stride),)] for k in range(kernel)]
+    for axis, (n, kernel, stride, dilation) in enumerate(
+        zip(at.shape, at.kernel, at.stride, at.dilation), start=2
+    ):
+        taps = [
+            x[(slice(None),) * axis + (slice(k * dilation, k * dilation + (n - 1) * stride + 1, stride),)]
+            for k in range(kernel)
+        ]
         x = taps[0].copy(order="K")
         for tap in taps[1:]:
             combine(x, tap, out=x)
@@ -96,13 +181,19 @@ def _over_windows(combine: np.ufunc, x: np.ndarray, at: Windows, pads: Sequence[
 
 def _reduce_mean(x, axes=None, *, keepdims=1, noop_with_empty_axes=0):
     if axes is None or axes.size == 0:
-        return x if noop_with_empty_axes else np.asarray(np.mean(x, dtype=np.float64, keepdims=bool(keepdims)), np.float32)
+        return (
+            x
+            if noop_with_empty_axes
+            else np.asarray(np.mean(x, dtype=np.float64, keepdims=bool(keepdims)), np.float32)
+        )
     return np.mean(x, tuple(axes.tolist()), dtype=np.float64, keepdims=bool(keepdims)).astype(np.float32)
 
 
 def _space(x) -> tuple[int, ...]:
     if x.ndim < 3:
-        raise ModelError("pooling over space needs a map", got=f"{x.ndim} axes with the batch's", expected="at least 3")
+        raise ModelError(
+            "pooling over space needs a map", got=f"{x.ndim} axes with the batch's", expected="at least 3"
+        )
     return tuple(range(2, x.ndim))
 
 
@@ -119,7 +210,9 @@ def _flatten(x, *, axis=1):
 
 
 def _reshape(x, shape, *, allowzero=0):
-    return x.reshape(tuple(x.shape[i] if size == 0 and not allowzero else size for i, size in enumerate(shape.tolist())))
+    return x.reshape(
+        tuple(x.shape[i] if size == 0 and not allowzero else size for i, size in enumerate(shape.tolist()))
+    )
 
 
 def _squeeze(x, axes=None):
@@ -142,7 +235,9 @@ def _pad(x, pads, value=None, axes=None, *, mode="constant"):
         raise ModelError("pads do not fit the axes", got=pads.shape, expected=(2 * len(axes),))
     around = np.zeros((x.ndim, 2), np.int64)
     around[axes] = pads.reshape(2, -1).T
-    x = x[tuple(slice(max(0, -a), size - max(0, -b)) for (a, b), size in zip(around.tolist(), x.shape))]  # a negative pad crops
+    x = x[
+        tuple(slice(max(0, -a), size - max(0, -b)) for (a, b), size in zip(around.tolist(), x.shape))
+    ]  # a negative pad crops
     return np.pad(x, np.maximum(around, 0), constant_values=0 if value is None else value.item())
 
 

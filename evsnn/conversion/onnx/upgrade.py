@@ -27,7 +27,9 @@ _MOVED = {
 }
 
 
-def upgrade(op: str, attributes: dict, opset: int, rank: int | None, shape: tuple[int, ...] | None) -> tuple[dict, dict[int, np.ndarray]]:
+def upgrade(
+    op: str, attributes: dict, opset: int, rank: int | None, shape: tuple[int, ...] | None
+) -> tuple[dict, dict[int, np.ndarray]]:
     """The newest form of an operator of `opset`.
 
     Parameters
@@ -68,5 +70,9 @@ def _softmax_axis(axis: int, rank: int, shape: tuple[int, ...]) -> int:
     axis = axis + rank if axis < 0 else axis
     longer = [i for i in range(axis, rank) if shape[i] != 1]
     if len(longer) > 1:
-        raise ModelError("softmax over several axes at once is not converted", got=f"axes {longer}", hint="flatten before it, or export with opset 13 or later")
+        raise ModelError(
+            "softmax over several axes at once is not converted",
+            got=f"axes {longer}",
+            hint="flatten before it, or export with opset 13 or later",
+        )
     return longer[0] if longer else rank - 1

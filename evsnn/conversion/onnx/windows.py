@@ -37,7 +37,16 @@ class Windows:
     shape: tuple[int, int]
 
 
-def windows(size: Sequence[int], kernel: Sequence[int], *, strides=None, pads=None, dilations=None, auto_pad: str = "NOTSET", ceil_mode: int = 0) -> Windows:
+def windows(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    *,
+    strides=None,
+    pads=None,
+    dilations=None,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+) -> Windows:
     """The windows of an ONNX operator over a map of `size` (height, width).
 
     Parameters
@@ -51,22 +60,38 @@ def windows(size: Sequence[int], kernel: Sequence[int], *, strides=None, pads=No
     ModelError
         If an attribute is no number of places, or no window fits.
     """
-    kernel, strides, dilations = (_integers(name, value, 2, 1) for name, value in (("kernel_shape", kernel), ("strides", strides or (1, 1)), ("dilations", dilations or (1, 1))))
+    kernel, strides, dilations = (
+        _integers(name, value, 2, 1)
+        for name, value in (
+            ("kernel_shape", kernel),
+            ("strides", strides or (1, 1)),
+            ("dilations", dilations or (1, 1)),
+        )
+    )
     if kernel[0] * kernel[1] > MAX_PLACES:
         raise ModelError("the kernel is too large", got=kernel, expected=f"at most {MAX_PLACES} places")
     pads = _integers("pads", pads or (0, 0, 0, 0), 4, 0)
     if auto_pad not in AUTO_PADS:
         raise ModelError("auto_pad is unknown", got=repr(auto_pad)[:40], expected=" or ".join(AUTO_PADS))
     if auto_pad != "NOTSET" and any(pads):
-        raise ModelError("pads and auto_pad are both given", got=f"pads {pads} and {auto_pad}", expected="one of them")
-    axes = [_axis(*one, auto_pad, ceil_mode) for one in zip(size, kernel, strides, dilations, pads[:2], pads[2:])]
+        raise ModelError(
+            "pads and auto_pad are both given", got=f"pads {pads} and {auto_pad}", expected="one of them"
+        )
+    axes = [
+        _axis(*one, auto_pad, ceil_mode) for one in zip(size, kernel, strides, dilations, pads[:2], pads[2:])
+    ]
     (begin_y, end_y, over_y, n_y), (begin_x, end_x, over_x, n_x) = axes
     if n_y < 1 or n_x < 1:
-        raise ModelError("the kernel is larger than the padded map", got=f"a map of {tuple(size)}, kernel {kernel}, dilations {dilations}, pads {pads}")
+        raise ModelError(
+            "the kernel is larger than the padded map",
+            got=f"a map of {tuple(size)}, kernel {kernel}, dilations {dilations}, pads {pads}",
+        )
     return Windows(kernel, strides, dilations, (begin_y, begin_x, end_y, end_x), (over_y, over_x), (n_y, n_x))
 
 
-def _axis(size: int, kernel: int, stride: int, dilation: int, begin: int, end: int, auto_pad: str, ceil_mode: int) -> tuple[int, int, int, int]:
+def _axis(
+    size: int, kernel: int, stride: int, dilation: int, begin: int, end: int, auto_pad: str, ceil_mode: int
+) -> tuple[int, int, int, int]:
     """Padding before and after, overhang and number of windows along one axis."""
     reach = (kernel - 1) * dilation + 1
     if auto_pad.startswith("SAME"):
@@ -84,5 +109,9 @@ def _axis(size: int, kernel: int, stride: int, dilation: int, begin: int, end: i
 
 def _integers(name: str, values: Sequence[int], count: int, least: int) -> tuple[int, ...]:
     if len(values) != count or not all(least <= v < 1 << 24 for v in values):
-        raise ModelError(f"{name} is not usable", got=tuple(values)[:8], expected=f"{count} integers from {least}: maps are 2-D")
+        raise ModelError(
+            f"{name} is not usable",
+            got=tuple(values)[:8],
+            expected=f"{count} integers from {least}: maps are 2-D",
+        )
     return tuple(values)

@@ -67,7 +67,8 @@ class LayerExplanation:
     clipping, rounding, unevenness : float, optional
         Shares of the squared error, which sum to 1; None where there is no error, or no threshold.
     response : (24,) float64, optional
-        Mean of s/V_th over activations within each part of `RESPONSE_EDGES` of a/V_th, NaN where there are fewer than 8.
+        Mean of s/V_th over activations within each part of `RESPONSE_EDGES` of a/V_th, NaN where there are
+        fewer than 8.
     n_spikes, sops : int
         Over all samples.
     macs : int
@@ -139,7 +140,9 @@ class Comparison:
     layers: tuple[LayerExplanation, ...]
 
 
-def compare(ann: Ann, simulator: Simulator, images: np.ndarray, progress: Callable[[int, int], None] | None = None) -> Comparison:
+def compare(
+    ann: Ann, simulator: Simulator, images: np.ndarray, progress: Callable[[int, int], None] | None = None
+) -> Comparison:
     """Run the ANN and its spiking network on `images`.
 
     The ANN's activations are let go layer by layer; spike counts are held for as many samples at a
@@ -161,22 +164,35 @@ def compare(ann: Ann, simulator: Simulator, images: np.ndarray, progress: Callab
         If the ANN is another network's.
     """
     circuit = simulator.circuit
-    unknown = [p.name for p in circuit.populations[:-1] if isinstance(p, Population) and p.name not in ann.network.by_name]
+    unknown = [
+        p.name
+        for p in circuit.populations[:-1]
+        if isinstance(p, Population) and p.name not in ann.network.by_name
+    ]
     if unknown:
-        raise ModelError("the spiking network has neurons that its ANN lacks", got=repr(unknown[0]), expected="the names of the ANN's layers")
+        raise ModelError(
+            "the spiking network has neurons that its ANN lacks",
+            got=repr(unknown[0]),
+            expected="the names of the ANN's layers",
+        )
     batch = max(1, min(_MAX_BATCH, _MAX_BYTES // (4 * sum(p.n_neurons for p in circuit.populations))))
     tallies = [_Tally(amplitudes(circuit, i), simulator.n_steps) for i in range(len(circuit.populations))]
     totals = np.zeros((len(tallies), 2), np.int64)
     scores, outputs = [], []
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
-        result = simulator.run(part, record="spike_counts", progress=progress and (lambda done, _, start=start: progress(start + done, len(images))))
+        result = simulator.run(
+            part,
+            record="spike_counts",
+            progress=progress and (lambda done, _, start=start: progress(start + done, len(images))),
+        )
         totals += [(layer.n_spikes, layer.sops) for layer in result.layers]
         outputs.append(result.outputs)
         scores.append(_followed(ann, part, circuit, result.layers, result.outputs, tallies))
     layers = tuple(
-        _explanation(circuit, i, tally, len(images), int(n_spikes), int(sops)) for i, (tally, (n_spikes, sops)) in enumerate(zip(tallies, totals))
-    )  # fmt: skip
+        _explanation(circuit, i, tally, len(images), int(n_spikes), int(sops))
+        for i, (tally, (n_spikes, sops)) in enumerate(zip(tallies, totals))
+    )
     return Comparison(np.concatenate(scores), np.concatenate(outputs), layers)
 
 
@@ -184,7 +200,9 @@ def ann_macs(population: Population | MaxPool) -> int:
     """Multiply-adds that charge a population in the ANN, a sample, borders exact."""
     if isinstance(population, MaxPool):
         return 0
-    synapses = [s for s in (*population.drives, *population.synapses) if not s.negative and s.label != "identity"]  # a shortcut only adds
+    synapses = [
+        s for s in (*population.drives, *population.synapses) if not s.negative and s.label != "identity"
+    ]  # a shortcut only adds
     return sum(fan_out(synapse) * synapse.shape[0] for synapse in synapses)
 
 
@@ -196,7 +214,14 @@ def amplitudes(circuit: Circuit, i: int) -> np.ndarray | None:
     return None if population.v_threshold is None else population.v_threshold.astype(np.float64)
 
 
-def _followed(ann: Ann, images: np.ndarray, circuit: Circuit, results: tuple[LayerResult, ...], outputs: np.ndarray, tallies: list[_Tally]) -> np.ndarray:
+def _followed(
+    ann: Ann,
+    images: np.ndarray,
+    circuit: Circuit,
+    results: tuple[LayerResult, ...],
+    outputs: np.ndarray,
+    tallies: list[_Tally],
+) -> np.ndarray:
     """The ANN's scores; on the way its activations are compared with what the SNN sent."""
     populations = circuit.populations
     index = {population.name: i for i, population in enumerate(populations)}
@@ -209,7 +234,12 @@ def _followed(ann: Ann, images: np.ndarray, circuit: Circuit, results: tuple[Lay
         tallies[i].add(activation, results[i].spike_counts)
         for j in pools.get(i, ()):
             window = populations[j].window
-            take(j, OPERATORS["MaxPool"](activation, kernel_shape=window.kernel, strides=window.stride, pads=window.padding))
+            take(
+                j,
+                OPERATORS["MaxPool"](
+                    activation, kernel_shape=window.kernel, strides=window.stride, pads=window.padding
+                ),
+            )
 
     def observe(name: str, current: np.ndarray, activation: np.ndarray) -> None:
         if name in index and populations[index[name]].fires:
@@ -219,7 +249,9 @@ def _followed(ann: Ann, images: np.ndarray, circuit: Circuit, results: tuple[Lay
     last = len(populations) - 1
     if not populations[last].fires:
         tallies[last].add(scores, outputs)
-    elif populations[last].name not in ann.network.by_name:  # a readout of spikes: neurons that the ANN does not have
+    elif (
+        populations[last].name not in ann.network.by_name
+    ):  # a readout of spikes: neurons that the ANN does not have
         take(last, np.maximum(scores, 0))
     return scores
 
@@ -237,7 +269,9 @@ class _Tally:
         self.response = np.zeros((2, len(RESPONSE_EDGES) - 1))  # how many, and the sum of s/V
 
     def add(self, activations: np.ndarray, sent: np.ndarray) -> None:
-        """Activations of the ANN and net counts (outputs, of a readout that integrates), (n, channels, ...) both."""
+        """Activations of the ANN and net counts (outputs, of a readout that integrates), (n, channels, ...)
+        both.
+        """
         for activation, counts in zip(activations, sent):
             a = np.ascontiguousarray(activation, np.float64).reshape(len(activation), -1)
             s = counts.reshape(a.shape).astype(np.float64)
@@ -259,7 +293,10 @@ class _Tally:
         part = (relative * (self.response.shape[1] / RESPONSE_EDGES[-1])).astype(np.int64)
         inside = part < self.response.shape[1]
         part, values = part[inside], (s / v).reshape(-1)[active][inside]
-        self.response += np.bincount(part, minlength=self.response.shape[1]), np.bincount(part, values, self.response.shape[1])
+        self.response += (
+            np.bincount(part, minlength=self.response.shape[1]),
+            np.bincount(part, values, self.response.shape[1]),
+        )
 
     @property
     def correlation(self) -> float | None:
@@ -282,7 +319,9 @@ def _dot(a: np.ndarray, b: np.ndarray) -> float:
     return np.einsum("ij,ij", a, b)  # BLAS would wake its threads for each of them
 
 
-def _explanation(circuit: Circuit, i: int, tally: _Tally, n_samples: int, n_spikes: int, sops: int) -> LayerExplanation:
+def _explanation(
+    circuit: Circuit, i: int, tally: _Tally, n_samples: int, n_spikes: int, sops: int
+) -> LayerExplanation:
     population, count = circuit.populations[i], tally.count
     ann_rms, error = float(np.sqrt(tally.sums[2] / count)), float(np.sqrt(tally.sums[5] / count))
     clipping, rounding, unevenness = tally.shares
@@ -290,16 +329,36 @@ def _explanation(circuit: Circuit, i: int, tally: _Tally, n_samples: int, n_spik
     seen, summed = tally.response
     response = np.divide(summed, seen, out=np.full_like(summed, np.nan), where=seen >= _LEAST_SEEN)
     return LayerExplanation(
-        population.name, population.label, tuple(circuit.populations[s.population].name for s in _sources(population)), population.output_shape, tally.v_threshold,
-        n_samples, circuit.n_steps, float(tally.sums[0] / count), ann_rms, float(tally.sums[1] / count), error / (ann_rms or 1.0), tally.correlation,
-        tally.n_saturated / count if fires else None, clipping, rounding, unevenness, response if fires else None,
-        n_spikes, sops, ann_macs(population), population.macs, int(np.count_nonzero(np.broadcast_to(tally.maximum, population.shape[:1]) <= 0)) if fires else 0,
-    )  # fmt: skip
+        population.name,
+        population.label,
+        tuple(circuit.populations[s.population].name for s in _sources(population)),
+        population.output_shape,
+        tally.v_threshold,
+        n_samples,
+        circuit.n_steps,
+        float(tally.sums[0] / count),
+        ann_rms,
+        float(tally.sums[1] / count),
+        error / (ann_rms or 1.0),
+        tally.correlation,
+        tally.n_saturated / count if fires else None,
+        clipping,
+        rounding,
+        unevenness,
+        response if fires else None,
+        n_spikes,
+        sops,
+        ann_macs(population),
+        population.macs,
+        int(np.count_nonzero(np.broadcast_to(tally.maximum, population.shape[:1]) <= 0)) if fires else 0,
+    )
 
 
 def _sources(population: Population | MaxPool) -> list[Source]:
     """The populations a population reads, each once."""
     if isinstance(population, MaxPool):
         return [population.source]
-    sources = {s.population: s for synapse in population.synapses for s in synapse.sources if s.population != INPUT}
+    sources = {
+        s.population: s for synapse in population.synapses for s in synapse.sources if s.population != INPUT
+    }
     return list(sources.values())

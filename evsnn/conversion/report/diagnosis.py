@@ -27,28 +27,47 @@ def _diagnosis(layer: LayerExplanation, by_name: Mapping[str, LayerExplanation])
     if layer.fires and layer.dead == len(layer.v_threshold):
         return "no channel is ever active: the layer says nothing; check the scale of the calibration inputs"
     if layer.fires and not layer.n_spikes and layer.ann_mean > 0:
-        return f"it never fires, though the ANN's activations are {layer.ann_mean:.3g} in the mean: raise --steps, or use --shift initial"
+        return (
+            f"it never fires, though the ANN's activations are {layer.ann_mean:.3g} in the mean: raise"
+            " --steps, or use --shift initial"
+        )
     if layer.error > LARGE_ERROR:
         return f"off by {_percent(layer.error)}: " + _cause(layer, by_name)
     if layer.fires and layer.dead > _MANY_DEAD * len(layer.v_threshold):
-        return f"{layer.dead} of {len(layer.v_threshold)} channels are never active on the calibration inputs: use more of them, or prune the channels"
+        return (
+            f"{layer.dead} of {len(layer.v_threshold)} channels are never active on the calibration inputs:"
+            " use more of them, or prune the channels"
+        )
     return ""
 
 
 def _cause(layer: LayerExplanation, by_name: Mapping[str, LayerExplanation]) -> str:
     parts = {"clipping": layer.clipping, "rounding": layer.rounding, "unevenness": layer.unevenness}
-    cause, share = max(((name, value) for name, value in parts.items() if value is not None), key=lambda part: part[1], default=("unevenness", 1.0))
+    cause, share = max(
+        ((name, value) for name, value in parts.items() if value is not None),
+        key=lambda part: part[1],
+        default=("unevenness", 1.0),
+    )
     if cause == "clipping" and share >= _MUCH:
-        return f"{_percent(layer.saturated)} of activations pass the threshold; use --threshold max or a higher percentile, or with mse raise --steps"
+        return (
+            f"{_percent(layer.saturated)} of activations pass the threshold; use --threshold max or a higher"
+            " percentile, or with mse raise --steps"
+        )
     if cause == "rounding" and share >= _MUCH:
         least = f"{min(layer.v_threshold) / layer.n_steps:.3g}" if layer.v_threshold is not None else ""
-        return f"outputs are multiples of V_th/T (at least {least}), too coarse for activations of {layer.ann_rms:.3g} rms; raise --steps, or lower thresholds with --threshold mse"
+        return (
+            f"outputs are multiples of V_th/T (at least {least}), too coarse for activations of"
+            f" {layer.ann_rms:.3g} rms; raise --steps, or lower thresholds with --threshold mse"
+        )
     sources = [by_name[name] for name in layer.sources if name in by_name]
     worst = max(sources, key=lambda source: source.error, default=None)
     if worst is not None and worst.error >= max(LARGE_ERROR, _INHERITED * layer.error):
         return f"layer {worst.name!r} before it is off by {_percent(worst.error)} already"
     if layer.ann_mean > 0 and layer.snn_mean < _LOW * layer.ann_mean:
-        return f"outputs are {_percent(1 - layer.snn_mean / layer.ann_mean)} too low in the mean; use --shift initial, raise --steps, or use --threshold auto"
+        return (
+            f"outputs are {_percent(1 - layer.snn_mean / layer.ann_mean)} too low in the mean; use --shift"
+            " initial, raise --steps, or use --threshold auto"
+        )
     return "spikes arrive too unevenly; raise --steps, or use --threshold auto"
 
 

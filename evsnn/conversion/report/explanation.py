@@ -1,4 +1,6 @@
-"""The report that explains: what a conversion loses, in which layers and why, what it costs, and how many steps are worth it."""
+"""The report that explains: what a conversion loses, in which layers and why, what it costs, and how many
+steps are worth it.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ class Explanation:
     ann_accuracy, accuracy : float, optional
         Of the ANN and of the SNN; None without labels.
     loss, loss_error : float
-        ANN's accuracy less the SNN's (without labels: share of predictions that differ), and its standard error.
+        ANN's accuracy less the SNN's (without labels: share of predictions that differ), and its standard
+        error.
     sweep : tuple of SweepPoint
         By rising T; the network's own T is among them.
     worth_n_steps : int, optional
@@ -124,7 +127,13 @@ class Explanation:
     def tables(self) -> list[Table]:
         """How true each layer is, why it is not and what it costs, the sweep, and what follows."""
         said = [(layer.name, layer.diagnosis) for layer in self.layers if layer.diagnosis]
-        return [self._truth(), self._causes(), *([Table.of_facts(said)] if said else []), self._sweep(), Table.of_facts(self.summary())]
+        return [
+            self._truth(),
+            self._causes(),
+            *([Table.of_facts(said)] if said else []),
+            self._sweep(),
+            Table.of_facts(self.summary()),
+        ]
 
     def text(self) -> str:
         """The tables, drawn."""
@@ -133,61 +142,156 @@ class Explanation:
     def summary(self) -> list[tuple[str, str]]:
         """What was compared, and what came out."""
         share = ratio(self.sops_per_sample, self.macs)
-        against = f" for {self.macs:,} multiply-adds of the ANN" + (f": {share:.2f} of them" if share is not None else "")
+        against = f" for {self.macs:,} multiply-adds of the ANN" + (
+            f": {share:.2f} of them" if share is not None else ""
+        )
         facts = [("compared", f"{as_count(self.n_samples, 'held-out sample')}, T = {self.n_steps}")]
         if self.accuracy is not None:
-            facts.append(("accuracy", f"ANN {100 * self.ann_accuracy:.2f} %, SNN {100 * self.accuracy:.2f} %"))
+            facts.append(
+                ("accuracy", f"ANN {100 * self.ann_accuracy:.2f} %, SNN {100 * self.accuracy:.2f} %")
+            )
         return [
             *facts,
             ("agreement", f"{100 * self.agreement:.2f} % of predictions"),
             ("readout", f"outputs off by {100 * self.readout_error:.1f} % of their root mean square"),
-            ("SOPs", f"{self.sops_per_sample:,.0f} a sample{against}" + (f", and {self.analog_macs:,} multiply-adds of the analog input" if self.analog_macs else "")),
+            (
+                "SOPs",
+                f"{self.sops_per_sample:,.0f} a sample{against}"
+                + (
+                    f", and {self.analog_macs:,} multiply-adds of the analog input"
+                    if self.analog_macs
+                    else ""
+                ),
+            ),
             ("mean rate", f"{self.mean_rate:.4f} spikes a neuron and step"),
             *(("" if i else "advice", line) for i, line in enumerate(self.advice)),
         ]
 
     def _truth(self) -> Table:
         columns = (
-            Column("layer"), Column("synapse"), Column("neurons", "d"), Column("V_th min"), Column("median"), Column("max"), Column("ANN mean", ".4g"), Column("SNN mean", ".4g"),
-            Column("error %", ".1f"), Column("correlation", ".4f"), Column("rate", ".4f"), Column("over V_th %", ".2f"), Column("dead", "d"),
-        )  # fmt: skip
+            Column("layer"),
+            Column("synapse"),
+            Column("neurons", "d"),
+            Column("V_th min"),
+            Column("median"),
+            Column("max"),
+            Column("ANN mean", ".4g"),
+            Column("SNN mean", ".4g"),
+            Column("error %", ".1f"),
+            Column("correlation", ".4f"),
+            Column("rate", ".4f"),
+            Column("over V_th %", ".2f"),
+            Column("dead", "d"),
+        )
         rows = [
-            (layer.name, layer.synapse, layer.n_neurons, *_spread(layer.v_threshold), layer.ann_mean, layer.snn_mean, 100 * layer.error, layer.correlation,
-             layer.rate, _hundredfold(layer.saturated), layer.dead if layer.fires else None)
+            (
+                layer.name,
+                layer.synapse,
+                layer.n_neurons,
+                *_spread(layer.v_threshold),
+                layer.ann_mean,
+                layer.snn_mean,
+                100 * layer.error,
+                layer.correlation,
+                layer.rate,
+                _hundredfold(layer.saturated),
+                layer.dead if layer.fires else None,
+            )
             for layer in self.layers
-        ]  # fmt: skip
-        total = ("total", "", self.n_neurons, "", "", "", None, None, None, None, self.mean_rate, None, sum(layer.dead for layer in self.layers))
+        ]
+        total = (
+            "total",
+            "",
+            self.n_neurons,
+            "",
+            "",
+            "",
+            None,
+            None,
+            None,
+            None,
+            self.mean_rate,
+            None,
+            sum(layer.dead for layer in self.layers),
+        )
         return Table(columns, tuple(rows), total)
 
     def _causes(self) -> Table:
         columns = (
-            Column("layer"), Column("error %", ".1f"), Column("clipping %", ".0f"), Column("rounding %", ".0f"), Column("unevenness %", ".0f"),
-            Column("correction %", ".1f"), Column("SOPs/sample", "d"), Column("ANN MACs", "d"), Column("analog MACs", "d"), Column("SOPs/MACs", ".3f"),
-        )  # fmt: skip
+            Column("layer"),
+            Column("error %", ".1f"),
+            Column("clipping %", ".0f"),
+            Column("rounding %", ".0f"),
+            Column("unevenness %", ".0f"),
+            Column("correction %", ".1f"),
+            Column("SOPs/sample", "d"),
+            Column("ANN MACs", "d"),
+            Column("analog MACs", "d"),
+            Column("SOPs/MACs", ".3f"),
+        )
         sops, n_sops = apportion([layer.sops / self.n_samples for layer in self.layers], 0)
         rows = [
-            (layer.name, 100 * layer.error, *map(_hundredfold, (layer.clipping, layer.rounding, layer.unevenness, layer.correction)),
-             int(n), layer.macs, layer.analog_macs, ratio(layer.sops / self.n_samples, layer.macs))
+            (
+                layer.name,
+                100 * layer.error,
+                *map(_hundredfold, (layer.clipping, layer.rounding, layer.unevenness, layer.correction)),
+                int(n),
+                layer.macs,
+                layer.analog_macs,
+                ratio(layer.sops / self.n_samples, layer.macs),
+            )
             for layer, n in zip(self.layers, sops)
-        ]  # fmt: skip
-        total = ("total", None, None, None, None, None, int(n_sops), self.macs, self.analog_macs, ratio(self.sops_per_sample, self.macs))
+        ]
+        total = (
+            "total",
+            None,
+            None,
+            None,
+            None,
+            None,
+            int(n_sops),
+            self.macs,
+            self.analog_macs,
+            ratio(self.sops_per_sample, self.macs),
+        )
         return Table(columns, tuple(rows), total)
 
     def _sweep(self) -> Table:
         columns = (
-            Column("T", "d"), Column("accuracy", ".4f"), Column("agreement", ".4f"), Column("SOPs/sample", ".0f"), Column("SOPs/MACs", ".3f"),
-            Column("rate", ".4f"), Column("table of T", "d"), Column(""),
-        )  # fmt: skip
+            Column("T", "d"),
+            Column("accuracy", ".4f"),
+            Column("agreement", ".4f"),
+            Column("SOPs/sample", ".0f"),
+            Column("SOPs/MACs", ".3f"),
+            Column("rate", ".4f"),
+            Column("table of T", "d"),
+            Column(""),
+        )
         marks = {self.worth_n_steps: "worth it"}
         rows = [
-            (p.n_steps, p.accuracy, p.agreement, p.sops_per_sample, p.sops_per_mac, p.mean_rate, p.table_n_steps, marks.get(p.n_steps, ""))
+            (
+                p.n_steps,
+                p.accuracy,
+                p.agreement,
+                p.sops_per_sample,
+                p.sops_per_mac,
+                p.mean_rate,
+                p.table_n_steps,
+                marks.get(p.n_steps, ""),
+            )
             for p in self.sweep
-        ]  # fmt: skip
+        ]
         return Table(columns, tuple(rows))
 
 
-def explain(conversion: Conversion, *, sweep: Sequence[int] = (4, 8, 16, 32, 64), samples: int = 64, threads: int | None = None,
-            progress: Progress | None = None) -> Explanation:  # fmt: skip
+def explain(
+    conversion: Conversion,
+    *,
+    sweep: Sequence[int] = (4, 8, 16, 32, 64),
+    samples: int = 64,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Explanation:
     """Run a conversion's ANN and SNN on held-out calibration samples, and say where they differ and why.
 
     Parameters
@@ -210,11 +314,23 @@ def explain(conversion: Conversion, *, sweep: Sequence[int] = (4, 8, 16, 32, 64)
     """
     network, images = conversion.network, conversion.held_out[: max(0, samples)]
     if not len(images):
-        raise ModelError("there are no samples to compare the networks on", hint="convert with calibration inputs, and use at least one sample")
-    labels = None if conversion.held_out_labels is None else np.asarray(conversion.held_out_labels[: len(images)])
+        raise ModelError(
+            "there are no samples to compare the networks on",
+            hint="convert with calibration inputs, and use at least one sample",
+        )
+    labels = (
+        None if conversion.held_out_labels is None else np.asarray(conversion.held_out_labels[: len(images)])
+    )
     ann_predictions = conversion.held_out_scores[: len(images)].argmax(axis=1)
-    simulators = {T: Simulator(network, T, threads=threads) for T in sorted({network.n_steps, *sweep})}  # plans only: a bad T is told before the work
-    compared = compare(conversion.ann, simulators[network.n_steps], images, progress and (lambda done, total: progress("comparing layers", done, total)))
+    simulators = {
+        T: Simulator(network, T, threads=threads) for T in sorted({network.n_steps, *sweep})
+    }  # plans only: a bad T is told before the work
+    compared = compare(
+        conversion.ann,
+        simulators[network.n_steps],
+        images,
+        progress and (lambda done, total: progress("comparing layers", done, total)),
+    )
     layers = _completed(conversion, compared.layers)
 
     macs = sum(layer.macs for layer in layers)
@@ -222,25 +338,50 @@ def explain(conversion: Conversion, *, sweep: Sequence[int] = (4, 8, 16, 32, 64)
     points, right = [], []
     for T, simulator in simulators.items():
         if network.n_steps == T:
-            predictions, sops, mean_rate = compared.outputs.argmax(axis=1), sum(layer.sops for layer in layers) / len(images), _mean_rate(layers)
+            predictions, sops, mean_rate = (
+                compared.outputs.argmax(axis=1),
+                sum(layer.sops for layer in layers) / len(images),
+                _mean_rate(layers),
+            )
         else:
             require(simulator.memory_bytes)
-            result = simulator.run(images, progress=progress and (lambda done, total, T=T: progress(f"running T = {T}", done, total)))
+            result = simulator.run(
+                images,
+                progress=progress and (lambda done, total, T=T: progress(f"running T = {T}", done, total)),
+            )
             predictions, sops, mean_rate = result.predictions, result.sops_per_sample, result.mean_rate
         simulators[T] = None  # its arrays go before the next one's come
-        agreement, accuracy = float((predictions == ann_predictions).mean()), None if labels is None else float((predictions == labels).mean())
-        points.append(SweepPoint(T, network.table_n_steps(T), agreement, accuracy, sops, ratio(sops, macs), mean_rate))
+        agreement, accuracy = (
+            float((predictions == ann_predictions).mean()),
+            None if labels is None else float((predictions == labels).mean()),
+        )
+        points.append(
+            SweepPoint(T, network.table_n_steps(T), agreement, accuracy, sops, ratio(sops, macs), mean_rate)
+        )
         right.append(predictions == wanted)
 
     own = [point.n_steps for point in points].index(network.n_steps)
     ann_right = ann_predictions == wanted
     worth_n_steps, why = worth_it(points, right, float(ann_right.mean()))
     loss, loss_error = float(ann_right.mean() - right[own].mean()), standard_error(ann_right, right[own])
-    advice = (_about_loss(layers, points[own], loss, loss_error), why, *about_more_steps(points, right, ann_right, network.n_steps))
+    advice = (
+        _about_loss(layers, points[own], loss, loss_error),
+        why,
+        *about_more_steps(points, right, ann_right, network.n_steps),
+    )
     return Explanation(
-        len(images), network.n_steps, layers, points[own].agreement, None if labels is None else float(ann_right.mean()), points[own].accuracy,
-        loss, loss_error, tuple(points), worth_n_steps, advice,
-    )  # fmt: skip
+        len(images),
+        network.n_steps,
+        layers,
+        points[own].agreement,
+        None if labels is None else float(ann_right.mean()),
+        points[own].accuracy,
+        loss,
+        loss_error,
+        tuple(points),
+        worth_n_steps,
+        advice,
+    )
 
 
 def _completed(conversion: Conversion, layers: Sequence[LayerExplanation]) -> tuple[LayerExplanation, ...]:
@@ -255,7 +396,11 @@ def _completed(conversion: Conversion, layers: Sequence[LayerExplanation]) -> tu
         elif layer.synapse.startswith("maxpool2d"):
             dead[layer.name] = dead.get(layer.sources[0], layer.dead)
         correction = corrections.get(layer.name)
-        size = None if correction is None else float(np.sqrt(np.square(correction.bias).mean())) / (layer.ann_rms or 1.0)
+        size = (
+            None
+            if correction is None
+            else float(np.sqrt(np.square(correction.bias).mean())) / (layer.ann_rms or 1.0)
+        )
         completed.append(replace(layer, dead=dead.get(layer.name, layer.dead), correction=size))
     return tuple(replace(layer, diagnosis=line) for layer, line in zip(completed, diagnose(completed)))
 
@@ -265,11 +410,20 @@ def _about_loss(layers: Sequence[LayerExplanation], point: SweepPoint, loss: flo
         more = f", {-100 * loss:.1f} points above the ANN's accuracy" if loss < 0 else ""
         return f"at T = {point.n_steps}, nothing is lost{more} (standard error {100 * error:.1f})"
     what = "of predictions differ from the ANN's" if point.accuracy is None else "points of accuracy are lost"
-    line = f"at T = {point.n_steps}, {100 * loss:.1f} {'% ' if point.accuracy is None else ''}{what} (standard error {100 * error:.1f})"
+    line = (
+        f"at T = {point.n_steps}, {100 * loss:.1f} {'% ' if point.accuracy is None else ''}{what} (standard"
+        f" error {100 * error:.1f})"
+    )
     if loss <= error:
         return line + ": no more than chance"
-    worst = next((layer for layer in layers if layer.diagnosis), None) or max(layers, key=lambda layer: layer.error)
-    return line + f"; look at layer {worst.name!r} first" + (f": {worst.diagnosis}" if worst.diagnosis else f", off by {100 * worst.error:.0f} %")
+    worst = next((layer for layer in layers if layer.diagnosis), None) or max(
+        layers, key=lambda layer: layer.error
+    )
+    return (
+        line
+        + f"; look at layer {worst.name!r} first"
+        + (f": {worst.diagnosis}" if worst.diagnosis else f", off by {100 * worst.error:.0f} %")
+    )
 
 
 def _mean_rate(layers: Sequence[LayerExplanation]) -> float:
@@ -279,7 +433,11 @@ def _mean_rate(layers: Sequence[LayerExplanation]) -> float:
 
 def _row(layer: LayerExplanation) -> dict:
     v = layer.v_threshold
-    response = None if layer.response is None else [value if np.isfinite(value) else None for value in layer.response.tolist()]
+    response = (
+        None
+        if layer.response is None
+        else [value if np.isfinite(value) else None for value in layer.response.tolist()]
+    )
     return {
         "name": layer.name,
         "synapse": layer.synapse,
@@ -287,7 +445,11 @@ def _row(layer: LayerExplanation) -> dict:
         "shape": list(layer.shape),
         "n_neurons": layer.n_neurons,
         "fires": layer.fires,
-        "v_threshold": None if v is None else {"min": float(v.min()), "median": float(np.median(v)), "max": float(v.max())},
+        "v_threshold": (
+            None
+            if v is None
+            else {"min": float(v.min()), "median": float(np.median(v)), "max": float(v.max())}
+        ),
         "ann_mean": layer.ann_mean,
         "ann_rms": layer.ann_rms,
         "snn_mean": layer.snn_mean,

@@ -1,4 +1,6 @@
-"""The picture of an explanation: above, how true each layer is and how busy; below, how outputs follow activations, and what T brings and costs."""
+"""The picture of an explanation: above, how true each layer is and how busy; below, how outputs follow
+activations, and what T brings and costs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["save"]
 
-_PARTS = {"clipping": ("#1f3b5c", ""), "rounding": ("#7f9fc4", ""), "unevenness": ("#dfe6ee", "////")}  # dark, middle, light: in grey too
+_PARTS = {
+    "clipping": ("#1f3b5c", ""),
+    "rounding": ("#7f9fc4", ""),
+    "unevenness": ("#dfe6ee", "////"),
+}  # dark, middle, light: in grey too
 _EDGE = "#33475b"
 _LINES = (("#1f3b5c", "o-"), (LINE, "s--"), ("#5b8a72", "^-."), ("#8a6fa8", "v:"))
 _FOOT = 3.6  # inches of the lower panels
@@ -47,14 +53,35 @@ def _figure(explanation: Explanation) -> Figure:
     head = 1.5 + 0.28 * max(4, len(layers))
     figure = Figure(figsize=(14, head + _FOOT + 0.4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    of_all = "" if len(layers) == len(explanation.layers) else f", the {len(layers)} worst of {len(explanation.layers)} layers"
-    figure.suptitle(f"SNN against ANN, T = {explanation.n_steps}, {as_count(explanation.n_samples, 'held-out sample')}{of_all}")
+    of_all = (
+        ""
+        if len(layers) == len(explanation.layers)
+        else f", the {len(layers)} worst of {len(explanation.layers)} layers"
+    )
+    figure.suptitle(
+        f"SNN against ANN, T = {explanation.n_steps},"
+        f" {as_count(explanation.n_samples, 'held-out sample')}{of_all}"
+    )
     axes = figure.subplots(2, 3, height_ratios=[head, _FOOT])
     _errors(axes[0, 0], layers, legend_at=-0.5 / (head - 1.1))
     nameless = [""] * len(layers)
-    draw_bars(axes[0, 1], nameless, [layer.rate for layer in layers], ".4f", "spikes a neuron and step", f"rate, mean {explanation.mean_rate:.4f}")
+    draw_bars(
+        axes[0, 1],
+        nameless,
+        [layer.rate for layer in layers],
+        ".4f",
+        "spikes a neuron and step",
+        f"rate, mean {explanation.mean_rate:.4f}",
+    )
     saturated = [None if layer.saturated is None else 100 * layer.saturated for layer in layers]
-    draw_bars(axes[0, 2], nameless, saturated, ".2f", "% of the ANN's activations", "activations above the threshold")
+    draw_bars(
+        axes[0, 2],
+        nameless,
+        saturated,
+        ".2f",
+        "% of the ANN's activations",
+        "activations above the threshold",
+    )
     _responses(axes[1, 0], explanation.layers)
     _quality(axes[1, 1], explanation)
     _costs(axes[1, 2], explanation)
@@ -65,9 +92,19 @@ def _errors(axes, layers: Sequence[LayerExplanation], legend_at: float) -> None:
     """Bars of the error, divided by what explains it; the correlation behind them."""
     names = [f"{short(layer.name)}  ({short(layer.synapse)})" for layer in layers]
     errors = [100 * layer.error for layer in layers]
-    draw_bars(axes, names, errors, ".1f", "% of the ANN's root mean square", "error of a layer's output, and its causes")
+    draw_bars(
+        axes,
+        names,
+        errors,
+        ".1f",
+        "% of the ANN's root mean square",
+        "error of a layer's output, and its causes",
+    )
     for text, layer in zip(axes.texts, layers):
-        text.set_text(f" {100 * layer.error:.1f}" + ("" if layer.correlation is None else f"  (r {layer.correlation:.3f})"))
+        text.set_text(
+            f" {100 * layer.error:.1f}"
+            + ("" if layer.correlation is None else f"  (r {layer.correlation:.3f})")
+        )
     for bar in axes.patches:
         bar.set(facecolor="white", edgecolor=_EDGE, linewidth=0.4)
     if not all(any(_length(layer, name) for name in _PARTS) for layer in layers if layer.error):
@@ -76,7 +113,16 @@ def _errors(axes, layers: Sequence[LayerExplanation], legend_at: float) -> None:
     start = np.zeros(len(layers))
     for name, (color, hatch) in _PARTS.items():
         lengths = np.array([_length(layer, name) for layer in layers])
-        axes.barh(range(len(layers)), lengths, left=start, color=color, hatch=hatch, edgecolor=_EDGE, linewidth=0.4, label=name)
+        axes.barh(
+            range(len(layers)),
+            lengths,
+            left=start,
+            color=color,
+            hatch=hatch,
+            edgecolor=_EDGE,
+            linewidth=0.4,
+            label=name,
+        )
         start += lengths
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, legend_at), ncols=4, frameon=False)
 
@@ -90,12 +136,24 @@ def _length(layer: LayerExplanation, part: str) -> float:
 
 def _responses(axes, layers: Sequence[LayerExplanation]) -> None:
     """Mean output over activation, both in thresholds, of the worst layers."""
-    worst = sorted((layer for layer in layers if layer.response is not None), key=lambda layer: -layer.error)[: len(_LINES)]
+    worst = sorted((layer for layer in layers if layer.response is not None), key=lambda layer: -layer.error)[
+        : len(_LINES)
+    ]
     centres = (RESPONSE_EDGES[:-1] + RESPONSE_EDGES[1:]) / 2
-    axes.plot(RESPONSE_EDGES, np.minimum(RESPONSE_EDGES, 1), color="black", linewidth=3, alpha=0.25, label="ideal")
+    axes.plot(
+        RESPONSE_EDGES, np.minimum(RESPONSE_EDGES, 1), color="black", linewidth=3, alpha=0.25, label="ideal"
+    )
     for layer, (color, style) in zip(worst, _LINES):
         known = np.isfinite(layer.response)
-        axes.plot(centres[known], layer.response[known], style, color=color, markersize=4, linewidth=1.2, label=printable(short(layer.name)))
+        axes.plot(
+            centres[known],
+            layer.response[known],
+            style,
+            color=color,
+            markersize=4,
+            linewidth=1.2,
+            label=printable(short(layer.name)),
+        )
     axes.set_xlabel("ANN's activation / V_th", parse_math=False)
     axes.set_ylabel("SNN's mean output / V_th", parse_math=False)
     axes.set_title("output against activation, worst layers", fontsize=10)
@@ -114,7 +172,13 @@ def _quality(axes, explanation: Explanation) -> None:
         curves = {"accuracy": [100 * point.accuracy for point in explanation.sweep]} | curves
     draw_curves(axes, steps, curves, "% of samples", "what steps bring")
     if explanation.ann_accuracy is not None:
-        axes.axhline(100 * explanation.ann_accuracy, color="black", linewidth=1, linestyle=":", label="accuracy of the ANN")
+        axes.axhline(
+            100 * explanation.ann_accuracy,
+            color="black",
+            linewidth=1,
+            linestyle=":",
+            label="accuracy of the ANN",
+        )
     _mark(axes, explanation)
     axes.legend(fontsize=8, loc="best")
 
@@ -122,7 +186,9 @@ def _quality(axes, explanation: Explanation) -> None:
 def _costs(axes, explanation: Explanation) -> None:
     steps = [point.n_steps for point in explanation.sweep]
     ratios = [point.sops_per_mac or 0.0 for point in explanation.sweep]
-    draw_curves(axes, steps, {"SOPs for each MAC of the ANN; SOPs a sample": ratios}, "SOPs / MACs", "what they cost")
+    draw_curves(
+        axes, steps, {"SOPs for each MAC of the ANN; SOPs a sample": ratios}, "SOPs / MACs", "what they cost"
+    )
     axes.axhline(1, color="black", linewidth=1, linestyle=":", label="as many additions as the ANN has MACs")
     _mark(axes, explanation)
     if min(ratios) > 0:
@@ -132,14 +198,28 @@ def _costs(axes, explanation: Explanation) -> None:
     axes.margins(x=0.2)
     background = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
     for T, ratio, point in zip(steps, ratios, explanation.sweep):
-        axes.annotate(_compact(point.sops_per_sample), (T, ratio), textcoords="offset points", xytext=(-5, 5), ha="right", fontsize=8, bbox=background)
+        axes.annotate(
+            _compact(point.sops_per_sample),
+            (T, ratio),
+            textcoords="offset points",
+            xytext=(-5, 5),
+            ha="right",
+            fontsize=8,
+            bbox=background,
+        )
     axes.legend(fontsize=8, loc="upper left")
 
 
 def _mark(axes, explanation: Explanation) -> None:
     """A band at the T that is worth it."""
     if explanation.worth_n_steps is not None:
-        axes.axvline(explanation.worth_n_steps, color="grey", linewidth=6, alpha=0.25, label=f"T = {explanation.worth_n_steps} is worth it")
+        axes.axvline(
+            explanation.worth_n_steps,
+            color="grey",
+            linewidth=6,
+            alpha=0.25,
+            label=f"T = {explanation.worth_n_steps} is worth it",
+        )
 
 
 def _compact(count: float) -> str:

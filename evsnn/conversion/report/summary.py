@@ -92,20 +92,41 @@ class Summary:
     def facts(self) -> list[tuple[str, str]]:
         """What was converted, from what, and by which recipes."""
         conversion = self.conversion
-        source = "none: thresholds from limits and batch norms" if self.calibration is None else f"{as_count(self.n_samples, 'sample')}, {self.calibration}"
+        source = (
+            "none: thresholds from limits and batch norms"
+            if self.calibration is None
+            else f"{as_count(self.n_samples, 'sample')}, {self.calibration}"
+        )
         return [
             ("model", self.model),
             ("calibration", source),
-            ("ANN", f"folded into evsnn's layers, its scores are the model's within {conversion.mismatch:.1e} of the largest"),
+            (
+                "ANN",
+                (
+                    f"folded into evsnn's layers, its scores are the model's within {conversion.mismatch:.1e}"
+                    " of the largest"
+                ),
+            ),
             *((("notes", "")[i > 0], note) for i, note in enumerate(conversion.notes)),
             *((f"T = {T}", f"{choice.recipe}; {choice.reason}") for T, choice in conversion.choices.items()),
-            ("weights", f"{self.output}, shift {conversion.network.shift}, readout {conversion.network.readout}, {self.storage}"),
+            (
+                "weights",
+                (
+                    f"{self.output}, shift {conversion.network.shift}, readout {conversion.network.readout},"
+                    f" {self.storage}"
+                ),
+            ),
         ]
 
     def json(self) -> str:
         """One object; docs/output.md has its keys."""
-        conversion, explained = self.conversion, None if self.explanation is None else self.explanation.as_json()
-        layers, sweep = (None, None) if explained is None else (explained.pop("layers"), explained.pop("sweep"))
+        conversion, explained = (
+            self.conversion,
+            None if self.explanation is None else self.explanation.as_json(),
+        )
+        layers, sweep = (
+            (None, None) if explained is None else (explained.pop("layers"), explained.pop("sweep"))
+        )
         report = {
             "schema_version": SCHEMA_VERSION,
             "model": self.model,
@@ -123,16 +144,32 @@ class Summary:
             "held_out": explained,
             "layers": layers,
             "sweep": sweep,
-            "validation": [asdict(row) | {"loss_points": row.loss_points} for row in self.validations] or None,
+            "validation": (
+                [asdict(row) | {"loss_points": row.loss_points} for row in self.validations] or None
+            ),
         }
         return json.dumps(report, allow_nan=False)
 
     def _tried(self) -> Table:
         columns = (
-            Column("T", "d"), Column("recipe"), Column("agreement", ".4f"), Column("divergence", ".4f"), Column("rate", ".4f"), Column("SOPs/sample", ".0f"), Column(""),
-        )  # fmt: skip
+            Column("T", "d"),
+            Column("recipe"),
+            Column("agreement", ".4f"),
+            Column("divergence", ".4f"),
+            Column("rate", ".4f"),
+            Column("SOPs/sample", ".0f"),
+            Column(""),
+        )
         rows = [
-            (T, str(c.recipe), c.agreement, c.divergence, c.mean_rate, c.sops_per_sample, "taken" if c is _taken(choice) else "")
+            (
+                T,
+                str(c.recipe),
+                c.agreement,
+                c.divergence,
+                c.mean_rate,
+                c.sops_per_sample,
+                "taken" if c is _taken(choice) else "",
+            )
             for T, choice in self.conversion.choices.items()
             for c in choice.candidates
         ]
@@ -140,11 +177,28 @@ class Summary:
 
     def _validation(self) -> Table:
         columns = (
-            Column("T", "d"), Column("samples", "d"), Column("ANN", ".4f"), Column("SNN", ".4f"), Column("loss/points", ".2f"), Column("agreement", ".4f"),
-            Column("rate", ".4f"), Column("SOPs/sample", ".0f"), Column("ANN MACs", "d"),
-        )  # fmt: skip
+            Column("T", "d"),
+            Column("samples", "d"),
+            Column("ANN", ".4f"),
+            Column("SNN", ".4f"),
+            Column("loss/points", ".2f"),
+            Column("agreement", ".4f"),
+            Column("rate", ".4f"),
+            Column("SOPs/sample", ".0f"),
+            Column("ANN MACs", "d"),
+        )
         rows = [
-            (row.n_steps, row.n_samples, row.ann_accuracy, row.accuracy, row.loss_points, row.agreement, row.mean_rate, row.sops_per_sample, row.macs)
+            (
+                row.n_steps,
+                row.n_samples,
+                row.ann_accuracy,
+                row.accuracy,
+                row.loss_points,
+                row.agreement,
+                row.mean_rate,
+                row.sops_per_sample,
+                row.macs,
+            )
             for row in self.validations
         ]
         return Table(columns, tuple(rows))
@@ -158,7 +212,12 @@ def _taken(choice: Choice) -> Candidate | None:
 def _choice_entry(choice: Choice) -> dict:
     """A choice in JSON."""
     candidates = [asdict(candidate) for candidate in choice.candidates]
-    return {"n_steps": choice.n_steps, "recipe": asdict(choice.recipe), "reason": choice.reason, "candidates": candidates}
+    return {
+        "n_steps": choice.n_steps,
+        "recipe": asdict(choice.recipe),
+        "reason": choice.reason,
+        "candidates": candidates,
+    }
 
 
 def _sha256(path: str) -> str:

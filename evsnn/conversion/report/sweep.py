@@ -56,35 +56,69 @@ def standard_error(right: np.ndarray, other: np.ndarray) -> float:
     return float(np.sqrt(one + two - (one - two) ** 2 / n) / n)
 
 
-def worth_it(points: Sequence[SweepPoint], right: Sequence[np.ndarray], of_ann: float) -> tuple[int | None, str]:
-    """The T that is worth it, if one is, and why; `of_ann` is the ANN's accuracy, 1 where agreement is compared."""
+def worth_it(
+    points: Sequence[SweepPoint], right: Sequence[np.ndarray], of_ann: float
+) -> tuple[int | None, str]:
+    """The T that is worth it, if one is, and why; `of_ann` is the ANN's accuracy, 1 where agreement is
+    compared.
+    """
     at = max(range(len(points)), key=lambda i: (points[i].quality, -i))
     best, what = points[at], "agreement with the ANN" if points[at].accuracy is None else "accuracy"
     if of_ann - best.quality > _TOO_MUCH:
-        do = "raise --steps" if at == len(points) - 1 else "more steps do not help: see what is said of the layers"
-        return None, f"no T of the sweep is worth it: even the best, T = {best.n_steps}, loses {100 * (of_ann - best.quality):.1f} points of {what}; {do}"
-    chosen = next(i for i in range(len(points)) if best.quality - points[i].quality <= standard_error(right[at], right[i]) or i == at)
+        do = (
+            "raise --steps"
+            if at == len(points) - 1
+            else "more steps do not help: see what is said of the layers"
+        )
+        return (
+            None,
+            (
+                f"no T of the sweep is worth it: even the best, T = {best.n_steps}, loses"
+                f" {100 * (of_ann - best.quality):.1f} points of {what}; {do}"
+            ),
+        )
+    chosen = next(
+        i
+        for i in range(len(points))
+        if best.quality - points[i].quality <= standard_error(right[at], right[i]) or i == at
+    )
     worth = points[chosen]
     if worth is best is points[0]:
-        line = f"T = {best.n_steps} is worth it, the smallest that was tried: its {what} is {100 * best.quality:.1f} %"
+        line = (
+            f"T = {best.n_steps} is worth it, the smallest that was tried: its {what} is"
+            f" {100 * best.quality:.1f} %"
+        )
     elif worth is best:
-        line = f"T = {best.n_steps} is worth it: no smaller T comes within one standard error of its {what}, {100 * best.quality:.1f} %"
+        line = (
+            f"T = {best.n_steps} is worth it: no smaller T comes within one standard error of its {what},"
+            f" {100 * best.quality:.1f} %"
+        )
     else:
         error = standard_error(right[at], right[chosen])
-        line = f"T = {worth.n_steps} is worth it: its {what}, {100 * worth.quality:.1f} %, is within one standard error ({100 * error:.1f} points)"
+        line = (
+            f"T = {worth.n_steps} is worth it: its {what}, {100 * worth.quality:.1f} %, is within one"
+            f" standard error ({100 * error:.1f} points)"
+        )
         line += f" of the best, {100 * best.quality:.1f} % at T = {best.n_steps}"
         if best.n_steps > worth.n_steps and best.sops_per_sample:
             line += f", for {100 * worth.sops_per_sample / best.sops_per_sample:.0f} % of its operations"
     return worth.n_steps, line
 
 
-def about_more_steps(points: Sequence[SweepPoint], right: Sequence[np.ndarray], of_ann: np.ndarray, n_steps: int) -> list[str]:
-    """What is to be known where the largest T is neither the best nor as good as the ANN, which is `right` where `of_ann` says so."""
+def about_more_steps(
+    points: Sequence[SweepPoint], right: Sequence[np.ndarray], of_ann: np.ndarray, n_steps: int
+) -> list[str]:
+    """What is to be known where the largest T is neither the best nor as good as the ANN, which is `right`
+    where `of_ann` says so.
+    """
     at = max(range(len(points)), key=lambda i: points[i].quality)
     best, last = points[at], points[-1]
     if best.quality - last.quality <= standard_error(right[at], right[-1]) or last.quality >= of_ann.mean():
         return []
-    falls = f"it falls to {100 * last.quality:.1f} % at T = {last.n_steps}, whose thresholds are made for T = {last.table_n_steps or n_steps}"
+    falls = (
+        f"it falls to {100 * last.quality:.1f} % at T = {last.n_steps}, whose thresholds are made for T ="
+        f" {last.table_n_steps or n_steps}"
+    )
     return [f"{falls}: convert for the T that you run (--steps {best.n_steps},{last.n_steps})"]
 
 

@@ -65,7 +65,14 @@ def ann_predictions(ann: Ann, samples: CalibrationSet, progress: Progress | None
     return predictions
 
 
-def validate(network: Network, ann: Ann, samples: CalibrationSet, predictions: np.ndarray, n_steps: int, progress: Progress | None = None) -> Validation:
+def validate(
+    network: Network,
+    ann: Ann,
+    samples: CalibrationSet,
+    predictions: np.ndarray,
+    n_steps: int,
+    progress: Progress | None = None,
+) -> Validation:
     """Run the engine, with as many threads as there are cores, on all samples.
 
     Parameters
@@ -90,12 +97,23 @@ def validate(network: Network, ann: Ann, samples: CalibrationSet, predictions: n
     spikes = sops = rate = 0.0
     done = 0
     for images in samples.batches():
-        result = simulator.run(ann.arranged(images), progress=progress and (lambda n, _, before=done: progress(before + n, samples.n)))
+        result = simulator.run(
+            ann.arranged(images),
+            progress=progress and (lambda n, _, before=done: progress(before + n, samples.n)),
+        )
         ours[done : done + len(images)] = result.predictions
         share = len(images) / samples.n
-        spikes, sops, rate = spikes + share * result.spikes_per_sample, sops + share * result.sops_per_sample, rate + share * result.mean_rate
+        spikes, sops, rate = (
+            spikes + share * result.spikes_per_sample,
+            sops + share * result.sops_per_sample,
+            rate + share * result.mean_rate,
+        )
         done += len(images)
     labels = samples.labels
-    right, ann_right = (None, None) if labels is None else (float((p == labels).mean()) for p in (ours, predictions))
+    right, ann_right = (
+        (None, None) if labels is None else (float((p == labels).mean()) for p in (ours, predictions))
+    )
     macs = sum(facts.macs for facts in facts_of(network))
-    return Validation(n_steps, samples.n, ann_right, right, float((ours == predictions).mean()), rate, spikes, sops, macs)
+    return Validation(
+        n_steps, samples.n, ann_right, right, float((ours == predictions).mean()), rate, spikes, sops, macs
+    )

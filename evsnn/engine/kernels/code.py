@@ -1,4 +1,5 @@
-"""Machine code of kernels: kept on disk as object files, loaded with llvmlite alone, made by numba where there is none.
+"""Machine code of kernels: kept on disk as object files, loaded with llvmlite alone, made by numba where
+there is none.
 
 numba takes most of a second to import and to look for its own kept code; an object file takes
 milliseconds. What is kept is found by all that decides the code: the kernel and what it is
@@ -93,12 +94,16 @@ def missing(kernels: Iterable[Kernel]) -> bool:
 _ENGINES: list = []  # machine code lives as long as what has loaded it
 
 
-_NOWHERE = (ctypes.c_int64 * 2)()  # where the value of a kernel that has none goes, and an error that never comes
+_NOWHERE = (
+    ctypes.c_int64 * 2
+)()  # where the value of a kernel that has none goes, and an error that never comes
 _NO_VALUE, _NO_ERROR = (ctypes.addressof(_NOWHERE) + 8 * i for i in range(2))
 
 
 def native(code: bytes, symbol: str, kernel: Kernel) -> Callable[..., int | None]:
-    """An object file's function, by the calling convention of numba: a status, and the value through a pointer."""
+    """An object file's function, by the calling convention of numba: a status, and the value through a
+    pointer.
+    """
     import llvmlite.binding as llvm
 
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target().create_target_machine(jit=True))
@@ -107,7 +112,9 @@ def native(code: bytes, symbol: str, kernel: Kernel) -> Callable[..., int | None
     _ENGINES.append(engine)
     nothing = [None] * len(kernel.selectors)
     pointers = [ctypes.c_void_p] * (2 + len(nothing))
-    function = ctypes.CFUNCTYPE(ctypes.c_int, *pointers, *[ctypes.c_int64] * kernel.n_arguments)(engine.get_function_address(symbol))
+    function = ctypes.CFUNCTYPE(ctypes.c_int, *pointers, *[ctypes.c_int64] * kernel.n_arguments)(
+        engine.get_function_address(symbol)
+    )
     if not kernel.counts:
         return functools.partial(function, _NO_VALUE, _NO_ERROR, *nothing)
 
@@ -133,7 +140,9 @@ def store() -> Store:
     """This user's store."""
     home = os.environ.get("EVSNN_CACHE_DIR")
     if home is None:
-        home = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "evsnn")
+        home = os.path.join(
+            os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "evsnn"
+        )
     return Store(Path(home), environment())
 
 
@@ -142,9 +151,25 @@ def environment() -> str:
     import llvmlite
     import llvmlite.binding as llvm
 
-    features = ",".join(f"{'+' if on else '-'}{name}" for name, on in sorted(llvm.get_host_cpu_features().items()))
-    settings = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_") and name not in ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS"))
-    facts = (_FORMAT, source_digest(), _numba_version(), llvmlite.__version__, sys.version_info[:3], platform.machine(), llvm.get_host_cpu_name(), features, *settings)
+    features = ",".join(
+        f"{'+' if on else '-'}{name}" for name, on in sorted(llvm.get_host_cpu_features().items())
+    )
+    settings = sorted(
+        f"{name}={value}"
+        for name, value in os.environ.items()
+        if name.startswith("NUMBA_") and name not in ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS")
+    )
+    facts = (
+        _FORMAT,
+        source_digest(),
+        _numba_version(),
+        llvmlite.__version__,
+        sys.version_info[:3],
+        platform.machine(),
+        llvm.get_host_cpu_name(),
+        features,
+        *settings,
+    )
     return "; ".join(map(str, facts))
 
 
@@ -190,7 +215,10 @@ class Store:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             return f"{self.folder} cannot be made ({error.strerror})"
-        return next((trouble for path in (self.home, self.folder) if (trouble := _distrusted(path, stat.S_ISDIR))), None)
+        return next(
+            (trouble for path in (self.home, self.folder) if (trouble := _distrusted(path, stat.S_ISDIR))),
+            None,
+        )
 
     def path(self, kernel: Kernel) -> Path:
         return self.folder / f"{kernel.name}-{hashlib.sha256(kernel.key.encode()).hexdigest()[:20]}.o"
@@ -215,7 +243,11 @@ class Store:
             line, _, code = content.partition(b"\n")
             try:
                 said = json.loads(line)
-                if said["key"] == kernel.key and said["environment"] == self.environment and said["sha256"] == hashlib.sha256(code).hexdigest():
+                if (
+                    said["key"] == kernel.key
+                    and said["environment"] == self.environment
+                    and said["sha256"] == hashlib.sha256(code).hexdigest()
+                ):
                     return code, str(said["symbol"])
             except (ValueError, KeyError, TypeError):
                 pass
@@ -224,16 +256,26 @@ class Store:
         return None
 
     def save(self, kernel: Kernel, code: bytes, symbol: str) -> None:
-        """Keep code, all or nothing; two processes may do so at once. If it cannot be kept, that is said, and all goes on."""
+        """Keep code, all or nothing; two processes may do so at once. If it cannot be kept, that is said, and
+        all goes on.
+        """
         self._loaded[kernel] = code, symbol
         if self.trouble:
             self._say(f"{self.trouble}; every start compiles anew, EVSNN_CACHE_DIR can name another folder")
             return
-        header = {"key": kernel.key, "symbol": symbol, "sha256": hashlib.sha256(code).hexdigest(), "environment": self.environment}
+        header = {
+            "key": kernel.key,
+            "symbol": symbol,
+            "sha256": hashlib.sha256(code).hexdigest(),
+            "environment": self.environment,
+        }
         try:
             self._replace(self.path(kernel), json.dumps(header).encode() + b"\n" + code)
         except OSError as error:
-            self._say(f"{self.folder} cannot be written to ({error.strerror}); every start compiles anew, EVSNN_CACHE_DIR can name another folder")
+            self._say(
+                f"{self.folder} cannot be written to ({error.strerror}); every start compiles anew,"
+                " EVSNN_CACHE_DIR can name another folder"
+            )
 
     def notes(self, name: str) -> dict[str, float]:
         """Numbers that were measured on this CPU; none where there are none, or they cannot be trusted."""

@@ -9,11 +9,30 @@ from __future__ import annotations
 
 from . import vector
 from .jit import kernel
-
-from .jobs.current import (  # isort: skip
-    BIAS, BIAS_STRIDE, BRANCHES, BRANCH_BYTES, B_CHANNELS, B_DILATION_X, B_DILATION_Y, B_HEIGHT, B_KERNEL_HEIGHT, B_KERNEL_WIDTH, B_PAD_LEFT, B_PAD_TOP, B_STRIDE_X,
-    B_STRIDE_Y, B_TILE_BYTES, B_VALUES, B_WEIGHTS, B_WIDTH, N_BRANCHES, N_TILES, OUT, WIDTH,
-)  # fmt: skip
+from .jobs.current import (
+    B_CHANNELS,
+    B_DILATION_X,
+    B_DILATION_Y,
+    B_HEIGHT,
+    B_KERNEL_HEIGHT,
+    B_KERNEL_WIDTH,
+    B_PAD_LEFT,
+    B_PAD_TOP,
+    B_STRIDE_X,
+    B_STRIDE_Y,
+    B_TILE_BYTES,
+    B_VALUES,
+    B_WEIGHTS,
+    B_WIDTH,
+    BIAS,
+    BIAS_STRIDE,
+    BRANCH_BYTES,
+    BRANCHES,
+    N_BRANCHES,
+    N_TILES,
+    OUT,
+    WIDTH,
+)
 from .memory import load_i32, load_i64
 
 __all__ = ["current"]
@@ -31,24 +50,42 @@ def current(fmt, job, tile_from, tile_to, y_from, y_to):
                 v = vector.zero(fmt)
                 branch = load_i64(job + BRANCHES)
                 for _ in range(load_i64(job + N_BRANCHES)):
-                    kernel_height, kernel_width = load_i64(branch + B_KERNEL_HEIGHT), load_i64(branch + B_KERNEL_WIDTH)
+                    kernel_height, kernel_width = (
+                        load_i64(branch + B_KERNEL_HEIGHT),
+                        load_i64(branch + B_KERNEL_WIDTH),
+                    )
                     channels, source_width = load_i64(branch + B_CHANNELS), load_i64(branch + B_WIDTH)
                     weights = load_i64(branch + B_WEIGHTS) + tile * load_i64(branch + B_TILE_BYTES)
                     for ky in range(kernel_height):
-                        source_y = y * load_i64(branch + B_STRIDE_Y) - load_i64(branch + B_PAD_TOP) + ky * load_i64(branch + B_DILATION_Y)
+                        source_y = (
+                            y * load_i64(branch + B_STRIDE_Y)
+                            - load_i64(branch + B_PAD_TOP)
+                            + ky * load_i64(branch + B_DILATION_Y)
+                        )
                         if source_y < 0 or source_y >= load_i64(branch + B_HEIGHT):
                             continue
                         for kx in range(kernel_width):
-                            source_x = x * load_i64(branch + B_STRIDE_X) - load_i64(branch + B_PAD_LEFT) + kx * load_i64(branch + B_DILATION_X)
+                            source_x = (
+                                x * load_i64(branch + B_STRIDE_X)
+                                - load_i64(branch + B_PAD_LEFT)
+                                + kx * load_i64(branch + B_DILATION_X)
+                            )
                             if source_x < 0 or source_x >= source_width:
                                 continue
-                            value = load_i64(branch + B_VALUES) + (source_y * source_width + source_x) * channels * value_bytes
+                            value = (
+                                load_i64(branch + B_VALUES)
+                                + (source_y * source_width + source_x) * channels * value_bytes
+                            )
                             row = weights + (ky * kernel_width + kx) * channels * row_bytes
                             for _ in range(channels):
-                                if value_bytes == 2 or load_i32(value) & 0x7FFFFFFF:  # 0.0, -0.0 and 0 add nothing
+                                if (
+                                    value_bytes == 2 or load_i32(value) & 0x7FFFFFFF
+                                ):  # 0.0, -0.0 and 0 add nothing
                                     v = vector.add_product(fmt, v, value, row)
                                 value += value_bytes
                                 row += row_bytes
                     branch += BRANCH_BYTES
-                v = vector.add(fmt, v, vector.load(fmt, load_i64(job + BIAS) + tile * load_i64(job + BIAS_STRIDE)))
+                v = vector.add(
+                    fmt, v, vector.load(fmt, load_i64(job + BIAS) + tile * load_i64(job + BIAS_STRIDE))
+                )
                 vector.store(fmt, load_i64(job + OUT) + ((y * width + x) * n_tiles + tile) * vector_bytes, v)

@@ -15,13 +15,66 @@ from __future__ import annotations
 
 from . import vector
 from .jit import inner, kernel
-
-from .jobs.integrate import (  # isort: skip
-    BUDGET, COUNTS, DELAY, DRIVE, FETCH_FIRST, HEIGHT, LEAKY, LINES_AHEAD, MEMBRANES, NEGATIVES, NEXT, NEXT_BYTES, N_STEPS, N_SYNAPSES, N_TAPS, N_TILES, PARAMETERS,
-    P_DILATION_X, P_DILATION_Y, P_HEIGHT, P_KERNEL_HEIGHT, P_KERNEL_WIDTH, P_MASKS, P_PAD_LEFT, P_PAD_TOP, P_ROW_BYTES, P_STEP_BYTES, P_STRIDE_X, P_STRIDE_Y, P_WEIGHTS,
-    P_WIDTH, P_WORD_BYTES, RESUME, R_EVENTS, R_FIRST, R_LAST, R_STEP, R_WEIGHTS, SPIKES, SYNAPSES, SYNAPSE_BYTES, S_COLUMNS, S_DILATION, S_EVENTS, S_FIRST_ROW,
-    S_KERNEL_ROW, S_PART_BYTES, S_POINTERS, S_ROWS, S_ROW_BYTES, S_STEP_BYTES, TAPS, TAP_BYTES, TILE_BYTES, TILE_ROWS, WEIGHTS, WIDTH, WORD_BYTES,
-)  # fmt: skip
+from .jobs.integrate import (
+    BUDGET,
+    COUNTS,
+    DELAY,
+    DRIVE,
+    FETCH_FIRST,
+    HEIGHT,
+    LEAKY,
+    LINES_AHEAD,
+    MEMBRANES,
+    N_STEPS,
+    N_SYNAPSES,
+    N_TAPS,
+    N_TILES,
+    NEGATIVES,
+    NEXT,
+    NEXT_BYTES,
+    P_DILATION_X,
+    P_DILATION_Y,
+    P_HEIGHT,
+    P_KERNEL_HEIGHT,
+    P_KERNEL_WIDTH,
+    P_MASKS,
+    P_PAD_LEFT,
+    P_PAD_TOP,
+    P_ROW_BYTES,
+    P_STEP_BYTES,
+    P_STRIDE_X,
+    P_STRIDE_Y,
+    P_WEIGHTS,
+    P_WIDTH,
+    P_WORD_BYTES,
+    PARAMETERS,
+    R_EVENTS,
+    R_FIRST,
+    R_LAST,
+    R_STEP,
+    R_WEIGHTS,
+    RESUME,
+    S_COLUMNS,
+    S_DILATION,
+    S_EVENTS,
+    S_FIRST_ROW,
+    S_KERNEL_ROW,
+    S_PART_BYTES,
+    S_POINTERS,
+    S_ROW_BYTES,
+    S_ROWS,
+    S_STEP_BYTES,
+    SPIKES,
+    SYNAPSE_BYTES,
+    SYNAPSES,
+    TAP_BYTES,
+    TAPS,
+    TILE_BYTES,
+    TILE_ROWS,
+    WEIGHTS,
+    WIDTH,
+    WORD_BYTES,
+)
 from .layout import COPY_BYTES, LIST_STEPS, PARAMETER_ROWS, RUN_BYTES, UNROLL
 from .memory import load_i32, load_i64, prefetch, store_i64
 
@@ -46,7 +99,10 @@ def list_runs(job, tile, y, x, at):
                 store_i64(at + R_FIRST, line + 4 * first)
                 store_i64(at + R_LAST, line + 4 * last)
                 store_i64(at + R_STEP, load_i64(synapse + S_STEP_BYTES))
-                store_i64(at + R_WEIGHTS, load_i64(synapse + S_FIRST_ROW) + k * load_i64(synapse + S_KERNEL_ROW) - origin)
+                store_i64(
+                    at + R_WEIGHTS,
+                    load_i64(synapse + S_FIRST_ROW) + k * load_i64(synapse + S_KERNEL_ROW) - origin,
+                )
                 store_i64(at + R_EVENTS, load_i64(synapse + S_EVENTS))
                 at += RUN_BYTES
                 n += 1
@@ -62,7 +118,11 @@ def list_events(events, runs, runs_end, t, t_end, zero_row, lists, at):
         store_i64(lists, at)
         run = runs
         while run < runs_end:
-            ahead, queue, row = t * load_i64(run + R_STEP), load_i64(run + R_EVENTS), load_i64(run + R_WEIGHTS)
+            ahead, queue, row = (
+                t * load_i64(run + R_STEP),
+                load_i64(run + R_EVENTS),
+                load_i64(run + R_WEIGHTS),
+            )
             event = queue + event_bytes * load_i32(load_i64(run + R_FIRST) + ahead)
             end = queue + event_bytes * load_i32(load_i64(run + R_LAST) + ahead)
             vector.copy_events(events, event, at, row)  # most runs are that short: no branch to mispredict
@@ -86,17 +146,30 @@ def list_taps(job, tile, y, x, membrane_bytes, mask_bytes, at):
     for _ in range(load_i64(job + N_TAPS)):
         height, width = load_i64(tap + P_KERNEL_HEIGHT), load_i64(tap + P_KERNEL_WIDTH)
         for ky in range(height):
-            source_y = y * load_i64(tap + P_STRIDE_Y) - load_i64(tap + P_PAD_TOP) + ky * load_i64(tap + P_DILATION_Y)
+            source_y = (
+                y * load_i64(tap + P_STRIDE_Y) - load_i64(tap + P_PAD_TOP) + ky * load_i64(tap + P_DILATION_Y)
+            )
             if source_y < 0 or source_y >= load_i64(tap + P_HEIGHT):
                 continue
             for kx in range(width):
-                source_x = x * load_i64(tap + P_STRIDE_X) - load_i64(tap + P_PAD_LEFT) + kx * load_i64(tap + P_DILATION_X)
+                source_x = (
+                    x * load_i64(tap + P_STRIDE_X)
+                    - load_i64(tap + P_PAD_LEFT)
+                    + kx * load_i64(tap + P_DILATION_X)
+                )
                 if source_x < 0 or source_x >= load_i64(tap + P_WIDTH):
                     continue
-                masks = load_i64(tap + P_MASKS) + source_y * load_i64(tap + P_ROW_BYTES) + source_x * load_i64(tap + P_WORD_BYTES)
+                masks = (
+                    load_i64(tap + P_MASKS)
+                    + source_y * load_i64(tap + P_ROW_BYTES)
+                    + source_x * load_i64(tap + P_WORD_BYTES)
+                )
                 store_i64(at + R_FIRST, masks + tile * mask_bytes)
                 store_i64(at + R_STEP, load_i64(tap + P_STEP_BYTES))
-                store_i64(at + R_WEIGHTS, load_i64(tap + P_WEIGHTS) + ((tile * height + ky) * width + kx) * membrane_bytes)
+                store_i64(
+                    at + R_WEIGHTS,
+                    load_i64(tap + P_WEIGHTS) + ((tile * height + ky) * width + kx) * membrane_bytes,
+                )
                 at += RUN_BYTES
                 n += 1
         tap += TAP_BYTES
@@ -137,8 +210,16 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
     counts, plane_bytes = load_i64(job + COUNTS), load_i64(job + NEGATIVES) - spikes
     delay = load_i64(job + DELAY) if vector.delayed(fmt) else 0
     leaky, budget = load_i64(job + LEAKY), load_i64(job + BUDGET) * vector.event_bytes(events)
-    tile_bytes, zero_row, lines_ahead = load_i64(job + TILE_BYTES), load_i64(job + TILE_ROWS), load_i64(job + LINES_AHEAD)
-    vector_bytes, mask_bytes, event_bytes = vector.membrane_bytes(fmt), vector.mask_bytes(fmt), vector.event_bytes(events)
+    tile_bytes, zero_row, lines_ahead = (
+        load_i64(job + TILE_BYTES),
+        load_i64(job + TILE_ROWS),
+        load_i64(job + LINES_AHEAD),
+    )
+    vector_bytes, mask_bytes, event_bytes = (
+        vector.membrane_bytes(fmt),
+        vector.mask_bytes(fmt),
+        vector.event_bytes(events),
+    )
     if load_i64(job + FETCH_FIRST):
         first = load_i64(job + WEIGHTS) + tile_from * tile_bytes
         for line in range(first, first + tile_bytes, 64):
@@ -162,7 +243,16 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
                 for t in range(n_steps):
                     listed = t % LIST_STEPS
                     if listed == 0 and scratch < taps:
-                        list_events(events, scratch, taps, t, min(t + LIST_STEPS, n_steps), zero_row, taps_end, taps_end + 8 * LIST_STEPS + 8)
+                        list_events(
+                            events,
+                            scratch,
+                            taps,
+                            t,
+                            min(t + LIST_STEPS, n_steps),
+                            zero_row,
+                            taps_end,
+                            taps_end + 8 * LIST_STEPS + 8,
+                        )
                     for line in range(ahead, min(ahead + 64 * lines_ahead, ahead_end), 64):
                         prefetch(line)
                     ahead += 64 * lines_ahead
@@ -185,14 +275,35 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
                         v = vector.merge(fmt, v, s)
                     tap = taps
                     while tap < taps_end:
-                        v = vector.add_masked(fmt, v, load_i64(tap + R_FIRST) + t * load_i64(tap + R_STEP), load_i64(tap + R_WEIGHTS))
+                        v = vector.add_masked(
+                            fmt,
+                            v,
+                            load_i64(tap + R_FIRST) + t * load_i64(tap + R_STEP),
+                            load_i64(tap + R_WEIGHTS),
+                        )
                         tap += RUN_BYTES
                     v = vector.add(fmt, v, bias)
                     if spikes and (not vector.delayed(fmt) or t >= delay):
-                        v, n = fire_step(fmt, v, n, threshold, parameters + 4 * vector_bytes, out + (t - delay) * height * width * word_bytes, plane_bytes)
+                        v, n = fire_step(
+                            fmt,
+                            v,
+                            n,
+                            threshold,
+                            parameters + 4 * vector_bytes,
+                            out + (t - delay) * height * width * word_bytes,
+                            plane_bytes,
+                        )
                 if vector.delayed(fmt):  # the input is over
                     for t in range(n_steps - delay, n_steps):
-                        v, n = fire_step(fmt, v, n, threshold, parameters + 4 * vector_bytes, out + t * height * width * word_bytes, plane_bytes)
+                        v, n = fire_step(
+                            fmt,
+                            v,
+                            n,
+                            threshold,
+                            parameters + 4 * vector_bytes,
+                            out + t * height * width * word_bytes,
+                            plane_bytes,
+                        )
                 if membranes:
                     vector.store(fmt, membranes + here, v)
                 if counts and vector.signed(fmt):

@@ -16,7 +16,9 @@ _EVERYWHERE = {"memcpy", "memmove", "memset"}
 
 
 def kernel(function):
-    """Compile on demand, without the GIL, checks or reordering, and without a way in for Python objects: arguments are integers."""
+    """Compile on demand, without the GIL, checks or reordering, and without a way in for Python objects:
+    arguments are integers.
+    """
     return njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
 
 
@@ -59,4 +61,8 @@ def compiled(dispatcher, selectors: tuple, n_arguments: int) -> tuple[bytes, str
     dispatcher.compile(signature)
     made = dispatcher.overloads[signature]
     outside = set(re.findall(r"^declare [^@]*@([^(]+)", made.library.get_llvm_str(), re.MULTILINE))
-    return made.library._get_compiled_object(), made.fndesc.llvm_func_name, all(name.startswith("llvm.") or name in _EVERYWHERE for name in outside)
+    return (
+        made.library._get_compiled_object(),
+        made.fndesc.llvm_func_name,
+        all(name.startswith("llvm.") or name in _EVERYWHERE for name in outside),
+    )

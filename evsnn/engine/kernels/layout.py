@@ -23,5 +23,12 @@ RUN_BYTES = 8 * 5
 
 
 def scratch_bytes(runs: int, events: int, event_bytes: int) -> int:
-    """Scratch memory of `integrate` for positions of at most `runs` runs and taps, and `events` events a step."""
-    return RUN_BYTES * runs + 8 * (LIST_STEPS + 1) + LIST_STEPS * (events + UNROLL) * event_bytes + 2 * COPY_BYTES
+    """Scratch memory of `integrate` for positions of at most `runs` runs and taps, and `events` events a
+    step.
+    """
+    return (
+        RUN_BYTES * runs
+        + 8 * (LIST_STEPS + 1)
+        + LIST_STEPS * (events + UNROLL) * event_bytes
+        + 2 * COPY_BYTES
+    )

@@ -18,11 +18,27 @@ from __future__ import annotations
 
 from . import vector
 from .jit import inner, kernel
-
-from .jobs.maxpool import (  # isort: skip
-    COUNTS, HEIGHT, IN_HEIGHT, IN_WIDTH, KERNEL_X, KERNEL_Y, LARGEST, MASKS, NEGATIVES, N_STEPS, ONES, OUT, OUT_NEGATIVES, PAD_LEFT, PAD_TOP, STRIDE_X, STRIDE_Y, WIDTH,
+from .jobs.maxpool import (
+    COUNTS,
+    HEIGHT,
+    IN_HEIGHT,
+    IN_WIDTH,
+    KERNEL_X,
+    KERNEL_Y,
+    LARGEST,
+    MASKS,
+    N_STEPS,
+    NEGATIVES,
+    ONES,
+    OUT,
+    OUT_NEGATIVES,
+    PAD_LEFT,
+    PAD_TOP,
+    STRIDE_X,
+    STRIDE_Y,
+    WIDTH,
     WORD_BYTES,
-)  # fmt: skip
+)
 from .layout import COUNTS_PER_MASK
 from .memory import load_i64
 
@@ -31,8 +47,12 @@ __all__ = ["count", "maxpool"]
 
 @inner
 def start(fmt, counts, largest, n_steps):
-    """An input's counters at the start of a block, relative to the window's largest; there may be none to start from."""
-    farthest = 2 * n_steps if vector.signed(fmt) else n_steps  # an input may rise by a block while the largest falls by one
+    """An input's counters at the start of a block, relative to the window's largest; there may be none to
+    start from.
+    """
+    farthest = (
+        2 * n_steps if vector.signed(fmt) else n_steps
+    )  # an input may rise by a block while the largest falls by one
     return vector.behind(fmt, counts, largest, farthest) if counts else vector.zero(fmt)
 
 
@@ -40,7 +60,11 @@ def start(fmt, counts, largest, n_steps):
 def counted(fmt, n, mask, to_negative, ones):
     """Counters after a step's spikes, given the mask's address and the way to that of negative ones."""
     n = vector.add_masked(fmt, n, mask, ones)
-    return vector.add_masked(fmt, n, mask + to_negative, ones + vector.membrane_bytes(fmt)) if vector.signed(fmt) else n
+    return (
+        vector.add_masked(fmt, n, mask + to_negative, ones + vector.membrane_bytes(fmt))
+        if vector.signed(fmt)
+        else n
+    )
 
 
 @kernel
@@ -54,7 +78,10 @@ def maxpool(fmt, job, word_from, word_to, y_from, y_to, scratch):
     in_height, in_width = load_i64(job + IN_HEIGHT), load_i64(job + IN_WIDTH)
     counts, ones, vector_bytes = load_i64(job + COUNTS), load_i64(job + ONES), vector.membrane_bytes(fmt)
     step_bytes, in_step_bytes = load_i64(job + HEIGHT) * width * word_bytes, in_height * in_width * word_bytes
-    to_negative, out_to_negative = load_i64(job + NEGATIVES) - load_i64(job + MASKS), load_i64(job + OUT_NEGATIVES) - load_i64(job + OUT)
+    to_negative, out_to_negative = (
+        load_i64(job + NEGATIVES) - load_i64(job + MASKS),
+        load_i64(job + OUT_NEGATIVES) - load_i64(job + OUT),
+    )
     one = vector.load(fmt, ones)
     for y in range(y_from, y_to):
         top = y * load_i64(job + STRIDE_Y) - load_i64(job + PAD_TOP)
@@ -71,16 +98,25 @@ def maxpool(fmt, job, word_from, word_to, y_from, y_to, scratch):
                 for wy in range(top, bottom):
                     line = wy * in_width * word_bytes + 8 * word
                     for wx in range(left, last + 1, 3):
-                        a, b, c = line + wx * word_bytes, line + min(wx + 1, last) * word_bytes, line + min(wx + 2, last) * word_bytes
+                        a, b, c = (
+                            line + wx * word_bytes,
+                            line + min(wx + 1, last) * word_bytes,
+                            line + min(wx + 2, last) * word_bytes,
+                        )
                         n_a = start(fmt, counts and counts + COUNTS_PER_MASK * a, largest, n_steps)
                         n_b = start(fmt, counts and counts + COUNTS_PER_MASK * b, largest, n_steps)
                         n_c = start(fmt, counts and counts + COUNTS_PER_MASK * c, largest, n_steps)
                         masks, at = load_i64(job + MASKS), scratch
                         for _ in range(n_steps):
-                            n_a, n_b = counted(fmt, n_a, masks + a, to_negative, ones), counted(fmt, n_b, masks + b, to_negative, ones)
+                            n_a, n_b = (
+                                counted(fmt, n_a, masks + a, to_negative, ones),
+                                counted(fmt, n_b, masks + b, to_negative, ones),
+                            )
                             n_c = counted(fmt, n_c, masks + c, to_negative, ones)
                             most = vector.maximum(fmt, vector.maximum(fmt, n_a, n_b), n_c)
-                            vector.store(fmt, at, most if first else vector.maximum(fmt, vector.load(fmt, at), most))
+                            vector.store(
+                                fmt, at, most if first else vector.maximum(fmt, vector.load(fmt, at), most)
+                            )
                             masks += in_step_bytes
                             at += vector_bytes
                         first = False
@@ -89,7 +125,9 @@ def maxpool(fmt, job, word_from, word_to, y_from, y_to, scratch):
                     most = vector.load(fmt, at)
                     vector.store_mask(fmt, out, vector.mask(fmt, most, vector.add(fmt, before, one)))
                     if vector.signed(fmt):
-                        vector.store_mask(fmt, out + out_to_negative, vector.mask(fmt, before, vector.add(fmt, most, one)))
+                        vector.store_mask(
+                            fmt, out + out_to_negative, vector.mask(fmt, before, vector.add(fmt, most, one))
+                        )
                     before = most
                     at += vector_bytes
                     out += step_bytes
@@ -100,8 +138,15 @@ def maxpool(fmt, job, word_from, word_to, y_from, y_to, scratch):
 @kernel
 def count(fmt, job, word_from, word_to, y_from, y_to):
     """Add a block's spikes to the counts that last, for words of 64 channels and rows of the inputs."""
-    n_steps, in_width, word_bytes = load_i64(job + N_STEPS), load_i64(job + IN_WIDTH), load_i64(job + WORD_BYTES)
-    step_bytes, to_negative = load_i64(job + IN_HEIGHT) * in_width * word_bytes, load_i64(job + NEGATIVES) - load_i64(job + MASKS)
+    n_steps, in_width, word_bytes = (
+        load_i64(job + N_STEPS),
+        load_i64(job + IN_WIDTH),
+        load_i64(job + WORD_BYTES),
+    )
+    step_bytes, to_negative = (
+        load_i64(job + IN_HEIGHT) * in_width * word_bytes,
+        load_i64(job + NEGATIVES) - load_i64(job + MASKS),
+    )
     for position in range(y_from * in_width, y_to * in_width):
         for word in range(word_from, word_to):
             here = position * word_bytes + 8 * word

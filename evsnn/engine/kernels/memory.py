@@ -7,7 +7,17 @@ from numba import config
 from numba.core import cgutils, types
 from numba.core.extending import intrinsic
 
-__all__ = ["load_i32", "load_i64", "load_u64", "pop_count", "prefetch", "store_i32", "store_i64", "store_u64", "trailing_zeros"]
+__all__ = [
+    "load_i32",
+    "load_i64",
+    "load_u64",
+    "pop_count",
+    "prefetch",
+    "store_i32",
+    "store_i64",
+    "store_u64",
+    "trailing_zeros",
+]
 
 _I64 = ir.IntType(64)
 
@@ -59,7 +69,9 @@ def prefetch(context, address):
     def generate(context, builder, signature, args):
         i32 = ir.IntType(32)
         line = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [line.type, i32, i32, i32]), "llvm.prefetch.p0")
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [line.type, i32, i32, i32]), "llvm.prefetch.p0"
+        )
         builder.call(function, [line, i32(0), i32(2), i32(1)])  # a read, into the second-level cache, of data
         return context.get_dummy_value()
 
@@ -87,4 +99,14 @@ def pop_count(context, word):
 
 
 if config.DISABLE_JIT:
-    from .twins import load_i32, load_i64, load_u64, pop_count, prefetch, store_i32, store_i64, store_u64, trailing_zeros
+    from .twins import (
+        load_i32,
+        load_i64,
+        load_u64,
+        pop_count,
+        prefetch,
+        store_i32,
+        store_i64,
+        store_u64,
+        trailing_zeros,
+    )

@@ -13,12 +13,40 @@ from numba import types
 
 from . import vector
 from .jit import inner, kernel
-
-from .jobs.queue import (  # isort: skip
-    COLUMNS, EVENTS, HEIGHT, N_PARTS, N_PLANES, N_SOURCES, N_STEPS, PARTS, PART_CHANNELS, PLANES, POINTERS, POSITIONS, Q_CHANNELS, Q_HEIGHT, Q_KERNEL_X, Q_KERNEL_Y,
-    Q_MASKS, Q_OFFSET, Q_PAD_LEFT, Q_PAD_TOP, Q_ROW_BYTES, Q_STEP_BYTES, Q_STRIDE_X, Q_STRIDE_Y, Q_WIDTH, Q_WORD_BYTES, REACH_X, REACH_Y, SOURCES, SOURCE_BYTES, TOTAL,
+from .jobs.queue import (
+    COLUMNS,
+    EVENTS,
+    HEIGHT,
+    N_PARTS,
+    N_PLANES,
+    N_SOURCES,
+    N_STEPS,
+    PART_CHANNELS,
+    PARTS,
+    PLANES,
+    POINTERS,
+    POSITIONS,
+    Q_CHANNELS,
+    Q_HEIGHT,
+    Q_KERNEL_X,
+    Q_KERNEL_Y,
+    Q_MASKS,
+    Q_OFFSET,
+    Q_PAD_LEFT,
+    Q_PAD_TOP,
+    Q_ROW_BYTES,
+    Q_STEP_BYTES,
+    Q_STRIDE_X,
+    Q_STRIDE_Y,
+    Q_WIDTH,
+    Q_WORD_BYTES,
+    REACH_X,
+    REACH_Y,
+    SOURCE_BYTES,
+    SOURCES,
+    TOTAL,
     WIDTH,
-)  # fmt: skip
+)
 from .layout import LEAST_PLANES
 from .memory import load_i32, load_i64, load_u64, pop_count, store_i32, store_i64, store_u64, trailing_zeros
 
@@ -83,7 +111,9 @@ def counter(planes, n_planes, bit):
 
 @inner
 def put_plain(events, event, bits, n_bytes, base, positions):
-    """Write an event for each bit set in `n_bytes`, a byte at a time, without branches; return where they end."""
+    """Write an event for each bit set in `n_bytes`, a byte at a time, without branches; return where they
+    end.
+    """
     for _ in range(n_bytes):
         byte = types.int64(bits & _BYTE)
         vector.put_ids(events, event, load_u64(positions + 8 * byte), base)
@@ -123,7 +153,11 @@ def build(events, job):
     """
     n_steps, height, width = load_i64(job + N_STEPS), load_i64(job + HEIGHT), load_i64(job + WIDTH)
     planes, positions, columns = load_i64(job + PLANES), load_i64(job + POSITIONS), load_i64(job + COLUMNS)
-    n_sources, channels, n_parts = load_i64(job + N_SOURCES), load_i64(job + PART_CHANNELS), load_i64(job + N_PARTS)
+    n_sources, channels, n_parts = (
+        load_i64(job + N_SOURCES),
+        load_i64(job + PART_CHANNELS),
+        load_i64(job + N_PARTS),
+    )
     pointer, queue = load_i64(job + POINTERS), load_i64(job + EVENTS)
     event_bytes = vector.event_bytes(events)
     event = queue
@@ -139,22 +173,48 @@ def build(events, job):
                     source = load_i64(job + SOURCES)
                     for _ in range(n_sources):
                         offset = load_i64(source + Q_OFFSET)
-                        first, last = max(part_first - offset, 0), min(part_last - offset, load_i64(source + Q_CHANNELS))
+                        first, last = (
+                            max(part_first - offset, 0),
+                            min(part_last - offset, load_i64(source + Q_CHANNELS)),
+                        )
                         base = column * channels + offset - part_first
                         pooled = load_i64(source + Q_KERNEL_Y) > 0
                         masks = load_i64(source + Q_MASKS) + t * load_i64(source + Q_STEP_BYTES)
-                        top = y * load_i64(source + Q_STRIDE_Y) - load_i64(source + Q_PAD_TOP) if pooled else y
-                        left = x * load_i64(source + Q_STRIDE_X) - load_i64(source + Q_PAD_LEFT) if pooled else x
-                        bottom = min(top + load_i64(source + Q_KERNEL_Y), load_i64(source + Q_HEIGHT)) if pooled else y + 1
-                        right = min(left + load_i64(source + Q_KERNEL_X), load_i64(source + Q_WIDTH)) if pooled else x + 1
+                        top = (
+                            y * load_i64(source + Q_STRIDE_Y) - load_i64(source + Q_PAD_TOP) if pooled else y
+                        )
+                        left = (
+                            x * load_i64(source + Q_STRIDE_X) - load_i64(source + Q_PAD_LEFT) if pooled else x
+                        )
+                        bottom = (
+                            min(top + load_i64(source + Q_KERNEL_Y), load_i64(source + Q_HEIGHT))
+                            if pooled
+                            else y + 1
+                        )
+                        right = (
+                            min(left + load_i64(source + Q_KERNEL_X), load_i64(source + Q_WIDTH))
+                            if pooled
+                            else x + 1
+                        )
                         for word in range(first // 64, (last + 63) // 64 if first < last else 0):
                             if vector.graded(events) and pooled:
-                                bits = cut(window_sum(source, t, y, x, word, planes, load_i64(job + N_PLANES)), first - 64 * word, last - 64 * word)
-                                event = put_graded(events, event, bits, base + 64 * word, planes, load_i64(job + N_PLANES))
+                                bits = cut(
+                                    window_sum(source, t, y, x, word, planes, load_i64(job + N_PLANES)),
+                                    first - 64 * word,
+                                    last - 64 * word,
+                                )
+                                event = put_graded(
+                                    events, event, bits, base + 64 * word, planes, load_i64(job + N_PLANES)
+                                )
                                 continue
                             for wy in range(max(top, 0), bottom):
                                 for wx in range(max(left, 0), right):
-                                    bits = load_u64(masks + wy * load_i64(source + Q_ROW_BYTES) + wx * load_i64(source + Q_WORD_BYTES) + 8 * word)
+                                    bits = load_u64(
+                                        masks
+                                        + wy * load_i64(source + Q_ROW_BYTES)
+                                        + wx * load_i64(source + Q_WORD_BYTES)
+                                        + 8 * word
+                                    )
                                     bits = cut(bits, first - 64 * word, last - 64 * word)
                                     if vector.graded(events):
                                         event = put_graded(events, event, bits, base + 64 * word, planes, 0)
@@ -168,13 +228,20 @@ def build(events, job):
 @inner
 def put_quads(events, event, a, b, c, d, base):
     """Write a graded event for each bit set in any of four masks; return where they end."""
-    ones, twos = (a ^ b) ^ (c ^ d), (a & b) ^ (c & d) ^ ((a ^ b) & (c ^ d))  # two of the bits of a sum of four
+    ones, twos = (
+        (a ^ b) ^ (c ^ d),
+        (a & b) ^ (c & d) ^ ((a ^ b) & (c ^ d)),
+    )  # two of the bits of a sum of four
     fours = a & b & c & d
     bits = a | b | c | d
     while bits != 0:
         bit = trailing_zeros(bits)
         shift = types.uint64(bit)
-        count = ((ones >> shift) & _ONE) | (((twos >> shift) & _ONE) << _ONE) | (((fours >> shift) & _ONE) << types.uint64(2))
+        count = (
+            ((ones >> shift) & _ONE)
+            | (((twos >> shift) & _ONE) << _ONE)
+            | (((fours >> shift) & _ONE) << types.uint64(2))
+        )
         vector.put_event(events, event, base + bit, types.int64(count))
         event += vector.event_bytes(events)
         bits &= bits - _ONE
@@ -183,7 +250,8 @@ def put_quads(events, event, a, b, c, d, base):
 
 @kernel
 def build_simple(events, job):
-    """The same for most queues: one source, in one part, columns in order, no pool or pools of 2x2 side by side.
+    """The same for most queues: one source, in one part, columns in order, no pool or pools of 2x2 side by
+    side.
 
     Counts the events, too.
     """
@@ -192,7 +260,11 @@ def build_simple(events, job):
     pointer, queue = load_i64(job + POINTERS), load_i64(job + EVENTS)
     source = load_i64(job + SOURCES)
     pooled = load_i64(source + Q_KERNEL_Y) > 0
-    word_bytes, row_bytes, step_bytes = load_i64(source + Q_WORD_BYTES), load_i64(source + Q_ROW_BYTES), load_i64(source + Q_STEP_BYTES)
+    word_bytes, row_bytes, step_bytes = (
+        load_i64(source + Q_WORD_BYTES),
+        load_i64(source + Q_ROW_BYTES),
+        load_i64(source + Q_STEP_BYTES),
+    )
     n_words = (channels + 63) // 64
     last_bytes = (channels - 64 * (n_words - 1) + 7) // 8
     event_bytes = vector.event_bytes(events)
@@ -212,7 +284,11 @@ def build_simple(events, job):
                     n_bytes = 8 if word + 1 < n_words else last_bytes
                     bits = load_u64(mask)
                     if pooled:
-                        right, below, diagonal = load_u64(mask + word_bytes), load_u64(mask + row_bytes), load_u64(mask + row_bytes + word_bytes)
+                        right, below, diagonal = (
+                            load_u64(mask + word_bytes),
+                            load_u64(mask + row_bytes),
+                            load_u64(mask + row_bytes + word_bytes),
+                        )
                         n += pop_count(bits | right | below | diagonal)
                         if vector.graded(events):
                             event = put_quads(events, event, bits, right, below, diagonal, base)
@@ -239,7 +315,9 @@ def build_simple(events, job):
 
 @kernel
 def count_events(job, source):
-    """Events that one source of a job sends: what `build_simple` counts, for all other queues and for taps."""
+    """Events that one source of a job sends: what `build_simple` counts, for all other queues and for
+    taps.
+    """
     n_steps, height, width = load_i64(job + N_STEPS), load_i64(job + HEIGHT), load_i64(job + WIDTH)
     pooled = load_i64(source + Q_KERNEL_Y) > 0
     n_events, n_reached = 0, 0
@@ -247,7 +325,11 @@ def count_events(job, source):
         for x in range(width):
             n = 0
             for t in range(n_steps):
-                line = load_i64(source + Q_MASKS) + t * load_i64(source + Q_STEP_BYTES) + y * load_i64(source + Q_ROW_BYTES)
+                line = (
+                    load_i64(source + Q_MASKS)
+                    + t * load_i64(source + Q_STEP_BYTES)
+                    + y * load_i64(source + Q_ROW_BYTES)
+                )
                 line += x * load_i64(source + Q_WORD_BYTES)
                 for word in range(load_i64(source + Q_WORD_BYTES) // 8):
                     if pooled:
@@ -255,7 +337,9 @@ def count_events(job, source):
                     else:
                         n += pop_count(load_u64(line + 8 * word))
             n_events += n
-            n_reached += n * load_i64(load_i64(job + REACH_Y) + 8 * y) * load_i64(load_i64(job + REACH_X) + 8 * x)
+            n_reached += (
+                n * load_i64(load_i64(job + REACH_Y) + 8 * y) * load_i64(load_i64(job + REACH_X) + 8 * x)
+            )
     store_i64(load_i64(job + TOTAL), n_events)
     store_i64(load_i64(job + TOTAL) + 8, n_reached)
 

@@ -1,4 +1,5 @@
-"""What the operations of `memory` and `vector` mean, in plain Python: they stand in when numba's compiler is off.
+"""What the operations of `memory` and `vector` mean, in plain Python: they stand in when numba's compiler is
+off.
 
 With ``NUMBA_DISABLE_JIT=1`` kernels run line by line, so that a debugger can follow them and coverage
 can count them; tests then hold them equal to the reference on small networks. Vectors are NumPy arrays,

@@ -29,12 +29,46 @@ from .memory import pointer
 from .selectors import ELEMENT_BYTES, Events, Vectors
 
 __all__ = [
-    "add", "add_counts", "add_event", "add_masked", "add_product", "begin", "behind", "below", "copy_events", "delayed", "event_bytes",
-    "graded", "leak", "lift", "load", "mask", "mask_bytes", "maximum", "membrane_bytes", "merge", "pad_events", "put_event", "put_ids", "reset", "row_bytes", "signed",
-    "store", "store_mask", "tally", "type_of", "zero",
-]  # fmt: skip
+    "add",
+    "add_counts",
+    "add_event",
+    "add_masked",
+    "add_product",
+    "begin",
+    "behind",
+    "below",
+    "copy_events",
+    "delayed",
+    "event_bytes",
+    "graded",
+    "leak",
+    "lift",
+    "load",
+    "mask",
+    "mask_bytes",
+    "maximum",
+    "membrane_bytes",
+    "merge",
+    "pad_events",
+    "put_event",
+    "put_ids",
+    "reset",
+    "row_bytes",
+    "signed",
+    "store",
+    "store_mask",
+    "tally",
+    "type_of",
+    "zero",
+]
 
-_ELEMENTS = {"float32": ir.FloatType(), "int8": ir.IntType(8), "int16": ir.IntType(16), "int32": ir.IntType(32), "bool": ir.IntType(1)}
+_ELEMENTS = {
+    "float32": ir.FloatType(),
+    "int8": ir.IntType(8),
+    "int16": ir.IntType(16),
+    "int32": ir.IntType(32),
+    "bool": ir.IntType(1),
+}
 _I64 = ir.IntType(64)
 
 
@@ -84,8 +118,9 @@ class _VectorModel(models.PrimitiveModel):
 class _Halves(types.Type):
     """Type of a vector in registers that is worked on half by half.
 
-    A product and a sum of 64 float32 need 16 registers each for membranes and products, and one more for the count. NEON has 32, so
-    that the compiler would put membranes on the stack; it does not where a half is done before the other is begun.
+    A product and a sum of 64 float32 need 16 registers each for membranes and products, and one more for the
+    count. NEON has 32, so that the compiler would put membranes on the stack; it does not where a half is
+    done before the other is begun.
     """
 
     def __init__(self, whole: _Vector):
@@ -96,8 +131,12 @@ class _Halves(types.Type):
         """The halves of a whole vector."""
         halves = ir.Constant(ir.LiteralStructType([self.half.llvm] * 2), ir.Undefined)
         for i, first in enumerate((0, self.half.lanes)):
-            lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.half.lanes), list(range(first, first + self.half.lanes)))
-            halves = builder.insert_value(halves, builder.shuffle_vector(whole, ir.Constant(self.whole.llvm, ir.Undefined), lanes), i)
+            lanes = ir.Constant(
+                ir.VectorType(ir.IntType(32), self.half.lanes), list(range(first, first + self.half.lanes))
+            )
+            halves = builder.insert_value(
+                halves, builder.shuffle_vector(whole, ir.Constant(self.whole.llvm, ir.Undefined), lanes), i
+            )
         return halves
 
     def joined(self, builder, halves):
@@ -129,7 +168,9 @@ def _sum(builder, vector: _Vector, a, b):
 
 
 def _lanes(builder, word, lanes: int):
-    """The bits of a mask as a vector of them: of each byte eight copies, and one bit of each. A mere bitcast becomes scalar code on ARM."""
+    """The bits of a mask as a vector of them: of each byte eight copies, and one bit of each. A mere bitcast
+    becomes scalar code on ARM.
+    """
     n_bytes, copies = ir.VectorType(ir.IntType(8), lanes // 8), ir.VectorType(ir.IntType(8), lanes)
     parts = builder.bitcast(word, n_bytes)
     index = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [lane // 8 for lane in range(lanes)])
@@ -140,7 +181,9 @@ def _lanes(builder, word, lanes: int):
 
 def _splat(builder, scalar, vector: _Vector):
     lanes = ir.VectorType(ir.IntType(32), vector.lanes)
-    one = builder.insert_element(ir.Constant(vector.llvm, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    one = builder.insert_element(
+        ir.Constant(vector.llvm, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0)
+    )
     return builder.shuffle_vector(one, ir.Constant(vector.llvm, ir.Undefined), ir.Constant(lanes, None))
 
 
@@ -269,7 +312,9 @@ def add_counts(context, fmt, address, v):
 def _sums(fmt: _VectorsType, events: _EventsType) -> _Vector | _Halves:
     """Type of the sums within a step."""
     partial = _partial(fmt)
-    halved = events.selects.graded and fmt.selects.direct and partial.element == "float32" and partial.lanes == 64
+    halved = (
+        events.selects.graded and fmt.selects.direct and partial.element == "float32" and partial.lanes == 64
+    )
     return _Halves(partial) if halved else partial
 
 
@@ -306,13 +351,23 @@ def _count(builder, events: Events, address, vector: _Vector):
     above = ir.Constant(_I64, events.id_bits // 8)
     if events.count == "float32" and events.id_bits == 16:  # the lower half of the word is the id
         word = _Vector("int32", vector.lanes)
-        lanes = _splat(builder, builder.load(pointer(builder, address, ir.IntType(bits)), align=bits // 8), word)
-        return builder.bitcast(builder.and_(lanes, ir.Constant(word.llvm, [0xFFFF0000 - (1 << 32)] * vector.lanes)), vector.llvm)
+        lanes = _splat(
+            builder, builder.load(pointer(builder, address, ir.IntType(bits)), align=bits // 8), word
+        )
+        return builder.bitcast(
+            builder.and_(lanes, ir.Constant(word.llvm, [0xFFFF0000 - (1 << 32)] * vector.lanes)), vector.llvm
+        )
     stored = ir.FloatType() if events.count == "float32" else ir.IntType(events.id_bits)
     count = builder.load(pointer(builder, builder.add(address, above), stored), align=events.id_bits // 8)
     if events.count == "integer":
         element = _ELEMENTS[vector.element]
-        count = builder.trunc(count, element) if element.width < events.id_bits else builder.zext(count, element) if element.width > events.id_bits else count
+        count = (
+            builder.trunc(count, element)
+            if element.width < events.id_bits
+            else builder.zext(count, element)
+            if element.width > events.id_bits
+            else count
+        )
     return _splat(builder, count, vector)
 
 
@@ -329,18 +384,24 @@ def _add_product_in_halves(builder, events: Events, s: _Halves, sums, row_addres
 
 @intrinsic
 def add_event(context, fmt, events, s, weights, address):
-    """s + the weight row of the event at `address`; for graded events s + count * row, one product, then one sum, never fused."""
+    """s + the weight row of the event at `address`; for graded events s + count * row, one product, then one
+    sum, never fused.
+    """
     spec, stored = fmt.selects, events.selects
 
     def generate(context, builder, signature, args):
-        number = builder.load(pointer(builder, args[4], ir.IntType(stored.id_bits)), align=stored.id_bits // 8)
+        number = builder.load(
+            pointer(builder, args[4], ir.IntType(stored.id_bits)), align=stored.id_bits // 8
+        )
         row_bytes = ir.Constant(_I64, spec.row_bytes)
         address = builder.add(args[3], builder.mul(builder.zext(number, _I64), row_bytes))
         if isinstance(s, _Halves):
             return _add_product_in_halves(builder, stored, s, args[2], address, args[4])
         row = _row(builder, address, spec)
         if stored.graded:
-            row = (builder.fmul if s.element == "float32" else builder.mul)(_count(builder, stored, args[4], s), row)
+            row = (builder.fmul if s.element == "float32" else builder.mul)(
+                _count(builder, stored, args[4], s), row
+            )
         return _sum(builder, s, args[2], row)
 
     return s(fmt, events, s, types.int64, types.int64), generate
@@ -369,7 +430,9 @@ def add_masked(context, fmt, v, mask_address, weight_address):
 
     def generate(context, builder, signature, args):
         word = builder.load(pointer(builder, args[2], bits), align=1)
-        return builder.select(_lanes(builder, word, v.lanes), _sum(builder, v, args[1], _load(builder, args[3], v)), args[1])
+        return builder.select(
+            _lanes(builder, word, v.lanes), _sum(builder, v, args[1], _load(builder, args[3], v)), args[1]
+        )
 
     return v(fmt, v, types.int64, types.int64), generate
 
@@ -428,7 +491,9 @@ def tally(context, fmt, n, fired, below):
 
     def generate(context, builder, signature, args):
         if n.element == "float32":
-            more, less = (_sum(builder, n, args[1], ir.Constant(n.llvm, [step] * n.lanes)) for step in (1.0, -1.0))
+            more, less = (
+                _sum(builder, n, args[1], ir.Constant(n.llvm, [step] * n.lanes)) for step in (1.0, -1.0)
+            )
             return builder.select(args[2], more, builder.select(args[3], less, args[1]))
         return builder.add(builder.sub(args[1], builder.sext(args[2], n.llvm)), builder.sext(args[3], n.llvm))
 
@@ -460,7 +525,9 @@ def leak(context, fmt, v, factor):
 def _id_lanes(spec: Events):
     """The ids of the events in `COPY_BYTES` as a vector type, and 1 where a lane is an id (not a count)."""
     n = 8 * COPY_BYTES // spec.id_bits
-    return ir.VectorType(ir.IntType(spec.id_bits), n), [int(not spec.graded or lane % 2 == 0) for lane in range(n)]
+    return ir.VectorType(ir.IntType(spec.id_bits), n), [
+        int(not spec.graded or lane % 2 == 0) for lane in range(n)
+    ]
 
 
 @intrinsic
@@ -488,7 +555,9 @@ def pad_events(context, events, target, number):
 
     def generate(context, builder, signature, args):
         lanes, is_id = _id_lanes(spec)
-        numbers = _splat(builder, builder.trunc(args[2], lanes.element), _Vector(f"int{spec.id_bits}", len(is_id)))
+        numbers = _splat(
+            builder, builder.trunc(args[2], lanes.element), _Vector(f"int{spec.id_bits}", len(is_id))
+        )
         if spec.graded:
             numbers = builder.mul(numbers, ir.Constant(lanes, is_id))
         builder.store(numbers, pointer(builder, args[1], lanes), align=spec.bytes)
@@ -521,10 +590,21 @@ def put_event(context, events, address, number, count):
         stored, value, count = ir.IntType(8 * spec.bytes), args[2], args[3]
         if spec.count == "float32":
             word = builder.bitcast(builder.sitofp(count, ir.FloatType()), ir.IntType(32))
-            count = builder.zext(builder.lshr(word, ir.Constant(ir.IntType(32), 32 - spec.id_bits)) if spec.id_bits < 32 else word, _I64)
+            count = builder.zext(
+                (
+                    builder.lshr(word, ir.Constant(ir.IntType(32), 32 - spec.id_bits))
+                    if spec.id_bits < 32
+                    else word
+                ),
+                _I64,
+            )
         if spec.graded:
             value = builder.or_(value, builder.shl(count, ir.Constant(_I64, spec.id_bits)))
-        builder.store(value if spec.bytes == 8 else builder.trunc(value, stored), pointer(builder, args[1], stored), align=spec.bytes)
+        builder.store(
+            value if spec.bytes == 8 else builder.trunc(value, stored),
+            pointer(builder, args[1], stored),
+            align=spec.bytes,
+        )
         return context.get_dummy_value()
 
     return types.void(events, types.int64, types.int64, types.int64), generate
@@ -562,4 +642,4 @@ if config.DISABLE_JIT:
         store_mask,
         tally,
         zero,
-    )  # fmt: skip
+    )

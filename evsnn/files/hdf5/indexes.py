@@ -62,16 +62,22 @@ def _opened(source: Source, address: int, n: int, signature: bytes) -> Cursor:
     """A block without checksum, behind its signature."""
     cursor = Cursor(source.metadata(address, n))
     if cursor.take(len(signature)) != signature:
-        raise FormatError("the file is damaged: a block has the wrong signature", expected=signature, hint=_AGAIN)
+        raise FormatError(
+            "the file is damaged: a block has the wrong signature", expected=signature, hint=_AGAIN
+        )
     return cursor
 
 
-def _leaves(source: Source, address: int, kind: int, key_bytes: int, level: int | None = None) -> Iterator[tuple[Cursor, int]]:
+def _leaves(
+    source: Source, address: int, kind: int, key_bytes: int, level: int | None = None
+) -> Iterator[tuple[Cursor, int]]:
     """Keys and addresses in the lowest nodes of a B-tree of version 1, in order."""
     head = _opened(source, address, 24, b"TREE")
     found, height, count = head.number(), head.number(), head.number(2)
     if found != kind or height > MAX_LEVELS or level not in (None, height):
-        raise FormatError("the file is damaged: a tree has the wrong kind or height", got=(found, height), hint=_AGAIN)
+        raise FormatError(
+            "the file is damaged: a tree has the wrong kind or height", got=(found, height), hint=_AGAIN
+        )
     entries = Cursor(source.metadata(address + 24, count * (key_bytes + 8)))
     for _ in range(count):
         key, child = Cursor(entries.take(key_bytes)), entries.number(8)
@@ -85,7 +91,9 @@ def _leaves(source: Source, address: int, kind: int, key_bytes: int, level: int 
 
 
 def dense_objects(source: Source, heap: int, index: int, kind: int) -> Iterator[bytes]:
-    """Messages in a fractal heap, in the order of their names' hashes. Records of kind 5 index links, 8 attributes."""
+    """Messages in a fractal heap, in the order of their names' hashes. Records of kind 5 index links, 8
+    attributes.
+    """
     read = _fractal_heap(source, heap)
     head = source.block(index, 38, b"BTHD")
     head.expect(0, what="a tree")
@@ -97,7 +105,9 @@ def dense_objects(source: Source, heap: int, index: int, kind: int) -> Iterator[
     if record_bytes != (11 if kind == 5 else 17) or depth > MAX_LEVELS or not 64 <= node_bytes <= 65_536:
         raise FormatError("the file is damaged: a tree has the wrong dimensions", hint=_AGAIN)
     if count:
-        for record in _records(source, root, count, depth, _node_sizes(node_bytes, record_bytes, depth), kind, record_bytes):
+        for record in _records(
+            source, root, count, depth, _node_sizes(node_bytes, record_bytes, depth), kind, record_bytes
+        ):
             yield read(record[start : start + n_id])
 
 
@@ -118,12 +128,22 @@ def _bytes_for(n: int) -> int:
     return max(1, -(-n.bit_length() // 8))
 
 
-def _records(source: Source, address: int, count: int, depth: int, sizes: list[tuple[int, int]], kind: int, record_bytes: int) -> Iterator[bytes]:
+def _records(
+    source: Source,
+    address: int,
+    count: int,
+    depth: int,
+    sizes: list[tuple[int, int]],
+    kind: int,
+    record_bytes: int,
+) -> Iterator[bytes]:
     if depth == 0:
         node = source.block(address, 10 + count * record_bytes, b"BTLF")
     else:
         count_bytes, total_bytes = sizes[depth - 1]
-        node = source.block(address, 10 + count * record_bytes + (count + 1) * (8 + count_bytes + total_bytes), b"BTIN")
+        node = source.block(
+            address, 10 + count * record_bytes + (count + 1) * (8 + count_bytes + total_bytes), b"BTIN"
+        )
     node.expect(0, what="a tree")
     node.expect(kind, what="a tree")
     records = [node.take(record_bytes) for _ in range(count)]
@@ -153,7 +173,9 @@ def _fractal_heap(source: Source, address: int):
     root, rows = head.number(8), head.number(2)
     offset_bytes = -(-bits // 8)
     length_bytes = min(_bytes_for(largest), _bytes_for(largest_object))
-    if not (0 < start <= largest <= 1 << 24 and width > 0 and 0 < bits <= 64 and rows * width <= MAX_HEAP_BLOCKS):
+    if not (
+        0 < start <= largest <= 1 << 24 and width > 0 and 0 < bits <= 64 and rows * width <= MAX_HEAP_BLOCKS
+    ):
         raise FormatError("the file is damaged: a heap has the wrong dimensions", hint=_AGAIN)
     places = []  # (size, address) of each block of the heap
     offsets = [0]  # where it starts
@@ -175,7 +197,9 @@ def _fractal_heap(source: Source, address: int):
     def read(heap_id: bytes) -> bytes:
         cursor = Cursor(heap_id)
         if cursor.number():
-            raise FormatError("a link or attribute is too large, or the file is damaged", expected="at most 4096 bytes")
+            raise FormatError(
+                "a link or attribute is too large, or the file is damaged", expected="at most 4096 bytes"
+            )
         offset, length = cursor.number(offset_bytes), cursor.number(length_bytes)
         at = bisect.bisect_right(offsets, offset) - 1
         size, child = places[at] if at < len(places) else (0, NOWHERE)
@@ -192,7 +216,9 @@ def _fractal_heap(source: Source, address: int):
 def _direct_block(source: Source, address: int, size: int, checksum_at: int | None) -> bytes:
     data = source.metadata(address, size)
     if data[:4] != b"FHDB":
-        raise FormatError("the file is damaged: a block has the wrong signature", expected=b"FHDB", hint=_AGAIN)
+        raise FormatError(
+            "the file is damaged: a block has the wrong signature", expected=b"FHDB", hint=_AGAIN
+        )
     if checksum_at is not None:
         end = checksum_at + 4
         check(data[:checksum_at] + bytes(4) + data[end:], data[checksum_at:end])
@@ -203,7 +229,9 @@ def _direct_block(source: Source, address: int, size: int, checksum_at: int | No
 
 
 def chunks(source: Source, layout: Chunked, shape: tuple[int, ...], n_bytes: int) -> tuple[Chunk, ...]:
-    """Every chunk of a dataset of `shape`, each of `n_bytes` before its filters; refused if one is missing."""
+    """Every chunk of a dataset of `shape`, each of `n_bytes` before its filters; refused if one is
+    missing.
+    """
     counts = [-(-n // c) for n, c in zip(shape, layout.shape)]
     total = math.prod(counts)
     if total > MAX_CHUNKS:
@@ -214,7 +242,10 @@ def chunks(source: Source, layout: Chunked, shape: tuple[int, ...], n_bytes: int
         found = [Chunk((0,) * len(shape), layout.address, layout.n_bytes or n_bytes, layout.mask)]
     elif layout.index == "fixed":
         grid = itertools.product(*(range(0, n, c) for n, c in zip(shape, layout.shape)))
-        found = [Chunk(first, *entry) for first, entry in zip(grid, _fixed_array(source, layout.address, total, n_bytes))]
+        found = [
+            Chunk(first, *entry)
+            for first, entry in zip(grid, _fixed_array(source, layout.address, total, n_bytes))
+        ]
     else:
         found = []
         for key, address in _leaves(source, layout.address, 1, 8 + 8 * (len(shape) + 1)):
@@ -223,12 +254,22 @@ def chunks(source: Source, layout: Chunked, shape: tuple[int, ...], n_bytes: int
             if len(found) > total:
                 break
     grid = set(itertools.product(*(range(0, n, c) for n, c in zip(shape, layout.shape))))
-    if len(found) != total or {chunk.first for chunk in found} != grid or any(chunk.address == NOWHERE for chunk in found):
-        raise FormatError("chunks of the dataset are missing or misplaced", got=f"{len(found)} chunks", expected=f"the {total} that cover it")
+    if (
+        len(found) != total
+        or {chunk.first for chunk in found} != grid
+        or any(chunk.address == NOWHERE for chunk in found)
+    ):
+        raise FormatError(
+            "chunks of the dataset are missing or misplaced",
+            got=f"{len(found)} chunks",
+            expected=f"the {total} that cover it",
+        )
     return tuple(found)
 
 
-def _fixed_array(source: Source, address: int, total: int, chunk_bytes: int) -> Iterator[tuple[int, int, int]]:
+def _fixed_array(
+    source: Source, address: int, total: int, chunk_bytes: int
+) -> Iterator[tuple[int, int, int]]:
     """Address, size and filter mask of each chunk, in the order of the array."""
     head = source.block(address, 28, b"FAHD")
     head.expect(0, what="an index of chunks")
@@ -249,6 +290,10 @@ def _fixed_array(source: Source, address: int, total: int, chunk_bytes: int) -> 
             block = source.block(position, n * entry_bytes + 4, b"")
         for _ in range(n):
             place = block.number(8)
-            yield (place, block.number(entry_bytes - 12), block.number(4)) if filtered else (place, chunk_bytes, 0)
+            yield (
+                (place, block.number(entry_bytes - 12), block.number(4))
+                if filtered
+                else (place, chunk_bytes, 0)
+            )
         position += n * entry_bytes + 4
         count -= n

@@ -16,21 +16,52 @@ import numpy as np
 from .source import NOWHERE, Cursor, FormatError
 
 __all__ = [
-    "Chunked", "Compact", "Contiguous", "DEFLATE", "FLETCHER32", "Filter", "SHUFFLE",
-    "attribute", "dataspace", "datatype", "filters", "heap_and_index", "layout", "link", "refuse_link",
-]  # fmt: skip
+    "Chunked",
+    "Compact",
+    "Contiguous",
+    "DEFLATE",
+    "FLETCHER32",
+    "Filter",
+    "SHUFFLE",
+    "attribute",
+    "dataspace",
+    "datatype",
+    "filters",
+    "heap_and_index",
+    "layout",
+    "link",
+    "refuse_link",
+]
 
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
 MAX_RANK = 5
 MAX_ATTRIBUTE_BYTES = 64_000  # HDF5 itself stops at 64 KiB
 _FILTER_NAMES = {
-    DEFLATE: "gzip twice", SHUFFLE: "shuffle twice", FLETCHER32: "fletcher32 twice",
-    4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32015: "zstd",
-}  # fmt: skip
+    DEFLATE: "gzip twice",
+    SHUFFLE: "shuffle twice",
+    FLETCHER32: "fletcher32 twice",
+    4: "szip",
+    5: "nbit",
+    6: "scaleoffset",
+    32000: "lzf",
+    32001: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle",
+    32015: "zstd",
+}
 _CLASS_NAMES = {
-    0: "integer in an unusual format", 1: "float in an unusual format", 2: "time", 4: "bit field", 5: "opaque", 6: "compound",
-    7: "reference", 8: "enumeration or boolean", 9: "variable-length", 10: "array", 11: "complex",
-}  # fmt: skip
+    0: "integer in an unusual format",
+    1: "float in an unusual format",
+    2: "time",
+    4: "bit field",
+    5: "opaque",
+    6: "compound",
+    7: "reference",
+    8: "enumeration or boolean",
+    9: "variable-length",
+    10: "array",
+    11: "complex",
+}
 
 
 def _number_types() -> dict[bytes, np.dtype]:
@@ -39,11 +70,23 @@ def _number_types() -> dict[bytes, np.dtype]:
     for order, letter in enumerate("<>"):
         for size in (1, 2, 4, 8):
             for signed, kind in enumerate("ui"):
-                types[struct.pack("<BBBBIHH", 0, order | signed << 3, 0, 0, size, 0, 8 * size)] = np.dtype(f"{letter}{kind}{size}")
+                types[struct.pack("<BBBBIHH", 0, order | signed << 3, 0, 0, size, 0, 8 * size)] = np.dtype(
+                    f"{letter}{kind}{size}"
+                )
         for size, exponent_bits in ((2, 5), (4, 8), (8, 11)):
             fraction_bits = 8 * size - 1 - exponent_bits
-            properties = (0, 8 * size, fraction_bits, exponent_bits, 0, fraction_bits, (1 << exponent_bits - 1) - 1)
-            types[struct.pack("<BBBBIHHBBBBI", 1, order | 0x20, 8 * size - 1, 0, size, *properties)] = np.dtype(f"{letter}f{size}")
+            properties = (
+                0,
+                8 * size,
+                fraction_bits,
+                exponent_bits,
+                0,
+                fraction_bits,
+                (1 << exponent_bits - 1) - 1,
+            )
+            types[struct.pack("<BBBBIHHBBBBI", 1, order | 0x20, 8 * size - 1, 0, size, *properties)] = (
+                np.dtype(f"{letter}f{size}")
+            )
     return types
 
 
@@ -76,13 +119,23 @@ def datatype(cursor: Cursor) -> np.dtype:
         raise FormatError("a type is of an unknown version", got=version)
     if code == 3 and head[1] & 15 in (0, 1) and size:
         if size > MAX_ATTRIBUTE_BYTES:
-            raise FormatError("the string is too long", got=f"{size} bytes", expected=f"at most {MAX_ATTRIBUTE_BYTES}")
+            raise FormatError(
+                "the string is too long", got=f"{size} bytes", expected=f"at most {MAX_ATTRIBUTE_BYTES}"
+            )
         return np.dtype(f"S{size}")
     properties = cursor.take({0: 4, 1: 12}[code]) if code in (0, 1) else b""
     dtype = _NUMBER_TYPES.get(bytes([code]) + head[1:] + properties)
     if dtype is None:
-        name = "variable-length string" if code == 9 and head[1] & 15 == 1 else _CLASS_NAMES.get(code, f"unknown class {code}")
-        raise FormatError("the type is not allowed", got=name, expected="an integer, float16, float32, float64, or a string of fixed length (numpy.bytes_)")
+        name = (
+            "variable-length string"
+            if code == 9 and head[1] & 15 == 1
+            else _CLASS_NAMES.get(code, f"unknown class {code}")
+        )
+        raise FormatError(
+            "the type is not allowed",
+            got=name,
+            expected="an integer, float16, float32, float64, or a string of fixed length (numpy.bytes_)",
+        )
     return dtype
 
 
@@ -150,14 +203,18 @@ def layout(cursor: Cursor) -> Compact | Contiguous | Chunked:
         cursor.take(1)
     elif index != 1:
         word = {2: "implicit", 4: "extensible array", 5: "B-tree 2"}.get(index, index)
-        raise FormatError("the index of the chunks is not read", got=word, hint="write the dataset with a fixed shape")
+        raise FormatError(
+            "the index of the chunks is not read", got=word, hint="write the dataset with a fixed shape"
+        )
     if flags & ~2:
         raise FormatError("the storage of the dataset is unknown", got=f"flags {flags}")
     return Chunked(shape, item_bytes, "single" if index == 1 else "fixed", cursor.number(8), n_bytes, mask)
 
 
 def _chunk_shape(cursor: Cursor, rank: int, width: int) -> tuple[tuple[int, ...], int]:
-    """A chunk's dimensions and the bytes of an element, which stand together as `rank` numbers of `width` bytes."""
+    """A chunk's dimensions and the bytes of an element, which stand together as `rank` numbers of `width`
+    bytes.
+    """
     if not rank:
         raise FormatError("the file is damaged: chunks have no shape", hint="copy or download it again")
     *shape, item_bytes = (cursor.number(width) for _ in range(rank))
@@ -188,7 +245,11 @@ def filters(cursor: Cursor) -> tuple[Filter, ...]:
         if version == 1 and n_values % 2:
             cursor.take(4)
         if code not in (DEFLATE, SHUFFLE, FLETCHER32) or code in [f.code for f in pipeline]:
-            raise FormatError("the filter is not allowed", got=_FILTER_NAMES.get(code, code), expected="gzip, shuffle, fletcher32, each at most once")
+            raise FormatError(
+                "the filter is not allowed",
+                got=_FILTER_NAMES.get(code, code),
+                expected="gzip, shuffle, fletcher32, each at most once",
+            )
         pipeline.append(Filter(code, values[0] if values else 0))
     return tuple(pipeline)
 
@@ -212,11 +273,17 @@ def attribute(cursor: Cursor, only: Collection[str] | None = None) -> tuple[str,
         dtype, shape = datatype(Cursor(parts[1])), dataspace(Cursor(parts[2]))
         n_bytes = math.prod(shape) * dtype.itemsize
         if len(shape) > 1 or n_bytes > MAX_ATTRIBUTE_BYTES:
-            raise FormatError("it is too large", got=f"shape {shape} of {dtype.itemsize} bytes", expected=f"a value or a list, at most {MAX_ATTRIBUTE_BYTES} bytes")
+            raise FormatError(
+                "it is too large",
+                got=f"shape {shape} of {dtype.itemsize} bytes",
+                expected=f"a value or a list, at most {MAX_ATTRIBUTE_BYTES} bytes",
+            )
         values = np.frombuffer(cursor.take(n_bytes), dtype).tolist()
         plain = tuple(map(text, values)) if dtype.kind == "S" else tuple(values)
     except FormatError as error:
-        raise FormatError(f"attribute {name!r:.80}: {error.what}", got=error.got, expected=error.expected, hint=error.hint) from error
+        raise FormatError(
+            f"attribute {name!r:.80}: {error.what}", got=error.got, expected=error.expected, hint=error.hint
+        ) from error
     return name, plain if shape else plain[0]
 
 
@@ -233,11 +300,17 @@ def link(cursor: Cursor) -> tuple[bytes, int]:
 
 
 def refuse_link(name: bytes, word: str) -> None:
-    raise FormatError("links are not followed", got=f"{word} named {name.decode('utf-8', 'replace')!r:.80}", expected="the object itself")
+    raise FormatError(
+        "links are not followed",
+        got=f"{word} named {name.decode('utf-8', 'replace')!r:.80}",
+        expected="the object itself",
+    )
 
 
 def heap_and_index(cursor: Cursor, order_bytes: int) -> tuple[int, int] | None:
-    """Fractal heap and name index of densely stored links (order of 8 bytes) or attributes (2); None without."""
+    """Fractal heap and name index of densely stored links (order of 8 bytes) or attributes (2); None
+    without.
+    """
     cursor.expect(0, what="the list of links or attributes")
     cursor.take(order_bytes if cursor.number() & 1 else 0)
     heap, index = cursor.number(8), cursor.number(8)

@@ -13,10 +13,28 @@ __all__ = ["Object", "read_object", "root_address"]
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_ATTRIBUTES = 512
 MAX_CONTINUATIONS = 1_024
-DATASPACE, LINK_INFO, DATATYPE, EXTERNAL, LINK, LAYOUT, FILTERS, ATTRIBUTE = 0x01, 0x02, 0x03, 0x07, 0x06, 0x08, 0x0B, 0x0C
+DATASPACE, LINK_INFO, DATATYPE, EXTERNAL, LINK, LAYOUT, FILTERS, ATTRIBUTE = (
+    0x01,
+    0x02,
+    0x03,
+    0x07,
+    0x06,
+    0x08,
+    0x0B,
+    0x0C,
+)
 CONTINUATION, SYMBOL_TABLE, ATTRIBUTE_INFO = 0x10, 0x11, 0x15
 _READ = (DATASPACE, LINK_INFO, DATATYPE, LINK, LAYOUT, FILTERS, ATTRIBUTE, SYMBOL_TABLE, ATTRIBUTE_INFO)
-_PASSED_OVER = (0x00, 0x04, 0x05, 0x0A, 0x0D, 0x0E, 0x12, 0x16)  # nothing, fill values, group info, comments, times, reference counts
+_PASSED_OVER = (
+    0x00,
+    0x04,
+    0x05,
+    0x0A,
+    0x0D,
+    0x0E,
+    0x12,
+    0x16,
+)  # nothing, fill values, group info, comments, times, reference counts
 
 
 def root_address(head: bytes, size: int) -> int:
@@ -28,7 +46,9 @@ def root_address(head: bytes, size: int) -> int:
     if not head:
         raise FormatError("the file is empty")
     if not head.startswith(SIGNATURE):
-        raise FormatError("this is not an HDF5 file", got=f"{head[:8]!r} at its start", expected=repr(SIGNATURE))
+        raise FormatError(
+            "this is not an HDF5 file", got=f"{head[:8]!r} at its start", expected=repr(SIGNATURE)
+        )
     cursor = Cursor(head)
     cursor.take(8)
     version = cursor.expect(0, 1, 2, 3, what="the file")
@@ -46,7 +66,9 @@ def root_address(head: bytes, size: int) -> int:
         driver = extra
         check(head[:44], cursor.take(4))
     if widths != b"\x08\x08" or base or extra != NOWHERE or driver != NOWHERE:
-        raise FormatError("the file uses features of HDF5 that are not read", hint="write it with h5py's defaults")
+        raise FormatError(
+            "the file uses features of HDF5 that are not read", hint="write it with h5py's defaults"
+        )
     if size != end:
         what = "the file is cut short" if size < end else "the file goes on behind its end"
         raise FormatError(what, got=f"{size} bytes", expected=end, hint="copy or download it again")
@@ -64,7 +86,13 @@ class Object:
     def kind(self) -> str:
         """What it is: group, dataset or named datatype."""
         kinds = {kind for kind, _, _ in self.messages}
-        return "dataset" if LAYOUT in kinds else "group" if kinds & {LINK_INFO, LINK, SYMBOL_TABLE} else "named datatype"
+        return (
+            "dataset"
+            if LAYOUT in kinds
+            else "group"
+            if kinds & {LINK_INFO, LINK, SYMBOL_TABLE}
+            else "named datatype"
+        )
 
     def message(self, kind: int) -> Cursor | None:
         """The data of the one message of a kind."""
@@ -120,7 +148,11 @@ def read_object(source: Source, address: int) -> Object:
     elif start[0] == 1:
         found = _old_header(source, address, Cursor(start))
     else:
-        raise FormatError("the file is damaged: there is no object where one should be", got=start[:4], hint="copy or download it again")
+        raise FormatError(
+            "the file is damaged: there is no object where one should be",
+            got=start[:4],
+            hint="copy or download it again",
+        )
     kept = []
     for kind, flags, data in found:
         if kind == EXTERNAL:
@@ -128,7 +160,11 @@ def read_object(source: Source, address: int) -> Object:
         if kind in _READ:
             kept.append((kind, flags, data))
         elif kind not in _PASSED_OVER:
-            raise FormatError("the file uses features of HDF5 that are not read", got=f"header message {kind}", hint="write it with h5py's defaults")
+            raise FormatError(
+                "the file uses features of HDF5 that are not read",
+                got=f"header message {kind}",
+                hint="write it with h5py's defaults",
+            )
     return Object(source, tuple(kept))
 
 

@@ -36,7 +36,9 @@ class Cursor:
         """The next `n` bytes."""
         start = self.position
         if not 0 <= n <= len(self.data) - start:
-            raise FormatError("the file is damaged: a piece of metadata is too short", hint="copy or download it again")
+            raise FormatError(
+                "the file is damaged: a piece of metadata is too short", hint="copy or download it again"
+            )
         self.position = start + n
         return self.data[start : start + n]
 
@@ -48,7 +50,12 @@ class Cursor:
         """The next byte, one of `values`."""
         found = self.number()
         if found not in values:
-            raise FormatError(f"{what} is of an unknown version", got=found, expected=" or ".join(map(str, values)), hint="write it with h5py's defaults, or copy it again")
+            raise FormatError(
+                f"{what} is of an unknown version",
+                got=found,
+                expected=" or ".join(map(str, values)),
+                hint="write it with h5py's defaults, or copy it again",
+            )
         return found
 
 
@@ -71,19 +78,33 @@ class Source:
     def metadata(self, address: int, n: int) -> bytes:
         """`n` bytes of metadata."""
         if not 0 <= address <= self.size - n:
-            raise FormatError("the file is damaged: metadata lies outside it", got=f"{n} bytes at {address}", expected=f"within {self.size}", hint="copy or download it again")
+            raise FormatError(
+                "the file is damaged: metadata lies outside it",
+                got=f"{n} bytes at {address}",
+                expected=f"within {self.size}",
+                hint="copy or download it again",
+            )
         self._budget -= n + 16
         if self._budget < 0:
-            raise FormatError("the file holds too much metadata", expected=f"at most {MAX_METADATA_BYTES} bytes")
+            raise FormatError(
+                "the file holds too much metadata", expected=f"at most {MAX_METADATA_BYTES} bytes"
+            )
         data = bytearray(n)
         self.read_into(memoryview(data), address)
         return bytes(data)
 
     def block(self, address: int, n: int, signature: bytes) -> Cursor:
-        """A block of metadata that starts with `signature` and ends with its checksum; a cursor between the two."""
+        """A block of metadata that starts with `signature` and ends with its checksum; a cursor between the
+        two.
+        """
         data = self.metadata(address, n)
         if not data.startswith(signature):
-            raise FormatError("the file is damaged: a block has the wrong signature", got=data[:4], expected=signature, hint="copy or download it again")
+            raise FormatError(
+                "the file is damaged: a block has the wrong signature",
+                got=data[:4],
+                expected=signature,
+                hint="copy or download it again",
+            )
         check(data[:-4], data[-4:])
         cursor = Cursor(data[:-4])
         cursor.take(len(signature))
@@ -93,17 +114,23 @@ class Source:
         """Fill `buffer` with the bytes from `address` on."""
         self._stream.seek(address)
         if self._stream.readinto(buffer) != buffer.nbytes:
-            raise FormatError("the file is cut short", got=f"{self.size} bytes", hint="copy or download it again")
+            raise FormatError(
+                "the file is cut short", got=f"{self.size} bytes", hint="copy or download it again"
+            )
 
 
 def check(data: bytes, stored: bytes) -> None:
     """Refuse `data` whose checksum is not `stored`."""
     if checksum(data) != int.from_bytes(stored, "little"):
-        raise FormatError("the file is damaged: a checksum of its metadata is wrong", hint="copy or download it again")
+        raise FormatError(
+            "the file is damaged: a checksum of its metadata is wrong", hint="copy or download it again"
+        )
 
 
 def checksum(data: bytes) -> int:
-    """Bob Jenkins's lookup3 hash with initial value 0 (https://burtleburtle.net/bob/c/lookup3.c, ``hashlittle``)."""
+    """Bob Jenkins's lookup3 hash with initial value 0 (https://burtleburtle.net/bob/c/lookup3.c,
+    ``hashlittle``).
+    """
     mask = 0xFFFFFFFF
     n = len(data)
     a = b = c = (0xDEADBEEF + n) & mask

@@ -1,4 +1,6 @@
-"""Writing HDF5: a file built in memory, the same bytes for the same content, and put in place all or nothing."""
+"""Writing HDF5: a file built in memory, the same bytes for the same content, and put in place all or
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ class Writer:
         return h5g.create(parent, name.encode(), None, self._properties(h5p.GROUP_CREATE))
 
     def attributes(self, owner, values: Mapping[str, object]) -> None:
-        """Attributes: str as UTF-8 of fixed length, int as int64, float as float64; lists of one of these as 1-D."""
+        """Attributes: str as UTF-8 of fixed length, int as int64, float as float64; lists of one of these as
+        1-D.
+        """
         for name, value in sorted(values.items()):
             listed = isinstance(value, (tuple, list))
             items = value if listed else [value]
@@ -59,12 +63,22 @@ class Writer:
                 array = np.array([item.encode() for item in items])
                 kind = _text_type(array)
             else:
-                array = np.array(items, dtype="<i8" if all(isinstance(item, int) for item in items) else "<f8")
+                array = np.array(
+                    items, dtype="<i8" if all(isinstance(item, int) for item in items) else "<f8"
+                )
                 kind = h5t.py_create(array.dtype)
             space = h5s.create_simple(array.shape) if listed else h5s.create(h5s.SCALAR)
             h5a.create(owner, name.encode(), kind, space).write(array if listed else array.reshape(()), kind)
 
-    def dataset(self, parent: h5g.GroupID, name: str, array: np.ndarray, attributes: Mapping[str, object], *, compress: bool = False) -> None:
+    def dataset(
+        self,
+        parent: h5g.GroupID,
+        name: str,
+        array: np.ndarray,
+        attributes: Mapping[str, object],
+        *,
+        compress: bool = False,
+    ) -> None:
         """An array, in one piece, or in chunks of about 1 MiB with shuffle and gzip."""
         kind = _text_type(array) if array.dtype.kind == "S" else h5t.py_create(array.dtype)
         properties = self._properties(h5p.DATASET_CREATE)
@@ -114,9 +128,13 @@ def replace_file(target: str, data: memoryview | bytes, where: str) -> None:
     if status is not None:
         if not stat.S_ISREG(status.st_mode):
             word = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-            raise WeightsError("something else has that name", where=where, got=word, expected="a file, or nothing")
+            raise WeightsError(
+                "something else has that name", where=where, got=word, expected="a file, or nothing"
+            )
         if not os.access(target, os.W_OK):
-            raise WeightsError("the file is write-protected", where=where, hint="choose another name, or allow writing")
+            raise WeightsError(
+                "the file is write-protected", where=where, hint="choose another name, or allow writing"
+            )
     folder = os.path.dirname(target)
     sibling = os.path.join(folder, f".evsnn-{secrets.token_hex(8)}.tmp")
 
@@ -135,7 +153,9 @@ def replace_file(target: str, data: memoryview | bytes, where: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(sibling)
         raise
-    with contextlib.suppress(OSError):  # the new file is whole and in place; this makes the renaming outlast a power cut, where it can
+    with contextlib.suppress(
+        OSError
+    ):  # the new file is whole and in place; this makes the renaming outlast a power cut, where it can
         _flush_folder(folder)
 
 

@@ -1,4 +1,6 @@
-"""Slots of the jobs of `evsnn.engine.kernels.integrate` and `evsnn.engine.kernels.fire`: byte offsets of int64. Needs no numba."""
+"""Slots of the jobs of `evsnn.engine.kernels.integrate` and `evsnn.engine.kernels.fire`: byte offsets of
+int64. Needs no numba.
+"""
 
 from __future__ import annotations
 
@@ -6,47 +8,68 @@ from ..layout import RUN_BYTES
 
 # Slots of a job, int64 each. Addresses are of this process, strides in bytes.
 (
-    N_STEPS, HEIGHT, WIDTH,  # of the block; of the output map
-    WEIGHTS, TILE_BYTES,     # [tile][synapse][ky][kx][channel][lane] and a row of zeros; the bytes of a tile
-    TILE_ROWS,               # without the zeros
-    LINES_AHEAD,             # cache lines of the next tile to ask for in each step; 0: none
-    FETCH_FIRST,             # 1: ask for the first tile before starting
-    NEXT, NEXT_BYTES,        # what to ask for during the last tile: the next population's first
-    PARAMETERS,              # [tile][bias, threshold, v_init, leak, v_negative][lane]
-    DRIVE,                   # [y][x][tile][lane] current that replaces the bias, or 0
-    MEMBRANES, RESUME,       # [y][x][tile][lane] to keep membranes in, or 0; 1 to start from them
-    COUNTS,                  # likewise the net counts of signed neurons
+    N_STEPS,
+    HEIGHT,
+    WIDTH,  # of the block; of the output map
+    WEIGHTS,
+    TILE_BYTES,  # [tile][synapse][ky][kx][channel][lane] and a row of zeros; the bytes of a tile
+    TILE_ROWS,  # without the zeros
+    LINES_AHEAD,  # cache lines of the next tile to ask for in each step; 0: none
+    FETCH_FIRST,  # 1: ask for the first tile before starting
+    NEXT,
+    NEXT_BYTES,  # what to ask for during the last tile: the next population's first
+    PARAMETERS,  # [tile][bias, threshold, v_init, leak, v_negative][lane]
+    DRIVE,  # [y][x][tile][lane] current that replaces the bias, or 0
+    MEMBRANES,
+    RESUME,  # [y][x][tile][lane] to keep membranes in, or 0; 1 to start from them
+    COUNTS,  # likewise the net counts of signed neurons
     N_TILES,
-    SPIKES, WORD_BYTES,      # output masks or 0; bytes of a position's masks
-    NEGATIVES,               # masks of negative spikes, of signed neurons
+    SPIKES,
+    WORD_BYTES,  # output masks or 0; bytes of a position's masks
+    NEGATIVES,  # masks of negative spikes, of signed neurons
     LEAKY,
-    DELAY,                   # steps of input before the first that may fire, of delayed neurons
-    BUDGET,                  # events that a partial sum can take without leaving its range
-    SYNAPSES, N_SYNAPSES,
-    TAPS, N_TAPS,
-) = range(0, 8 * 26, 8)  # fmt: skip
+    DELAY,  # steps of input before the first that may fire, of delayed neurons
+    BUDGET,  # events that a partial sum can take without leaving its range
+    SYNAPSES,
+    N_SYNAPSES,
+    TAPS,
+    N_TAPS,
+) = range(0, 8 * 26, 8)
 JOB_BYTES = 8 * 26
 
 # A synapse: events gathered through a kernel.
 (
-    S_EVENTS, S_POINTERS,    # the queue
-    S_PART_BYTES,            # pointers of one tile's part of the queue; 0 when all tiles share one
-    S_ROW_BYTES, S_STEP_BYTES,  # pointers of a map row; of a step
-    S_COLUMNS,               # [x][first, last + 1, kernel's first column * channels] int32
-    S_ROWS,                  # [y][first ky, last ky + 1, kernel's first row] int32
-    S_DILATION,              # rows between kernel rows
-    S_KERNEL_ROW,            # weight rows of a kernel row
-    S_FIRST_ROW,             # where the synapse's weight rows start within a tile
-) = range(0, 8 * 10, 8)  # fmt: skip
+    S_EVENTS,
+    S_POINTERS,  # the queue
+    S_PART_BYTES,  # pointers of one tile's part of the queue; 0 when all tiles share one
+    S_ROW_BYTES,
+    S_STEP_BYTES,  # pointers of a map row; of a step
+    S_COLUMNS,  # [x][first, last + 1, kernel's first column * channels] int32
+    S_ROWS,  # [y][first ky, last ky + 1, kernel's first row] int32
+    S_DILATION,  # rows between kernel rows
+    S_KERNEL_ROW,  # weight rows of a kernel row
+    S_FIRST_ROW,  # where the synapse's weight rows start within a tile
+) = range(0, 8 * 10, 8)
 SYNAPSE_BYTES = 8 * 10
 
 # A tap group: one weight a channel (depthwise, identity), read from masks.
 (
-    P_MASKS, P_STEP_BYTES, P_ROW_BYTES, P_WORD_BYTES,
-    P_WEIGHTS,               # [tile][ky][kx][lane], membranes' element
-    P_KERNEL_HEIGHT, P_KERNEL_WIDTH, P_STRIDE_Y, P_STRIDE_X, P_PAD_TOP, P_PAD_LEFT, P_DILATION_Y, P_DILATION_X,
-    P_HEIGHT, P_WIDTH,       # of the source map
-) = range(0, 8 * 15, 8)  # fmt: skip
+    P_MASKS,
+    P_STEP_BYTES,
+    P_ROW_BYTES,
+    P_WORD_BYTES,
+    P_WEIGHTS,  # [tile][ky][kx][lane], membranes' element
+    P_KERNEL_HEIGHT,
+    P_KERNEL_WIDTH,
+    P_STRIDE_Y,
+    P_STRIDE_X,
+    P_PAD_TOP,
+    P_PAD_LEFT,
+    P_DILATION_Y,
+    P_DILATION_X,
+    P_HEIGHT,
+    P_WIDTH,  # of the source map
+) = range(0, 8 * 15, 8)
 TAP_BYTES = 8 * 15
 
 # A run or tap of one output position, listed in scratch memory. A run's weights are the row number

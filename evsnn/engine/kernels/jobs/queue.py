@@ -6,28 +6,43 @@ import numpy as np
 
 # Slots of a queue's job, int64 each.
 (
-    N_STEPS, HEIGHT, WIDTH,  # of the block; of the map the synapse reads
-    EVENTS, POINTERS,        # what is written
-    COLUMNS,                 # [width] int32: the map's column of each queue column
-    PARTS, N_PARTS,          # [part][first channel, last + 1] int64
-    PART_CHANNELS,           # ids are column * PART_CHANNELS + channel - first channel
-    SOURCES, N_SOURCES,
-    PLANES,                  # scratch: N_PLANES words of bit-sliced counters, at least `LEAST_PLANES`
+    N_STEPS,
+    HEIGHT,
+    WIDTH,  # of the block; of the map the synapse reads
+    EVENTS,
+    POINTERS,  # what is written
+    COLUMNS,  # [width] int32: the map's column of each queue column
+    PARTS,
+    N_PARTS,  # [part][first channel, last + 1] int64
+    PART_CHANNELS,  # ids are column * PART_CHANNELS + channel - first channel
+    SOURCES,
+    N_SOURCES,
+    PLANES,  # scratch: N_PLANES words of bit-sliced counters, at least `LEAST_PLANES`
     N_PLANES,
-    POSITIONS,               # [256] uint64: the positions of a byte's set bits, a byte each, lowest first
-    REACH_Y, REACH_X,        # [height], [width] int64: output rows and columns that a position of the map reaches
-    TOTAL,                   # [2] int64: events, a pooled position counting once, and the same times their reach
-) = range(0, 8 * 17, 8)  # fmt: skip
+    POSITIONS,  # [256] uint64: the positions of a byte's set bits, a byte each, lowest first
+    REACH_Y,
+    REACH_X,  # [height], [width] int64: output rows and columns that a position of the map reaches
+    TOTAL,  # [2] int64: events, a pooled position counting once, and the same times their reach
+) = range(0, 8 * 17, 8)
 JOB_BYTES = 8 * 17
 
 # A source: masks of a population, perhaps seen through a pooling window.
 (
-    Q_MASKS, Q_STEP_BYTES, Q_ROW_BYTES, Q_WORD_BYTES,
-    Q_HEIGHT, Q_WIDTH,       # of the source's own map
-    Q_CHANNELS, Q_OFFSET,    # its channels, and where they stand in the synapse's
-    Q_KERNEL_Y, Q_KERNEL_X,  # 0: not pooled
-    Q_STRIDE_Y, Q_STRIDE_X, Q_PAD_TOP, Q_PAD_LEFT,
-) = range(0, 8 * 14, 8)  # fmt: skip
+    Q_MASKS,
+    Q_STEP_BYTES,
+    Q_ROW_BYTES,
+    Q_WORD_BYTES,
+    Q_HEIGHT,
+    Q_WIDTH,  # of the source's own map
+    Q_CHANNELS,
+    Q_OFFSET,  # its channels, and where they stand in the synapse's
+    Q_KERNEL_Y,
+    Q_KERNEL_X,  # 0: not pooled
+    Q_STRIDE_Y,
+    Q_STRIDE_X,
+    Q_PAD_TOP,
+    Q_PAD_LEFT,
+) = range(0, 8 * 14, 8)
 SOURCE_BYTES = 8 * 14
 
 
