@@ -44,7 +44,8 @@ _HOME = {
     "circuit.quantized": ("QuantizedNetwork", "quantize"),
     "result": ("LayerResult", "Result"),
     "simulation": ("Simulator", "simulate"),
-    "network.tuning": ("Tuning",),
+    "network.step_parameters": ("StepParameters",),
+    "state": ("State",),
     "files.weights": ("load", "save"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}

@@ -112,16 +112,17 @@ def parser(prog: str) -> console.Parser:
         "--correction", choices=("on", "off"), help="biases corrected layer by layer (default: on with mse)"
     )
     p.add_argument(
-        "--signed",
+        "--negative-threshold",
         metavar="THETA",
         type=float,
-        help="correction spikes below -THETA V_th, 0: none (default: auto tries it, else none)",
+        help="negative (correction) spikes below -THETA V_th, 0: none (default: auto tries it, else none)",
     )
     p.add_argument(
-        "--delay",
+        "--warm-up",
+        dest="warm_up_steps",
         metavar="D",
         type=console.integer(0, 65_536),
-        help="steps that layers wait before they fire (default: auto tries some, else 0)",
+        help="steps of input before a layer first fires (default: auto tries some, else 0)",
     )
     p.add_argument(
         "--storage",
@@ -197,8 +198,8 @@ def _options(p: console.Parser, arguments: argparse.Namespace) -> Options:
             shift=arguments.shift,
             readout=arguments.readout,
             correction=correction,
-            signed=arguments.signed,
-            delay=arguments.delay,
+            negative_threshold=arguments.negative_threshold,
+            warm_up_steps=arguments.warm_up_steps,
             max_pool=arguments.max_pool,
             storage=arguments.storage,
         )
@@ -235,7 +236,7 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
                     conversion, network=conversion.network.replace(input_range=arguments.input_range)
                 )
             for warning in conversion.warnings:
-                console.say(f"warning: {warning}")
+                console.print_message(f"warning: {warning}")
             explanation = (
                 explain(conversion, progress=progress) if len(conversion.held_out) or arguments.plot else None
             )
@@ -261,9 +262,9 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
         from .conversion.report import picture
 
         picture.save(arguments.plot, explanation)
-        console.say(f"plot: {arguments.plot}")
+        console.print_message(f"plot: {arguments.plot}")
     save(arguments.output, network, storage=options.storage)
-    console.show(text)
+    console.print_result(text)
     return console.DONE
 
 
@@ -287,7 +288,7 @@ def _validate(
 
     samples = samples.fitted(ann.input_shape, ann.network.n_classes)
     for warning in suspicions(samples, "validation"):
-        console.say(f"warning: {warning}")
+        console.print_message(f"warning: {warning}")
     predictions = ann_predictions(
         ann, samples, lambda done, total: progress("validating the ANN", done, total)
     )

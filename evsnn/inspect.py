@@ -76,27 +76,27 @@ def _run(p: console.Parser, arguments: Sequence[str]) -> int:
     if options.verify:
         inventory["verify"] = {"checksums": checksums} | _compare(network, n_steps, options.threads)
     if options.json:
-        console.show(json.dumps(inventory, allow_nan=False))
+        console.print_result(json.dumps(inventory, allow_nan=False))
     else:
         from .output.table import draw
 
-        console.show(draw(_tables(inventory)))
+        console.print_result(draw(_tables(inventory)))
     return console.DONE
 
 
 def _describe(network: Network, n_steps: int) -> dict:
     """What the file says, and what follows from it; layers as they are in runs of `n_steps`."""
-    from .network.inventory import facts_of
+    from .network.inventory import layer_facts
 
-    facts = facts_of(network.at(n_steps))
+    facts = layer_facts(network.at(n_steps))
     samples = network.samples
     return {
         "input_shape": list(network.input_shape),
         "encoding": network.input.encoding,
         "input_range": network.input_range and list(network.input_range),
         "n_steps": network.n_steps,
-        "tables": list(network.tables),
-        "table_n_steps": network.table_n_steps(n_steps),
+        "step_parameters": list(network.step_parameters),
+        "nearest_steps": network.nearest_steps(n_steps),
         "shift": network.shift,
         "readout": network.readout,
         "n_classes": network.n_classes,
@@ -139,11 +139,11 @@ def _int8(network: Network, n_steps: int) -> dict:
 
 
 def _populations(quantized: QuantizedNetwork) -> list[dict]:
-    rows = zip(quantized.circuit.populations, quantized.widths, quantized.largest, quantized.bounds)
+    rows = zip(quantized.circuit.populations, quantized.widths, quantized.q_max, quantized.bounds)
     return [
         {
             "name": p.name,
-            "synapse": p.label,
+            "projection": p.label,
             "membrane": width,
             "largest_weight": [int(largest.min()), int(largest.max())],
             "membrane_bounds": list(bounds),
@@ -180,7 +180,7 @@ def _compare(network: Network, n_steps: int, threads: int | None) -> dict:
     from .files.inputs import open_inputs
     from .output.memory import announce
     from .simulation import Simulator
-    from .startup import wake
+    from .startup import import_compiler
 
     with open_inputs(network, n_steps=n_steps) as inputs:
         inputs.require_steps(n_steps)
@@ -204,7 +204,7 @@ def _compare(network: Network, n_steps: int, threads: int | None) -> dict:
                 report[arithmetic] = {"accuracy": None, "reason": str(error)}
                 continue
             if not results:
-                wake(simulator)
+                import_compiler(simulator)
             announce(simulator.memory_bytes)
             simulator.prepare()
             results[arithmetic] = simulator.run(images, samples.labels, progress=progress)
@@ -247,7 +247,7 @@ def _tables(inventory: dict) -> list[Table]:
     if populations:
         columns = (
             Column("int8"),
-            Column("synapse"),
+            Column("projection"),
             Column("membrane"),
             Column("largest weight"),
             Column("membrane from", "d"),
@@ -259,7 +259,7 @@ def _tables(inventory: dict) -> list[Table]:
                 tuple(
                     (
                         row["name"],
-                        row["synapse"],
+                        row["projection"],
                         row["membrane"],
                         _range(row["largest_weight"]),
                         *row["membrane_bounds"],
@@ -294,14 +294,12 @@ def _facts(inventory: dict) -> list[tuple[str, str]]:
         *(
             [
                 (
-                    "tables",
-                    (
-                        f"T = {', '.join(map(str, inventory['tables']))}; thresholds below are of T ="
-                        f" {inventory['table_n_steps']}"
-                    ),
+                    "step parameters",
+                    f"T = {', '.join(map(str, inventory['step_parameters']))}; thresholds below are those of"
+                    f" T = {inventory['nearest_steps']}",
                 )
             ]
-            if inventory["tables"]
+            if inventory["step_parameters"]
             else []
         ),
         ("classes", f"{inventory['n_classes']}{named}"),

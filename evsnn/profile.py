@@ -197,7 +197,9 @@ def _profile(options: argparse.Namespace) -> int:
         n_steps=max(options.steps or (0,)) or None,
     ) as inputs:
         if inputs.source == "noise":
-            console.say(f"input: the model's file holds no samples, running on noise of seed {options.seed}")
+            console.print_message(
+                f"input: the model's file holds no samples, running on noise of seed {options.seed}"
+            )
         steps = options.steps or (inputs.n_steps or network.n_steps,)
         inputs.require_steps(max(steps))
         if old is not None:
@@ -217,19 +219,19 @@ def _profile(options: argparse.Namespace) -> int:
     if old is not None:
         report = report.compared_with(old, options.compare)
     if options.json:
-        console.show(report.json())
+        console.print_result(report.json())
     else:
         from .output.table import draw
 
-        console.show(draw(report.tables(options.sort)))
+        console.print_result(draw(report.tables(options.sort)))
     if options.html:
         from .profiling.page import page
 
         write_text(options.html, page(report))
-        console.say(f"page: {options.html}")
+        console.print_message(f"page: {options.html}")
     if options.speedscope:
         write_text(options.speedscope, report.speedscope())
-        console.say(f"speedscope: {options.speedscope}")
+        console.print_message(f"speedscope: {options.speedscope}")
     return console.DONE
 
 
@@ -245,19 +247,19 @@ def _measured(
     from .profiling.measure import hints_of, measure
     from .profiling.report import Report, Sweep, seen_of
     from .simulation import Simulator
-    from .startup import wake
+    from .startup import import_compiler
 
     def prepared(T: int, samples: Samples | None) -> tuple[Simulator, Samples, dict[str, float], int]:
         simulator = Simulator(network, T, arithmetic=options.arithmetic, threads=options.threads)
-        awake = wake(simulator)
+        imported = import_compiler(simulator)
         memory_bytes = announce(({} if samples else {"inputs": inputs.n_bytes}) | simulator.memory_bytes)
         samples = samples or inputs.read()
         with console.Progress(f"T = {T}: preparing layers") as progress:
             times = simulator.prepare(progress=progress)
         times = {
-            "import": awake["import"] + times["import"],
+            "import": imported["import"] + times["import"],
             "plan": times["plan"],
-            "compile": times["compile"] + awake["compile"],
+            "compile": times["compile"] + imported["compile"],
         }
         return simulator, samples, times, memory_bytes
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .errors import RunError
-from .network.tuning import ReadOnly
+from .network.step_parameters import ReadOnly
 
 __all__ = ["LayerResult", "Result"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class LayerResult:
     """One population (an `IF` layer, a max pool, or the readout), summed over a run.
 
@@ -22,7 +22,7 @@ class LayerResult:
     name : str
         The layer's name; a max pool of several concatenated layers has a row for each: ``pool[0]``,
         ``pool[1]``.
-    synapse : str
+    projection : str
         What charges it, in a few words: ``"conv2d 3x3"``, ``"conv2d 3x3 + identity"``, ``"linear"``,
         ``"maxpool2d 3x3"``.
     shape : tuple of int
@@ -45,11 +45,11 @@ class LayerResult:
     v_mem : (n_samples, *shape), optional
         Membranes after the last step, float32 or integer; only when asked for, and never of a max pool.
     spikes : (n_samples, n_steps, *shape) bool, optional
-        The spike trains, int8 of -1, 0 and 1 where neurons are signed; only when asked for.
+        The spike trains, int8 of -1, 0 and 1 if neurons have negative spikes; only when asked for.
     """
 
     name: str
-    synapse: str
+    projection: str
     shape: tuple[int, ...]
     n_spikes: int
     n_events: int
@@ -67,14 +67,15 @@ class LayerResult:
         return int(np.prod(self.shape, dtype=np.int64))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Result:
     """The outcome of a run.
 
     Parameters
     ----------
-    outputs : (n_samples, n_classes) float64
-        The readout's mean current (or mean emitted amplitude) a step: what the ANN calls logits.
+    outputs : (n_samples, *output_shape) float64
+        The readout's mean current (or mean emitted amplitude) per step: what the ANN gives, scores of classes
+        or values.
     n_steps : int
     arithmetic : {"float32", "int8"}
     backend : {"numba", "reference"}
@@ -86,9 +87,11 @@ class Result:
         In order: each `IF` and max pool, and last the readout if it integrates. Their sums are the run's
         totals.
     labels : (n_samples,) int64, optional
-    readings : mapping of int to (n_samples, n_classes) float64
+    outputs_at : mapping of int to (n_samples, *output_shape) float64
         By step t, ascending: the mean over the first t steps, with the biases and the shift of the whole run;
-        at the steps asked for, and at `n_steps`, where it is `outputs`.
+        at the steps asked for, and after the last one, where it is `outputs`.
+    task : {"classify", "regress", "none"}
+        The network's: how outputs are read.
     """
 
     outputs: np.ndarray
@@ -99,37 +102,44 @@ class Result:
     latency_ms: np.ndarray
     layers: tuple[LayerResult, ...] = field(repr=False)
     labels: np.ndarray | None = field(default=None, repr=False)
-    readings: Mapping[int, np.ndarray] = field(default_factory=lambda: ReadOnly({}), repr=False)
+    outputs_at: Mapping[int, np.ndarray] = field(default_factory=lambda: ReadOnly({}), repr=False)
+    task: str = "classify"
 
     @property
     def n_samples(self) -> int:
         return self.outputs.shape[0]
 
     @property
-    def predictions(self) -> np.ndarray:
-        """(n_samples,) int64: the class with the largest output; the first of equals."""
-        return self.outputs.argmax(axis=1)
+    def predictions(self) -> np.ndarray | None:
+        """(n_samples,) int64: the class with the largest output, the first of equals; None if the
+        network's task is not to classify.
+        """
+        return self.outputs.argmax(axis=1) if self.task == "classify" else None
 
     @property
     def accuracy(self) -> float | None:
         """Share of predictions that equal the labels; None without labels."""
-        return None if self.labels is None else float((self.predictions == self.labels).mean())
+        if self.labels is None or self.predictions is None:
+            return None
+        return float((self.predictions == self.labels).mean())
 
-    def predictions_at(self, n_steps: int) -> np.ndarray:
-        """(n_samples,) int64: `predictions` after the first `n_steps`, one of the steps in `readings`."""
-        if n_steps not in self.readings:
+    def predictions_at(self, n_steps: int) -> np.ndarray | None:
+        """(n_samples,) int64: `predictions` after the first `n_steps`, one of the steps in `outputs_at`."""
+        if n_steps not in self.outputs_at:
             raise RunError(
                 "the run was not read after this step",
                 got=n_steps,
-                expected=", ".join(map(str, self.readings))[:80],
-                hint="name it in read_at",
+                expected=", ".join(map(str, self.outputs_at))[:80],
+                hint="name it in record_steps",
             )
-        return self.readings[n_steps].argmax(axis=1)
+        return self.outputs_at[n_steps].argmax(axis=1) if self.task == "classify" else None
 
     def accuracy_at(self, n_steps: int) -> float | None:
-        """`accuracy` after the first `n_steps`, one of the steps in `readings`."""
+        """`accuracy` after the first `n_steps`, one of the steps in `outputs_at`."""
         predictions = self.predictions_at(n_steps)
-        return None if self.labels is None else float((predictions == self.labels).mean())
+        if self.labels is None or predictions is None:
+            return None
+        return float((predictions == self.labels).mean())
 
     @property
     def sops_per_sample(self) -> float:

@@ -111,22 +111,24 @@ def _run(options) -> int:
         n_steps=max(options.steps or (0,)) or None,
     ) as inputs:
         if inputs.source == "noise":
-            console.say(f"input: the model's file holds no samples, running on noise of seed {options.seed}")
+            console.print_message(
+                f"input: the model's file holds no samples, running on noise of seed {options.seed}"
+            )
         n_steps = options.steps or (inputs.n_steps or network.n_steps,)
         inputs.require_steps(max(n_steps))
         runs = _run_all(network, n_steps, inputs, options, start_up_ms)
     report = Report(options.weights or "demo", network, inputs.source, options.seed, runs)
     if options.json:
-        console.show(report.json())
+        console.print_result(report.json())
     else:
         from .output.table import draw
 
-        console.show(draw(report.tables()))
+        console.print_result(draw(report.tables()))
     if options.plot:
         from .output.plot import save
 
         save(options.plot, report)
-        console.say(f"plot: {options.plot}")
+        console.print_message(f"plot: {options.plot}")
     return console.DONE
 
 
@@ -141,7 +143,7 @@ def _run_all(
     from .output.memory import announce
     from .output.report import Run
     from .simulation import Simulator
-    from .startup import wake
+    from .startup import import_compiler
 
     runs: list[Run] = []
     samples: Samples | None = None
@@ -154,7 +156,7 @@ def _run_all(
         announce({"inputs": inputs.n_bytes})
         samples = _read(inputs, network)
         network = network.replace(input_range=range_of(samples.images))
-        console.say(
+        console.print_message(
             "input: the model's file names no range for it, integers are scaled to the values found, {:g} to"
             " {:g}".format(*network.input_range)
         )
@@ -162,8 +164,8 @@ def _run_all(
         simulator = Simulator(
             network, T, arithmetic=options.arithmetic, threads=options.threads, backend=options.backend
         )
-        awake = {"import": 0.0, "compile": 0.0} if runs else wake(simulator)
-        start_up_ms["import"] += awake["import"] + simulator.start_up_ms["import"]
+        imported = {"import": 0.0, "compile": 0.0} if runs else import_compiler(simulator)
+        start_up_ms["import"] += imported["import"] + simulator.start_up_ms["import"]
         memory_bytes = announce(({} if samples else {"inputs": inputs.n_bytes}) | simulator.memory_bytes)
         samples = samples or _read(inputs, network)
         with console.Progress(f"T = {T}: preparing layers") as progress:
@@ -174,7 +176,7 @@ def _run_all(
             )
         times = {
             "plan": times["plan"],
-            "compile": times["compile"] + awake["compile"],
+            "compile": times["compile"] + imported["compile"],
             "first": float(result.latency_ms[0]),
         }
         runs.append(Run(result, memory_bytes, start_up_ms | times))
@@ -189,7 +191,7 @@ def _read(inputs: Inputs, network: Network) -> Samples:
     samples = inputs.read()
     warning = range_warning(network, samples.images)
     if warning:
-        console.say(f"warning: {warning}")
+        console.print_message(f"warning: {warning}")
     return samples
 
 

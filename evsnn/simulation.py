@@ -6,9 +6,10 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from functools import partial
+from contextlib import contextmanager
+from functools import cached_property, partial
 from itertools import islice
 from threading import Event, Lock, get_ident
 from typing import TYPE_CHECKING
@@ -16,14 +17,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .circuit import reference
+from .circuit.build import build_circuit
 from .circuit.encoding import check_images, encode
-from .circuit.populations import Circuit, MaxPool, Population, lower
+from .circuit.populations import Circuit, MaxPool
 from .circuit.quantized import QuantizedNetwork, quantize
+from .digest import digest
 from .engine.plan import Plan, plan
 from .errors import InputError, RunError
 from .network.network import Network
-from .network.tuning import ReadOnly
-from .result import LayerResult, Result
+from .network.step_parameters import ReadOnly
+from .result import Result
+from .state import State
+from .tally import Tally
 
 if TYPE_CHECKING:
     from .engine.workspace import Workspace
@@ -43,7 +48,7 @@ def simulate(
     images: np.ndarray,
     *,
     n_steps: int | None = None,
-    read_at: Iterable[int] | None = None,
+    record_steps: Iterable[int] | None = None,
     shift_steps: int | None = None,
     arithmetic: str = "float32",
     threads: int | None = None,
@@ -62,10 +67,10 @@ def simulate(
         In the network's own scale; for networks of events (n, n_steps, *input_shape) of 0 and 1.
     n_steps : int, optional
         Time steps T. None: the network's own.
-    read_at : iterable of int, optional
-        Steps from 1 to T after which the readout is read, each once, in any order: `Result.readings`. Where a
-        layer fires with a delay, T alone. The shift V_th/2T and the integers of int8 stay those of the whole
-        run.
+    record_steps : iterable of int, optional
+        Steps from 1 to T after which the readout is read, each once, in any order: `Result.outputs_at`.
+        Where a layer has a warm-up, T alone. The shift V_th/2T and the integers of int8 stay those of the
+        whole run.
     shift_steps : int, optional
         T of the shift V_th/2T, if not the run's; only for networks whose shift is "bias".
     arithmetic : {"float32", "int8"}
@@ -94,7 +99,9 @@ def simulate(
     simulator = Simulator(
         network, n_steps, shift_steps=shift_steps, arithmetic=arithmetic, threads=threads, backend=backend
     )
-    return simulator.run(images, labels=labels, read_at=read_at, record=record, seed=seed, progress=progress)
+    return simulator.run(
+        images, labels=labels, record_steps=record_steps, record=record, seed=seed, progress=progress
+    )
 
 
 class Simulator:
@@ -160,12 +167,12 @@ class Simulator:
             self.quantized = quantize(network, n_steps, shift_steps=shift_steps)
         self.network, self.arithmetic = network, arithmetic
         self.circuit: Circuit = (
-            self.quantized.circuit if self.quantized else lower(network, n_steps, shift_steps)
+            self.quantized.circuit if self.quantized else build_circuit(network, n_steps, shift_steps)
         )
         self.n_steps = self.circuit.n_steps
         self.plan: Plan = plan(self.circuit, self.quantized.widths if self.quantized else None)
         self._engine = None
-        self._pool: ThreadPoolExecutor | None = None
+        self._executor: ThreadPoolExecutor | None = None
         self._kept: tuple[tuple | None, list[Workspace]] = None, []
         self._running = Lock()
         self._runner: int | None = None
@@ -181,7 +188,10 @@ class Simulator:
     @property
     def memory_bytes(self) -> dict[str, int]:
         if self.backend == "reference":
-            n_bytes = sum(p.n_neurons * (self.n_steps + 16 + 8 * p.signed) for p in self.circuit.populations)
+            n_bytes = sum(
+                p.n_neurons * (self.n_steps + 16 + 8 * p.has_negative_spikes)
+                for p in self.circuit.populations
+            )
             n_bytes += sum(8 * p.n_inputs for p in self.circuit.populations if isinstance(p, MaxPool))
             return {"reference": n_bytes * self.threads}
         return {"weights": self.plan.n_bytes, "workspaces": self.plan.workspace_bytes * self.threads}
@@ -194,8 +204,8 @@ class Simulator:
             self._engine = Engine(self.plan, progress)
             for name, value in self._engine.times_ms.items():
                 self.start_up_ms[name] += value
-        if self.backend == "numba" and self._pool is None and self.threads > 1:
-            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="evsnn")
+        if self.backend == "numba" and self._executor is None and self.threads > 1:
+            self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="evsnn")
         return dict(self.start_up_ms)
 
     def run(
@@ -203,48 +213,61 @@ class Simulator:
         images: np.ndarray,
         labels: np.ndarray | None = None,
         *,
-        read_at: Iterable[int] | None = None,
+        record_steps: Iterable[int] | None = None,
         record: Iterable[str] = (),
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Result:
         """Run on images; see `simulate`."""
-        record = (
-            (record,)
-            if isinstance(record, str)
-            else tuple(record)
-            if isinstance(record, (tuple, list, set, frozenset))
-            else (record,)
-        )
-        if not all(isinstance(name, str) and name in RECORDS for name in record):
-            raise RunError("unknown record", got=repr(record)[:80], expected=", ".join(RECORDS))
-        record = frozenset(record)
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-            raise RunError("seed is out of range", got=repr(seed)[:40], expected="an integer >= 0")
-        steps = _read_at(read_at, self.circuit)
+        record, seed = _record(record), _seed(seed)
+        steps = _record_steps(record_steps, self.circuit)
         images = check_images(self.network, images, self.n_steps)
         labels = _labels(labels, len(images), self.network.n_classes)
+        with self._exclusively():
+            self.prepare()
+            tally = self._tally(len(images), record, steps)
+            if self.backend == "reference":
+                self._run_reference(images, seed, tally, progress)
+            else:
+                self._run_engine(images, seed, tally, progress)
+        return self._result(tally, self.n_steps, self.n_steps, labels)
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        """One run at a time: workspaces serve no two."""
         if self._process != os.getpid():  # a fork has this object's memory, but not its threads
-            self._pool, self._kept, self._running, self._process = None, (None, []), Lock(), os.getpid()
+            self._executor, self._kept, self._running, self._process = None, (None, []), Lock(), os.getpid()
         if self._runner == get_ident():
             raise RunError(
                 "a Simulator cannot run inside its own run", hint="call it after the run, or make another one"
             )
-        with self._running:  # its workspaces serve one run at a time
+        with self._running:
             self._runner = get_ident()
             try:
-                self.prepare()
-                tally = _Tally(self, len(images), record, steps)
-                if self.backend == "reference":
-                    self._run_reference(images, seed, tally, progress)
-                else:
-                    self._run_engine(images, seed, tally, progress)
+                yield
             except BaseException:  # Ctrl-C: a thread may still be in one of the workspaces
                 self._kept = None, []
                 raise
             finally:
                 self._runner = None
-        outputs = tally.readings[self.n_steps]
+
+    def _tally(
+        self,
+        n_samples: int,
+        record: frozenset[str],
+        record_steps: Sequence[int],
+        first: int = 0,
+        n_steps: int | None = None,
+        emitted: np.ndarray | None = None,
+    ) -> Tally:
+        fires = self.circuit.populations[-1].fires
+        scale = None if fires or self.quantized is None else self.quantized.scales[-1]
+        shape = self.network.output_shape
+        return Tally(self.circuit, shape, scale, n_samples, record, record_steps, first, n_steps, emitted)
+
+    def _result(self, tally: Tally, n_steps: int, last: int, labels: np.ndarray | None = None) -> Result:
+        """The result of `n_steps` steps that end after step `last`."""
+        outputs = tally.outputs_at[last]
         if not np.isfinite(outputs).all():
             raise RunError(
                 "outputs are not finite",
@@ -252,48 +275,233 @@ class Simulator:
                 hint="weights, thresholds or inputs are too large for float32",
             )
         return Result(
-            outputs,
-            self.n_steps,
-            self.arithmetic,
-            self.backend,
-            self.threads if self.backend == "numba" else 1,
-            tally.latency_ms,
-            tally.layers(),
-            labels,
-            ReadOnly(tally.readings),
+            outputs=outputs,
+            n_steps=n_steps,
+            arithmetic=self.arithmetic,
+            backend=self.backend,
+            threads=self.threads if self.backend == "numba" else 1,
+            latency_ms=tally.latency_ms,
+            layers=tally.layers(),
+            labels=labels,
+            outputs_at=ReadOnly(tally.outputs_at),
+            task=self.network.task,
         )
+
+    def start(self, image: np.ndarray | None = None, *, seed: int = 0, index: int = 0) -> State:
+        """Begin a run of one sample that is advanced by blocks of steps.
+
+        Parameters
+        ----------
+        image : (*input_shape) real, optional
+            The sample; left out for networks of events, whose events come with `advance`.
+        seed, index : int
+            Of the Poisson spikes: those of sample `index` in a run of `seed`.
+
+        Returns
+        -------
+        State
+            Before the first step.
+
+        Raises
+        ------
+        InputError
+            If the image does not fit.
+
+        Examples
+        --------
+        >>> simulator = evsnn.Simulator(net, 32)
+        >>> state = simulator.start(image)
+        >>> simulator.advance(state, 8).predictions, state.step
+        (array([7]), 8)
+        >>> simulator.advance(state).predictions, state.step
+        (array([7]), 32)
+        """
+        events = self.network.input.encoding == "events"
+        if events != (image is None):
+            expected = "no image: events come with advance" if events else "an image"
+            raise InputError("the sample does not fit the network's input", where="image", expected=expected)
+        seed = _seed(seed)
+        sample = None if events else check_images(self.network, image, self.n_steps)
+        if sample is not None:
+            if len(sample) != 1:
+                raise InputError(
+                    "a state is of one sample", where="image", got=f"{len(sample)} images", expected="one"
+                )
+            sample = sample[0].reshape(self.circuit.input_shape)
+            if self.quantized and self.circuit.analog:
+                sample = self.quantized.encode(sample)
+        with self._exclusively():
+            if self.backend == "reference":
+                backend = reference.start(self.circuit, 1, sample[None] if self.circuit.analog else None)
+            else:
+                from .engine.state import State as EngineState
+
+                backend = EngineState(self.plan, carries=True)
+                workspace = self._workspace()
+                workspace.bind(backend)
+                workspace.start(sample if self.circuit.analog else None)
+        state = State(
+            circuit=self._circuit_digest,
+            about=self._about,
+            backend=backend,
+            sample=sample,
+            seed=(seed, index),
+        )
+        self._begin(state)
+        return state
+
+    def reset(self, state: State) -> None:
+        """Bring a state back to before the first step of its sample."""
+        state.require(self._circuit_digest, self._about)
+        if self.backend == "reference":
+            state.backend = reference.start(
+                self.circuit, 1, state.sample[None] if self.circuit.analog else None
+            )
+        else:
+            state.backend.reset()
+        self._begin(state)
+
+    def _begin(self, state: State) -> None:
+        """What a state holds beside the back end's, before the first step."""
+        last = self.circuit.populations[-1]
+        state.emitted = np.zeros((1, *last.shape)) if last.fires else None
+        state.outputs = None
+        state.generator = (
+            np.random.default_rng(state.seed) if self.network.input.encoding == "poisson" else None
+        )
+
+    def advance(
+        self,
+        state: State,
+        n_steps: int | None = None,
+        events: np.ndarray | None = None,
+        *,
+        record: Iterable[str] = (),
+    ) -> Result:
+        """Run a block of steps of a sample that `start` has begun, and move its state on.
+
+        Parameters
+        ----------
+        state : State
+            Changed in place.
+        n_steps : int, optional
+            None: what is left of the run, or as many as there are events.
+        events : (n_steps, *input_shape) of 0 and 1, optional
+            The input of these steps, for networks of events.
+        record : iterable of {"spike_counts", "v_mem", "spikes"}
+            What to keep of every layer, of these steps.
+
+        Returns
+        -------
+        Result
+            Of one sample: `outputs` are the means over all steps so far, counts are those of these steps, and
+            `n_steps` is their number.
+
+        Raises
+        ------
+        RunError
+            If the state is another circuit's; if the run would pass its last step, and that has decided
+            something (`Circuit.depends_on_steps`); if a warm-up wants all steps at once.
+        InputError
+            If the events do not fit.
+        """
+        state.require(self._circuit_digest, self._about)
+        record = _record(record)
+        if self.network.input.encoding == "events":
+            if events is None:
+                raise InputError(
+                    "there are no events", where="events", expected="(n_steps, *input_shape) of 0 and 1"
+                )
+            n_steps = len(np.asarray(events)) if n_steps is None else n_steps
+            events = check_images(self.network, events, n_steps)[0].reshape(
+                n_steps, *self.circuit.input_shape
+            )
+        elif events is not None:
+            raise InputError("the network takes no events", where="events", got=self.network.input.encoding)
+        n_steps = self.n_steps - state.step if n_steps is None else n_steps
+        self._check_block(state.step, n_steps)
+        if state.generator is not None:
+            events = (
+                state.generator.random((n_steps, *self.circuit.input_shape), dtype=np.float32) < state.sample
+            )
+        first, end = state.step, state.step + n_steps
+        tally = self._tally(1, record, (end,), first, n_steps, state.emitted)
+        started = time.perf_counter()
+        with self._exclusively():
+            if self.backend == "reference":
+                inputs = None if events is None else events[None]
+                traces = reference.advance(self.circuit, state.backend, n_steps, inputs, tally.outputs_at)
+                _add_traces(tally, 0, first, traces, time.perf_counter() - started)
+            else:
+                workspace = self._workspace()
+                workspace.bind(state.backend)
+                workspace.resume()
+                watch = tally.watcher(0, workspace.spikes)
+                steps = () if tally.fires else tally.outputs_at
+                workspace.advance(n_steps, events, watch, None, steps, partial(tally.read, 0))
+                _add_runners(tally, 0, workspace)
+        tally.latency_ms[0] = (time.perf_counter() - started) * 1e3
+        state.outputs = tally.outputs_at[end][0]
+        return self._result(tally, n_steps, end)
+
+    def _check_block(self, step: int, n_steps: int) -> None:
+        """Refuse a block of steps that a run cannot have now."""
+        if isinstance(n_steps, bool) or not isinstance(n_steps, (int, np.integer)) or n_steps < 1:
+            hint = (
+                "the run is over: reset the state, or start another sample" if step >= self.n_steps else None
+            )
+            raise RunError(
+                "n_steps is out of range", got=repr(n_steps)[:40], expected="an integer >= 1", hint=hint
+            )
+        end, decided = step + n_steps, self.circuit.depends_on_steps
+        if end > self.n_steps and decided:
+            raise RunError(
+                f"the run would pass its last step, for which its {' and '.join(decided)} were made",
+                got=f"step {end}",
+                expected=f"at most T = {self.n_steps}",
+                hint="make a Simulator of more steps; only what does not depend on T can run on",
+            )
+        if self.circuit.has_warm_up and n_steps != self.n_steps:
+            raise RunError(
+                "a network with a warm-up runs all its steps at once",
+                got=f"{n_steps} steps",
+                expected=f"T = {self.n_steps}",
+            )
+
+    @cached_property
+    def _circuit_digest(self) -> str:
+        return digest(
+            (self.network.input.encoding, self.backend, self.circuit), without=frozenset({"network"})
+        )
+
+    @property
+    def _about(self) -> str:
+        return f"T = {self.n_steps}, {self.arithmetic}, {self.backend}"
+
+    def _workspace(self) -> Workspace:
+        """The workspace of single samples."""
+        self.prepare()
+        return self._workspaces(1, False, self._executor)[0]
 
     def encode(self, image: np.ndarray, seed: int, index: int) -> np.ndarray:
         """A checked image as the backends take it."""
         encoded = encode(self.network, image, self.n_steps, seed, index)
         return self.quantized.encode(encoded) if self.quantized and self.circuit.analog else encoded
 
-    def _run_reference(self, images: np.ndarray, seed: int, tally: _Tally, progress: Progress | None) -> None:
+    def _run_reference(self, images: np.ndarray, seed: int, tally: Tally, progress: Progress | None) -> None:
         for i, image in enumerate(images):
             started = time.perf_counter()
-            traces = reference.run(self.circuit, self.encode(image, seed, i)[None], tally.readings)
+            traces = reference.run(self.circuit, self.encode(image, seed, i)[None], tally.outputs_at)
             elapsed = time.perf_counter() - started
-            for j, trace in enumerate(traces):
-                tally.add_spikes(j, i, 0, trace.spikes[0])
-                tally.add(
-                    j,
-                    i,
-                    np.count_nonzero(trace.spikes),
-                    trace.n_events,
-                    trace.sops,
-                    elapsed / len(traces),
-                    None if trace.v_mem is None else trace.v_mem[0],
-                )
-            for step, v_mem in traces[-1].v_mem_at.items():
-                tally.read(i, step, v_mem[0])
+            _add_traces(tally, i, 0, traces, elapsed)
             tally.latency_ms[i] = elapsed * 1e3
             if progress:
                 progress(i + 1, len(images))
 
-    def _run_engine(self, images: np.ndarray, seed: int, tally: _Tally, progress: Progress | None) -> None:
+    def _run_engine(self, images: np.ndarray, seed: int, tally: Tally, progress: Progress | None) -> None:
         keep = "v_mem" in tally.record
         if self.threads == 1 or len(images) < self.threads:
-            (workspace,) = self._workspaces(1, keep, self._pool)
+            (workspace,) = self._workspaces(1, keep, self._executor)
             for i, image in enumerate(images):
                 self._run_sample(workspace, image, seed, i, tally)
                 if progress:
@@ -309,7 +517,7 @@ class Simulator:
                 while free and (i := next(todo, None)) is not None:
                     workspace = free.pop()
                     running[
-                        self._pool.submit(self._run_sample, workspace, images[i], seed, i, tally, stop)
+                        self._executor.submit(self._run_sample, workspace, images[i], seed, i, tally, stop)
                     ] = workspace
                 if not running:
                     return
@@ -324,21 +532,17 @@ class Simulator:
             wait(running)
 
     def _workspaces(
-        self, count: int, keep_membranes: bool, pool: ThreadPoolExecutor | None
+        self, count: int, keep_membranes: bool, executor: ThreadPoolExecutor | None
     ) -> list[Workspace]:
         """Workspaces of one kind, kept from run to run; those of another kind go first."""
         from .engine.workspace import Workspace
 
-        kind = count, keep_membranes, pool is not None
+        kind = count, keep_membranes, executor is not None
         if self._kept[0] != kind:
             self._kept = None, []
-            self._kept = (
-                kind,
-                [
-                    Workspace(self._engine, keep_membranes, pool, self.threads if pool else 1)
-                    for _ in range(count)
-                ],
-            )
+            threads = self.threads if executor else 1
+            made = [Workspace(self._engine, keep_membranes, executor, threads) for _ in range(count)]
+            self._kept = kind, made
         return list(self._kept[1])
 
     def _run_sample(
@@ -347,164 +551,79 @@ class Simulator:
         image: np.ndarray,
         seed: int,
         i: int,
-        tally: _Tally,
+        tally: Tally,
         stop: Event | None = None,
     ) -> None:
         started = time.perf_counter()
         workspace.run(
             self.encode(image, seed, i),
-            tally.watch(workspace, i),
-            stop,
-            () if tally.fires else tally.readings,
-            partial(tally.read, i),
+            watch=tally.watcher(i, workspace.spikes),
+            stop=stop,
+            record_steps=() if tally.fires else tally.outputs_at,
+            read=partial(tally.read, i),
         )
-        for j, stage in enumerate(workspace.stages):
-            tally.add(j, i, stage.n_spikes, stage.n_events, stage.sops, stage.seconds, stage.v_mem)
+        _add_runners(tally, i, workspace)
         tally.latency_ms[i] = (time.perf_counter() - started) * 1e3
 
 
-class _Tally:
-    """Results in the making; each sample writes its own rows, so threads do not meet."""
-
-    def __init__(
-        self, simulator: Simulator, n_samples: int, record: frozenset[str], read_at: tuple[int, ...]
-    ):
-        self.simulator, self.record = simulator, record
-        self.populations: tuple[Population | MaxPool, ...] = simulator.circuit.populations
-        n = len(self.populations)
-        self.counts = np.zeros((n_samples, n, 3), np.int64)
-        self.seconds = np.zeros((n_samples, n))
-        self.latency_ms = np.zeros(n_samples)
-        self.readings = {step: np.zeros((n_samples, simulator.network.n_classes)) for step in read_at}
-        integers = simulator.quantized is not None
-        self.spike_counts = self._arrays("spike_counts", n_samples, (), [np.int32] * n)
-        self.v_mem = self._arrays(
-            "v_mem",
-            n_samples,
-            (),
-            [
-                None if isinstance(p, MaxPool) else np.int64 if integers else np.float32
-                for p in self.populations
-            ],
-        )
-        self.spikes = self._arrays(
-            "spikes",
-            n_samples,
-            (simulator.n_steps,),
-            [np.int8 if p.signed else bool for p in self.populations],
-        )
-        last = self.populations[-1]
-        self.fires = last.fires
-        if self.fires:
-            self.emitted = np.zeros((n_samples, simulator.network.n_classes))
-            self.amplitude = simulator.circuit.network.by_name[last.name].v_threshold.astype(np.float64)
-            self.unit = np.float64(1)
-        else:
-            self.unit = simulator.quantized.units[-1] if integers else np.float64(1)
-
-    def _arrays(
-        self, what: str, n_samples: int, steps: tuple[int, ...], dtypes: list
-    ) -> list[np.ndarray | None] | None:
-        """An array a population of the given types, where they are asked for; none where a type is None."""
-        if what not in self.record:
-            return None
-        return [
-            None if dtype is None else np.zeros((n_samples, *steps, *p.shape), dtype)
-            for p, dtype in zip(self.populations, dtypes)
-        ]
-
-    def add(
-        self,
-        j: int,
-        i: int,
-        n_spikes: int,
-        n_events: int,
-        sops: int,
-        seconds: float,
-        v_mem: np.ndarray | None,
-    ) -> None:
-        """Sample i's numbers of population j."""
-        self.counts[i, j] = n_spikes, n_events, sops
-        self.seconds[i, j] = seconds
-        if self.v_mem is not None and self.v_mem[j] is not None:
-            self.v_mem[j][i] = v_mem
-
-    def add_spikes(self, j: int, i: int, first: int, spikes: np.ndarray) -> None:
-        """Sample i's spikes (n_steps, channels, height, width) of population j from step `first` on."""
-        if self.spikes is not None:
-            self.spikes[j][i, first : first + len(spikes)] = spikes
-        if self.spike_counts is not None:
-            self.spike_counts[j][i] += spikes.sum(axis=0, dtype=np.int32)
-        if j == len(self.populations) - 1 and self.fires:
-            counts = self.emitted[i] + spikes.sum(axis=(2, 3)).cumsum(axis=0)
-            self.emitted[i] = counts[-1]
-            for step in self.readings:
-                if first < step <= first + len(spikes):
-                    self.readings[step][i] = (
-                        counts[step - first - 1] * self.amplitude / step
-                    )  # in this order, so that ties of exact sums stay ties
-
-    def read(self, i: int, step: int, v_mem: np.ndarray) -> None:
-        """Sample i's membranes (n_classes, 1, 1) of a readout that never fires, after `step`."""
-        self.readings[step][i] = v_mem.ravel() * self.unit / step
-
-    def watch(self, workspace: Workspace, i: int) -> Callable[[int, int], None] | None:
-        """What `Workspace.run` calls after each block of sample i; None where spikes are not needed."""
-        wanted = (
-            range(len(self.populations))
-            if self.spikes is not None or self.spike_counts is not None
-            else [len(self.populations) - 1] * self.fires
-        )
-        if not wanted:
-            return None
-
-        def look(first: int, n_steps: int) -> None:
-            for j in wanted:
-                self.add_spikes(j, i, first, workspace.spikes(j, n_steps))
-
-        return look
-
-    def layers(self) -> tuple[LayerResult, ...]:
-        def shaped(arrays: list[np.ndarray | None] | None, j: int, lead: int) -> np.ndarray | None:
-            return (
-                None
-                if arrays is None or arrays[j] is None
-                else arrays[j].reshape(*arrays[j].shape[:lead], *self.populations[j].output_shape)
-            )
-
-        n_samples = len(self.counts)
-        totals, seconds = self.counts.sum(axis=0), self.seconds.sum(axis=0)
-        return tuple(
-            LayerResult(
-                p.name,
-                p.label,
-                p.output_shape,
-                int(n_spikes),
-                int(n_events),
-                int(sops),
-                p.macs * n_samples,
-                float(seconds[j]) * 1e3,
-                p.fires,
-                shaped(self.spike_counts, j, 1),
-                shaped(self.v_mem, j, 1),
-                shaped(self.spikes, j, 2),
-            )
-            for j, (p, (n_spikes, n_events, sops)) in enumerate(zip(self.populations, totals))
+def _add_runners(tally: Tally, i: int, workspace: Workspace) -> None:
+    """Sample i's numbers, from the workspace that has run it."""
+    for j, runner in enumerate(workspace.runners):
+        tally.add(
+            j,
+            i,
+            n_spikes=runner.n_spikes,
+            n_events=runner.n_events,
+            sops=runner.sops,
+            seconds=runner.seconds,
+            v_mem=workspace.state.v_mem(j),
         )
 
 
-def _read_at(read_at: Iterable[int] | None, circuit: Circuit) -> tuple[int, ...]:
+def _add_traces(tally: Tally, i: int, first: int, traces: Sequence[reference.Trace], seconds: float) -> None:
+    """Sample i's numbers and spikes from step `first` on, from the reference's traces of it alone."""
+    for j, trace in enumerate(traces):
+        tally.add_spikes(j, i, first, trace.spikes[0])
+        tally.add(
+            j,
+            i,
+            n_spikes=np.count_nonzero(trace.spikes),
+            n_events=trace.n_events,
+            sops=trace.sops,
+            seconds=seconds / len(traces),
+            v_mem=None if trace.v_mem is None else trace.v_mem[0],
+        )
+    for step, v_mem in traces[-1].v_mem_at.items():
+        tally.read(i, step, v_mem[0])
+
+
+def _record(record: Iterable[str]) -> frozenset[str]:
+    """What is to be recorded, checked."""
+    if not isinstance(record, (tuple, list, set, frozenset)):
+        record = (record,)
+    if not all(isinstance(name, str) and name in RECORDS for name in record):
+        raise RunError("unknown record", got=repr(tuple(record))[:80], expected=", ".join(RECORDS))
+    return frozenset(record)
+
+
+def _seed(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise RunError("seed is out of range", got=repr(seed)[:40], expected="an integer >= 0")
+    return int(seed)
+
+
+def _record_steps(record_steps: Iterable[int] | None, circuit: Circuit) -> tuple[int, ...]:
     """The steps to read after, ascending, the last step always among them."""
     n_steps = circuit.n_steps
-    if read_at is None:
+    if record_steps is None:
         return (n_steps,)
     expected = f"integers from 1 to {n_steps}, each once"
-    if not isinstance(read_at, Iterable) or isinstance(read_at, (str, bytes)):
-        raise RunError("read_at is not a list of steps", got=repr(read_at)[:80], expected=expected)
-    steps = tuple(islice(read_at, n_steps + 1))  # no more: then one comes twice, or is out of range
+    if not isinstance(record_steps, Iterable) or isinstance(record_steps, (str, bytes)):
+        raise RunError("record_steps is not a list of steps", got=repr(record_steps)[:80], expected=expected)
+    steps = tuple(islice(record_steps, n_steps + 1))  # no more: then one comes twice, or is out of range
     if not steps:
         raise RunError(
-            "read_at is empty", expected=expected, hint="leave it out to read after the last step alone"
+            "record_steps is empty", expected=expected, hint="leave it out to read after the last step alone"
         )
     for step in steps:
         if (
@@ -512,15 +631,15 @@ def _read_at(read_at: Iterable[int] | None, circuit: Circuit) -> tuple[int, ...]
             or not isinstance(step, (int, np.integer))
             or not 1 <= step <= n_steps
         ):
-            raise RunError("read_at is out of range", got=repr(step)[:80], expected=expected)
+            raise RunError("record_steps is out of range", got=repr(step)[:80], expected=expected)
     if len(set(steps)) < len(steps):
         raise RunError(
-            "read_at names a step twice", got=Counter(steps).most_common(1)[0][0], expected=expected
+            "record_steps names a step twice", got=Counter(steps).most_common(1)[0][0], expected=expected
         )
-    if circuit.delayed and min(steps) < n_steps:
+    if circuit.has_warm_up and min(steps) < n_steps:
         hint = "run each number of steps on its own, or use no delays"
         raise RunError(
-            "a network that fires with a delay can be read after its last step alone",
+            "a network that has a warm-up can be read after its last step alone",
             got=f"step {min(steps)}",
             expected=f"step {n_steps}",
             hint=hint,

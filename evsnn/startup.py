@@ -8,15 +8,15 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .output.console import say
+from .output.console import print_message
 
 if TYPE_CHECKING:
     from .simulation import Simulator
 
-__all__ = ["wake"]
+__all__ = ["import_compiler"]
 
 
-def wake(simulator: Simulator) -> dict[str, float]:
+def import_compiler(simulator: Simulator) -> dict[str, float]:
     """Start the compiler, if the engine needs it, so that the memory it takes counts as in use.
 
     Says on stderr if the engine does not run.
@@ -27,7 +27,7 @@ def wake(simulator: Simulator) -> dict[str, float]:
         Milliseconds: "import" and "compile".
     """
     if simulator.backend_note:
-        say(f"backend: {simulator.backend_note}")
+        print_message(f"backend: {simulator.backend_note}")
     if simulator.backend != "numba":
         return {"import": 0.0, "compile": 0.0}
     from .engine.kernels.code import missing, specialise

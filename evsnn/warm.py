@@ -59,13 +59,13 @@ def main(argv: Sequence[str], prog: str) -> int:
     for path in options.weights or [None]:
         network = demo() if path is None else load(path)
         for arithmetic in ARITHMETICS if options.arithmetic == "both" else (options.arithmetic,):
-            for T in sorted({network.n_steps, *network.tables, *(options.steps or ())}):
+            for T in sorted({network.n_steps, *network.step_parameters, *(options.steps or ())}):
                 try:
                     simulator = Simulator(network, T, arithmetic=arithmetic, threads=1, backend="numba")
                 except EvsnnError as error:
                     if options.arithmetic != "both" or arithmetic == "float32":
                         raise
-                    console.say(f"{path or 'demo'}: left out in int8: {error}")
+                    console.print_message(f"{path or 'demo'}: left out in int8: {error}")
                     break
                 kernels |= dict.fromkeys(needed(simulator.plan))
     with console.Progress("compiling") as progress:
@@ -80,5 +80,5 @@ def main(argv: Sequence[str], prog: str) -> int:
             got=got,
             hint="make room, or name another folder with EVSNN_CACHE_DIR",
         )
-    console.show(f"{len(kernels)} kernels in {store().folder}")
+    console.print_result(f"{len(kernels)} kernels in {store().folder}")
     return console.DONE

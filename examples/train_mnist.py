@@ -119,7 +119,7 @@ def train(model: nn.Sequential, images: torch.Tensor, labels: torch.Tensor, args
             scheduler.step()
             total, activity = total + loss.item(), activity + spikes.item()
         seconds = time.perf_counter() - started
-        say(
+        print_message(
             f"epoch {epoch + 1:2d}/{args.epochs}  loss {total / n_batches:.4f}  spikes a step"
             f" {activity / n_batches:.0f}  {seconds:.0f} s"
         )
@@ -186,7 +186,7 @@ def snn_results(
             results[arithmetic, n_steps] = result = evsnn.simulate(
                 network, images, n_steps=n_steps, arithmetic=arithmetic, threads=threads, labels=labels
             )
-            say(f"{arithmetic}, T = {n_steps}: {result.accuracy:.2%}")
+            print_message(f"{arithmetic}, T = {n_steps}: {result.accuracy:.2%}")
     return results
 
 
@@ -238,7 +238,7 @@ def provenance(
     }
 
 
-def show(accuracy: float, results: dict[tuple[str, int], evsnn.Result]) -> None:
+def print_result(accuracy: float, results: dict[tuple[str, int], evsnn.Result]) -> None:
     print(f"ANN: {accuracy:.2%}")
     print(" T  float32     int8  spikes a digit  SOPs a digit")
     for n_steps in STEPS:
@@ -249,7 +249,7 @@ def show(accuracy: float, results: dict[tuple[str, int], evsnn.Result]) -> None:
         )
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
@@ -291,17 +291,17 @@ def main() -> None:
     model = build(args.width, args.y_th)
     train(model, torch.from_numpy(train_images), torch.from_numpy(train_labels), args)
     thresholds = largest_activations(model, torch.from_numpy(train_images))
-    say("thresholds: " + ", ".join(f"{threshold:g}" for threshold in thresholds))
+    print_message("thresholds: " + ", ".join(f"{threshold:g}" for threshold in thresholds))
     accuracy = ann_accuracy(model, torch.from_numpy(test_images), test_labels)
-    say(f"ANN: {accuracy:.2%}")
+    print_message(f"ANN: {accuracy:.2%}")
     network = convert(model, thresholds)
     results = snn_results(network, test_images, test_labels, args.threads)
     samples = evsnn.Samples(test_images[:N_SAMPLES], test_labels[:N_SAMPLES])
     evsnn.save(
         args.output, network.replace(samples=samples, metadata=provenance(args, digits, accuracy, results))
     )
-    show(accuracy, results)
-    say(f"wrote {args.output}")
+    print_result(accuracy, results)
+    print_message(f"wrote {args.output}")
 
 
 if __name__ == "__main__":

@@ -166,10 +166,10 @@ def _run(p: console.Parser, words: Sequence[str]) -> int:
         if options.check:
             run_on(HOST(), export, inputs)
             found["check"] = {"input": what, "equal": True}
-            console.say(f"checked on this computer: {what}, every output as in Python")
+            console.print_message(f"checked on this computer: {what}, every output as in Python")
         if options.report:
             work = weight_additions(export.program.network, inputs)
-            found["report"] = on_cores(export, inputs, options.report, console.say)
+            found["report"] = on_cores(export, inputs, options.report, console.print_message)
     files = export_files(export, settings)
     for name in options.bundle:
         files |= bundle(name, export, settings)
@@ -203,7 +203,7 @@ def _tell(
         "weight_additions_per_sample": work and work[1],
     } | found
     if options.json:
-        console.show(json.dumps(facts, allow_nan=False))
+        console.print_result(json.dumps(facts, allow_nan=False))
         return
     lines = [
         ("network", f"{options.weights} as {export.name}.h"),
@@ -229,7 +229,7 @@ def _tell(
     tables = [Table.of_facts(lines), memory_table(export)]
     if found["report"]:
         tables.append(runs_table(found["report"], work[1] if work else 0.0))
-    console.show(draw(tables))
+    console.print_result(draw(tables))
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def export_network(network: Network, settings: Settings | None = None) -> Export
         )
     quantized = quantize(network, settings.n_steps)
     by_step = settings.order == "step" or (
-        settings.order is None and not quantized.circuit.analog and not quantized.circuit.delayed
+        settings.order is None and not quantized.circuit.analog and not quantized.circuit.has_warm_up
     )
     if settings.n_vectors and (network.samples is None or not quantized.circuit.analog):
         raise RunError(

@@ -54,8 +54,8 @@ class Seeded:
 class Builder:
     """Layers in the making; `choose` makes every choice."""
 
-    def __init__(self, choose: Drawn | Seeded, encoding: str, small: bool, delays: bool):
-        self.choose, self.small, self.delays = choose, small, delays and choose.boolean()
+    def __init__(self, choose: Drawn | Seeded, encoding: str, small: bool, warm_ups: bool):
+        self.choose, self.small, self.warm_ups = choose, small, warm_ups and choose.boolean()
         self.one_of = choose.one_of
         self.rng = np.random.default_rng(choose.integer(0, 2**32 - 1))
         self.layers = []
@@ -118,15 +118,22 @@ class Builder:
         channels = source[1][0]
         per_channel = self.choose.boolean()
         threshold = self.rng.uniform(0.3, 1.2, channels if per_channel else None)
-        signed = self.one_of((0.0, 0.0, 0.1, 0.25, 1.5))
+        negative_threshold = self.one_of((0.0, 0.0, 0.1, 0.25, 1.5))
         v_init = (
-            self.rng.uniform(-0.5, 2.5 if signed else 0.5, channels)
-            if signed or self.choose.boolean()
+            self.rng.uniform(-0.5, 2.5 if negative_threshold else 0.5, channels)
+            if negative_threshold or self.choose.boolean()
             else 0.0
         )  # high ones fire early and have to correct
         leak = self.one_of((1.0, 1.0, 1.0, 0.5, 0.875))
-        delay = self.one_of((0, 1, 3, 100)) if self.delays else 0
-        layer = IF(threshold, v_init, leak, shift=self.choose.boolean(), signed=signed, delay=delay)
+        warm_up_steps = self.one_of((0, 1, 3, 100)) if self.warm_ups else 0
+        layer = IF(
+            threshold,
+            v_init,
+            leak,
+            shift=self.choose.boolean(),
+            negative_threshold=negative_threshold,
+            warm_up_steps=warm_up_steps,
+        )
         self.spiking.append(self.add(layer, source[1], source))
         return self.spiking[-1]
 
@@ -233,17 +240,17 @@ ENCODINGS = ("constant", "constant", "constant", "poisson", "events")
 
 
 @st.composite
-def networks(draw, encodings=ENCODINGS, small=False, max_layers=5, delays=True):
+def networks(draw, encodings=ENCODINGS, small=False, max_layers=5, warm_ups=True):
     """A random network and images for it; without `delays`, one that may be run in blocks of steps."""
-    return made(Drawn(draw), encodings, small, max_layers, delays)
+    return made(Drawn(draw), encodings, small, max_layers, warm_ups)
 
 
 def made(
-    choose: Drawn | Seeded, encodings=ENCODINGS, small=False, max_layers=5, delays=True
+    choose: Drawn | Seeded, encodings=ENCODINGS, small=False, max_layers=5, warm_ups=True
 ) -> tuple[Network, np.ndarray]:
     """The network and the two images that follow from the choices."""
     encoding = choose.one_of(encodings)
-    builder = Builder(choose, encoding, small, delays)
+    builder = Builder(choose, encoding, small, warm_ups)
     builder.fire(builder.weighted(builder.input))
     for _ in range(choose.integer(0, max_layers)):
         builder.grow()

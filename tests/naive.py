@@ -1,4 +1,4 @@
-"""A second simulator, written straight from the specification: one neuron, one synapse, one product at a
+"""A second simulator, written straight from the specification: one neuron, one projection, one product at a
 time.
 
 It walks the network's own graph and shares no code with `evsnn.circuit.populations`,
@@ -36,14 +36,14 @@ class Naive:
     def neurons(self, layer):
         """All steps of a layer of neurons, in its own time; its membranes at the end."""
         v = self.first_membranes(layer)
-        delay = min(layer.delay, self.n_steps) if layer.kind == "if" else 0
+        warm_up_steps = min(layer.warm_up_steps, self.n_steps) if layer.kind == "if" else 0
         counts = np.zeros(v.shape, int)
-        for now in range(self.n_steps + delay):
+        for now in range(self.n_steps + warm_up_steps):
             if now < self.n_steps:
                 self.now = now
                 for at in np.ndindex(v.shape):
                     v[at] = self.charged(layer, at, v[at])
-            if layer.kind == "readout" or now < delay:
+            if layer.kind == "readout" or now < warm_up_steps:
                 continue
             spikes = np.zeros(v.shape, int)
             for at in np.ndindex(v.shape):
@@ -51,7 +51,11 @@ class Naive:
                 if v[at] >= threshold:
                     spikes[at] = 1
                     v[at] -= threshold
-                elif layer.signed and counts[at] > 0 and v[at] < F32(-layer.signed * float(threshold)):
+                elif (
+                    layer.negative_threshold
+                    and counts[at] > 0
+                    and v[at] < F32(-layer.negative_threshold * float(threshold))
+                ):
                     spikes[at] = -1
                     v[at] += threshold
             counts += spikes
@@ -266,7 +270,8 @@ class Naive:
                 if channel < self.network.shapes[source][0]:
                     return self.seen(source, (channel, *at[1:]))
                 channel -= self.network.shapes[source][0]
-        kernel, stride, padding = layer.window(shape)
+        window = layer.window(shape)
+        kernel, stride, padding = window.kernel, window.stride, window.padding
         total, amplitude = (
             (F32(0) if self.analog and self.is_input(source) else np.zeros(2, int)),
             self.seen(source, (at[0], 0, 0))[1],

@@ -37,9 +37,9 @@ def small_network(channels=70, encoding="constant", rate=1.0, kernel=3):
     )
 
 
-def every_path(signed, delay):
+def every_path(negative_threshold, warm_up_steps):
     """Convolutions (plain, grouped, dilated, strided, depthwise), pools (2x2, others), a shortcut, a
-    concatenation, leak, signed neurons, max pools, delays.
+    concatenation, leak, neurons with negative spikes, max pools, delays.
     """
     rng = np.random.default_rng(0)
 
@@ -50,11 +50,25 @@ def every_path(signed, delay):
         [
             Input((2, 5, 4)),
             Conv2d(normal(6, 2, 3, 3), rng.normal(size=6), padding=1),
-            IF(0.5, leak=0.5, signed=signed, v_init=signed * 9, delay=delay, name="a"),
+            IF(
+                0.5,
+                leak=0.5,
+                negative_threshold=negative_threshold,
+                v_init=negative_threshold * 9,
+                warm_up_steps=warm_up_steps,
+                name="a",
+            ),
             Conv2d(normal(6, 1, 3, 3), padding=1, groups=6, name="b"),
             Conv2d(normal(6, 3, 3, 3), padding=(1, 2), dilation=(1, 2), groups=2, inputs="a", name="c"),
             Add(inputs=("b", "c", "a")),
-            IF(0.6, leak=0.5, signed=signed, v_init=signed * 9, delay=2 * delay, name="d"),
+            IF(
+                0.6,
+                leak=0.5,
+                negative_threshold=negative_threshold,
+                v_init=negative_threshold * 9,
+                warm_up_steps=2 * warm_up_steps,
+                name="d",
+            ),
             AvgPool2d(2, name="p"),
             AvgPool2d(3, 1, 1, inputs="a", name="q"),
             AvgPool2d((5, 4), inputs="d", name="r"),

@@ -6,7 +6,11 @@ import numpy as np
 from numba import config
 
 import evsnn
+from evsnn.engine import pack, plan, runner, state, workspace
 from evsnn.simulation import RECORDS
+
+ALLOCATING = (pack, plan, runner, state, workspace)
+"""Modules that take memory from `evsnn.engine.plan.aligned`."""
 
 DISABLE_JIT = bool(config.DISABLE_JIT)
 
@@ -16,7 +20,9 @@ def assert_same(a, b):
     assert [layer.name for layer in a.layers] == [layer.name for layer in b.layers]
     for one, other in zip(a.layers, b.layers):
         assert np.array_equal(one.spikes, other.spikes), one.name
-        assert (one.v_mem is None) == (other.v_mem is None) == one.synapse.startswith("maxpool2d"), one.name
+        assert (one.v_mem is None) == (other.v_mem is None) == one.projection.startswith("maxpool2d"), (
+            one.name
+        )
         if one.v_mem is not None:
             assert np.array_equal(one.v_mem, other.v_mem), one.name
             assert one.v_mem.dtype == other.v_mem.dtype

@@ -1,23 +1,23 @@
 """A network in integers: int8 weights, exact membranes of a proven width.
 
 Spikes are binary, so a weight scale of its own for each output channel needs no multiplication at
-run time: divide a channel's weights, threshold, bias and first membrane by one unit, and the neuron
+run time: divide a channel's weights, threshold, bias and first membrane by one scale, and the neuron
 fires at the same steps. Rounding the quotients is all that is lost. This module is the
 specification; the engine and generated C equal it bit for bit.
 
 For each channel of a population, with ``w`` its effective weights:
 
-- ``unit = max |w| / largest``, where ``largest`` is 127, or less where that lets 16 bits hold the membrane;
-- ``weight = rint(w / unit)``, ``v_threshold = max(1, rint(V_th / unit))``;
-- a signed neuron sends a negative spike below ``v_negative = -rint(theta V_th / unit)``, and its targets add
-  ``-weight``;
-- ``bias = rint(b / unit)``; what rounding takes from the charge ``T b`` over all steps is given back to
-  ``v_init = rint(v(0) / unit) + rint(T b / unit) - T bias``;
-- an identity shortcut's amplitude is divided by the unit and rounded, without the limit of 127;
+- ``scale = max |w| / q_max``, where ``q_max`` is 127, or less if that lets 16 bits hold the membrane;
+- ``weight = rint(w / scale)``, ``v_threshold = max(1, rint(V_th / scale))``;
+- a neuron with negative spikes sends a negative spike below ``v_negative = -rint(theta V_th / scale)``,
+  and its targets add ``-weight``;
+- ``bias = rint(b / scale)``; what rounding takes from the charge ``T b`` over all steps is given back to
+  ``v_init = rint(v(0) / scale) + rint(T b / scale) - T bias``;
+- an identity shortcut's amplitude is divided by the scale and rounded, without the limit of 127;
 - the analog input is ``x_q = clip(rint(x / input_scale), low, high)``, and ``input_scale`` is a factor of its
   weights.
 
-A readout uses one unit for all its channels, so that the largest membrane is the answer.
+A readout uses one scale for all its channels, so that the largest membrane is the answer.
 
 The width of a membrane is proven, not assumed (`membrane_bounds`): from the weights, the counts an
 event can bring and T follow the smallest and largest value a membrane can have when it is compared.
@@ -33,13 +33,27 @@ import numpy as np
 
 from ..errors import RunError
 from ..network.network import Network
-from .populations import Circuit, MaxPool, Population, Synapse, settled, unfolded
-from .reference import leak_shift
+from .build import build_circuit, drop_silent_negatives
+from .neuron import LEAK, NEGATIVE_SPIKES, WARM_UP, leak_shift, rounded
+from .populations import (
+    ANALOG_INPUT,
+    GROUPS,
+    MAX_POOL,
+    POOLED_SOURCES,
+    Circuit,
+    MaxPool,
+    Population,
+    Projection,
+    check_supported,
+)
 
-__all__ = ["LEAST_LARGEST", "QuantizedNetwork", "membrane_bounds", "quantize"]
+__all__ = ["SUPPORTS", "LEAST_Q_MAX", "QuantizedNetwork", "membrane_bounds", "quantize"]
 
-LEAST_LARGEST = 16
-"""Smallest largest weight for which a population is fitted into 16 bits; below it, 32 bits are taken."""
+SUPPORTS = frozenset({ANALOG_INPUT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP})
+"""Features of populations that can be brought to integers."""
+
+LEAST_Q_MAX = 16
+"""Smallest `q_max` for which a population is fitted into 16 bits; below it, 32 bits are taken."""
 
 _SLAB = 1 << 18  # weights of which copies of 64 bits are made at once
 
@@ -56,9 +70,9 @@ class QuantizedNetwork:
         Its populations in integers.
     widths : tuple of {"int16", "int32", None}
         Membrane of each population; here and below None for a max pool, which has spikes and nothing else.
-    units : tuple of (channels,) float64
-        What 1 means in each channel of each population, in the ANN's units.
-    largest : tuple of (channels,) int64
+    scales : tuple of (channels,) float64
+        What 1 means in each channel of each population, as a value of the ANN.
+    q_max : tuple of (channels,) int64
         The limit each channel's weights were fitted to, 127 or less.
     bounds : tuple of (low, high)
         Proven smallest and largest membrane of each population when compared, or after a reset.
@@ -71,8 +85,8 @@ class QuantizedNetwork:
     network: Network
     circuit: Circuit
     widths: tuple[str | None, ...]
-    units: tuple[np.ndarray | None, ...]
-    largest: tuple[np.ndarray | None, ...]
+    scales: tuple[np.ndarray | None, ...]
+    q_max: tuple[np.ndarray | None, ...]
     bounds: tuple[tuple[int, int] | None, ...]
     input_scale: float
     input_low: int
@@ -112,7 +126,7 @@ def quantize(
         Smallest and largest input. None: the network's, else that of its samples.
     membrane : {"auto", "int16", "int32"}
         "auto": 16 bits for a population where fitting its weights leaves each channel's largest at
-        least `LEAST_LARGEST`, else 32.
+        least `LEAST_Q_MAX`, else 32.
 
     Raises
     ------
@@ -121,7 +135,8 @@ def quantize(
     """
     if membrane not in ("auto", "int16", "int32"):
         raise RunError("unknown membrane", got=repr(membrane), expected="auto, int16 or int32")
-    circuit = unfolded(network, n_steps, shift_steps)
+    circuit = build_circuit(network, n_steps, shift_steps, keep_silent_negatives=True)
+    check_supported(circuit, SUPPORTS, "integer arithmetic")
     scale, low, high = _input_grid(circuit, input_range)
     fitted = [
         (
@@ -131,13 +146,17 @@ def quantize(
         )
         for i, p in enumerate(circuit.populations)
     ]
-    populations, widths, units, largest, bounds = zip(*fitted)
+    populations, widths, scales, q_max, bounds = zip(*fitted)
     return QuantizedNetwork(
         network,
-        settled(replace(circuit, populations=populations)),
+        drop_silent_negatives(
+            replace(
+                circuit, populations=populations, depends_on_steps=(*circuit.depends_on_steps, "integers")
+            )
+        ),
         widths,
-        units,
-        largest,
+        scales,
+        q_max,
         bounds,
         scale,
         low,
@@ -169,30 +188,37 @@ def _input_grid(circuit: Circuit, input_range: tuple[float, float] | None) -> tu
     return (reach / 255, 0, 255) if smallest >= 0 else (reach / 2047, -2047, 2047)
 
 
-def _wide(synapse: Synapse, p: Population) -> bool:
-    """Whether the weights of a synapse of `p` are kept as wide as membranes: those of identity shortcuts, and
-    one weight a channel beside the analog input, whose weights are on a scale of their own (the input's
-    grid)."""
-    return synapse.channelwise and synapse in p.synapses and (synapse.label == "identity" or bool(p.drives))
+def _wide(projection: Projection, p: Population) -> bool:
+    """Whether the weights of a projection of `p` are kept as wide as membranes: those of identity
+    shortcuts, and one weight a channel beside the analog input, whose weights are on a scale of their own
+    (the input's grid)."""
+    return (
+        projection.channelwise
+        and projection in p.projections
+        and (projection.label == "identity" or bool(p.analog_projections))
+    )
 
 
 def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane: str, last: bool):
-    """The integers of one population, the width of its membranes, its units, limits and bounds."""
-    if p.leak < 1 and 1 - 2.0 ** -leak_shift(p.leak) != p.leak:
+    """The integers of one population, the width of its membranes, its scales, limits and bounds."""
+    neuron, th = p.neuron, p.neuron.v_threshold
+    if LEAK in neuron.features and 1 - 2.0 ** -leak_shift(neuron.leak) != neuron.leak:
         raise RunError(
             "a leak is not 1 - 2^-k",
             where=f"layer {p.name!r}",
-            got=p.leak,
+            got=neuron.leak,
             expected="1/2, 3/4, 7/8, ...",
             hint="use float32 arithmetic",
         )
     channels = p.shape[0]
-    scales = {s: grid[0] if s in p.drives else 1.0 for s in (*p.drives, *p.synapses)}
-    narrow = [s for s in scales if not _wide(s, p)] or list(scales)
+    grids = {
+        s: grid[0] if s in p.analog_projections else 1.0 for s in (*p.analog_projections, *p.projections)
+    }
+    narrow = [s for s in grids if not _wide(s, p)] or list(grids)
     reach = (
         np.max(
             [
-                _largest(s.weight, lambda rows, s=s: s.effective(rows).astype(np.float64)) * scales[s]
+                _largest(s.weight, lambda rows, s=s: s.effective(rows).astype(np.float64)) * grids[s]
                 for s in narrow
             ],
             axis=0,
@@ -200,18 +226,18 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
         if narrow
         else np.zeros(channels)
     )
-    if last and p.v_threshold is None:
+    if last and th is None:
         reach = np.full(channels, reach.max())
-    reach = np.where(reach > 0, reach, 127 / 1024 * (1.0 if p.v_threshold is None else p.v_threshold))
-    if p.v_threshold is not None:  # a dead channel's weights must not push its threshold out of range
-        reach = np.maximum(reach, 127 * p.v_threshold.astype(np.float64) / 2**24)
+    reach = np.where(reach > 0, reach, 127 / 1024 * (1.0 if th is None else th))
+    if th is not None:  # a dead channel's weights must not push its threshold out of range
+        reach = np.maximum(reach, 127 * th.astype(np.float64) / 2**24)
 
-    def at(largest: np.ndarray) -> Population:
-        return _rounded(p, scales, reach / largest, circuit.n_steps)
+    def at(q_max: np.ndarray) -> Population:
+        return _rounded(p, grids, reach / q_max, circuit.n_steps)
 
     full = np.full(channels, 127, np.int64)
-    if membrane != "int32" and p.v_threshold is not None:
-        least = np.full(channels, LEAST_LARGEST if membrane == "auto" else 1, np.int64)
+    if membrane != "int32" and th is not None:
+        least = np.full(channels, LEAST_Q_MAX if membrane == "auto" else 1, np.int64)
         if _fits(at(least), circuit.n_steps, grid, 16).all():
             low, high = least, full + 1  # channel by channel: fits at low, at high unknown or not
             while (high - low > 1).any():
@@ -239,13 +265,13 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
 def _result(
     p: Population,
     width: str,
-    unit: np.ndarray,
-    largest: np.ndarray,
+    scale: np.ndarray,
+    q_max: np.ndarray,
     n_steps: int,
     grid: tuple[float, int, int],
 ):
     low, high = membrane_bounds(p, n_steps, grid[1:])
-    return p, width, unit, largest, (int(low.min()), int(high.max()))
+    return p, width, scale, q_max, (int(low.min()), int(high.max()))
 
 
 def _fits(p: Population, n_steps: int, grid: tuple[float, int, int], bits: int) -> np.ndarray:
@@ -253,15 +279,17 @@ def _fits(p: Population, n_steps: int, grid: tuple[float, int, int], bits: int) 
     low, high = membrane_bounds(p, n_steps, grid[1:])
     limit = 1 << (bits - 1)
     fits = (low >= -limit) & (high < limit)
-    if p.v_threshold is not None:
-        fits &= p.v_threshold < limit - 1  # the largest integer is the threshold of lanes without a neuron
+    if p.fires:
         fits &= (
-            low - p.v_threshold >= -limit
-        )  # firmware keeps v - V_th, and so does not compare but looks at a sign
-    if p.signed:
+            p.neuron.v_threshold < limit - 1
+        )  # the largest integer is the threshold of lanes without a neuron
+        fits &= low - p.neuron.v_threshold >= -limit  # firmware keeps v - V_th, and looks at its sign
+    if p.has_negative_spikes:
         fits &= n_steps < limit  # a net count is as wide as a membrane
-    for synapse in p.synapses:
-        fits &= _largest(synapse.weight, lambda rows, w=synapse.weight: w[rows].astype(np.int64)) < limit
+    for projection in p.projections:
+        fits &= (
+            _largest(projection.weight, lambda rows, w=projection.weight: w[rows].astype(np.int64)) < limit
+        )
     return fits
 
 
@@ -280,34 +308,27 @@ def _largest(weight: np.ndarray, values: Callable[[slice], np.ndarray]) -> np.nd
     )
 
 
-def _rounded(p: Population, scales: dict[Synapse, float], unit: np.ndarray, n_steps: int) -> Population:
+def _rounded(p: Population, grids: dict[Projection, float], scale: np.ndarray, n_steps: int) -> Population:
     """The population in integers of the given units."""
 
-    def integers(s: Synapse) -> Synapse:
+    def integers(s: Projection) -> Projection:
         wide = _wide(s, p)
         weight = np.empty(s.weight.shape, np.int64 if wide else np.int8)
         for rows in _slabs(s.weight):
-            values = s.effective(rows).astype(np.float64) * scales[s] / unit[rows, None, None, None]
-            weight[rows] = _integer(values) if wide else np.rint(values)
+            values = s.effective(rows).astype(np.float64) * grids[s] / scale[rows, None, None, None]
+            weight[rows] = rounded(values) if wide else np.rint(values)
         return replace(s, weight=weight, scale=None)
 
-    bias = _integer(p.bias / unit)
-    total = _integer(n_steps * (p.bias.astype(np.float64) / unit))
-    rest = total - n_steps * bias if p.leak == 1 else 0
+    bias = rounded(p.bias / scale)
+    total = rounded(n_steps * (p.bias.astype(np.float64) / scale))
+    rest = 0 if LEAK in p.neuron.features else total - n_steps * bias
     return replace(
         p,
-        synapses=tuple(integers(s) for s in p.synapses),
-        drives=tuple(integers(s) for s in p.drives),
+        projections=tuple(integers(s) for s in p.projections),
+        analog_projections=tuple(integers(s) for s in p.analog_projections),
         bias=bias,
-        v_threshold=None if p.v_threshold is None else np.maximum(1, _integer(p.v_threshold / unit)),
-        v_init=_integer(p.v_init / unit) + rest,
-        v_negative=_integer(p.v_negative / unit) if p.signed else None,
+        neuron=p.neuron.in_integers(scale, rest),
     )
-
-
-def _integer(values: np.ndarray) -> np.ndarray:
-    """Rounded to int64; what is far beyond 32 bits stays far beyond them, and is refused."""
-    return np.rint(np.clip(values, -(2.0**40), 2.0**40)).astype(np.int64)
 
 
 def membrane_bounds(
@@ -315,10 +336,8 @@ def membrane_bounds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest membrane of each channel at any comparison or step's end, whatever the input.
 
-    An event of a signed source adds ``w`` or ``-w``: its two synapses together gain and lose ``|w|``.
-    A neuron's own negative spike needs no term: it lifts the membrane to less than the threshold, and
-    the spike that went before may have left as much, with more steps to come. With a delay d the first
-    d steps charge without a reset and the last d reset without a charge.
+    An event of a source with negative spikes adds ``w`` or ``-w``: its two projections together gain and lose
+    ``|w|``. What the neuron makes of it is `Neuron.bounds_after`.
 
     Parameters
     ----------
@@ -334,31 +353,17 @@ def membrane_bounds(
     """
     channels = p.shape[0]
     gain, loss = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
-    for synapse in p.synapses:
-        for rows in _slabs(synapse.weight):
+    for projection in p.projections:
+        for rows in _slabs(projection.weight):
             w = (
-                synapse.weight[rows].reshape(len(synapse.weight[rows]), -1).astype(np.int64)
-                * synapse.max_count
+                projection.weight[rows].reshape(len(projection.weight[rows]), -1).astype(np.int64)
+                * projection.max_count
             )
             gain[rows] += np.maximum(w, 0).sum(axis=1)
             loss[rows] += np.minimum(w, 0).sum(axis=1)
-    for drive in p.drives:
-        w = drive.weight.reshape(channels, -1).astype(np.int64) * drive.max_count
+    for projection in p.analog_projections:
+        w = projection.weight.reshape(channels, -1).astype(np.int64) * projection.max_count
         ends = np.stack([w * input_range[0], w * input_range[1], np.zeros_like(w)])  # padding is 0
         gain += ends.max(axis=0).sum(axis=1)
         loss += ends.min(axis=0).sum(axis=1)
-    low = high = p.v_init.astype(np.int64)
-    lowest, highest = low, high
-    shift = leak_shift(p.leak) if p.leak < 1 else None
-    for u in range(n_steps + p.delay):
-        if u < n_steps:
-            if shift is not None:
-                low, high = low - (low >> shift), high - (high >> shift)
-            low, high = low + loss + p.bias, high + gain + p.bias
-            lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
-        if u >= p.delay and p.v_threshold is not None:
-            th = p.v_threshold
-            low = np.where(low >= th, low - th, np.where(high >= th, np.minimum(low, 0), low))
-            high = np.maximum(high - th, np.minimum(high, th - 1))
-        lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
-    return lowest, highest
+    return p.neuron.bounds_after(n_steps, loss + p.bias, gain + p.bias)

@@ -1,36 +1,58 @@
-"""The slow, obvious simulator: the specification of DESIGN §3 in NumPy, layer by layer, step by step.
+"""The slow, obvious simulator: the specification of docs/arithmetic.md in NumPy, layer by layer, step by
+step.
 
 Every spike and every membrane of the event-driven engine equals this one's, bit for bit. It runs
 where numba does not, and tests compare with it. One text serves float32 and integers: float32 sums
 go onto the membrane one product at a time, in the specified order; integer sums are exact in int64.
+
+A run is `start` and then `advance`, once or block by block, in the engine's order: a block of steps of a
+population, then of the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from .populations import INPUT, Circuit, MaxPool, Pool, Population, Source, Synapse
+from ..errors import RunError
+from ..network.geometry import Window
+from .neuron import LEAK, NEGATIVE_SPIKES, WARM_UP, Membranes
+from .populations import (
+    ANALOG_INPUT,
+    GROUPS,
+    INPUT,
+    MAX_POOL,
+    POOLED_SOURCES,
+    Circuit,
+    MaxPool,
+    Population,
+    Projection,
+    Source,
+    check_supported,
+)
 
-__all__ = ["Trace", "leak_shift", "pooled_input", "run", "seen"]
+__all__ = ["SUPPORTS", "State", "Trace", "advance", "pooled_input", "run", "seen", "start"]
+
+SUPPORTS = frozenset({ANALOG_INPUT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP})
+"""Features of populations that the reference computes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What one population did.
+    """What one population did in a block of steps.
 
     Parameters
     ----------
     spikes : (n_samples, n_steps, channels, height, width) bool
-        int8 of -1, 0 and 1 where neurons are signed.
+        int8 of -1, 0 and 1 if neurons have negative spikes.
     v_mem : (n_samples, channels, height, width) float32 or int64, optional
         After the last step. None: a max pool, which has no membranes.
     n_events, sops : int
         As in `evsnn.result.LayerResult`.
     v_mem_at : dict of int to (n_samples, channels, height, width)
-        Membranes after the steps asked for, of the last population where it never fires.
+        Membranes after the steps asked for, of the last population if it never fires.
     """
 
     spikes: np.ndarray
@@ -40,7 +62,33 @@ class Trace:
     v_mem_at: dict[int, np.ndarray] = field(default_factory=dict)
 
 
-def run(circuit: Circuit, inputs: np.ndarray, read_at: Collection[int] = ()) -> list[Trace]:
+@dataclass(eq=False)
+class PoolCounts:
+    """What a max pool has counted: spikes of its inputs, and the largest of each window."""
+
+    received: np.ndarray
+    largest: np.ndarray
+
+
+@dataclass(eq=False)
+class State:
+    """Where a run is.
+
+    Parameters
+    ----------
+    populations : list of Membranes or PoolCounts
+    currents : mapping of int to (n_samples or 1, channels, height, width)
+        The constant current of each population of neurons.
+    step : int
+        Steps done.
+    """
+
+    populations: list[Membranes | PoolCounts]
+    currents: Mapping[int, np.ndarray]
+    step: int = 0
+
+
+def run(circuit: Circuit, inputs: np.ndarray, record_steps: Collection[int] = ()) -> list[Trace]:
     """Simulate all steps.
 
     Parameters
@@ -49,118 +97,137 @@ def run(circuit: Circuit, inputs: np.ndarray, read_at: Collection[int] = ()) -> 
         Of floats or of integers.
     inputs : (n, channels, height, width) float32 or integer
         A constant current; for spiking inputs (n, n_steps, channels, height, width) bool.
-    read_at : collection of int
+    record_steps : collection of int
         Steps after which to keep the membranes of a readout that never fires.
 
     Returns
     -------
     list of Trace
-        One a population.
+        One per population.
     """
-    n_samples = inputs.shape[0]
+    state = start(circuit, len(inputs), inputs if circuit.analog else None)
+    return advance(circuit, state, circuit.n_steps, None if circuit.analog else inputs, record_steps)
+
+
+def start(circuit: Circuit, n_samples: int, inputs: np.ndarray | None = None) -> State:
+    """The state before the first step.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    n_samples : int
+    inputs : (n_samples, channels, height, width) float32 or integer, optional
+        The constant current; None for spiking inputs.
+
+    Raises
+    ------
+    RunError
+        If the circuit has a feature that is not in `SUPPORTS`.
+    """
+    check_supported(circuit, SUPPORTS, "the reference")
     dtype = np.float32 if circuit.populations[-1].bias.dtype == np.float32 else np.int64
-    inputs = inputs.astype(dtype) if circuit.analog else inputs
-    neurons = {i: p for i, p in enumerate(circuit.populations) if isinstance(p, Population)}
-    drives = {i: _drive(p, inputs, dtype) for i, p in neurons.items()}
-    membranes = {
-        i: np.broadcast_to(_per_channel(p.v_init, dtype), (n_samples, *p.shape)).copy()
-        for i, p in neurons.items()
-    }
-    spikes = {
-        i: np.zeros((n_samples, circuit.n_steps, *p.shape), np.int8 if p.signed else bool)
-        for i, p in enumerate(circuit.populations)
-    }
-    trains = spikes | {INPUT: inputs}
-    events = np.zeros((len(circuit.populations), 2), np.int64)
-    readout: dict[int, np.ndarray] = {}
-    for i, population in enumerate(circuit.populations):
-        if isinstance(population, MaxPool):
-            events[i, 0] = np.count_nonzero(trains[population.source.population])
-            _pool(population, trains[population.source.population], spikes[i])
-            continue
-        v, n = membranes[i], np.zeros((n_samples, *population.shape), np.int64)
-        for u in range(circuit.n_steps + population.delay):
-            if u < circuit.n_steps:
-                events[i] += _charge(
-                    population,
-                    v,
-                    {
-                        source.population: trains[source.population][:, u]
-                        for s in population.synapses
-                        for source in s.sources
-                    },
-                )
-                v += drives[i]
-            if u >= population.delay and population.fires:
-                spikes[i][:, u - population.delay] = _fire(population, v, n)
-            elif not population.fires and u + 1 in read_at:
-                readout[u + 1] = v.copy()
-    last = len(circuit.populations) - 1
-    return [
-        Trace(spikes[i], membranes.get(i), int(n), int(sops), readout if i == last else {})
-        for i, (n, sops) in enumerate(events)
-    ]
+    inputs = None if inputs is None else inputs.astype(dtype)
+    populations: list[Membranes | PoolCounts] = []
+    currents = {}
+    for i, p in enumerate(circuit.populations):
+        if isinstance(p, MaxPool):
+            shapes = (n_samples, *p.source.shape), (n_samples, *p.shape)
+            populations.append(PoolCounts(*(np.zeros(shape, np.int64) for shape in shapes)))
+        else:
+            populations.append(Membranes(p.neuron, (n_samples, *p.shape), 1, dtype))
+            currents[i] = _constant_current(p, inputs, dtype)
+    return State(populations, currents)
 
 
-def _charge(population: Population, v: np.ndarray, spikes: dict[int, np.ndarray]) -> tuple[int, int]:
-    """Leak, and add a step's `spikes` (n, channels, y, x), by population, to the membranes; the events and
-    the additions.
+def advance(
+    circuit: Circuit,
+    state: State,
+    n_steps: int,
+    inputs: np.ndarray | None = None,
+    record_steps: Collection[int] = (),
+) -> list[Trace]:
+    """Simulate a block of steps, population after population, and move the state on.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    state : State
+        Of this circuit; changed in place.
+    n_steps : int
+    inputs : (n_samples, n_steps, channels, height, width) bool, optional
+        The input's spikes in these steps; None for a constant current.
+    record_steps : collection of int
+        Steps, counted from the start of the run, after which to keep the membranes of a readout that never
+        fires.
+
+    Returns
+    -------
+    list of Trace
+        One per population, of these steps.
+
+    Raises
+    ------
+    RunError
+        If the circuit has a warm-up and these are not all its steps.
     """
-    if population.leak != 1:
-        v[...] = _leaked(v, population.leak)
+    if circuit.has_warm_up and (state.step or n_steps != circuit.n_steps):
+        raise RunError(
+            "a network with a warm-up runs all its steps at once", got=n_steps, expected=circuit.n_steps
+        )
+    traces: list[Trace] = []
+    trains = {} if inputs is None else {INPUT: inputs}
+    for i, (p, own) in enumerate(zip(circuit.populations, state.populations)):
+        n_samples = len(own.v if isinstance(own, Membranes) else own.received)
+        spikes = np.zeros((n_samples, n_steps, *p.shape), np.int8 if p.has_negative_spikes else bool)
+        trains[i] = spikes
+        if isinstance(p, MaxPool):
+            train = trains[p.source.population]
+            _pool(p, own, train, spikes)
+            traces.append(Trace(spikes, None, int(np.count_nonzero(train)), 0))
+            continue
+        events, kept = np.zeros(2, np.int64), {}
+        reads = {source.population for projection in p.projections for source in projection.sources}
+        warm_up = p.neuron.warm_up_steps
+        for u in range(n_steps + warm_up):
+            if u < n_steps:
+                own.leak()
+                events += _add_spikes(p, own.v, {j: trains[j][:, u] for j in reads})
+                own.v += state.currents[i]
+            if u >= warm_up and p.fires:
+                own.fire(spikes[:, u - warm_up])
+            elif not p.fires and i == len(circuit.populations) - 1 and state.step + u + 1 in record_steps:
+                kept[state.step + u + 1] = own.v.copy()
+        traces.append(Trace(spikes, own.v.copy(), int(events[0]), int(events[1]), kept))
+    state.step += n_steps
+    return traces
+
+
+def _add_spikes(population: Population, v: np.ndarray, spikes: dict[int, np.ndarray]) -> tuple[int, int]:
+    """Add a step's `spikes` (n, channels, y, x), by population, to the membranes; the events and the
+    additions.
+    """
     n_events = sops = 0
-    for synapse in population.synapses:
+    for projection in population.projections:
         counts = np.concatenate(
-            [seen(source, spikes[source.population]) for source in synapse.sources], axis=1
+            [seen(source, spikes[source.population]) for source in projection.sources], axis=1
         )
-        for target, ky, kx, channels, at in _products(synapse, population.shape):
-            _add_products(
-                v[target], counts, channels, at, synapse.effective(target[1])[:, :, ky, kx].astype(v.dtype)
-            )
+        for target, ky, kx, channels, at in _products(projection):
+            weight = projection.effective(target[1])[:, :, ky, kx].astype(v.dtype)
+            _add_products(v[target], counts, channels, at, weight)
         n = (counts != 0).sum(axis=(0, 1))
+        reach = np.outer(*(projection.window.reach(axis, projection.size[axis]) for axis in (0, 1)))
         n_events += n.sum()
-        sops += (n * np.outer(synapse.reach(0), synapse.reach(1))).sum() * (
-            population.shape[0] // synapse.groups
-        )
+        sops += (n * reach).sum() * (population.shape[0] // projection.groups)
     return n_events, sops
 
 
-def _fire(population: Population, v: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Compare and reset; the step's spikes, which the net counts `n` take in."""
-    threshold = _per_channel(population.v_threshold, v.dtype)
-    fired = v >= threshold
-    if population.signed:
-        fired = fired.astype(np.int8) - ((v < _per_channel(population.v_negative, v.dtype)) & (n > 0))
-        n += fired
-    v -= threshold * fired
-    return fired
-
-
-def _pool(pool: MaxPool, train: np.ndarray, spikes: np.ndarray) -> None:
-    """All steps of a max pool, from its source's spikes (n, n_steps, channels, y, x) into its own."""
-    received = np.zeros((train.shape[0], *pool.source.shape), np.int64)
-    largest = np.zeros((train.shape[0], *pool.shape), np.int64)
+def _pool(pool: MaxPool, counts: PoolCounts, train: np.ndarray, spikes: np.ndarray) -> None:
+    """A block of steps of a max pool, from its source's spikes (n, n_steps, channels, y, x) into its own."""
     for t in range(train.shape[1]):
-        before = largest
-        received += train[:, t]
-        largest = _windows(received, pool.window).max(axis=(-2, -1))
-        spikes[:, t] = largest - before
-
-
-def _per_channel(values: np.ndarray, dtype) -> np.ndarray:
-    return values.astype(dtype)[:, None, None]
-
-
-def _leaked(v: np.ndarray, leak: float) -> np.ndarray:
-    """tau * v for floats (+ 0.0: a membrane is never -0.0); v - (v >> k) with tau = 1 - 2^-k for integers."""
-    if v.dtype == np.float32:
-        return v * np.float32(leak) + np.float32(0)
-    return v - (v >> leak_shift(leak))
-
-
-def leak_shift(leak: float) -> int:
-    """k of a leak of 1 - 2^-k."""
-    return int(round(-np.log2(1 - leak)))
+        before = counts.largest
+        counts.received += train[:, t]
+        counts.largest = _windows(counts.received, pool.window).max(axis=(-2, -1))
+        spikes[:, t] = counts.largest - before
 
 
 def seen(source: Source, spikes: np.ndarray) -> np.ndarray:
@@ -169,19 +236,19 @@ def seen(source: Source, spikes: np.ndarray) -> np.ndarray:
     return spikes if source.pool is None else _windows(spikes, source.pool).sum(axis=(-2, -1))
 
 
-def _windows(values: np.ndarray, pool: Pool) -> np.ndarray:
+def _windows(values: np.ndarray, window: Window) -> np.ndarray:
     """Every pooling window of (n, channels, y, x), padded with zeros, as (n, channels, out y, out x, window
     y, window x).
     """
-    top, left, bottom, right = pool.padding
+    top, left, bottom, right = window.padding
     padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    return np.lib.stride_tricks.sliding_window_view(padded, pool.kernel, axis=(2, 3))[
-        :, :, :: pool.stride[0], :: pool.stride[1]
+    return np.lib.stride_tricks.sliding_window_view(padded, window.kernel, axis=(2, 3))[
+        :, :, :: window.stride[0], :: window.stride[1]
     ]
 
 
-def _products(synapse: Synapse, shape: tuple[int, int, int]) -> Iterator[tuple]:
-    """The terms of a synapse's sum, (ky, kx) ascending, group by group.
+def _products(projection: Projection) -> Iterator[tuple]:
+    """The terms of a projection's sum, (ky, kx) ascending, group by group.
 
     Yields
     ------
@@ -190,32 +257,15 @@ def _products(synapse: Synapse, shape: tuple[int, int, int]) -> Iterator[tuple]:
     channels : slice of the inputs'
     at : index into the inputs' (y, x)
     """
-    n_out, n_in = synapse.weight.shape[0] // synapse.groups, synapse.weight.shape[1]
-    for ky in range(synapse.kernel[0]):
-        out_y, in_y = _overlap(synapse, 0, ky, shape[1])
-        for kx in range(synapse.kernel[1]):
-            out_x, in_x = _overlap(synapse, 1, kx, shape[2])
-            for g in range(synapse.groups):
-                yield (
-                    (slice(None), slice(g * n_out, (g + 1) * n_out), out_y, out_x),
-                    ky,
-                    kx,
-                    slice(g * n_in, (g + 1) * n_in),
-                    (in_y, in_x),
-                )
-
-
-def _overlap(synapse: Synapse, axis: int, k: int, n_out: int) -> tuple[slice, slice]:
-    """Output positions that tap k of a kernel serves, and the input positions it reads."""
-    offset = k * synapse.dilation[axis] - synapse.padding[axis]
-    stride, size = synapse.stride[axis], synapse.shape[1 + axis]
-    first = max(0, -(offset // stride))
-    last = min(n_out, (size - 1 - offset) // stride + 1)
-    return slice(first, max(first, last)), (
-        slice(first * stride + offset, max(0, (max(first, last) - 1) * stride + offset + 1), stride)
-        if last > first
-        else slice(0, 0)
-    )
+    n_out, n_in = projection.weight.shape[0] // projection.groups, projection.weight.shape[1]
+    window, (height, width) = projection.window, projection.size
+    for ky in range(window.kernel[0]):
+        out_y, in_y = window.overlap(0, ky, height)
+        for kx in range(window.kernel[1]):
+            out_x, in_x = window.overlap(1, kx, width)
+            for g in range(projection.groups):
+                outputs, inputs = slice(g * n_out, (g + 1) * n_out), slice(g * n_in, (g + 1) * n_in)
+                yield (slice(None), outputs, out_y, out_x), ky, kx, inputs, (in_y, in_x)
 
 
 def _add_products(
@@ -227,16 +277,16 @@ def _add_products(
         v += values[:, c, None].astype(v.dtype) * weight[:, c, None, None]
 
 
-def _drive(population: Population, inputs: np.ndarray, dtype) -> np.ndarray:
-    """The constant current: the analog input's, then the bias."""
-    current = np.zeros((inputs.shape[0] if population.drives else 1, *population.shape), dtype)
-    for drive in population.drives:
-        values = np.concatenate([pooled_input(source, inputs) for source in drive.sources], axis=1)
-        for target, ky, kx, channels, at in _products(drive, population.shape):
-            _add_products(
-                current[target], values, channels, at, drive.effective(target[1])[:, :, ky, kx].astype(dtype)
-            )
-    current += _per_channel(population.bias, dtype)
+def _constant_current(population: Population, inputs: np.ndarray | None, dtype) -> np.ndarray:
+    """The current that is the same at every step: the analog input's, then the bias."""
+    n = len(inputs) if population.analog_projections else 1
+    current = np.zeros((n, *population.shape), dtype)
+    for projection in population.analog_projections:
+        values = np.concatenate([pooled_input(source, inputs) for source in projection.sources], axis=1)
+        for target, ky, kx, channels, at in _products(projection):
+            weight = projection.effective(target[1])[:, :, ky, kx].astype(dtype)
+            _add_products(current[target], values, channels, at, weight)
+    current += population.bias.astype(dtype)[:, None, None]
     return current
 
 

@@ -98,7 +98,8 @@ def convert(
         The tensor of the scores, where the model has several outputs of floats or ends in what is not wanted.
     progress : callable (what, done, total), optional
     **options
-        Fields of `Options`: n_steps, threshold, granularity, shift, readout, correction, signed, delay,
+        Fields of `Options`: n_steps, threshold, granularity, shift, readout, correction, negative_threshold,
+        warm_up_steps,
         max_pool, storage.
 
     Returns

@@ -18,7 +18,7 @@ from .kernels.code import Kernel, specialise, store
 from .kernels.selectors import Events, Vectors
 from .plan import aligned
 
-__all__ = ["BEST", "Gather", "Stream", "ceiling_of"]
+__all__ = ["BEST", "Gather", "Stream", "measured_ceiling"]
 
 BEST = {
     "float32": Vectors("float32", "float32", "float32", 64),
@@ -32,7 +32,7 @@ CALLS = 5
 _LEAST_BLOCK, _LARGEST_BLOCK = 1 << 13, 1 << 24
 
 
-def ceiling_of(arithmetic: str, block_bytes: int) -> float:
+def measured_ceiling(arithmetic: str, block_bytes: int) -> float:
     """Additions a nanosecond (GSOP/s) at the ceiling of this core, for blocks of about that size; measured
     once, then remembered.
 
@@ -68,19 +68,19 @@ class Gather:
     """
 
     def __init__(self, arithmetic: str, block_bytes: int, seed: int = 0):
-        fmt, events = BEST[arithmetic], Events(16)
-        rows = min(max(1, block_bytes // fmt.row_bytes), 1 << 16)
+        vectors, events = BEST[arithmetic], Events(16)
+        rows = min(max(1, block_bytes // vectors.row_bytes), 1 << 16)
         n_events = max(rows, LEAST_EVENTS)
         rng = np.random.default_rng(seed)
         queue = aligned(2 * n_events).view(np.uint16)
         queue[:] = np.concatenate([rng.permutation(rows) for _ in range(-(-n_events // rows))])[:n_events]
-        self._arrays = _Arrays(aligned(rows * fmt.row_bytes), queue, aligned(fmt.membrane_bytes))
+        self._arrays = _Arrays(aligned(rows * vectors.row_bytes), queue, aligned(vectors.membrane_bytes))
         self._arrays.weights[:] = 1  # else all its pages are the one page of zeros
         self._addresses = tuple(
             array.ctypes.data for array in (self._arrays.queue, self._arrays.weights, self._arrays.out)
         )
-        self._gather = specialise(Kernel("ceiling.gather", (fmt, events), 5))
-        self._additions = n_events * fmt.lanes
+        self._gather = specialise(Kernel("ceiling.gather", (vectors, events), 5))
+        self._additions = n_events * vectors.lanes
         self._n_events, self._repeats = n_events, 1
         self._call()
         self._repeats = max(1, int(np.ceil(CALL_MS / self._call())))
@@ -101,12 +101,12 @@ class Stream:
     """The fastest this core reads a block of `n_bytes` that it reads over and over."""
 
     def __init__(self, arithmetic: str, n_bytes: int):
-        fmt = BEST[arithmetic]
-        self._vectors = max(1, n_bytes // fmt.membrane_bytes)
-        self._n_bytes = self._vectors * fmt.membrane_bytes
-        self._block, self._out = aligned(self._n_bytes), aligned(fmt.membrane_bytes)
+        vectors = BEST[arithmetic]
+        self._vectors = max(1, n_bytes // vectors.membrane_bytes)
+        self._n_bytes = self._vectors * vectors.membrane_bytes
+        self._block, self._out = aligned(self._n_bytes), aligned(vectors.membrane_bytes)
         self._block[:] = 1  # else all its pages are the one page of zeros
-        self._stream = specialise(Kernel("ceiling.stream", (fmt,), 3))
+        self._stream = specialise(Kernel("ceiling.stream", (vectors,), 3))
         self.gigabytes_a_second()
 
     def gigabytes_a_second(self) -> float:

@@ -1,8 +1,9 @@
 """The event-driven engine: a plan made ready, and samples run through it.
 
 An `Engine` holds what threads share: packed weights and compiled kernels. A `Workspace` holds what
-one sample in flight needs: masks, queues, currents and membranes. Samples run on threads of their
-own; a single sample is split over tiles and rows.
+computes one sample in flight: masks, queues and runners. A `State` is where a run is: a workspace starts it,
+advances it by blocks of steps, and may leave it for another. Samples run on threads of their own; a single
+sample is split over tiles and rows.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import numpy as np
 from ..circuit.populations import INPUT
 from .kernels.code import Kernel
 from .kernels.layout import LEAST_PLANES
-from .plan import MaxPoolPlan, Packed, Plan, aligned, pack, words_of
-from .pool_stage import MaxPoolKernels, MaxPoolStage
-from .stage import Kernels, Masks, Stage
+from .pack import Packed, pack
+from .plan import Component, MaxPoolPlan, Plan, aligned, mask_words
+from .pool_runner import MaxPoolKernels, MaxPoolRunner
+from .runner import Kernels, LayerRunner, Masks
+from .state import State
 
 __all__ = ["Engine", "Workspace", "needed", "pack_masks", "unpack_masks"]
 
@@ -64,24 +67,32 @@ class Engine:
 
 
 class Workspace:
-    """What one sample in flight needs.
+    """What computes one sample at a time: masks, queues, and runners bound to a state.
 
     Parameters
     ----------
     engine : Engine
     keep_membranes : bool
-        Keep every population's membranes, not only those the plan needs.
-    pool : ThreadPoolExecutor, optional
+        Whether its own state holds every population's membranes, not only those that the plan needs.
+    executor : ThreadPoolExecutor, optional
         Threads that share the work of this one sample.
     threads : int
-        Of the pool.
+        Of the executor.
+
+    Attributes
+    ----------
+    state : State
+        The one that it is bound to, at first its own.
+    runners : list of LayerRunner or MaxPoolRunner
+        One per population; they count spikes, events, operations and seconds since the last `start` or
+        `resume`.
     """
 
     def __init__(
         self,
         engine: Engine,
         keep_membranes: bool = False,
-        pool: ThreadPoolExecutor | None = None,
+        executor: ThreadPoolExecutor | None = None,
         threads: int = 1,
     ):
         plan = self.plan = engine.plan
@@ -89,102 +100,125 @@ class Workspace:
         self.masks: Masks = {}
         if not plan.circuit.analog:
             channels, height, width = plan.circuit.input_shape
-            self.masks[INPUT, False] = _masks(steps, height, width, words_of(channels))
+            self.masks[INPUT, False] = _masks(steps, height, width, mask_words(channels))
         queues = aligned(max(p.queue_bytes(steps) for p in plan.neurons))
         planes = aligned(8 * max(LEAST_PLANES, plan.widest_planes))
-        self.stages: list[Stage | MaxPoolStage] = []
-        for i, p in enumerate(plan.populations):
-            fires = p.population.fires
-            for negative in [False] * fires + [True] * p.population.signed:
+        self.own_state = self.state = State(plan, plan.carries, keep_membranes)
+        self.runners: list[LayerRunner | MaxPoolRunner] = []
+        for i, (p, own) in enumerate(zip(plan.populations, self.state.populations)):
+            for negative in [False] * p.population.fires + [True] * p.population.has_negative_spikes:
                 self.masks[i, negative] = _masks(steps, *p.population.shape[1:], p.words)
+            kernels, sharing = engine.kernels[i], (executor, threads)
             if isinstance(p, MaxPoolPlan):
-                self.stages.append(
-                    MaxPoolStage(
-                        p, engine.kernels[i], self.masks, i, steps, plan.keep_membranes, pool, threads
-                    )
+                self.runners.append(MaxPoolRunner(p, kernels, self.masks, i, steps, own, *sharing))
+            else:
+                packed = engine.packed[i]
+                self.runners.append(
+                    LayerRunner(p, packed, kernels, self.masks, i, queues, planes, own, *sharing)
                 )
-                continue
-            keep = keep_membranes or plan.keep_membranes or not fires
-            self.stages.append(
-                Stage(
-                    p,
-                    engine.packed[i],
-                    engine.kernels[i],
-                    self.masks,
-                    i,
-                    queues,
-                    planes,
-                    keep,
-                    plan.keep_membranes,
-                    pool,
-                    threads,
-                )
-            )
-        neurons = [stage for stage in self.stages if isinstance(stage, Stage)]
-        for stage, following in zip(neurons, neurons[1:]):
-            stage.precede(following)
+        neurons = [runner for runner in self.runners if isinstance(runner, LayerRunner)]
+        for runner, following in zip(neurons, neurons[1:]):
+            runner.precede(following)
 
-    def run(
+    def bind(self, state: State) -> None:
+        """Read and write this state from now on, which is of a plan of the same circuit."""
+        if state is not self.state:
+            self.state = state
+            for runner, own in zip(self.runners, state.populations):
+                runner.bind(own)
+
+    def start(self, sample: np.ndarray | None) -> None:
+        """Begin a sample in the state that this is bound to.
+
+        Parameters
+        ----------
+        sample : (channels, height, width) float32 or integer, optional
+            The constant current; None for an input of spikes.
+        """
+        self.state.reset()
+        for runner in self.runners:
+            runner.start(sample)
+
+    def resume(self) -> None:
+        """Go on with the state that this is bound to: counts of spikes, events and operations begin anew."""
+        for runner in self.runners:
+            runner.begin()
+
+    def advance(
         self,
-        sample: np.ndarray,
+        n_steps: int,
+        spikes: np.ndarray | None = None,
         watch: Callable[[int, int], None] | None = None,
         stop: Event | None = None,
-        read_at: Collection[int] = (),
+        record_steps: Collection[int] = (),
         read: Callable[[int, np.ndarray], None] | None = None,
     ) -> None:
-        """Run all steps of one sample.
+        """Run steps, block by block; within a block component by component.
+
+        Parameters
+        ----------
+        n_steps : int
+        spikes : (n_steps, channels, height, width) bool, optional
+            The input's; None for a constant current.
+        watch : callable (first step, number of steps), optional
+            Called after each block, while its masks stand; steps count from the start of the run.
+        stop : threading.Event, optional
+            Set by another thread to end the run early; the results are then worthless.
+        record_steps : collection of int
+            Steps, from the start of the run, after which to read the membranes of a readout that never fires.
+        read : callable (step, (channels, height, width) membranes), optional
+            Called after each of them; the membranes are the state's own.
+        """
+        state, end = self.state, self.state.step + n_steps
+        begin = state.step
+        while state.step < end:
+            first, steps = state.step, min(self.plan.block_steps, end - state.step)
+            if spikes is not None:
+                self.masks[INPUT, False][:steps] = pack_masks(spikes[first - begin : first - begin + steps])
+            for component in self.plan.components:
+                if stop and stop.is_set():
+                    return
+                last = component.populations[-1] == len(self.runners) - 1
+                self._run(component, first, steps, record_steps if last else (), read)
+            state.step += steps
+            if watch:
+                watch(first, steps)
+
+    def run(self, sample: np.ndarray, **options) -> None:
+        """All steps of one sample, in this workspace's own state: `start`, then `advance` with the `options`.
 
         Parameters
         ----------
         sample : (channels, height, width) float32 or integer, or (n_steps, channels, height, width) bool
             The constant current, or the input's spikes.
-        watch : callable (first step, number of steps), optional
-            Called after each block, while its masks stand.
-        stop : threading.Event, optional
-            Set by another thread to end the run early; the results are then worthless.
-        read_at : collection of int
-            Steps after which to read the membranes of a readout that never fires.
-        read : callable (step, (channels, height, width) membranes), optional
-            Called after each of them; the membranes are the workspace's own.
         """
-        n_steps, block = self.plan.circuit.n_steps, self.plan.block_steps
         analog = self.plan.circuit.analog
-        for stage in self.stages:
-            stage.start(sample if analog else None)
-        for first in range(0, n_steps, block):
-            steps = min(block, n_steps - first)
-            if not analog:
-                self.masks[INPUT, False][:steps] = pack_masks(sample[first : first + steps])
-            for stage in self.stages[:-1]:
-                if stop and stop.is_set():
-                    return
-                stage.run(steps, resume=first > 0)
-            if stop and stop.is_set():
-                return
-            self._run_last(first, steps, read_at, read)
-            if watch:
-                watch(first, steps)
+        self.bind(self.own_state)
+        self.start(sample if analog else None)
+        self.advance(self.plan.circuit.n_steps, None if analog else sample, **options)
 
-    def _run_last(
+    def _run(
         self,
+        component: Component,
         first: int,
         n_steps: int,
-        read_at: Collection[int],
+        record_steps: Collection[int],
         read: Callable[[int, np.ndarray], None] | None,
     ) -> None:
-        """A block of the last population: in pieces that end where its membranes are read, so that layers
-        before it keep their whole blocks.
+        """A component's block of steps. That of the readout is cut into pieces that end where its
+        membranes are read, so that the layers before it keep their whole blocks.
         """
-        stage = self.stages[-1]
-        cuts = [0, *(step - first for step in sorted(read_at) if first < step < first + n_steps), n_steps]
+        inside = (step - first for step in sorted(record_steps) if first < step < first + n_steps)
+        cuts = [0, *inside, n_steps]
         for begin, end in zip(cuts, cuts[1:]):
-            stage.run(end - begin, resume=first + begin > 0, first=begin)
-            if read and first + end in read_at:
-                read(first + end, stage.v_mem)
+            for i in component.populations:
+                self.runners[i].run(end - begin, resume=first + begin > 0, first=begin)
+            if read and first + end in record_steps:
+                read(first + end, self.state.v_mem(component.populations[-1]))
 
     def spikes(self, population: int, n_steps: int) -> np.ndarray:
-        """The last block's spikes (n_steps, channels, height, width) bool of a population, int8 where it is
-        signed; none of a readout.
+        """The last block's spikes (n_steps, channels, height, width) bool of a population, int8 if it has
+        negative ones; none of a readout.
         """
         shape = self.plan.circuit.populations[population].shape
         if (population, False) not in self.masks:
@@ -206,7 +240,7 @@ def _masks(n_steps: int, height: int, width: int, words: int) -> np.ndarray:
 def pack_masks(spikes: np.ndarray) -> np.ndarray:
     """Spikes (n_steps, channels, height, width) bool as masks (n_steps, height, width, words) uint64."""
     n_steps, channels, height, width = spikes.shape
-    padded = np.zeros((n_steps, height, width, 64 * words_of(channels)), bool)
+    padded = np.zeros((n_steps, height, width, 64 * mask_words(channels)), bool)
     padded[..., :channels] = spikes.transpose(0, 2, 3, 1)
     return np.packbits(padded, axis=-1, bitorder="little").view(np.uint64)
 

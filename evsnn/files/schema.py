@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
 from ..errors import WeightsError
 from ..network.network import Network, Samples
-from ..network.tuning import TUNABLE
+from ..network.step_parameters import STEP_FIELDS
 from ..text import shown
 from .gate import MAX_TEXT_BYTES
 from .hdf5.objects import MAX_ATTRIBUTES
@@ -19,9 +20,10 @@ __all__ = [
     "FORMAT_VERSION",
     "FORMS",
     "LABEL_TYPES",
+    "RENAMED",
     "REQUIRED",
     "STORAGES",
-    "TABLE_FIELDS",
+    "STEP_PARAMETER_FIELDS",
     "checked_classes",
     "checked_metadata",
     "checked_samples",
@@ -56,15 +58,20 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "v_init": "array",
         "leak": "real",
         "shift": "flag",
-        "signed": "real",
-        "delay": "integer",
+        "negative_threshold": "real",
+        "warm_up_steps": "integer",
     },
     "readout": {},
 }
 REQUIRED = ("weight", "v_threshold")
-TABLE_FIELDS = {
-    kind: {name: FIELDS[kind][name] for name in names} for kind, names in TUNABLE.items()
+STEP_PARAMETER_FIELDS = {
+    kind: {name: FIELDS[kind][name] for name in names} for kind, names in STEP_FIELDS.items()
 }  # all may be absent
+RENAMED = MappingProxyType(
+    {"signed": "negative_threshold", "delay": "warm_up_steps", "tables": "step_parameters"}
+)
+"""What files from before the release of format 1 call attributes and groups, and what they are called now."""
+
 FORMS = {  # what an attribute may be, in words and as a test
     "text": ("a string", lambda v: isinstance(v, str)),
     "texts": ("a list of strings", lambda v: isinstance(v, tuple) and all(isinstance(x, str) for x in v)),

@@ -10,12 +10,12 @@ import numpy as np
 from ..errors import WeightsError
 from ..network.layers import Layer
 from ..network.network import Network, Samples
-from ..network.tuning import Tuning
+from ..network.step_parameters import StepParameters
 from .hdf5.writer import Writer
 from .schema import (
     FIELDS,
     FORMAT_VERSION,
-    TABLE_FIELDS,
+    STEP_PARAMETER_FIELDS,
     checked_classes,
     checked_metadata,
     checked_samples,
@@ -41,6 +41,7 @@ def image(network: Network, storage: str, compress: bool, where: str) -> io.Byte
         "n_steps": network.n_steps,
         "shift": network.shift,
         "readout": network.readout,
+        "task": network.task,
     }
     if network.input_range is not None:
         root["input_range"] = network.input_range
@@ -60,8 +61,8 @@ def image(network: Network, storage: str, compress: bool, where: str) -> io.Byte
         writer.attributes(writer.group(writer.root, "metadata"), notes)
     if samples is not None:
         _put_samples(writer, writer.group(writer.root, "samples"), samples)
-    if network.tables:
-        _put_tables(writer, writer.group(writer.root, "tables"), network, names)
+    if network.step_parameters:
+        _put_step_parameters(writer, writer.group(writer.root, "step_parameters"), network, names)
     return writer.close()
 
 
@@ -81,7 +82,9 @@ def _put_layer(writer: Writer, group, layer: Layer, storage: str, compress: bool
     writer.attributes(group, attributes | _put_fields(writer, group, layer, FIELDS[layer.kind]))
 
 
-def _put_fields(writer: Writer, group, owner: Layer | Tuning, fields: Mapping[str, str]) -> dict[str, object]:
+def _put_fields(
+    writer: Writer, group, owner: Layer | StepParameters, fields: Mapping[str, str]
+) -> dict[str, object]:
     """Store the owner's arrays, weights apart; its scalars are returned, as attributes."""
     attributes = {}
     for name, form in fields.items():
@@ -95,14 +98,17 @@ def _put_fields(writer: Writer, group, owner: Layer | Tuning, fields: Mapping[st
     return attributes
 
 
-def _put_tables(writer: Writer, group, network: Network, names: Mapping[str, str]) -> None:
-    """The tables; `names` are those of the layers' groups."""
-    for n_steps, table in network.tables.items():
+def _put_step_parameters(writer: Writer, group, network: Network, names: Mapping[str, str]) -> None:
+    """The step parameters; `names` are those of the layers' groups."""
+    for n_steps, table in network.step_parameters.items():
         stored = writer.group(group, f"{n_steps:05d}")
-        for name, tuning in table.items():
+        for name, step_parameters in table.items():
             entry = writer.group(stored, names[name])
             writer.attributes(
-                entry, _put_fields(writer, entry, tuning, TABLE_FIELDS[network.by_name[name].kind])
+                entry,
+                _put_fields(
+                    writer, entry, step_parameters, STEP_PARAMETER_FIELDS[network.by_name[name].kind]
+                ),
             )
 
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from ..errors import EvsnnError, NetworkError, WeightsError
 from ..network.layers import KINDS, Layer
-from ..network.network import MAX_STEPS, Network, Samples, table_where
-from ..network.tuning import Tuning
+from ..network.network import MAX_STEPS, Network, Samples, step_parameters_where
+from ..network.step_parameters import StepParameters
 from ..text import shown
 from .gate import MAX_BYTES, Dataset, File, Group, open_file, open_stream
 from .schema import (
@@ -25,9 +25,10 @@ from .schema import (
     FORMAT_VERSION,
     FORMS,
     LABEL_TYPES,
+    RENAMED,
     REQUIRED,
+    STEP_PARAMETER_FIELDS,
     STORAGES,
-    TABLE_FIELDS,
     checked_classes,
     checked_metadata,
     checked_samples,
@@ -40,7 +41,7 @@ __all__ = ["StoredArray", "as_stored", "load", "save", "verify"]
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
 _LAYER_NAME = re.compile(r"([0-9]{1,6})_([a-z0-9]{1,32})")
-_TABLE_NAME = re.compile(r"[0-9]{5}")
+_STEPS_NAME = re.compile(r"[0-9]{5}")
 
 
 @dataclass(frozen=True)
@@ -282,12 +283,14 @@ class _Fields:
     def done(self) -> None:
         for what, left in (("attribute", self.attributes), ("object", self.members)):
             if left:
-                raise WeightsError(
-                    f"unknown {what}",
-                    where=self.where,
-                    got=shown(min(left), 80),
-                    hint="remove it, or upgrade evsnn; notes of your own belong into /metadata",
-                )
+                name = min(left)
+                hint = "remove it, or upgrade evsnn; notes of your own belong into /metadata"
+                if name in RENAMED:
+                    hint = (
+                        f"it was renamed before format 1 was released: name it {RENAMED[name]}, with the"
+                        " lines in docs/format.md, or convert the model again"
+                    )
+                raise WeightsError(f"unknown {what}", where=self.where, got=shown(name, 80), hint=hint)
 
 
 def _digest(dataset: Dataset) -> str:
@@ -335,6 +338,7 @@ def _network(tree: Group, where: str) -> Network:
         "n_steps": root.attribute("n_steps", "integer"),
         "shift": root.attribute("shift", "text"),
         "readout": root.attribute("readout", "text"),
+        "task": root.attribute("task", "text", "classify"),
     }
     input_range = root.attribute("input_range", "reals", None)
     if input_range is not None and len(input_range) != 2:
@@ -347,7 +351,7 @@ def _network(tree: Group, where: str) -> Network:
     stored = root.group("layers")
     if stored is None:
         raise WeightsError("the file has no layers", where=where, expected="a group /layers")
-    metadata, samples, stored_tables = root.group("metadata"), root.group("samples"), root.group("tables")
+    metadata, samples, by_steps = root.group("metadata"), root.group("samples"), root.group("step_parameters")
     classes = _classes(root.array("classes", ()), f"{inside}classes")
     root.done()
     notes = {}
@@ -363,9 +367,9 @@ def _network(tree: Group, where: str) -> Network:
         network = Network(layers, input_range=input_range, classes=classes, metadata=notes, **settings)
     if samples is not None:
         network = network.replace(samples=_read_samples(samples, network))
-    if stored_tables is not None:
+    if by_steps is not None:
         names = {group.where.rpartition("/")[2]: layer for layer, (group, _) in zip(network.layers, groups)}
-        network = _with_tables(stored_tables, network, names, where)
+        network = _with_step_parameters(by_steps, network, names, where)
     return network
 
 
@@ -413,47 +417,47 @@ def _ordered(stored: Group) -> list[tuple[Group, str]]:
     return [numbered[i] for i in range(len(numbered))]
 
 
-def _with_tables(stored: Group, network: Network, names: Mapping[str, Layer], where: str) -> Network:
-    """The network with the tables of a file; `names` are those of its layers' groups."""
+def _with_step_parameters(stored: Group, network: Network, names: Mapping[str, Layer], where: str) -> Network:
+    """The network with the step parameters of a file; `names` are those of its layers' groups."""
     fields = _Fields(stored)
-    tables: dict[int, dict[str, Tuning]] = {}
+    step_parameters: dict[int, dict[str, StepParameters]] = {}
     homes = {}
     for name in stored.members:
-        if not _TABLE_NAME.fullmatch(name) or not 1 <= int(name) <= MAX_STEPS:
+        if not _STEPS_NAME.fullmatch(name) or not 1 <= int(name) <= MAX_STEPS:
             raise WeightsError(
-                "a table's group is no number of steps",
+                "the group of step parameters is no number of steps",
                 where=stored.where,
                 got=name,
                 expected=f"00001 to {MAX_STEPS}",
             )
-        table = tables[int(name)] = {}
+        table = step_parameters[int(name)] = {}
         entries = _Fields(fields.group(name))
         for entry in tuple(entries.members):
-            if entry not in names or names[entry].kind not in TABLE_FIELDS:
-                kinds = ", ".join(sorted(TABLE_FIELDS))
+            if entry not in names or names[entry].kind not in STEP_PARAMETER_FIELDS:
+                kinds = ", ".join(sorted(STEP_PARAMETER_FIELDS))
                 raise WeightsError(
-                    "the table names no layer that it could change",
+                    "the step parameters name no layer that they could change",
                     where=entries.where,
                     got=entry,
                     expected=f"the group of a layer of kind {kinds}",
                 )
             layer, group = names[entry], entries.group(entry)
-            table[layer.name] = _tuning(group, layer)
-            homes[table_where(int(name), layer)] = group.where
+            table[layer.name] = _step_parameters(group, layer)
+            homes[step_parameters_where(int(name), layer)] = group.where
         entries.done()
     fields.done()
     with _at_home(homes, where):
-        return network.replace(tables=tables)
+        return network.replace(step_parameters=step_parameters)
 
 
-def _tuning(group: Group, layer: Layer) -> Tuning:
+def _step_parameters(group: Group, layer: Layer) -> StepParameters:
     fields = _Fields(group)
     values = {
         name: fields.array(name, ("<f4",)) if form == "array" else fields.attribute(name, form, None)
-        for name, form in TABLE_FIELDS[layer.kind].items()
+        for name, form in STEP_PARAMETER_FIELDS[layer.kind].items()
     }
     fields.done()
-    return Tuning(**values)
+    return StepParameters(**values)
 
 
 def _layer(group: Group, kind: str, input_shape: tuple[int, ...]) -> Layer:

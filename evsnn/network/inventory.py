@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .layers import IF, AvgPool2d, Conv2d, Layer, Linear, MaxPool2d, Shape, reach
+from .layers import IF, AvgPool2d, Conv2d, Layer, Linear, MaxPool2d, Shape
 from .network import Network
 
-__all__ = ["LayerFacts", "facts_of"]
+__all__ = ["LayerFacts", "layer_facts"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class LayerFacts:
     ----------
     name, kind : str
     label : str
-        The kind and what sets it apart: "conv2d 3x3, stride 2", "if, signed 0.25, delay 2".
+        The kind and what sets it apart: "conv2d 3x3, stride 2", "if, negative threshold 0.25, warm-up 2".
     inputs : tuple of str
     shape : tuple of int
         Of its output.
@@ -44,7 +44,7 @@ class LayerFacts:
     v_threshold: tuple[float, float] | None
 
 
-def facts_of(network: Network) -> tuple[LayerFacts, ...]:
+def layer_facts(network: Network) -> tuple[LayerFacts, ...]:
     """The facts of every layer, in order."""
     return tuple(
         _facts(layer, [network.shapes[name] for name in layer.inputs], network.shapes[layer.name])
@@ -61,15 +61,15 @@ def _facts(layer: Layer, shapes: list[Shape], shape: Shape) -> LayerFacts:
     elif isinstance(layer, Linear):
         macs = layer.weight.size
     elif isinstance(layer, AvgPool2d):
-        label = f"avgpool2d {'x'.join(map(str, layer.window(shapes[0])[0]))}"
+        label = f"avgpool2d {'x'.join(map(str, layer.window(shapes[0]).kernel))}"
     elif isinstance(layer, MaxPool2d):
         label, n_neurons = _maxpool_label(layer), math.prod(shape)
     elif isinstance(layer, IF):
         label = ", ".join(
             [
                 "if",
-                *([f"signed {layer.signed:g}"] if layer.signed else []),
-                *([f"delay {layer.delay}"] if layer.delay else []),
+                *([f"negative threshold {layer.negative_threshold:g}"] if layer.negative_threshold else []),
+                *([f"warm-up {layer.warm_up_steps}"] if layer.warm_up_steps else []),
             ]
         )
         n_neurons, v_threshold = (
@@ -103,16 +103,5 @@ def _pair(value: tuple[int, int]) -> str:
 
 
 def _conv_macs(layer: Conv2d, shape: Shape) -> int:
-    n_out, n_in, *kernel = layer.weight.shape
-    y, x = (
-        reach(
-            shape[1 + i],
-            kernel[i],
-            layer.stride[i],
-            layer.padding[i],
-            layer.padding[2 + i],
-            layer.dilation[i],
-        ).sum()
-        for i in (0, 1)
-    )
-    return n_out * n_in * int(y) * int(x)
+    n_out, n_in = layer.weight.shape[:2]
+    return n_out * n_in * layer.window.fan_out(shape[1:])

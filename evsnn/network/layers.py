@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import NetworkError
+from .geometry import Window
 
 __all__ = [
     "ENCODINGS",
@@ -30,9 +31,11 @@ __all__ = [
     "Readout",
     "Shape",
     "checked_bias",
-    "reach",
-    "windows",
+    "sized",
 ]
+
+MAX_POOL_AREA = 65_535
+"""Most positions of a pooling window: counts of spikes in it have 16 bits."""
 
 ENCODINGS = ("constant", "poisson", "events")
 _NAME = re.compile(r"[!-~]{1,128}")
@@ -240,9 +243,14 @@ class Conv2d(Layer):
             dilation=_pair(self.dilation, where, "dilation", 1),
         )
 
+    @property
+    def window(self) -> Window:
+        """How the kernel slides over a map."""
+        return Window(self.weight.shape[2:], self.stride, self.padding, self.dilation)
+
     def output_shape(self, shapes):
         channels, *size = self._map(shapes[0])
-        n_out, n_in, *kernel = self.weight.shape
+        n_out, n_in = self.weight.shape[:2]
         if n_in * self.groups != channels:
             per_group = (
                 channels // self.groups if channels % self.groups == 0 else f"{channels}/{self.groups}"
@@ -253,7 +261,7 @@ class Conv2d(Layer):
                 got=f"weight {self.weight.shape} with groups={self.groups} on {channels} channels",
                 expected=f"a weight of ({n_out}, {per_group}, ...)",
             )
-        return (n_out, *windows(size, kernel, self.stride, self.padding, self.dilation, self._where))
+        return (n_out, *sized(self.window, size, self._where))
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,7 +307,7 @@ class Linear(Layer):
 
 @dataclass(frozen=True, eq=False)
 class AvgPool2d(Layer):
-    """Average pooling: linear, without neurons, folded into the synapse behind it.
+    """Average pooling: linear, without neurons, folded into the projection behind it.
 
     Parameters
     ----------
@@ -326,9 +334,12 @@ class AvgPool2d(Layer):
             raise NetworkError(
                 "global pooling takes neither stride nor padding", where=where, hint="name a kernel"
             )
-        if kernel and kernel[0] * kernel[1] > 65_535:
+        if kernel and kernel[0] * kernel[1] > MAX_POOL_AREA:
             raise NetworkError(
-                "the pooling window is too large", where=where, got=kernel, expected="an area <= 65535"
+                "the pooling window is too large",
+                where=where,
+                got=kernel,
+                expected=f"an area <= {MAX_POOL_AREA}",
             )
         if kernel and any(p >= k for p, k in zip(padding, kernel * 2)):
             raise NetworkError(
@@ -336,20 +347,23 @@ class AvgPool2d(Layer):
             )
         self._set(kernel=kernel, stride=stride, padding=padding)
 
-    def window(self, shape: Shape) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
-        """Kernel, stride and padding on a map of `shape`."""
+    def window(self, shape: Shape) -> Window:
+        """The window on a map of `shape`."""
         if self.kernel is None:
-            return shape[1:], shape[1:], (0, 0, 0, 0)
-        return self.kernel, self.stride, self.padding
+            return Window(tuple(shape[1:]), tuple(shape[1:]))
+        return Window(self.kernel, self.stride, self.padding)
 
     def output_shape(self, shapes):
         shape = self._map(shapes[0])
-        kernel, stride, padding = self.window(shape)
-        if kernel[0] * kernel[1] > 65_535:
+        window = self.window(shape)
+        if window.area > MAX_POOL_AREA:
             raise NetworkError(
-                "the pooling window is too large", where=self._where, got=kernel, expected="an area <= 65535"
+                "the pooling window is too large",
+                where=self._where,
+                got=window.kernel,
+                expected=f"an area <= {MAX_POOL_AREA}",
             )
-        return (shape[0], *windows(shape[1:], kernel, stride, padding, (1, 1), self._where))
+        return (shape[0], *sized(window, shape[1:], self._where))
 
 
 @dataclass(frozen=True, eq=False)
@@ -383,9 +397,12 @@ class MaxPool2d(Layer):
         kernel = _pair(self.kernel, where, "kernel", 1)
         stride = kernel if self.stride is None else _pair(self.stride, where, "stride", 1)
         padding = _padding(self.padding, where)
-        if kernel[0] * kernel[1] > 65_535:
+        if kernel[0] * kernel[1] > MAX_POOL_AREA:
             raise NetworkError(
-                "the pooling window is too large", where=where, got=kernel, expected="an area <= 65535"
+                "the pooling window is too large",
+                where=where,
+                got=kernel,
+                expected=f"an area <= {MAX_POOL_AREA}",
             )
         if any(p >= k for p, k in zip(padding, kernel * 2)):
             raise NetworkError(
@@ -393,9 +410,14 @@ class MaxPool2d(Layer):
             )
         self._set(kernel=kernel, stride=stride, padding=padding)
 
+    @property
+    def window(self) -> Window:
+        """How the window slides over a map."""
+        return Window(self.kernel, self.stride, self.padding)
+
     def output_shape(self, shapes):
         shape = self._map(shapes[0])
-        return (shape[0], *windows(shape[1:], self.kernel, self.stride, self.padding, (1, 1), self._where))
+        return (shape[0], *sized(self.window, shape[1:], self._where))
 
 
 @dataclass(frozen=True, eq=False)
@@ -464,22 +486,22 @@ class IF(Layer):
         Share of the membrane kept from step to step; 1 is no leak.
     shift : bool
         Whether the network's shift applies here.
-    signed : float in [0, 65536]
-        theta of signed correction spikes; 0: none. With n the neuron's spikes so far, negative ones
+    negative_threshold : float in [0, 65536]
+        theta of negative correction spikes; 0: none. With n the neuron's spikes so far, negative ones
         taken off, a neuron that did not fire and has v < -theta v_threshold and n > 0 sends a spike of
         amplitude -v_threshold, and v += v_threshold.
-    delay : int in [0, 65536]
-        d of delayed firing: input of steps 1..d charges the membrane only, output step t is what the neuron
+    warm_up_steps : int in [0, 65536]
+        d of warm-up: input of steps 1..d charges the membrane only, output step t is what the neuron
         fires after input step t + d, and once the T input steps are over the last d output steps follow
-        without input. A delay beyond T is T.
+        without input. A warm-up beyond T is T.
     """
 
     v_threshold: np.ndarray = field(default=1.0, repr=False)
     v_init: np.ndarray = field(default=0.0, repr=False)
     leak: float = 1.0
     shift: bool = True
-    signed: float = 0.0
-    delay: int = 0
+    negative_threshold: float = 0.0
+    warm_up_steps: int = 0
 
     kind = "if"
 
@@ -499,28 +521,31 @@ class IF(Layer):
         if not 0 <= leak <= 1:
             raise NetworkError("leak is out of range", where=self._where, got=self.leak, expected="0 to 1")
         try:
-            signed = float(np.float32(self.signed))
+            negative_threshold = float(np.float32(self.negative_threshold))
         except (TypeError, ValueError):
-            signed = -1.0
-        if not 0 <= signed <= 65_536:
+            negative_threshold = -1.0
+        if not 0 <= negative_threshold <= 65_536:
             raise NetworkError(
-                "signed is out of range",
+                "negative_threshold is out of range",
                 where=self._where,
-                got=self.signed,
+                got=self.negative_threshold,
                 expected="0 (no negative spikes) to 65536",
             )
-        (delay,) = _integers((self.delay,), 1, self._where, "delay", 0)
-        if delay > 65_536:
+        (warm_up_steps,) = _integers((self.warm_up_steps,), 1, self._where, "warm_up_steps", 0)
+        if warm_up_steps > 65_536:
             raise NetworkError(
-                "delay is out of range", where=self._where, got=delay, expected="0 (no delay) to 65536"
+                "warm_up_steps is out of range",
+                where=self._where,
+                got=warm_up_steps,
+                expected="0 (no warm-up) to 65536",
             )
         self._set(
             v_threshold=threshold,
             v_init=_array(self.v_init, self._where, "v_init", (0, 1)),
             leak=leak,
             shift=bool(self.shift),
-            signed=signed,
-            delay=delay,
+            negative_threshold=negative_threshold,
+            warm_up_steps=warm_up_steps,
         )
 
     def output_shape(self, shapes):
@@ -531,14 +556,14 @@ class IF(Layer):
                     f"{what} and input do not fit",
                     where=self._where,
                     got=f"{values.shape[0]} values",
-                    expected=f"1 or {shapes[0][0]}, one a channel",
+                    expected=f"1 or {shapes[0][0]}, one per channel",
                 )
         return shapes[0]
 
 
 @dataclass(frozen=True, eq=False)
 class Readout(Layer):
-    """The network's output, one score a class.
+    """The network's output: a vector, one score per class if its task is to classify, or a map.
 
     Behind currents it integrates and never fires (readout "membrane"); behind an `IF` it sums the
     emitted amplitudes (readout "spikes", as the paper's authors do).
@@ -547,16 +572,8 @@ class Readout(Layer):
     kind = "readout"
 
     def output_shape(self, shapes):
-        if len(shapes[0]) != 1 and shapes[0][1:] != (1, 1):
-            hint = "put a Flatten or a global AvgPool2d before it"
-            raise NetworkError(
-                "the readout is not a vector",
-                where=self._where,
-                got=f"shape {shapes[0]}",
-                expected="(classes,)",
-                hint=hint,
-            )
-        return (shapes[0][0],)
+        (shape,) = shapes
+        return (shape[0],) if tuple(shape[1:]) in ((), (1, 1)) else tuple(shape)
 
 
 KINDS: Mapping[str, type[Layer]] = {
@@ -576,33 +593,20 @@ def checked_bias(bias, n_out: int, where: str) -> np.ndarray | None:
             "bias and weight do not fit",
             where=where,
             got=f"{bias.shape[0]} biases",
-            expected=f"{n_out}, one an output channel",
+            expected=f"{n_out}, one per output channel",
         )
     return bias
 
 
-def windows(size, kernel, stride, padding, dilation, where: str) -> tuple[int, int]:
-    """Output height and width of a sliding window."""
-    out = []
-    for n, k, s, d, before, after in zip(size, kernel, stride, dilation, padding[:2], padding[2:]):
-        reach = (k - 1) * d + 1
-        if n + before + after < reach:
+def sized(window: Window, size: Sequence[int], where: str) -> tuple[int, int]:
+    """Output height and width of a window on a map of `size`; refused if none fits."""
+    out = window.output_size(size)
+    for axis, n in enumerate(out):
+        if n < 1:
+            before, after = window.padding[axis], window.padding[2 + axis]
             raise NetworkError(
                 "the kernel is larger than its padded input",
                 where=where,
-                got=f"kernel reach {reach} on {n} + {before} + {after}",
+                got=f"kernel reach {window.extent(axis)} on {size[axis]} + {before} + {after}",
             )
-        out.append((n + before + after - reach) // s + 1)
-    return tuple(out)
-
-
-def reach(size: int, kernel: int, stride: int, before: int, after: int, dilation: int) -> np.ndarray:
-    """How many positions of a sliding window's output each input position reaches, along one axis.
-
-    Returns
-    -------
-    (size,) int64
-    """
-    n_out = (size + before + after - (kernel - 1) * dilation - 1) // stride + 1
-    at = (np.arange(n_out)[:, None] * stride - before + np.arange(kernel) * dilation).ravel()
-    return np.bincount(at[(at >= 0) & (at < size)], minlength=size).astype(np.int64)
+    return out

@@ -20,12 +20,22 @@ import numpy as np
 
 from ..errors import NetworkError, RunError
 from .layers import IF, Add, AvgPool2d, Concat, Conv2d, Input, Layer, Linear, MaxPool2d, Readout, Shape
-from .tuning import ReadOnly, Tuning, tuned_layer
+from .step_parameters import ReadOnly, StepParameters, with_step_parameters
 
-__all__ = ["MAX_STEPS", "Network", "READOUTS", "SHIFTS", "Samples", "check_steps", "table_where"]
+__all__ = [
+    "MAX_STEPS",
+    "Network",
+    "READOUTS",
+    "SHIFTS",
+    "TASKS",
+    "Samples",
+    "check_steps",
+    "step_parameters_where",
+]
 
 SHIFTS = ("bias", "initial", "none")
 READOUTS = ("membrane", "spikes")
+TASKS = ("classify", "regress", "none")
 MAX_STEPS = 65_536
 MAX_LAYERS = 4_096
 MAX_NEURONS = 1 << 31
@@ -62,12 +72,15 @@ class Network:
         See `Readout`.
     input_range : (float, float), optional
         Smallest and largest input value; integer arithmetic scales inputs by it.
+    task : {"classify", "regress", "none"}
+        How the outputs are read: as scores, of which the largest is the predicted class; as values; or not at
+        all. Maps are never scores.
     classes : tuple of str
         Names of the classes, for people.
     metadata : mapping of str to str, int or float
         Provenance: where it came from, how accurate it is.
     samples : Samples, optional
-    tables : mapping of int to mapping of str to Tuning
+    step_parameters : mapping of int to mapping of str to StepParameters
         T -> layer's name -> what stands in for the layer's own parameters in runs of T steps. Kept
         read-only, in order; see `at`.
 
@@ -85,12 +98,13 @@ class Network:
     classes: tuple[str, ...] = ()
     metadata: Mapping[str, str | int | float] = field(default_factory=dict)
     samples: Samples | None = field(default=None, repr=False)
-    tables: Mapping[int, Mapping[str, Tuning]] = field(default_factory=dict, repr=False)
+    step_parameters: Mapping[int, Mapping[str, StepParameters]] = field(default_factory=dict, repr=False)
+    task: str = "classify"
 
     def __post_init__(self):
         object.__setattr__(self, "layers", _named(self.layers))
         object.__setattr__(self, "classes", tuple(str(c) for c in self.classes))
-        for what, allowed in (("shift", SHIFTS), ("readout", READOUTS)):
+        for what, allowed in (("shift", SHIFTS), ("readout", READOUTS), ("task", TASKS)):
             if getattr(self, what) not in allowed:
                 raise NetworkError(
                     f"unknown {what}", got=repr(getattr(self, what)), expected=" or ".join(allowed)
@@ -104,13 +118,21 @@ class Network:
                 )
             object.__setattr__(self, "input_range", (low, high))
         self._check_graph()
-        if self.classes and len(self.classes) != self.shapes[self.layers[-1].name][0]:
+        if self.task == "classify" and len(self.output_shape) != 1:
+            raise NetworkError(
+                "a map is not scores of classes",
+                where="task",
+                got=f"task 'classify', output {self.output_shape}",
+                expected="task 'regress' or 'none'",
+                hint="put a Flatten or a global AvgPool2d before the readout, or name the task",
+            )
+        if self.classes and len(self.classes) != self.output_shape[0]:
             raise NetworkError(
                 "classes and readout do not fit",
                 got=f"{len(self.classes)} names",
-                expected=self.shapes[self.layers[-1].name][0],
+                expected=self.output_shape[0],
             )
-        object.__setattr__(self, "tables", self._checked_tables())
+        object.__setattr__(self, "step_parameters", self._checked_step_parameters())
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
@@ -142,66 +164,73 @@ class Network:
         return self.layers[0].shape
 
     @property
+    def output_shape(self) -> Shape:
+        """(n_classes,), (n_values,) or (channels, height, width)."""
+        return self.shapes[self.layers[-1].name]
+
+    @property
     def n_classes(self) -> int:
-        return self.shapes[self.layers[-1].name][0]
+        """Scores per sample; channels, if the output is a map."""
+        return self.output_shape[0]
 
     def replace(self, **changes) -> Network:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
-    def table_n_steps(self, n_steps: int) -> int | None:
+    def nearest_steps(self, n_steps: int) -> int | None:
         """Which T's table a run of `n_steps` uses: its own, else the nearest in log2, the smaller of two;
-        None without tables.
+        None without step parameters.
         """
         n_steps = check_steps(n_steps, RunError)
         # Quotients of integers up to 65536 differ in float64 where they really differ; of equal ones, the
         # smaller T comes first.
-        return min(self.tables, key=lambda T: max(T, n_steps) / min(T, n_steps), default=None)
+        return min(self.step_parameters, key=lambda T: max(T, n_steps) / min(T, n_steps), default=None)
 
     def at(self, n_steps: int) -> Network:
-        """The network a run of `n_steps` is of: the table for it applied, and no tables left.
+        """The network a run of `n_steps` is of: the step parameters for it applied, and none left.
 
-        Weights are shared. Without tables it is this network itself.
+        Weights are shared. Without step parameters it is this network itself.
 
         Raises
         ------
         RunError
             If `n_steps` is out of range.
         """
-        chosen = self.table_n_steps(n_steps)
+        chosen = self.nearest_steps(n_steps)
         if chosen is None:
             return self
-        table = self.tables[chosen]
+        table = self.step_parameters[chosen]
         return self.replace(
             layers=[
-                tuned_layer(layer, table[layer.name]) if layer.name in table else layer
+                with_step_parameters(layer, table[layer.name]) if layer.name in table else layer
                 for layer in self.layers
             ],
-            tables={},
+            step_parameters={},
         )
 
-    def _checked_tables(self) -> ReadOnly:
-        """The tables in their one form: ordered by T and layer, arrays read-only, layers that stay as they
-        are left out.
+    def _checked_step_parameters(self) -> ReadOnly:
+        """The step parameters in their one form: ordered by T and layer, arrays read-only, layers that
+        stay as they are left out.
         """
-        if not isinstance(self.tables, Mapping) or not all(
-            isinstance(table, Mapping) for table in self.tables.values()
+        if not isinstance(self.step_parameters, Mapping) or not all(
+            isinstance(table, Mapping) for table in self.step_parameters.values()
         ):
             raise NetworkError(
-                "tables are not tables",
-                where="tables",
-                got=repr(self.tables)[:80],
-                expected="{T: {name of a layer: Tuning}}",
+                "step parameters are not a table for each T",
+                where="step_parameters",
+                got=repr(self.step_parameters)[:80],
+                expected="{T: {name of a layer: StepParameters}}",
             )
-        tables: dict[int, ReadOnly] = {}
+        step_parameters: dict[int, ReadOnly] = {}
         for n_steps, table in sorted(
-            (check_steps(T, NetworkError, "tables"), table) for T, table in self.tables.items()
+            (check_steps(T, NetworkError, "step_parameters"), table)
+            for T, table in self.step_parameters.items()
         ):
             for name in table:
                 if name not in self.by_name:
                     raise NetworkError(
                         "the table names no layer",
-                        where=f"the table of T = {n_steps}",
+                        where=f"the step parameters of T = {n_steps}",
                         got=repr(name)[:80],
                         expected="the name of a layer",
                     )
@@ -210,15 +239,15 @@ class Network:
                 for layer in self.layers
                 if layer.name in table
             }
-            tables[n_steps] = ReadOnly({name: tuning for name, tuning in fitted.items() if tuning.given})
-        return ReadOnly(tables)
+            step_parameters[n_steps] = ReadOnly({name: own for name, own in fitted.items() if own.given})
+        return ReadOnly(step_parameters)
 
-    def _fitted(self, tuning: Tuning, layer: Layer, n_steps: int) -> Tuning:
-        where = table_where(n_steps, layer)
-        if not isinstance(tuning, Tuning):
-            raise NetworkError("this is not a Tuning", where=where, got=type(tuning).__name__)
+    def _fitted(self, given: StepParameters, layer: Layer, n_steps: int) -> StepParameters:
+        where = step_parameters_where(n_steps, layer)
+        if not isinstance(given, StepParameters):
+            raise NetworkError("these are not StepParameters", where=where, got=type(given).__name__)
         try:
-            return tuning.fitted(layer, self.shapes[layer.name])
+            return given.fitted(layer, self.shapes[layer.name])
         except NetworkError as error:
             raise NetworkError(
                 error.what, where=where, got=error.got, expected=error.expected, hint=error.hint
@@ -286,9 +315,9 @@ class Network:
             )
 
 
-def table_where(n_steps: int, layer: Layer) -> str:
+def step_parameters_where(n_steps: int, layer: Layer) -> str:
     """What an error in a layer's tuning is about."""
-    return f"the table of T = {n_steps}, {layer._where}"
+    return f"the step parameters of T = {n_steps}, {layer._where}"
 
 
 def check_steps(n_steps: int, error: type[Exception], where: str | None = None) -> int:

@@ -31,8 +31,8 @@ __all__ = [
     "is_terminal",
     "picture",
     "run",
-    "say",
-    "show",
+    "print_message",
+    "print_result",
     "steps",
 ]
 
@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
     def _print_message(
         self, message: str, file=None
     ) -> None:  # argparse would pass over a stdout that takes nothing
-        show(message.rstrip("\n"))
+        print_result(message.rstrip("\n"))
 
 
 def integer(least: int, most: int) -> Callable[[str], int]:
@@ -119,13 +119,13 @@ def check_picture(path: str) -> None:
         )
 
 
-def say(line: str) -> None:
+def print_message(line: str) -> None:
     """A line on stderr; if nobody can read it, the work goes on."""
     with contextlib.suppress(OSError):
         print(printable(line), file=sys.stderr, flush=True)
 
 
-def show(text: str) -> None:
+def print_result(text: str) -> None:
     """A text on stdout.
 
     Raises
@@ -228,7 +228,7 @@ def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None = No
 
 
 def _fail(status: int, message: str) -> int:
-    say(f"evsnn: error: {message}")
+    print_message(f"evsnn: error: {message}")
     return status
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ..errors import RunError
 from ..text import as_bytes
-from .console import say
+from .console import print_message
 
 __all__ = ["announce", "require"]
 
@@ -34,7 +34,7 @@ def announce(parts: Mapping[str, int]) -> int:
     wanted, resident = sum(parts.values()), _resident_bytes()
     listed = ", ".join(f"{name} {as_bytes(size)}" for name, size in parts.items() if size)
     total = f", {as_bytes(wanted + resident)} with the {as_bytes(resident)} in use" if resident else ""
-    say(f"memory: {as_bytes(wanted)} to allocate ({listed}){total}")
+    print_message(f"memory: {as_bytes(wanted)} to allocate ({listed}){total}")
     require(parts)
     return wanted + (resident or 0)
 

@@ -101,7 +101,7 @@ def _figure(report: Report) -> Figure:
     sops = [layer.sops / result.n_samples for layer in layers]
     draw_bars(
         axes[0, 1],
-        [short(layer.synapse) for layer in layers],
+        [short(layer.projection) for layer in layers],
         sops,
         ",.0f",
         "synaptic operations a sample",

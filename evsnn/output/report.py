@@ -75,9 +75,9 @@ class Report:
         """Share of predictions that equal those at the largest T."""
         return float((run.result.predictions == self.main.result.predictions).mean())
 
-    def table_n_steps(self, run: Run) -> int | None:
-        """The T whose table of thresholds and biases the run used; None where the network has no tables."""
-        return self.network.table_n_steps(run.result.n_steps)
+    def nearest_steps(self, run: Run) -> int | None:
+        """The T whose step parameters the run used; None if the network has none."""
+        return self.network.nearest_steps(run.result.n_steps)
 
     def tables(self) -> list[Table]:
         """Layers (or the sweep, with several T) and the summary."""
@@ -112,15 +112,18 @@ class Report:
                     run.latency_ms["p50"],
                 )
             )
-        used = [self.table_n_steps(run) for run in self.runs]
+        used = [self.nearest_steps(run) for run in self.runs]
         if any(T not in (None, run.result.n_steps) for T, run in zip(used, self.runs)):
-            columns, rows = (*columns, Column("table of T", "d")), [(*row, T) for row, T in zip(rows, used)]
+            columns, rows = (
+                (*columns, Column("parameters of T", "d")),
+                [(*row, T) for row, T in zip(rows, used)],
+            )
         return Table(columns, tuple(rows))
 
     def summary(self) -> list[tuple[str, str]]:
         """What was run and what came out, at the largest T."""
         run, result = self.main, self.main.result
-        table = self.table_n_steps(run)
+        table = self.nearest_steps(run)
         steps = f"T = {result.n_steps}, shift {self.network.shift}" + (
             "" if table in (None, result.n_steps) else f", thresholds of T = {table}"
         )
@@ -173,7 +176,7 @@ class Report:
             "input": self.inputs,
             "seed": self.seed,
             "n_steps": result.n_steps,
-            "table_n_steps": self.table_n_steps(run),
+            "nearest_steps": self.nearest_steps(run),
             "n_samples": result.n_samples,
             "accuracy": result.accuracy,
             "predictions": result.predictions.tolist(),
@@ -218,7 +221,7 @@ def layer_table(result: Result) -> Table:
     digits = _digits(result)
     columns = (
         Column("layer"),
-        Column("synapse"),
+        Column("projection"),
         Column("shape"),
         Column("rate", ".4f"),
         Column("spikes/sample", f".{digits}f"),
@@ -231,7 +234,7 @@ def layer_table(result: Result) -> Table:
     rows = [
         (
             layer.name,
-            layer.synapse,
+            layer.projection,
             as_shape(layer.shape),
             result.rate(layer) if layer.fires else None,
             *numbers,
@@ -255,7 +258,7 @@ def _layer_entry(result: Result, layer: LayerResult) -> dict:
     """A layer in JSON; counts and milliseconds are over all samples."""
     return {
         "name": layer.name,
-        "synapse": layer.synapse,
+        "projection": layer.projection,
         "shape": list(layer.shape),
         "n_spikes": int(layer.n_spikes),
         "n_events": int(layer.n_events),

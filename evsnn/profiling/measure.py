@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..engine.ceiling import ceiling_of
+from ..engine.ceiling import measured_ceiling
 from ..engine.plan import MaxPoolPlan, PopulationPlan
-from ..network.inventory import facts_of
+from ..network.inventory import layer_facts
 from ..network.layers import Conv2d, Linear
 from ..result import LayerResult, Result
 from ..simulation import Simulator
@@ -33,7 +33,7 @@ class LayerProfile:
 
     Parameters
     ----------
-    name, synapse : str
+    name, projection : str
     shape : tuple of int
     calls : float
         Times that its kernel ran: blocks of steps.
@@ -53,7 +53,7 @@ class LayerProfile:
     """
 
     name: str
-    synapse: str
+    projection: str
     shape: tuple[int, ...]
     calls: float
     time_ms: float
@@ -196,7 +196,7 @@ def measure(
     plans = simulator.plan.populations
     layers = tuple(_layer(layer, plan, result, simulator) for layer, plan in zip(result.layers, plans))
     facts, weights = (
-        facts_of(simulator.network),
+        layer_facts(simulator.network),
         [layer.weight for layer in simulator.network.layers if isinstance(layer, (Conv2d, Linear))],
     )
     return Profile(
@@ -227,7 +227,7 @@ def _layer(
     blocks = -(-result.n_steps // block_steps)
     common = (
         layer.name,
-        layer.synapse,
+        layer.projection,
         layer.shape,
         float(blocks),
         layer.time_ms / n,
@@ -248,13 +248,14 @@ def _layer(
         )
     element = _ELEMENT_BYTES[plan.weight_type]
     sources = sum(
-        s.shape[1] * s.shape[2] * -(-s.shape[0] // 64) * 8 * result.n_steps for s in plan.population.synapses
+        s.shape[1] * s.shape[2] * -(-s.shape[0] // 64) * 8 * result.n_steps
+        for s in plan.population.projections
     )
     queues = layer.n_events / n * plan.event_bytes * (1 + plan.n_tiles)
-    own = plan.mask_bytes(result.n_steps) * (plan.population.fires + plan.population.signed)
+    own = plan.mask_bytes(result.n_steps) * (plan.population.fires + plan.population.has_negative_spikes)
     block_bytes = plan.tile_rows * plan.lanes * element
     ceiling = (
-        ceiling_of(result.arithmetic, block_bytes)
+        measured_ceiling(result.arithmetic, block_bytes)
         if layer.sops and block_bytes and simulator.backend == "numba"
         else None
     )

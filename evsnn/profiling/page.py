@@ -78,7 +78,7 @@ def _data(report: Report) -> dict:
             "share": f"{layer.time_ms / profile.total_ms:.0%}",
             "outside": False,
             "hover": (
-                f"{html.escape(layer.synapse)}<br>{layer.time_ms:.4f} ms<br>{layer.sops:,.0f} SOPs"
+                f"{html.escape(layer.projection)}<br>{layer.time_ms:.4f} ms<br>{layer.sops:,.0f} SOPs"
                 + (f"<br>{layer.of_ceiling:.0%} of the ceiling" if layer.of_ceiling else "")
             ),
         }

@@ -4,13 +4,13 @@ an earlier one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from ..digest import digest
 from ..errors import RunError
 from ..network.network import Network
 from ..output.table import Column, Table, apportion
@@ -30,32 +30,10 @@ _SAME_HOST = ("cpu", "machine", "governor")
 
 
 def digest_of(network: Network) -> str:
-    """SHA-256 of all that decides what a network computes; samples and names of classes are not part of
-    it.
+    """SHA-256 of all that decides what a network computes; samples, names of classes and notes are not
+    part of it.
     """
-    digest = hashlib.sha256(
-        repr(
-            (network.n_steps, network.shift, network.readout, network.input_range, sorted(network.tables))
-        ).encode()
-    )
-
-    def add(name: str, value: object) -> None:
-        digest.update(name.encode())
-        digest.update(
-            f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes()
-            if isinstance(value, np.ndarray)
-            else repr(value).encode()
-        )
-
-    for layer in network.layers:
-        digest.update(type(layer).__name__.encode())
-        for name, value in sorted(vars(layer).items()):
-            add(name, value)
-    for T, table in sorted(network.tables.items()):
-        for layer, tuning in sorted(table.items()):
-            for name, value in sorted(tuning.given.items()):
-                add(f"{T} {layer} {name}", value)
-    return digest.hexdigest()
+    return digest(network, without=frozenset({"samples", "classes", "metadata"}))
 
 
 @dataclass(frozen=True)
@@ -254,7 +232,7 @@ class Report:
         moved, n_moved = apportion([layer.bytes_moved / 1e6 for layer in layers], 3)
         columns = (
             Column("layer"),
-            Column("synapse"),
+            Column("projection"),
             Column("shape"),
             Column("calls", "d"),
             Column("thread ms/sample" if profile.workers > 1 else "ms/sample", ".3f"),
@@ -274,7 +252,7 @@ class Report:
             rows.append(
                 (
                     layer.name,
-                    layer.synapse,
+                    layer.projection,
                     as_shape(layer.shape),
                     int(layer.calls),
                     times[i],
@@ -527,7 +505,7 @@ class Report:
         profile = self.profile
         frames = [
             {"name": f"T = {profile.result.n_steps}"},
-            *({"name": f"{layer.name} ({layer.synapse})"} for layer in profile.layers),
+            *({"name": f"{layer.name} ({layer.projection})"} for layer in profile.layers),
             {"name": "outside layers"},
         ]
         weights = [*(layer.time_ms for layer in profile.layers), max(0.0, profile.outside_ms)]
@@ -566,7 +544,7 @@ class Report:
 def _layer_facts(layer: LayerProfile) -> dict:
     return {
         "name": layer.name,
-        "synapse": layer.synapse,
+        "projection": layer.projection,
         "shape": list(layer.shape),
         "calls": layer.calls,
         "ms": layer.time_ms,

@@ -222,12 +222,13 @@ def runs(shifted: bool, steps: list[int | str]) -> list[tuple[int, int | None, d
 
     A shift belongs to one T. Without a shift all T are read from one run.
     """
-    readings = {T: list(MEAN_OVER) if T == AVERAGE else [T] for T in steps}
+    outputs_at = {T: list(MEAN_OVER) if T == AVERAGE else [T] for T in steps}
     if shifted:
         return [
-            (read[-1], AVERAGE_SHIFT_STEPS if T == AVERAGE else T, {T: read}) for T, read in readings.items()
+            (read[-1], AVERAGE_SHIFT_STEPS if T == AVERAGE else T, {T: read})
+            for T, read in outputs_at.items()
         ]
-    return [(max(read[-1] for read in readings.values()), None, readings)]
+    return [(max(read[-1] for read in outputs_at.values()), None, outputs_at)]
 
 
 def thresholds_of(path: Path) -> list[float]:
@@ -285,12 +286,12 @@ def main() -> None:
             )
         record.predictions["ann"] = ann
         network = Spiking(model, iter(thresholds_of(arguments.output / how.network(system))))
-        for n_steps, shift_steps, readings in runs(how.shift == "bias", steps_left):
+        for n_steps, shift_steps, outputs_at in runs(how.shift == "bias", steps_left):
             started = time.perf_counter()
-            times = sorted({t for read in readings.values() for t in read})
+            times = sorted({t for read in outputs_at.values() for t in read})
             at = dict(zip(times, simulate(network, images, n_steps, shift_steps, times, arguments.batch)))
             seconds = time.perf_counter() - started
-            for T, read in readings.items():
+            for T, read in outputs_at.items():
                 found = np.stack([at[t] for t in read])
                 row = {
                     "T": T,

@@ -32,8 +32,8 @@ import numpy as np
 
 import evsnn
 from evsnn.conversion.balance.options import AUTO
-from evsnn.network.inventory import facts_of
-from evsnn.output.console import integer, say
+from evsnn.network.inventory import layer_facts
+from evsnn.output.console import integer, print_message
 from evsnn.output.memory import announce
 from evsnn.simulation import Simulator
 from examples.paper.data import Data, load, scaled
@@ -80,7 +80,7 @@ class Run:
     shift_steps: int | None = None
 
     @property
-    def read_at(self) -> tuple[int, ...]:
+    def record_steps(self) -> tuple[int, ...]:
         """The steps after which the readout is read."""
         times = {t for row in self.rows for t in (READ if row == AVERAGE else (row,))}
         return tuple(sorted(times | {self.n_steps}))
@@ -134,7 +134,7 @@ def carry_out(
         ``t16``, ...: predictions (n,) uint8 after so many steps; ``sops`` and ``rate``, means over the
         images; ``seconds``.
     """
-    names = [f"t{t}" for t in run.read_at]
+    names = [f"t{t}" for t in run.record_steps]
     kept: dict[str, np.ndarray] = {name: np.zeros(0, np.uint8) for name in names} | {
         name: np.zeros(()) for name in ("sops", "rate", "seconds")
     }
@@ -147,12 +147,12 @@ def carry_out(
     while (done := len(kept[names[0]])) < run.n_samples:
         started = time.perf_counter()
         batch = scaled(images[done : min(done + at_once, run.n_samples)])
-        result = simulator.run(batch, read_at=run.read_at)
+        result = simulator.run(batch, record_steps=run.record_steps)
         seconds = time.perf_counter() - started
         old, new = done / (done + len(batch)), len(batch) / (done + len(batch))
         kept |= {
-            f"t{t}": np.concatenate([kept[f"t{t}"], result.readings[t].argmax(axis=1).astype(np.uint8)])
-            for t in run.read_at
+            f"t{t}": np.concatenate([kept[f"t{t}"], result.outputs_at[t].argmax(axis=1).astype(np.uint8)])
+            for t in run.record_steps
         }
         kept |= {
             "sops": old * kept["sops"] + new * result.sops_per_sample,
@@ -233,7 +233,7 @@ def prepare(system: str, method: str, data: Data, arguments: argparse.Namespace)
     macs = (
         describe(system, how.activation, source, network, folder, data)
         if how.threshold == "max"
-        else sum(layer.macs for layer in facts_of(network))
+        else sum(layer.macs for layer in layer_facts(network))
     )
     wanted = AUTO_STEPS if how.threshold == AUTO else arguments.steps
     runs = runs_of(how, [T for T in wanted if not record.has(T)], len(data.test_labels), arguments.limit_long)
@@ -261,7 +261,7 @@ def perform(task: Task, data: Data, arguments: argparse.Namespace, estimate: Est
         ):
             recipe = {"recipe": network.metadata[f"recipe_T{row['T']}"]} if task.method == "auto" else {}
             task.record.add(row | recipe, predictions)
-            say(
+            print_message(
                 f"{task.system} {task.method}, T = {row['T']}: {row['accuracy']:.2%} of {row['n_samples']}"
                 f" images, the ANN {row['ann_accuracy']:.2%}; {estimate}"
             )
@@ -281,7 +281,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         n_seen = len(np.unique(data.test_labels[: arguments.limit_long]))
         if n_seen < data.n_classes:
             what = f"the first {arguments.limit_long} test images show {n_seen} of {data.n_classes} classes"
-            say(f"{name}: warning: {what}; a file in another order would tell more of T > {WHOLE_SET_UP_TO}")
+            print_message(
+                f"{name}: warning: {what}; a file in another order would tell more of T > {WHOLE_SET_UP_TO}"
+            )
     estimate = Estimate(sum(task.work for task in tasks))
     for task in tasks:
         if task.runs and not arguments.only_convert:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from evsnn.output.console import say
+from evsnn.output.console import print_message
 
 __all__ = ["Estimate", "News"]
 
@@ -19,7 +19,7 @@ class News:
 
     def __call__(self, line: str) -> None:
         if time.monotonic() >= self.next:
-            say(line)
+            print_message(line)
             self.next = time.monotonic() + SAY_EVERY_S
 
 

@@ -41,8 +41,8 @@ from evsnn.conversion.onnx.importer import import_onnx
 from evsnn.conversion.report.summary import Summary
 from evsnn.conversion.report.validation import ann_predictions
 from evsnn.files.weights import verify
-from evsnn.network.inventory import facts_of
-from evsnn.output.console import integer, say
+from evsnn.network.inventory import layer_facts
+from evsnn.output.console import integer, print_message
 from examples.paper.cards import DATA_SETS, card, index
 from examples.paper.data import Data, load, scaled
 
@@ -122,7 +122,7 @@ def convert(task: Task, data: Data, n_calibration: int, note: str = "") -> dict:
         news,
     )
     for warning in conversion.warnings:
-        say(f"{task.system}: warning: {warning}")
+        print_message(f"{task.system}: warning: {warning}")
     record = described(task, conversion, data, min(n_calibration, len(data.train_images)), note)
     notes = Summary(
         str(task.onnx), str(task.path(".h5")), None, record["n_calibration"], STORAGE, conversion, None, ()
@@ -145,7 +145,7 @@ def convert(task: Task, data: Data, n_calibration: int, note: str = "") -> dict:
 
 def described(task: Task, conversion: Conversion, data: Data, n_calibration: int, note: str) -> dict:
     """The record of a model that was just converted."""
-    facts = facts_of(conversion.network)
+    facts = layer_facts(conversion.network)
     source = json.loads(task.onnx.with_suffix(".json").read_text())
     command = (
         f"python -m examples.paper.publish MODELS -o examples/models --{task.data_name} DATA --systems"
@@ -205,7 +205,7 @@ def measure(task: Task, record: dict, inputs: Path) -> None:
             }
         )
         task.keep(record)
-        say(
+        print_message(
             f"{task.system}, T = {T}, {arithmetic}: {row['accuracy']:.2%} of {row['n_samples']} images, the"
             f" ANN {record['ann_accuracy']:.2%}, {row['seconds']:.0f} s"
         )
@@ -301,7 +301,7 @@ class News:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if time.monotonic() >= self.next:
-            say(f"{self.system}: {what}, {done}/{total}")
+            print_message(f"{self.system}: {what}, {done}/{total}")
             self.next = time.monotonic() + 10
 
 

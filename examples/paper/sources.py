@@ -21,8 +21,8 @@ from evsnn.conversion.conversion import HELD_OUT, convert_model
 from evsnn.conversion.lowering.ann import forward
 from evsnn.conversion.lowering.lowering import lower_graph
 from evsnn.conversion.onnx.importer import import_onnx
-from evsnn.network.inventory import facts_of
-from evsnn.output.console import say
+from evsnn.network.inventory import layer_facts
+from evsnn.output.console import print_message
 from examples.paper.data import Data, scaled
 from examples.paper.progress import News
 from examples.paper.records import AUTO_STEPS, Method, replace_file, replace_npz
@@ -135,7 +135,7 @@ def network_of(system: str, source: Source, method: Method, runs: Path, data: Da
             lambda what, done, total: news(f"{path.name}: {what}, {done}/{total}"),
         )
         for warning in conversion.warnings:
-            say(f"{path.name}: warning: {warning}")
+            print_message(f"{path.name}: warning: {warning}")
         recipes = {f"recipe_T{T}": str(choice.recipe) for T, choice in conversion.choices.items()}
         network = conversion.network.replace(
             metadata={"source": source.model.name, "source_sha256": source.digest} | recipes
@@ -150,7 +150,7 @@ def describe(
     system: str, activation: str, source: Source, network: evsnn.Network, runs: Path, data: Data
 ) -> int:
     """Keep what the tables say of a source ANN; gives its multiply-adds a sample."""
-    facts = facts_of(network)
+    facts = layer_facts(network)
     macs = sum(layer.macs for layer in facts)
     record = {
         "system": system,

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from evsnn.output.console import say
+from evsnn.output.console import print_message
 from examples.paper.document import document
 from examples.paper.figures import draw
 from examples.paper.records import replace_file
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"{', '.join(map(str, arguments.folders))}: got no record of any system, expected"
                 " <system>_<method>_<by>.json; evaluate.py and dense.py write them"
             )
-        say(f"{len(read)} records merged into {arguments.results}")
+        print_message(f"{len(read)} records merged into {arguments.results}")
         return
     systems = load_all(arguments.results)
     if not systems:

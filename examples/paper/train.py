@@ -336,7 +336,7 @@ def published(path: Path) -> dict[str, torch.Tensor]:
     longest T, which no conversion corrected.
     """
     network = evsnn.load(path)
-    layers = network.at(max(network.tables, default=network.n_steps)).layers
+    layers = network.at(max(network.step_parameters, default=network.n_steps)).layers
     named = {
         layer.name.strip("/").rpartition("/")[0].replace("/", "."): layer
         for layer in layers

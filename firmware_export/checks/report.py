@@ -71,14 +71,24 @@ def weight_additions(network: QuantizedNetwork, inputs: np.ndarray) -> tuple[flo
     traces = reference.run(network.circuit, inputs)
     spikes = 0.0
     for p in network.circuit.populations:
-        for synapse in () if isinstance(p, MaxPool) else p.synapses:
-            targets = synapse.weight.shape[0] // synapse.groups
-            for source in synapse.sources:
+        for projection in () if isinstance(p, MaxPool) else p.projections:
+            targets = projection.weight.shape[0] // projection.groups
+            for source in projection.sources:
                 train = traces[source.population].spikes if source.population >= 0 else inputs
                 counts = sum(
                     reference.seen(source, train[:, t]).sum(axis=(0, 1)) for t in range(train.shape[1])
                 )
-                spikes += float((counts * np.outer(synapse.reach(0), synapse.reach(1))).sum()) * targets
+                spikes += (
+                    float(
+                        (
+                            counts
+                            * np.outer(
+                                *(projection.window.reach(axis, projection.size[axis]) for axis in (0, 1))
+                            )
+                        ).sum()
+                    )
+                    * targets
+                )
     return sum(trace.sops for trace in traces) / len(inputs), spikes / len(inputs)
 
 

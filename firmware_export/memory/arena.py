@@ -79,8 +79,8 @@ class Arena:
             n_bytes = 4 * places * groups * -(-p.shape[0] // groups // TILE) * TILE
         return (
             {"membranes": n_bytes}
-            | ({"net counts": n_bytes} if p.signed else {})
-            | ({"currents": n_bytes} if p.drives else {})
+            | ({"net counts": n_bytes} if p.has_negative_spikes else {})
+            | ({"currents": n_bytes} if p.analog_projections else {})
         )
 
     def view(self, key: Key | None) -> dict[str, int]:

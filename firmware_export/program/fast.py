@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from evsnn.circuit.populations import Population, Source, Synapse
+from evsnn.circuit.neuron import LEAK, WARM_UP, Membranes
+from evsnn.circuit.populations import Population, Projection, Source
 from evsnn.circuit.quantized import membrane_bounds
 
 from .program import TILE, Program, Read, Stage, View, key_of, live_sources
@@ -37,40 +38,40 @@ def fast_kind(stage: Stage, program: Program) -> str | None:
     p: Population = program.network.circuit.populations[stage.population]
     if (
         not p.fires
-        or p.leak != 1
+        or LEAK in p.features
         or not (stage.writes or stage.tally)
         or len({replace(program.views[key], key=stage.writes[0]) for key in stage.writes}) > 1
     ):
         return None
     least, _ = membrane_bounds(p, program.n_steps, (program.network.input_low, program.network.input_high))
-    if p.signed:
-        least = np.minimum(least, p.v_negative)
-    above = least - p.v_threshold  # the runtime compares v - v_threshold with 0
+    if p.has_negative_spikes:
+        least = np.minimum(least, p.neuron.v_negative)
+    above = least - p.neuron.v_threshold  # the runtime compares v - v_threshold with 0
     if above.min() < -(2**31):
         return None
-    if p.drives:
-        drive, *others = p.drives
+    if p.analog_projections:
+        projection, *others = p.analog_projections
         plain = (
             not others
-            and not p.synapses
-            and not p.signed
-            and drive.groups == 1
-            and len(drive.sources) == 1
-            and not drive.pooled
-            and drive.dilation == (1, 1)
+            and not p.projections
+            and not p.has_negative_spikes
+            and projection.groups == 1
+            and len(projection.sources) == 1
+            and not projection.pooled
+            and projection.dilation == (1, 1)
         )
         return "drive" if plain and not program.by_step else None
     charges = charges_of(p, program)
     if charges is None:
         return None
-    if 1 <= len(charges) <= 2 and all(is_depthwise(c.synapse, p) for c in charges):
+    if 1 <= len(charges) <= 2 and all(is_depthwise(c.projection, p) for c in charges):
         return "taps"
     gathers, same = apart(charges)
     if (
         not 1 <= len(gathers) <= 2
         or len(same) > 1
-        or any(c.synapse.groups != 1 or c.synapse.dilation[1] != 1 for c in gathers)
-        or any(not is_identity(c.synapse) for c in same)
+        or any(c.projection.groups != 1 or c.projection.dilation[1] != 1 for c in gathers)
+        or any(not is_identity(c.projection) for c in same)
     ):
         return None
     area = stage.window[0] * stage.window[1]
@@ -78,8 +79,8 @@ def fast_kind(stage: Stage, program: Program) -> str | None:
         program.network.widths[stage.population] == "int16"
         and above.min() >= -(2**15)
         and program.n_steps * area < 2**16
-        and not p.signed
-        and not p.delay
+        and not p.has_negative_spikes
+        and WARM_UP not in p.features
     ):
         return "pairs"
     return "singles" if program.compact or not all(map(at_once, gathers)) else "wide"
@@ -91,16 +92,16 @@ class Charge:
 
     Parameters
     ----------
-    synapse : Synapse
+    projection : Projection
     source : Source
-        One of the synapse's.
+        One of the projection's.
     first : int
         Its first channel in the weights.
     takes_back : bool
         Whether it sends negative spikes, too; they take the same weights away.
     """
 
-    synapse: Synapse
+    projection: Projection
     source: Source
     first: int = 0
     takes_back: bool = False
@@ -108,11 +109,11 @@ class Charge:
     @property
     def weight(self) -> np.ndarray:
         """Of the source's channels."""
-        return self.synapse.weight[:, self.first : self.first + self.source.shape[0]]
+        return self.projection.weight[:, self.first : self.first + self.source.shape[0]]
 
     def is_negated_by(self, other: Charge, program: Program) -> bool:
         """Whether the other's spikes take away what these add, and lie like them."""
-        a, b = self.synapse, other.synapse
+        a, b = self.projection, other.projection
         views = [
             replace(program.views[key_of(source)], key=key_of(self.source))
             for source in (self.source, other.source)
@@ -131,10 +132,10 @@ def charges_of(p: Population, program: Program) -> list[Charge] | None:
     of their own.
     """
     found: list[Charge] = []
-    for synapse in p.synapses:
-        live, first = live_sources(synapse, program.network.circuit.populations), 0
-        for source in synapse.sources:
-            charge = Charge(synapse, source, first)
+    for projection in p.projections:
+        live, first = live_sources(projection, program.network.circuit.populations), 0
+        for source in projection.sources:
+            charge = Charge(projection, source, first)
             first += source.shape[0]
             if source not in live:
                 continue
@@ -157,7 +158,9 @@ def charges_of(p: Population, program: Program) -> list[Charge] | None:
 
 def apart(charges: Sequence[Charge]) -> tuple[list[Charge], list[Charge]]:
     """Those that are gathered, and those of one weight a channel."""
-    return [c for c in charges if not c.synapse.channelwise], [c for c in charges if c.synapse.channelwise]
+    return [c for c in charges if not c.projection.channelwise], [
+        c for c in charges if c.projection.channelwise
+    ]
 
 
 def at_once(charge: Charge) -> int:
@@ -180,18 +183,18 @@ def at_once(charge: Charge) -> int:
     return 0
 
 
-def is_depthwise(synapse: Synapse, p: Population) -> bool:
+def is_depthwise(projection: Projection, p: Population) -> bool:
     """Whether each neuron reads its own channel alone."""
     return (
-        synapse.groups == synapse.shape[0] == p.shape[0]
-        and len(synapse.sources) == 1
-        and synapse.dilation[1] == 1
+        projection.groups == projection.shape[0] == p.shape[0]
+        and len(projection.sources) == 1
+        and projection.dilation[1] == 1
     )
 
 
-def is_identity(synapse: Synapse) -> bool:
+def is_identity(projection: Projection) -> bool:
     """Whether each neuron gets the spikes of its own channel and place."""
-    return synapse.kernel == (1, 1) and synapse.stride == (1, 1) and not any(synapse.padding)
+    return projection.kernel == (1, 1) and projection.stride == (1, 1) and not any(projection.padding)
 
 
 def tile_pairs(channels: int) -> int:
@@ -212,14 +215,14 @@ def pair_words(values: np.ndarray, row: int, fill: int = 0) -> np.ndarray:
     return ((halves[..., 0, :] + halves[..., 1, :] * 2**16) % 2**32).astype(np.uint32)
 
 
-def pairs_of(synapse: Synapse, row: int) -> np.ndarray:
+def pairs_of(projection: Projection, row: int) -> np.ndarray:
     """Weights as [tile][ky][kx][channel][row] words."""
-    return np.moveaxis(pair_words(synapse.weight.astype(np.int64).transpose(2, 3, 1, 0), row), -2, 0)
+    return np.moveaxis(pair_words(projection.weight.astype(np.int64).transpose(2, 3, 1, 0), row), -2, 0)
 
 
-def tapped(synapse: Synapse) -> np.ndarray:
+def tapped(projection: Projection) -> np.ndarray:
     """Weights of single channels as [ky][kx][channel], filled up to whole tiles."""
-    taps = synapse.weight[:, 0].astype(np.int64).transpose(1, 2, 0)
+    taps = projection.weight[:, 0].astype(np.int64).transpose(1, 2, 0)
     return np.pad(taps, ((0, 0), (0, 0), (0, -taps.shape[2] % TILE)))
 
 
@@ -242,9 +245,9 @@ def blank_of(stage: Stage, p: Population, program: Program) -> Blank | None:
     """
     network = program.network
     samples = network.network.samples
-    (drive,) = p.drives
+    (projection,) = p.analog_projections
     view = program.views.get(stage.writes[0]) if stage.writes else None
-    (_, left, _, right), width = drive.padding, drive.shape[2]
+    (_, left, _, right), width = projection.padding, projection.shape[2]
     if (
         view is None
         or samples is None
@@ -253,13 +256,15 @@ def blank_of(stage: Stage, p: Population, program: Program) -> Blank | None:
         or view.left + view.shape[2] + view.right > COLUMNS
     ):
         return None
-    if not all(0 <= pad < k for pad, k in zip(drive.padding, drive.kernel * 2)):
+    if not all(0 <= pad < k for pad, k in zip(projection.padding, projection.kernel * 2)):
         return None
     images = network.encode(samples.images.reshape(-1, *network.circuit.input_shape))
-    seen = np.pad((images != 0).any(axis=1), ((0, 0), (drive.padding[0], drive.padding[2]), (left, right)))
-    field = tuple((w - 1) * s + k for w, s, k in zip(stage.window, drive.stride, drive.kernel))
+    seen = np.pad(
+        (images != 0).any(axis=1), ((0, 0), (projection.padding[0], projection.padding[2]), (left, right))
+    )
+    field = tuple((w - 1) * s + k for w, s, k in zip(stage.window, projection.stride, projection.kernel))
     windows = np.lib.stride_tricks.sliding_window_view(seen, field, axis=(1, 2))
-    windows = windows[:, :: stage.window[0] * drive.stride[0], :: stage.window[1] * drive.stride[1]]
+    windows = windows[:, :: stage.window[0] * projection.stride[0], :: stage.window[1] * projection.stride[1]]
     if windows.any(axis=(3, 4)).mean() > 0.9:
         return None
     return Blank(stage.window[0] * stage.window[1] * constant_spikes(p.bias, p, network.n_steps))
@@ -267,14 +272,14 @@ def blank_of(stage: Stage, p: Population, program: Program) -> Blank | None:
 
 def constant_spikes(current: np.ndarray, p: Population, n_steps: int) -> np.ndarray:
     """Spikes (n_steps, channels) of neurons under a constant current."""
-    v, spikes = (
-        p.v_init + min(p.delay, n_steps) * current.astype(np.int64),
-        np.zeros((n_steps, len(p.v_init)), np.int64),
-    )
-    for t in range(n_steps):
-        v = v + current * (t + p.delay < n_steps)
-        spikes[t] = v >= p.v_threshold
-        v = v - p.v_threshold * spikes[t]
+    membranes = Membranes(p.neuron, current.shape, -1, np.int64)
+    spikes = np.zeros((n_steps, *current.shape), np.int64)
+    for u in range(n_steps + p.neuron.warm_up_steps):
+        if u < n_steps:
+            membranes.leak()
+            membranes.v += current
+        if u >= p.neuron.warm_up_steps:
+            membranes.fire(spikes[u - p.neuron.warm_up_steps])
     return spikes
 
 
@@ -303,7 +308,7 @@ def blank_totals(
         The part of a neuron's class that its row decides, times the number of parts that its column does.
     column_class : (neurons' columns,) uint8
     """
-    weight = p.synapses[0].weight.astype(np.int64)
+    weight = p.projections[0].weight.astype(np.int64)
 
     def classes(axis: int, n: int) -> tuple[np.ndarray, list[tuple[bool, ...]]]:
         at = (
@@ -321,10 +326,10 @@ def blank_totals(
     for row in row_kinds:
         for column in column_kinds:
             reached = weight[:, :, np.array(row)][..., np.array(column)].sum(axis=(2, 3))
-            v, total = p.v_init.astype(np.int64), np.zeros(p.shape[0], np.int64)
-            for t in range(n_steps):
-                v = v + reached @ source.spikes[t] + p.bias
-                fired = v >= p.v_threshold
-                v, total = v - p.v_threshold * fired, total + fired
-            totals.append(total)
+            membranes = Membranes(p.neuron, (p.shape[0],), -1, np.int64)
+            for spikes in source.spikes:
+                membranes.leak()
+                membranes.v += reached @ spikes + p.bias
+                membranes.fire(np.empty(p.shape[0], np.int8))
+            totals.append(membranes.n)
     return np.array(totals), (rows * len(column_kinds)).astype(np.uint8), columns.astype(np.uint8)

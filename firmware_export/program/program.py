@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from evsnn.circuit.populations import INPUT, MaxPool, Pool, Population, Source, Synapse
+from evsnn.circuit.neuron import LEAK
+from evsnn.circuit.populations import INPUT, MaxPool, Population, Projection, Source
 from evsnn.circuit.quantized import QuantizedNetwork
 from evsnn.errors import RunError
+from evsnn.network.geometry import Window
 
 __all__ = [
     "TILE",
@@ -37,11 +39,11 @@ TILE = 8
 
 @dataclass(frozen=True)
 class Key:
-    """What a synapse sees: which spikes of which population, through which pool."""
+    """What a projection sees: which spikes of which population, through which pool."""
 
     population: int
     negative: bool = False
-    pool: Pool | None = None
+    pool: Window | None = None
 
     @property
     def spikes(self) -> Key:
@@ -142,8 +144,8 @@ class Stage:
     reads : tuple of Read
         Each window slides over neurons, not over windows of neurons.
     writes : tuple of Key
-    tally : Synapse, optional
-        The readout's synapse that this population charges with its spike counts; nothing is kept.
+    tally : Projection, optional
+        The readout's projection that this population charges with its spike counts; nothing is kept.
     """
 
     kind: str
@@ -153,7 +155,7 @@ class Stage:
     window: tuple[int, int]
     reads: tuple[Read, ...]
     writes: tuple[Key, ...]
-    tally: Synapse | None = None
+    tally: Projection | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +210,7 @@ def program_of(network: QuantizedNetwork, by_step: bool = False, compact: bool =
     RunError
         If it is to run step by step, and a layer's step needs later steps of the layer before it.
     """
-    if by_step and network.circuit.delayed:
+    if by_step and network.circuit.has_warm_up:
         raise RunError("a network with delays cannot run step by step", hint="export it layer by layer")
     populations = network.circuit.populations
     counts = _counts(populations)
@@ -235,20 +237,20 @@ def _counts(populations: Sequence[Population | MaxPool]) -> bool:
     reads its sources.
     """
     last = populations[-1]
-    if last.fires or last.leak != 1 or last.drives or not last.synapses:
+    if last.fires or LEAK in last.features or last.analog_projections or not last.projections:
         return False
-    sources = [key_of(source) for synapse in last.synapses for source in synapse.sources]
+    sources = [key_of(source) for projection in last.projections for source in projection.sources]
     others = {
         read.key.population for population in populations[:-1] for read in _reads(population, populations)
     }
-    for synapse in last.synapses:
+    for projection in last.projections:
         covers = (
-            synapse.kernel == synapse.shape[1:]
-            and not any(synapse.padding)
-            and synapse.groups == 1
-            and len(synapse.sources) == 1
+            projection.kernel == projection.shape[1:]
+            and not any(projection.padding)
+            and projection.groups == 1
+            and len(projection.sources) == 1
         )
-        source, *_ = synapse.sources
+        source, *_ = projection.sources
         alone = (
             source.population not in others
             and source.population != INPUT
@@ -259,14 +261,14 @@ def _counts(populations: Sequence[Population | MaxPool]) -> bool:
     return len({(key.population, key.negative) for key in sources}) == len(sources)
 
 
-def _direct(pool: Pool | None) -> bool:
+def _direct(pool: Window | None) -> bool:
     """Whether a population can count spikes in the pool's windows as it makes them."""
     return pool is None or (pool.stride == pool.kernel and not any(pool.padding))
 
 
 def _reads(population: Population | MaxPool, populations: Sequence[Population | MaxPool]) -> Iterator[Read]:
     if isinstance(population, MaxPool):
-        for negative in (False, True) if population.signed else (False,):
+        for negative in (False, True) if population.has_negative_spikes else (False,):
             yield Read(
                 Key(population.source.population, negative),
                 population.window.kernel,
@@ -274,17 +276,25 @@ def _reads(population: Population | MaxPool, populations: Sequence[Population | 
                 population.window.padding[:2],
             )
         return
-    for synapse in population.synapses:
-        for source in live_sources(synapse, populations):
-            yield Read(key_of(source), synapse.kernel, synapse.stride, synapse.padding[:2], synapse.dilation)
+    for projection in population.projections:
+        for source in live_sources(projection, populations):
+            yield Read(
+                key_of(source),
+                projection.kernel,
+                projection.stride,
+                projection.padding[:2],
+                projection.dilation,
+            )
 
 
-def live_sources(synapse: Synapse, populations: Sequence[Population | MaxPool]) -> list[Source]:
-    """The sources of a synapse that ever send anything: not the negative spikes of neurons that send none."""
+def live_sources(projection: Projection, populations: Sequence[Population | MaxPool]) -> list[Source]:
+    """The sources of a projection that ever send anything: not the negative spikes of neurons that send
+    none.
+    """
     return [
         s
-        for s in synapse.sources
-        if not s.negative or (s.population != INPUT and populations[s.population].signed)
+        for s in projection.sources
+        if not s.negative or (s.population != INPUT and populations[s.population].has_negative_spikes)
     ]
 
 
@@ -297,7 +307,7 @@ def _stages(
 ) -> Iterator[Stage]:
     """The stages that make what is needed of a population."""
     reads = tuple(_reads(population, populations))
-    signs = (False, True) if population.signed else (False,)
+    signs = (False, True) if population.has_negative_spikes else (False,)
     if isinstance(population, MaxPool):
         yield Stage(
             "maxpool",
@@ -311,7 +321,7 @@ def _stages(
         pools = dict.fromkeys(key.pool for key in needed if key.pool)
     else:
         tally = (
-            next((s for s in populations[-1].synapses if s.sources[0].population == i), None)
+            next((s for s in populations[-1].projections if s.sources[0].population == i), None)
             if counts
             else None
         )
@@ -341,7 +351,7 @@ def _stages(
 
 
 def _pool_stages(
-    i: int, signs: Sequence[bool], shape: tuple[int, int, int], pools: Iterable[Pool]
+    i: int, signs: Sequence[bool], shape: tuple[int, int, int], pools: Iterable[Window]
 ) -> Iterator[Stage]:
     """The sums of windows that overlap, or that only some of a population's targets see."""
     for pool in pools:
@@ -359,7 +369,7 @@ def _pool_stages(
             )
 
 
-def _pooled(shape: tuple[int, int, int], pool: Pool | None) -> tuple[int, int, int]:
+def _pooled(shape: tuple[int, int, int], pool: Window | None) -> tuple[int, int, int]:
     if pool is None:
         return shape
     return (
@@ -471,5 +481,8 @@ def padded_to_tiles(values: np.ndarray, groups: int, tile: int, fill: int = 0) -
 def groups_of(p: Population) -> int:
     """Into how many groups a population's outputs fall, each with inputs of its own."""
     return int(
-        np.lcm.reduce([s.groups for s in (*(s for s in p.synapses if not s.channelwise), *p.drives)] or [1])
+        np.lcm.reduce(
+            [s.groups for s in (*(s for s in p.projections if not s.channelwise), *p.analog_projections)]
+            or [1]
+        )
     )

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evsnn.circuit.populations import MaxPool, Population, Synapse
-from evsnn.circuit.reference import leak_shift
+from evsnn.circuit.neuron import leak_shift
+from evsnn.circuit.populations import MaxPool, Population, Projection
 
 from ..memory.arena import Arena
 from ..program.program import TILE, Key, Stage, groups_of, key_of, live_sources, padded_to_tiles
@@ -45,14 +45,14 @@ def _max_pool(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     read, keys = stage.reads[0], [read.key for read in stage.reads]
     fields = {
         "from": arena.view(keys[0]),
-        "from_negative": arena.view(keys[1] if pool.signed else None),
+        "from_negative": arena.view(keys[1] if pool.has_negative_spikes else None),
         "to": arena.view(stage.writes[0]),
-        "to_negative": arena.view(stage.writes[1] if pool.signed else None),
+        "to_negative": arena.view(stage.writes[1] if pool.has_negative_spikes else None),
         "channels": pool.shape[0],
         "kernel": read.kernel,
         "stride": read.stride,
         "padding": read.padding,
-        "is_signed": pool.signed,
+        "is_signed": pool.has_negative_spikes,
         "by_step": arena.program.by_step,
     }
     return {
@@ -67,12 +67,14 @@ def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     p: Population = network.circuit.populations[stage.population]
     groups, keys = groups_of(p), stage.writes
     gathers, channelwise = (
-        [s for s in p.synapses if not s.channelwise],
-        [s for s in p.synapses if s.channelwise],
+        [s for s in p.projections if not s.channelwise],
+        [s for s in p.projections if s.channelwise],
     )
     parts = [part for j, s in enumerate(gathers) for part in _parts(s, f"s{i}_w{j}", groups, arena, tables)]
     wise = [item for j, s in enumerate(channelwise) for item in _channelwise(s, f"s{i}_c{j}", arena, tables)]
-    drives = [item for j, s in enumerate(p.drives) for item in _drives(s, f"s{i}_d{j}", groups, tables)]
+    analog_projections = [
+        item for j, s in enumerate(p.analog_projections) for item in _analog(s, f"s{i}_d{j}", groups, tables)
+    ]
     readout, classes = "NULL", 0
     if stage.tally is not None:
         readout, classes = (
@@ -92,11 +94,11 @@ def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     fields = {
         "parts": tables.structs(f"s{i}_parts", "evsnn_part_t", parts),
         "channelwise": tables.structs(f"s{i}_wise", "evsnn_channelwise_t", wise),
-        "drives": tables.structs(f"s{i}_drives", "evsnn_drive_t", drives),
+        "analog_projections": tables.structs(f"s{i}_drives", "evsnn_drive_t", analog_projections),
         "bias": padded("bias", p.bias),
-        "v_init": padded("init", p.v_init),
-        "v_threshold": padded("th", p.v_threshold, NEVER),
-        "v_negative": padded("neg", p.v_negative),
+        "v_init": padded("init", p.neuron.v_init),
+        "v_threshold": padded("th", p.neuron.v_threshold, NEVER),
+        "v_negative": padded("neg", p.neuron.v_negative),
         "readout": readout,
         "view": arena.view(keys[0] if keys else None),
         "view_negative": arena.view(keys[1] if len(keys) == 2 else None),
@@ -105,14 +107,14 @@ def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
         "state_current": arena.state("currents", stage.population),
         "n_parts": len(parts),
         "n_channelwise": len(wise),
-        "n_drives": len(drives),
+        "n_drives": len(analog_projections),
         "channels": p.shape[0],
         "groups": groups,
         "width": stage.width,
         "window": stage.window,
-        "delay": p.delay,
+        "delay": p.neuron.warm_up_steps,
         "classes": classes,
-        "leak": NO_LEAK if p.leak == 1 else leak_shift(p.leak),
+        "leak": NO_LEAK if p.neuron.leak == 1 else leak_shift(p.neuron.leak),
         "input_bits": 8 if network.input_low >= 0 else 16,
         "kept": bool(keys),
         "fires": p.fires,
@@ -133,29 +135,29 @@ def tiled(weight: np.ndarray, split: int = 1) -> np.ndarray:
     return padded.reshape(split, tiles, TILE, *weight.shape[1:]).transpose(0, 1, 4, 5, 3, 2)
 
 
-def _geometry(synapse: Synapse) -> dict:
+def _geometry(projection: Projection) -> dict:
     return {
-        "kernel": synapse.kernel,
-        "stride": synapse.stride,
-        "dilation": synapse.dilation,
-        "padding": synapse.padding[:2],
+        "kernel": projection.kernel,
+        "stride": projection.stride,
+        "dilation": projection.dilation,
+        "padding": projection.padding[:2],
     }
 
 
-def _parts(synapse: Synapse, what: str, groups: int, arena: Arena, tables: Tables) -> list[dict]:
+def _parts(projection: Projection, what: str, groups: int, arena: Arena, tables: Tables) -> list[dict]:
     """A part for each source that a group of outputs reads."""
-    weight = tiled(synapse.weight, groups)
+    weight = tiled(projection.weight, groups)
     table = tables.array(what, weight, np.int8)
     n_in, per_group, tile = (
-        synapse.weight.shape[1],
+        projection.weight.shape[1],
         int(np.prod(weight.shape[1:])),
         int(np.prod(weight.shape[2:])),
     )
-    live, items = live_sources(synapse, arena.program.network.circuit.populations), []
+    live, items = live_sources(projection, arena.program.network.circuit.populations), []
     for group in range(groups):
-        low = group * synapse.groups // groups * n_in  # it reads the channels low .. low + n_in
+        low = group * projection.groups // groups * n_in  # it reads the channels low .. low + n_in
         start = 0
-        for source in synapse.sources:
+        for source in projection.sources:
             first, last = max(low, start), min(low + n_in, start + source.shape[0])
             if first < last and source in live:
                 items.append(
@@ -169,28 +171,28 @@ def _parts(synapse: Synapse, what: str, groups: int, arena: Arena, tables: Table
                         "count": last - first,
                         "group": group,
                     }
-                    | _geometry(synapse)
+                    | _geometry(projection)
                 )
             start += source.shape[0]
     return items
 
 
-def _channelwise(synapse: Synapse, what: str, arena: Arena, tables: Tables) -> list[dict]:
-    channels = synapse.weight.shape[0]
-    weight = tables.array(what, synapse.weight.reshape(channels, -1).T, np.int32)
-    sources = live_sources(synapse, arena.program.network.circuit.populations)
+def _channelwise(projection: Projection, what: str, arena: Arena, tables: Tables) -> list[dict]:
+    channels = projection.weight.shape[0]
+    weight = tables.array(what, projection.weight.reshape(channels, -1).T, np.int32)
+    sources = live_sources(projection, arena.program.network.circuit.populations)
     return [
         {"view": arena.view(Key(s.population, s.negative)), "weight": weight, "channels": channels}
-        | _geometry(synapse)
+        | _geometry(projection)
         for s in sources
     ]
 
 
-def _drives(drive: Synapse, what: str, groups: int, tables: Tables) -> list[dict]:
+def _analog(projection: Projection, what: str, groups: int, tables: Tables) -> list[dict]:
     items, start = [], 0
-    for j, source in enumerate(drive.sources):
-        channels = drive.weight.shape[1] if len(drive.sources) == 1 else source.shape[0]
-        weight, pool = tiled(drive.weight[:, start : start + channels], groups), source.pool
+    for j, source in enumerate(projection.sources):
+        channels = projection.weight.shape[1] if len(projection.sources) == 1 else source.shape[0]
+        weight, pool = tiled(projection.weight[:, start : start + channels], groups), source.pool
         start += channels
         windows = (
             {"pool": pool.kernel, "pool_stride": pool.stride, "pool_padding": pool.padding[:2]}
@@ -202,12 +204,12 @@ def _drives(drive: Synapse, what: str, groups: int, tables: Tables) -> list[dict
                 "weight": tables.array(f"{what}_{j}", weight, np.int8),
                 "tile_stride": int(np.prod(weight.shape[2:])),
                 "channels": channels,
-                "height": drive.shape[1],
-                "width": drive.shape[2],
+                "height": projection.shape[1],
+                "width": projection.shape[2],
                 "input_height": source.shape[1],
                 "input_width": source.shape[2],
             }
-            | _geometry(drive)
+            | _geometry(projection)
             | windows
         )
     return items
@@ -218,7 +220,7 @@ def check_drives(populations: Sequence[Population | MaxPool]) -> str | None:
     input with itself.
     """
     for p in populations:
-        for drive in () if isinstance(p, MaxPool) else p.drives:
-            if len(drive.sources) > 1 and drive.groups > 1:
+        for projection in () if isinstance(p, MaxPool) else p.analog_projections:
+            if len(projection.sources) > 1 and projection.groups > 1:
                 return p.name
     return None

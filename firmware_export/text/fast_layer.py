@@ -50,7 +50,7 @@ def describe_fast(
     """
     common = _common(stage, i, arena, tables) | {"kind": kind}
     return common | (
-        _drive(stage, i, arena, tables, blanks)
+        _analog(stage, i, arena, tables, blanks)
         if kind == "drive"
         else _gather(stage, i, kind, arena, tables, blanks)
     )
@@ -88,11 +88,11 @@ def _sides_bits(columns: int) -> int:
     return 16 if columns <= 16 else 32
 
 
-def _drive(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key, Blank]) -> dict:
+def _analog(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key, Blank]) -> dict:
     program = arena.program
     p: Population = program.network.circuit.populations[stage.population]
-    (drive,), n_steps = p.drives, program.n_steps
-    to_threshold = (p.v_threshold - p.v_init).astype(np.int64)
+    (projection,), n_steps = p.analog_projections, program.n_steps
+    to_threshold = (p.neuron.v_threshold - p.neuron.v_init).astype(np.int64)
     least = np.minimum(
         to_threshold, -(-to_threshold // n_steps)
     )  # a smaller current never reaches the threshold
@@ -104,32 +104,38 @@ def _drive(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key,
         )
 
     values = {
-        "channels": drive.weight.shape[1],
-        "height": drive.shape[1],
-        "in_width": drive.shape[2],
-        "kernel": drive.kernel,
-        "stride": drive.stride,
-        "padding": drive.padding,
+        "channels": projection.weight.shape[1],
+        "height": projection.shape[1],
+        "in_width": projection.shape[2],
+        "kernel": projection.kernel,
+        "stride": projection.stride,
+        "padding": projection.padding,
         "sides": (
-            drive.padding[1],
-            max(0, (columns - 1) * drive.stride[1] - drive.padding[1] + drive.kernel[1] - drive.shape[2]),
+            projection.padding[1],
+            max(
+                0,
+                (columns - 1) * projection.stride[1]
+                - projection.padding[1]
+                + projection.kernel[1]
+                - projection.shape[2],
+            ),
         ),
         "tiles": -(-p.shape[0] // TILE),
         "last_channels": (p.shape[0] - 1) % TILE + 1,
-        "weight": tables.array(f"s{i}_w", tiled_currents(drive.weight), np.int8),
-        "tile_weights": int(np.prod(drive.weight.shape[1:])) * TILE,
-        "delay": min(p.delay, n_steps),
+        "weight": tables.array(f"s{i}_w", tiled_currents(projection.weight), np.int8),
+        "tile_weights": int(np.prod(projection.weight.shape[1:])) * TILE,
+        "delay": min(p.neuron.warm_up_steps, n_steps),
         "bias": padded("bias", p.bias),
         "least": padded("least", np.clip(least, -(2**31), NEVER), NEVER),
         "u_init": padded("init", -to_threshold, -1),
-        "threshold": padded("th", p.v_threshold, NEVER),
+        "threshold": padded("th", p.neuron.v_threshold, NEVER),
     }
     blank = blank_of(stage, p, program)
     if blank is not None:
         (key,) = stage.writes
         out = program.views[key]
         blanks[key] = blank
-        field = [(w - 1) * s + k for w, s, k in zip(stage.window, drive.stride, drive.kernel)]
+        field = [(w - 1) * s + k for w, s, k in zip(stage.window, projection.stride, projection.kernel)]
         stored = out.left + out.shape[2] + out.right
         words = view_words(blank.spikes, out)
         values["blank"] = {
@@ -161,10 +167,10 @@ def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blank
         )
         return tables.array(f"s{i}_{what}", words, np.uint32 if pairs else np.int32)
 
-    synapses = dict.fromkeys(charge.synapse for charge in gathers)
+    projections = dict.fromkeys(charge.projection for charge in gathers)
     weights = {
         s: pairs_of(s, row) if packed else tapped(s) if kind == "taps" else tiled(s.weight)[0]
-        for s in synapses
+        for s in projections
     }
     types = {"singles": np.int8, "taps": np.int32}
     names = {
@@ -173,22 +179,26 @@ def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blank
     }
     sources = []
     for charge in gathers:
-        synapse, view, weight = charge.synapse, program.views[key_of(charge.source)], weights[charge.synapse]
+        projection, view, weight = (
+            charge.projection,
+            program.views[key_of(charge.source)],
+            weights[charge.projection],
+        )
         layout = (
             {"rows": weight.shape[2], "tile_weights": TILE}
             if kind == "taps"
-            else {"rows": synapse.weight.shape[1], "tile_weights": int(np.prod(weight.shape[1:]))}
+            else {"rows": projection.weight.shape[1], "tile_weights": int(np.prod(weight.shape[1:]))}
         )
         sources.append(
             layout
             | {
                 "view": view,
                 "c_view": initialiser(arena.view(view.key)),
-                "kernel": synapse.kernel,
-                "stride": synapse.stride,
-                "dilation": synapse.dilation,
-                "padding": synapse.padding,
-                "weight": names[synapse],
+                "kernel": projection.kernel,
+                "stride": projection.stride,
+                "dilation": projection.dilation,
+                "padding": projection.padding,
+                "weight": names[projection],
                 "first": charge.first * row,
                 "row_weights": int(np.prod(weight.shape[1:] if kind == "taps" else weight.shape[2:])),
                 "position_bytes": view.words * view.word_bits // 8,
@@ -197,7 +207,7 @@ def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blank
             }
         )
     tiles = -(-p.shape[0] // tile)
-    u_init = p.v_init.astype(np.int64) - p.v_threshold
+    u_init = p.neuron.v_init.astype(np.int64) - p.neuron.v_threshold
     state, net = (arena.state(what, stage.population) for what in ("membranes", "net counts"))
     spike, negative = (
         (arena.view(key)["offset"] for key in stage.writes) if len(stage.writes) == 2 else (0, 0)
@@ -221,20 +231,22 @@ def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blank
             "init", u_init + 2**15 if pairs else u_init, 0 if pairs else -1
         ),  # a pair has fired where its highest bit is set
         "bias": constants("bias", p.bias),
-        "threshold": constants("th", p.v_threshold, NEVER),
-        "delay": p.delay,
-        "signed": p.signed,
-        "bottom": constants("bottom", p.v_negative.astype(np.int64) - p.v_threshold) if p.signed else None,
+        "threshold": constants("th", p.neuron.v_threshold, NEVER),
+        "delay": p.neuron.warm_up_steps,
+        "signed": p.has_negative_spikes,
+        "bottom": constants("bottom", p.neuron.v_negative.astype(np.int64) - p.neuron.v_threshold)
+        if p.has_negative_spikes
+        else None,
         "negative": negative - spike,
         "net": net,
-        "net_words": (net - state) // 4 if p.signed and program.by_step else 0,
+        "net_words": (net - state) // 4 if p.has_negative_spikes and program.by_step else 0,
     }
     for charge in same:
         view = program.views[key_of(charge.source)]
         values["same"] = {
             "view": view,
             "c_view": initialiser(arena.view(view.key)),
-            "weight": constants("same", charge.synapse.weight.reshape(-1)),
+            "weight": constants("same", charge.projection.weight.reshape(-1)),
             "position_bytes": view.words * view.word_bits // 8,
             "negative": _negative(charge, arena),
         }

@@ -11,8 +11,9 @@ import numpy as np
 
 from evsnn import __version__
 from evsnn.circuit import reference
-from evsnn.circuit.populations import INPUT, MaxPool, Population, fan_out
+from evsnn.circuit.populations import INPUT, Population
 from evsnn.circuit.quantized import QuantizedNetwork
+from evsnn.digest import digest
 from evsnn.errors import MissingExtraError, RunError
 
 from ..memory.arena import Arena
@@ -223,34 +224,9 @@ def _template(file: str):
 
 
 def _digest(network: QuantizedNetwork) -> str:
-    """SHA-256 of everything that decides a spike."""
-    digest = hashlib.sha256()
-
-    def add(*values: object) -> None:
-        for value in values:
-            digest.update(
-                np.ascontiguousarray(value, "<i8").tobytes()
-                if isinstance(value, np.ndarray)
-                else repr(value).encode()
-            )
-            digest.update(b";")
-
-    add(
-        network.n_steps,
-        network.input_low,
-        network.input_high,
-        float(network.input_scale),
-        network.circuit.input_shape,
-    )
-    for p in network.circuit.populations:
-        add(type(p).__name__, p.shape)
-        if isinstance(p, MaxPool):
-            add(p.source, p.window, p.signed)
-            continue
-        add(p.bias, p.v_threshold, p.v_init, float(p.leak), p.v_negative, p.delay)
-        for s in (*p.drives, *p.synapses):
-            add(s.sources, s.weight.shape, s.weight, s.stride, s.padding, s.dilation, s.groups)
-    return digest.hexdigest()
+    """SHA-256 of everything that decides a spike: all fields of the circuit, names apart."""
+    facts = (network.input_low, network.input_high, float(network.input_scale), network.circuit)
+    return digest(facts, without=frozenset({"network", "name", "label"}))
 
 
 def products(network: QuantizedNetwork) -> tuple[int, int]:
@@ -259,7 +235,7 @@ def products(network: QuantizedNetwork) -> tuple[int, int]:
     """
     populations = [p for p in network.circuit.populations if isinstance(p, Population)]
     return sum(p.macs for p in populations), sum(
-        fan_out(s) * s.shape[0] for p in populations for s in p.synapses if not s.negative
+        s.fan_out * s.shape[0] for p in populations for s in p.projections if not s.negative
     )
 
 
@@ -293,7 +269,7 @@ def _start(program: Program) -> np.ndarray:
     """
     last = program.network.circuit.populations[-1]
     steps = 0 if program.by_step else program.n_steps
-    return last.v_init + steps * last.bias if program.counts else np.zeros(last.shape[0])
+    return last.neuron.v_init + steps * last.bias if program.counts else np.zeros(last.shape[0])
 
 
 def expected_classes(network: QuantizedNetwork, outputs: np.ndarray) -> np.ndarray:

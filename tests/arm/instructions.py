@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT)]
 
 import evsnn  # noqa: E402
 from evsnn.engine import plan  # noqa: E402
-from evsnn.engine.stage import Kernels  # noqa: E402
+from evsnn.engine.runner import Kernels  # noqa: E402
 from evsnn.engine.workspace import needed  # noqa: E402
 from evsnn.files.demo import demo  # noqa: E402
 from evsnn.simulation import ARITHMETICS, Simulator  # noqa: E402
@@ -57,7 +57,7 @@ class Counted:
     def __init__(self, file: Path):
         from evsnn.engine.kernels import code
 
-        self.file, self.read, self.slots = file, 0, {}
+        self.file, self.read, self.fields = file, 0, {}
         self.call = ctypes.CDLL(None).syscall
         self.call.argtypes = [ctypes.c_long] * 6
         native = code.native
@@ -70,12 +70,12 @@ class Counted:
             size = max(
                 section.size() for section in file.sections() if section.is_text()
             )  # the kernel's function is the first in it
-            self.slots[kernel.key] = len(self.slots)
+            self.fields[kernel.key] = len(self.fields)
             self.call(
                 _GETPID,
                 _MAGIC,
                 _WATCH,
-                self.slots[kernel.key],
+                self.fields[kernel.key],
                 code._ENGINES[-1].get_function_address(symbol),
                 size,
             )
@@ -85,11 +85,11 @@ class Counted:
 
     def report(self) -> dict[str, dict[str, int]]:
         """What each kernel has executed since the last report."""
-        for slot in self.slots.values():
+        for slot in self.fields.values():
             self.call(_GETPID, _MAGIC, _REPORT, slot, 0, 0)
         lines = self.file.read_text().splitlines()
         new, self.read = lines[self.read :], len(lines)
-        names = {slot: key for key, slot in self.slots.items()}
+        names = {slot: key for key, slot in self.fields.items()}
         rows = ({name: int(number) for name, number in re.findall(r"(\w+) (\d+)", line)} for line in new)
         return {names[row.pop("slot")]: row for row in rows if row["instructions"]}
 

@@ -46,9 +46,9 @@ def cases() -> dict[str, tuple]:
 
     rng = np.random.default_rng(1)
     found = {}
-    for signed, delay in ((0.0, 0), (0.1, 0), (0.0, 1), (0.1, 1)):
-        found[f"every path, signed {signed}, delay {delay}"] = (
-            every_path(signed, delay),
+    for negative_threshold, warm_up_steps in ((0.0, 0), (0.1, 0), (0.0, 1), (0.1, 1)):
+        found[f"every path, theta {negative_threshold}, warm-up {warm_up_steps}"] = (
+            every_path(negative_threshold, warm_up_steps),
             rng.random((2, 2, 5, 4), dtype=np.float32),
         )
     for channels in (16, 33, 70, 130):

@@ -70,7 +70,7 @@ def measure(network: str, n_steps: int, arithmetic: str, cache: Path, rounds: in
     for layer, p, block, time_ms in zip(result.layers, plans, blocks, np.median(times, axis=0)):
         if not block:
             continue
-        inputs = sum(int(np.prod(synapse.shape)) for synapse in p.population.synapses)
+        inputs = sum(int(np.prod(projection.shape)) for projection in p.population.projections)
         speed, limit, rate = (
             layer.sops / time_ms / 1e6,
             float(np.median(gsops[block])),
@@ -80,7 +80,7 @@ def measure(network: str, n_steps: int, arithmetic: str, cache: Path, rounds: in
         rows.append(
             {
                 "name": layer.name,
-                "synapse": layer.synapse,
+                "projection": layer.projection,
                 "shape": layer.shape,
                 "event_rate": layer.n_events / (inputs * n_steps),
                 "sops": layer.sops,
@@ -141,7 +141,7 @@ def measure_alone(n_steps: int, arithmetic: str, rounds: int) -> list[dict]:
             rows.append(
                 {
                     "name": layer.name,
-                    "synapse": layer.synapse,
+                    "projection": layer.projection,
                     "shape": layer.shape,
                     "event_rate": rate,
                     "sops": layer.sops,
@@ -171,7 +171,7 @@ def lines(rows: Sequence[dict]) -> list[str]:
         (
             "layer",
             "shape",
-            "synapse",
+            "projection",
             "membrane",
             "events",
             "M SOPs",
@@ -189,7 +189,7 @@ def lines(rows: Sequence[dict]) -> list[str]:
             (
                 row["name"],
                 "x".join(map(str, row["shape"])),
-                row["synapse"],
+                row["projection"],
                 f"{row['membrane']} x {row['lanes']}",
                 f"{row['event_rate']:.1%}",
                 f"{row['sops'] / 1e6:.2f}",

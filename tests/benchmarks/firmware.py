@@ -143,7 +143,7 @@ def correcting_networks() -> Iterator[tuple[str, Network, int]]:
     """
     for file in ("evsnn/models/mnist.h5", "examples/firmware/digits_cnn.h5"):
         network = evsnn.load(ROOT / file).at(8)
-        for neurons in ({"signed": 0.25}, {"signed": 0.25, "delay": 2}):
+        for neurons in ({"negative_threshold": 0.25}, {"negative_threshold": 0.25, "warm_up_steps": 2}):
             layers = [
                 replace(layer, **neurons) if isinstance(layer, IF) else layer for layer in network.layers
             ]

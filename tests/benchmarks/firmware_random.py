@@ -29,7 +29,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
 
 from evsnn import RunError  # noqa: E402
 from evsnn.circuit.quantized import quantize  # noqa: E402
-from evsnn.output.console import say  # noqa: E402
+from evsnn.output.console import print_message  # noqa: E402
 from firmware_export.checks.check import HOST, run_on  # noqa: E402
 from firmware_export.checks.machines import MACHINES  # noqa: E402
 from firmware_export.program.fast import fast_kind  # noqa: E402
@@ -72,8 +72,8 @@ def drawn(number: int) -> list[tuple]:
     for neurons in (
         {},
         {
-            "signed": float(rng.choice([0.02, 0.25])),
-            "delay": int(rng.integers(0, steps + 1)) * int(rng.integers(2)),
+            "negative_threshold": float(rng.choice([0.02, 0.25])),
+            "warm_up_steps": int(rng.integers(0, steps + 1)) * int(rng.integers(2)),
         },
     ):
         found.append(
@@ -96,7 +96,7 @@ def checked(number: int, core: str | None) -> Counter:
         shape = circuit.input_shape if circuit.analog else (quantized.n_steps, *circuit.input_shape)
         inputs = images.reshape(len(images), *shape)
         inputs = quantized.encode(inputs) if circuit.analog else inputs
-        for by_step in (False,) if circuit.delayed else (False, True):
+        for by_step in (False,) if circuit.has_warm_up else (False, True):
             export = export_header(quantized, "net", by_step=by_step, compact=bool((number + index) % 3 == 0))
             try:
                 run_on(machine, export, inputs, ("-O2",) if core else FLAGS, trace=True)
@@ -129,7 +129,7 @@ def main() -> None:
     with ProcessPoolExecutor(arguments.processes) as pool:
         for number, counts in zip(seeds, pool.map(checked, seeds, [arguments.core] * len(seeds))):
             total += counts
-            say(
+            print_message(
                 f"seed {number}: {total['networks']} networks, {total['exports']} exports without a"
                 " difference"
             )

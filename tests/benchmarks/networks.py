@@ -36,7 +36,7 @@ __all__ = [
     "NAMES",
     "Model",
     "Population",
-    "Synapse",
+    "Projection",
     "build",
     "cache_directory",
     "images",
@@ -59,7 +59,7 @@ BRANCH_GAIN = 0.7  # standard deviation of each of two branches that share a mem
 
 
 @dataclass(frozen=True)
-class Synapse:
+class Projection:
     """What charges one population, and from where.
 
     Parameters
@@ -103,7 +103,7 @@ class Population:
     Weights and shortcuts are multiplied by the source's threshold, and all by 1 / the own one.
     """
 
-    synapse: Synapse
+    projection: Projection
     weight: np.ndarray
     bias: np.ndarray
     shortcut_scale: np.float32
@@ -117,17 +117,17 @@ class Model:
     Parameters
     ----------
     name : str
-    synapses : tuple of Synapse
+    projections : tuple of Projection
         The last is the readout's.
     weights, biases, shortcut_weights : tuple of ndarray
-        One a synapse; shortcut weights are None where there are none.
+        One a projection; shortcut weights are None where there are none.
     thresholds : tuple of float
-        One a synapse; unused for the readout.
+        One a projection; unused for the readout.
     images, calibration : (n, channels, height, width) float32
     """
 
     name: str
-    synapses: tuple[Synapse, ...]
+    projections: tuple[Projection, ...]
     weights: tuple[np.ndarray, ...]
     biases: tuple[np.ndarray, ...]
     shortcut_weights: tuple[np.ndarray | None, ...]
@@ -136,38 +136,42 @@ class Model:
     calibration: np.ndarray
 
 
-def topology(name: str) -> tuple[tuple[Synapse, ...], tuple[int, int, int]]:
-    """Synapses and input shape of the network `name`."""
+def topology(name: str) -> tuple[tuple[Projection, ...], tuple[int, int, int]]:
+    """Projections and input shape of the network `name`."""
     if name == "mnist_cnn":
         return (
-            Synapse("conv", 1, 16, INPUT),
-            Synapse("conv", 16, 32, 0, pool=2),
-            Synapse("linear", 32 * 7 * 7, 128, 1, pool=2),
-            Synapse("linear", 128, 10, 2),
+            Projection("conv", 1, 16, INPUT),
+            Projection("conv", 16, 32, 0, pool=2),
+            Projection("linear", 32 * 7 * 7, 128, 1, pool=2),
+            Projection("linear", 128, 10, 2),
         ), (1, 28, 28)
-    synapses: list[Synapse] = []
+    projections: list[Projection] = []
     if name in ("vgg16", "vgg16_imagenet"):
         n_in, pool = 3, 1
         for widths in ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)):
             for n_out in widths:
-                synapses.append(Synapse("conv", n_in, n_out, len(synapses) - 1, pool=pool))
+                projections.append(Projection("conv", n_in, n_out, len(projections) - 1, pool=pool))
                 n_in, pool = n_out, 1
             pool = 2
         side, widths = (224, (4096, 4096, 1000)) if name == "vgg16_imagenet" else (32, (512, 512, 10))
         n_in = 512 * (side // 32) ** 2
         for n_out in widths:
-            synapses.append(Synapse("linear", n_in, n_out, len(synapses) - 1, pool=pool))
+            projections.append(Projection("linear", n_in, n_out, len(projections) - 1, pool=pool))
             n_in, pool = n_out, 1
-        return tuple(synapses), (3, side, side)
+        return tuple(projections), (3, side, side)
     if name == "resnet20":
-        synapses = [Synapse("conv", 3, 64, INPUT), Synapse("conv", 64, 64, 0), Synapse("conv", 64, 64, 1)]
+        projections = [
+            Projection("conv", 3, 64, INPUT),
+            Projection("conv", 64, 64, 0),
+            Projection("conv", 64, 64, 1),
+        ]
         n_in = 64
         for stage, width in enumerate((64, 128, 256, 512)):
             for block in range(2):
-                stride, source = 2 if stage and not block else 1, len(synapses) - 1
-                synapses.append(Synapse("conv", n_in, width, source, stride=stride))
-                synapses.append(
-                    Synapse(
+                stride, source = 2 if stage and not block else 1, len(projections) - 1
+                projections.append(Projection("conv", n_in, width, source, stride=stride))
+                projections.append(
+                    Projection(
                         "conv",
                         width,
                         width,
@@ -178,8 +182,8 @@ def topology(name: str) -> tuple[tuple[Synapse, ...], tuple[int, int, int]]:
                     )
                 )
                 n_in = width
-        synapses.append(Synapse("linear", 512, 10, len(synapses) - 1, pool=4))
-        return tuple(synapses), (3, 32, 32)
+        projections.append(Projection("linear", 512, 10, len(projections) - 1, pool=4))
+        return tuple(projections), (3, 32, 32)
     raise ValueError(f"no network {name!r}: one of {', '.join(ALL)}")
 
 
@@ -215,16 +219,16 @@ def build(name: str, cache: Path) -> None:
 
 def load(name: str, cache: Path) -> Model:
     """A built network, in ANN units."""
-    synapses, _ = topology(name)
+    projections, _ = topology(name)
     with np.load(path(cache, name)) as arrays:
         columns = [
-            [arrays.get(f"{i}/{what}") for i in range(len(synapses))]
+            [arrays.get(f"{i}/{what}") for i in range(len(projections))]
             for what in ("weight", "bias", "shortcut_weight")
         ]
         thresholds = tuple(float(v) for v in arrays["thresholds"])
         return Model(
             name,
-            synapses,
+            projections,
             *(tuple(column) for column in columns),
             thresholds,
             arrays["images"],
@@ -242,19 +246,19 @@ def populations(name: str, cache: Path) -> Iterator[Population]:
     """A built network's populations in order, folded; read one at a time, so that a reader's peak memory is
     its own.
     """
-    synapses, _ = topology(name)
-    last = len(synapses) - 1
+    projections, _ = topology(name)
+    last = len(projections) - 1
     with np.load(path(cache, name)) as arrays:
         thresholds = [float(v) for v in arrays["thresholds"]]
-        for i, synapse in enumerate(synapses):
+        for i, projection in enumerate(projections):
             theta = thresholds[i] if i < last else 1.0
-            amplitude = thresholds[synapse.source] if synapse.source != INPUT else 1.0
+            amplitude = thresholds[projection.source] if projection.source != INPUT else 1.0
             scale = np.float32(
-                (thresholds[synapse.shortcut] if synapse.shortcut is not None else 0.0) / theta
+                (thresholds[projection.shortcut] if projection.shortcut is not None else 0.0) / theta
             )
-            shortcut = arrays[f"{i}/shortcut_weight"] * scale if synapse.shortcut_conv else None
+            shortcut = arrays[f"{i}/shortcut_weight"] * scale if projection.shortcut_conv else None
             yield Population(
-                synapse,
+                projection,
                 arrays[f"{i}/weight"] * np.float32(amplitude / theta),
                 arrays[f"{i}/bias"] * np.float32(1 / theta),
                 scale,
@@ -274,35 +278,38 @@ def to_evsnn(name: str, cache: Path, n_samples: int = 0):
     names = {INPUT: "image"}
     last = len(topology(name)[0]) - 1
     for i, population in enumerate(populations(name, cache)):
-        synapse = population.synapse
-        feed = names[synapse.source]
-        if synapse.pool > 1:
-            layers.append(AvgPool2d(synapse.pool, name=f"pool{i}", inputs=feed))
+        projection = population.projection
+        feed = names[projection.source]
+        if projection.pool > 1:
+            layers.append(AvgPool2d(projection.pool, name=f"pool{i}", inputs=feed))
             feed = f"pool{i}"
-        if synapse.kind == "conv":
+        if projection.kind == "conv":
             layers.append(
                 Conv2d(
                     population.weight,
                     population.bias,
-                    synapse.stride,
-                    synapse.padding,
+                    projection.stride,
+                    projection.padding,
                     name=f"conv{i}",
                     inputs=feed,
                 )
             )
         else:
-            if synapse.pool > 1:
+            if projection.pool > 1:
                 layers.append(Flatten(name=f"flatten{i}", inputs=feed))
                 feed = f"flatten{i}"
             layers.append(Linear(population.weight, population.bias, name=f"linear{i}", inputs=feed))
-        if synapse.shortcut is not None:
-            main, feed = layers[-1].name, names[synapse.shortcut]
-            if synapse.shortcut_pool > 1:
-                layers.append(AvgPool2d(synapse.shortcut_pool, name=f"shortcut_pool{i}", inputs=feed))
+        if projection.shortcut is not None:
+            main, feed = layers[-1].name, names[projection.shortcut]
+            if projection.shortcut_pool > 1:
+                layers.append(AvgPool2d(projection.shortcut_pool, name=f"shortcut_pool{i}", inputs=feed))
                 feed = f"shortcut_pool{i}"
             weight, groups = population.shortcut_weight, 1
             if weight is None:
-                weight, groups = np.full((synapse.n_out, 1, 1, 1), population.shortcut_scale), synapse.n_out
+                weight, groups = (
+                    np.full((projection.n_out, 1, 1, 1), population.shortcut_scale),
+                    projection.n_out,
+                )
             layers.append(Conv2d(weight, groups=groups, name=f"shortcut{i}", inputs=feed))
             layers.append(Add(name=f"add{i}", inputs=(main, f"shortcut{i}")))
         layers.append(
@@ -347,37 +354,37 @@ def _draw(name: str) -> Model:
     def by_channel(values, rank: int):
         return values.reshape((-1,) + (1,) * (rank - 1))
 
-    def current(synapse: Synapse, source, weight, bias=None):
-        if synapse.kind == "conv":
-            return conv2d(source, weight, bias, synapse.stride, synapse.padding)
+    def current(projection: Projection, source, weight, bias=None):
+        if projection.kind == "conv":
+            return conv2d(source, weight, bias, projection.stride, projection.padding)
         return linear(source.flatten(1), weight, bias)
 
     rng = np.random.default_rng(SEED)
-    synapses, shape = topology(name)
+    projections, shape = topology(name)
     calibration, images = _draw_images(rng, N_CALIBRATION, shape), _draw_images(rng, N_IMAGES, shape)
     activations = {INPUT: calibration}
     weights, biases, shortcuts, thresholds = [], [], [], []
     with torch.inference_mode():
-        for i, synapse in enumerate(synapses):
-            last = i == len(synapses) - 1
-            conv, joint = synapse.kind == "conv", synapse.shortcut is not None
+        for i, projection in enumerate(projections):
+            last = i == len(projections) - 1
+            conv, joint = projection.kind == "conv", projection.shortcut is not None
             axes = (0, 2, 3) if conv else (0,)
-            source = activations[synapse.source]
-            if synapse.pool > 1:
-                source = avg_pool2d(source, synapse.pool)
+            source = activations[projection.source]
+            if projection.pool > 1:
+                source = avg_pool2d(source, projection.pool)
             size = (
-                (synapse.n_out, synapse.n_in, synapse.kernel, synapse.kernel)
+                (projection.n_out, projection.n_in, projection.kernel, projection.kernel)
                 if conv
-                else (synapse.n_out, synapse.n_in)
+                else (projection.n_out, projection.n_in)
             )
             weight = normal(*size, gain=np.sqrt(2.0 / np.prod(size[1:])))
-            z = current(synapse, source, weight)
+            z = current(projection, source, weight)
             deviation, mean = z.std(dim=axes).clamp_min(1e-3), z.mean(dim=axes)
             centre = (
-                torch.zeros(synapse.n_out)
+                torch.zeros(projection.n_out)
                 if last
                 else torch.from_numpy(
-                    (MEAN + MEAN_SPREAD * rng.standard_normal(synapse.n_out)).astype(np.float32)
+                    (MEAN + MEAN_SPREAD * rng.standard_normal(projection.n_out)).astype(np.float32)
                 )
             )
             if joint:  # a shortcut is never negative: without an offset the sums would grow
@@ -385,15 +392,15 @@ def _draw(name: str) -> Model:
             gain = BRANCH_GAIN if joint else 1.0
             weight = weight * by_channel(gain / deviation, weight.ndim)
             bias = -mean * gain / deviation + centre
-            z = current(synapse, source, weight, bias)
+            z = current(projection, source, weight, bias)
             shortcut_weight = None
             if joint:
-                shortcut = activations[synapse.shortcut]
-                if synapse.shortcut_pool > 1:
-                    shortcut = avg_pool2d(shortcut, synapse.shortcut_pool)
-                if synapse.shortcut_conv:
+                shortcut = activations[projection.shortcut]
+                if projection.shortcut_pool > 1:
+                    shortcut = avg_pool2d(shortcut, projection.shortcut_pool)
+                if projection.shortcut_conv:
                     shortcut_weight = normal(
-                        synapse.n_out, shortcut.shape[1], 1, 1, gain=np.sqrt(1.0 / shortcut.shape[1])
+                        projection.n_out, shortcut.shape[1], 1, 1, gain=np.sqrt(1.0 / shortcut.shape[1])
                     )
                     deviation = conv2d(shortcut, shortcut_weight).std(dim=axes).clamp_min(1e-3)
                     shortcut_weight = shortcut_weight * by_channel(BRANCH_GAIN / deviation, 4)
@@ -409,7 +416,7 @@ def _draw(name: str) -> Model:
             thresholds.append(float(np.float32(threshold)))
     return Model(
         name,
-        synapses,
+        projections,
         tuple(weights),
         tuple(biases),
         tuple(shortcuts),
@@ -459,26 +466,26 @@ def _export_onnx(model: Model, where: Path) -> None:
             else node("AveragePool", [tensor], name, kernel_shape=[size] * 2, strides=[size] * 2)
         )
 
-    last = len(model.synapses) - 1
-    for i, synapse in enumerate(model.synapses):
+    last = len(model.projections) - 1
+    for i, projection in enumerate(model.projections):
         z = "output" if i == last else f"z{i}"
-        source = pooled(tensors[synapse.source], synapse.pool, f"pool{i}")
+        source = pooled(tensors[projection.source], projection.pool, f"pool{i}")
         weight, bias = constant(f"weight{i}", model.weights[i]), constant(f"bias{i}", model.biases[i])
-        if synapse.kind == "conv":
+        if projection.kind == "conv":
             node(
                 "Conv",
                 [source, weight, bias],
                 z,
-                kernel_shape=[synapse.kernel] * 2,
-                strides=[synapse.stride] * 2,
-                pads=[synapse.padding] * 4,
+                kernel_shape=[projection.kernel] * 2,
+                strides=[projection.stride] * 2,
+                pads=[projection.padding] * 4,
             )
         else:
-            source = node("Flatten", [source], f"flat{i}", axis=1) if synapse.pool > 1 else source
+            source = node("Flatten", [source], f"flat{i}", axis=1) if projection.pool > 1 else source
             node("Gemm", [source, weight, bias], z, transB=1)
-        if synapse.shortcut is not None:
-            shortcut = pooled(tensors[synapse.shortcut], synapse.shortcut_pool, f"shortcut_pool{i}")
-            if synapse.shortcut_conv:
+        if projection.shortcut is not None:
+            shortcut = pooled(tensors[projection.shortcut], projection.shortcut_pool, f"shortcut_pool{i}")
+            if projection.shortcut_conv:
                 shortcut = node(
                     "Conv",
                     [shortcut, constant(f"shortcut_weight{i}", model.shortcut_weights[i])],
@@ -491,7 +498,9 @@ def _export_onnx(model: Model, where: Path) -> None:
                 "Clip", [z, constant(f"low{i}", 0.0), constant(f"high{i}", model.thresholds[i])], f"a{i}"
             )
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", *model.images.shape[1:]])
-    output = helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", model.synapses[last].n_out])
+    output = helper.make_tensor_value_info(
+        "output", TensorProto.FLOAT, ["batch", model.projections[last].n_out]
+    )
     graph = helper.make_graph(nodes, model.name, [image], [output], constants)
     onnx_model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(onnx_model)

@@ -76,7 +76,7 @@ def _evsnn(network: str, cache: Path, n_steps: int, arithmetic: str) -> Engine:
     layers = [
         {
             "name": layer.name,
-            "synapse": layer.synapse,
+            "projection": layer.projection,
             "shape": layer.shape,
             "sops": layer.sops,
             "macs": layer.macs,

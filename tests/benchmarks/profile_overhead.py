@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 
 import evsnn
-from evsnn.engine import pool_stage, stage
+from evsnn.engine import pool_runner, runner
 from evsnn.files.demo import demo
 from evsnn.simulation import Simulator
 
@@ -38,12 +38,12 @@ def main() -> None:
         ms: dict[bool, list[float]] = {True: [], False: []}
         for i in range(2 * arguments.rounds):
             timed = bool(i % 2)
-            for module in (stage, pool_stage):
+            for module in (runner, pool_runner):
                 module.time = time if timed else STANDING
             started = time.perf_counter()
             simulator.run(images)
             ms[timed].append(1e3 * (time.perf_counter() - started) / len(images))
-        for module in (stage, pool_stage):
+        for module in (runner, pool_runner):
             module.time = time
         with_, without = (float(np.median(ms[timed])) for timed in (True, False))
         print(

@@ -29,9 +29,9 @@ class Current(nn.Module):
 
     def __init__(self, population: Population):
         super().__init__()
-        synapse = self.synapse = population.synapse
+        projection = self.projection = population.projection
         self.weighted = _weighted(
-            synapse.kind, population.weight, population.bias, synapse.stride, synapse.padding
+            projection.kind, population.weight, population.bias, projection.stride, projection.padding
         )
         self.scale = float(population.shortcut_scale)
         self.shortcut = (
@@ -41,16 +41,16 @@ class Current(nn.Module):
         )
 
     def forward(self, spikes: dict[int, torch.Tensor]) -> torch.Tensor:
-        synapse = self.synapse
-        source = spikes[synapse.source]
-        if synapse.pool > 1:
-            source = avg_pool2d(source, synapse.pool)
-        current = self.weighted(source.flatten(1) if synapse.kind == "linear" else source)
-        if synapse.shortcut is None:
+        projection = self.projection
+        source = spikes[projection.source]
+        if projection.pool > 1:
+            source = avg_pool2d(source, projection.pool)
+        current = self.weighted(source.flatten(1) if projection.kind == "linear" else source)
+        if projection.shortcut is None:
             return current
-        shortcut = spikes[synapse.shortcut]
-        if synapse.shortcut_pool > 1:
-            shortcut = avg_pool2d(shortcut, synapse.shortcut_pool)
+        shortcut = spikes[projection.shortcut]
+        if projection.shortcut_pool > 1:
+            shortcut = avg_pool2d(shortcut, projection.shortcut_pool)
         if self.shortcut is None:
             return torch.add(current, shortcut, alpha=self.scale)
         return current + self.shortcut(shortcut)

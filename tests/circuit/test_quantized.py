@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 import evsnn
 from evsnn import IF, Add, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, RunError
 from evsnn.circuit import reference
-from evsnn.circuit.populations import lower
-from evsnn.circuit.quantized import LEAST_LARGEST, membrane_bounds, quantize
+from evsnn.circuit.build import build_circuit
+from evsnn.circuit.quantized import LEAST_Q_MAX, membrane_bounds, quantize
 
 SETTINGS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
@@ -39,19 +39,23 @@ def mlp(n_in=12, hidden=20, n_steps=16, scale=1.0, **options):
 
 def test_integers_are_rounded_quotients_of_the_unit():
     network = mlp()
-    floats, quantized = lower(network), quantize(network)
-    for i, (p, q, unit) in enumerate(zip(floats.populations, quantized.circuit.populations, quantized.units)):
-        for synapse, integers in zip((*p.drives, *p.synapses), (*q.drives, *q.synapses)):
-            weight = synapse.effective().astype(np.float64) * (
-                quantized.input_scale if synapse in p.drives else 1
+    floats, quantized = build_circuit(network), quantize(network)
+    for i, (p, q, unit) in enumerate(
+        zip(floats.populations, quantized.circuit.populations, quantized.scales)
+    ):
+        for projection, integers in zip(
+            (*p.analog_projections, *p.projections), (*q.analog_projections, *q.projections)
+        ):
+            weight = projection.effective().astype(np.float64) * (
+                quantized.input_scale if projection in p.analog_projections else 1
             )
             assert np.array_equal(integers.weight, np.rint(weight / unit[:, None, None, None]))
             assert integers.weight.dtype == np.int8
             assert np.abs(integers.weight).max() <= 127
-        if p.v_threshold is not None:
-            assert np.array_equal(q.v_threshold, np.rint(p.v_threshold / unit))
+        if p.neuron.v_threshold is not None:
+            assert np.array_equal(q.neuron.v_threshold, np.rint(p.neuron.v_threshold / unit))
         total = np.rint(16 * (p.bias.astype(np.float64) / unit))
-        assert np.array_equal(16 * q.bias + q.v_init, np.rint(p.v_init / unit) + total), (
+        assert np.array_equal(16 * q.bias + q.neuron.v_init, np.rint(p.neuron.v_init / unit) + total), (
             "the charge of all steps is exact"
         )
         assert i < 2 or len(set(unit)) == 1, "a readout has one unit"
@@ -93,8 +97,8 @@ def test_integers_of_a_file_are_the_integers_that_run(tmp_path, seed):
         stored = [layer["weight"][()] for layer in f["layers"].values() if "weight" in layer]
     populations = quantize(evsnn.load(tmp_path / "f.h5"), membrane="int32").circuit.populations
     for population, integers in zip(populations[:-1], stored[:-1]):
-        (synapse,) = (*population.drives, *population.synapses)
-        assert np.array_equal(synapse.weight.reshape(integers.shape), integers)
+        (projection,) = (*population.analog_projections, *population.projections)
+        assert np.array_equal(projection.weight.reshape(integers.shape), integers)
 
 
 def test_scaling_a_channel_changes_nothing():
@@ -111,7 +115,7 @@ def test_scaling_a_channel_changes_nothing():
     scaled = Network(layers, n_steps=16, input_range=(0, 1))
     for a, b in zip(quantize(network).circuit.populations, quantize(scaled).circuit.populations):
         assert np.array_equal(a.bias, b.bias)
-        for one, other in zip(a.synapses, b.synapses):
+        for one, other in zip(a.projections, b.projections):
             assert np.array_equal(one.weight, other.weight)
 
 
@@ -127,7 +131,7 @@ def test_membranes_stay_within_their_proof(case):
     )
     inputs = quantized.encode(inputs) if quantized.circuit.analog else inputs
     for steps_seen in (
-        {quantized.n_steps} if quantized.circuit.delayed else {1, quantized.n_steps}
+        {quantized.n_steps} if quantized.circuit.has_warm_up else {1, quantized.n_steps}
     ):  # half a delayed run has other phases
         traces = reference.run(
             _first_steps(quantized.circuit, steps_seen),
@@ -170,19 +174,19 @@ def test_bounds_are_tight():
     assert low[0] == worst == -6 * 127
     v, highest = 0, 0
     for _ in range(6):
-        v += int(population.synapses[0].weight.ravel()[up].sum())
+        v += int(population.projections[0].weight.ravel()[up].sum())
         highest = max(highest, v)
-        v -= int(population.v_threshold[0]) * (v >= population.v_threshold[0])
-    assert highest <= high[0] < highest + population.v_threshold[0]
+        v -= int(population.neuron.v_threshold[0]) * (v >= population.neuron.v_threshold[0])
+    assert highest <= high[0] < highest + population.neuron.v_threshold[0]
 
 
 def test_weights_are_fitted_until_16_bits_are_proven():
     network = mlp(hidden=60, n_steps=32)
     fitted, full = quantize(network), quantize(network, membrane="int32")
     assert fitted.widths[1] == "int16"
-    assert LEAST_LARGEST <= fitted.largest[1].min() < 127
+    assert LEAST_Q_MAX <= fitted.q_max[1].min() < 127
     assert full.widths == ("int32",) * 3
-    assert full.largest[1].min() == 127
+    assert full.q_max[1].min() == 127
     tight = fitted.circuit.populations[1]
     low, high = membrane_bounds(tight, 32, (0, 255))
     assert low.min() >= -(1 << 15) and high.max() < 1 << 15
@@ -244,15 +248,19 @@ def test_identity_shortcuts_keep_their_amplitude():
         input_range=(0, 1),
     )
     population = quantize(network).circuit.populations[1]
-    gather, identity = population.synapses
-    assert identity.weight.max() == population.v_threshold.max() > 127
+    gather, identity = population.projections
+    assert identity.weight.max() == population.neuron.v_threshold.max() > 127
     assert gather.weight.max() == 127
 
 
 def test_input_grids():
-    unsigned, signed = quantize(mlp(input_range=(0, 2))), quantize(mlp(input_range=(-1, 0.5)))
+    unsigned, negative_threshold = quantize(mlp(input_range=(0, 2))), quantize(mlp(input_range=(-1, 0.5)))
     assert (unsigned.input_scale, unsigned.input_low, unsigned.input_high) == (2 / 255, 0, 255)
-    assert (signed.input_scale, signed.input_low, signed.input_high) == (1 / 2047, -2047, 2047)
+    assert (negative_threshold.input_scale, negative_threshold.input_low, negative_threshold.input_high) == (
+        1 / 2047,
+        -2047,
+        2047,
+    )
     assert unsigned.encode(np.array([-1.0, 0, 1, 2, 9])).tolist() == [0, 0, 128, 255, 255]
 
 
@@ -276,7 +284,7 @@ def test_pooled_counts_are_part_of_the_proof():
     )
     population = quantize(network).circuit.populations[1]
     low, high = membrane_bounds(population, 1, (0, 255))
-    weight = population.synapses[0].weight.reshape(5, -1).astype(int) * 9
+    weight = population.projections[0].weight.reshape(5, -1).astype(int) * 9
     assert np.array_equal(high, np.maximum(weight, 0).sum(1))
     assert np.array_equal(low, np.minimum(weight, 0).sum(1))
 
@@ -298,7 +306,7 @@ def test_a_leaky_neuron_gets_no_remainder():
     )
     quantized = quantize(network)
     assert np.array_equal(
-        quantized.circuit.populations[0].v_init, np.rint(np.float32(0.3) / quantized.units[0])
+        quantized.circuit.populations[0].neuron.v_init, np.rint(np.float32(0.3) / quantized.scales[0])
     )
 
 
@@ -359,8 +367,10 @@ def test_inputs_that_the_model_itself_normalises(op):
     images = np.random.default_rng(0).random((64, 2, 8, 8), np.float32)
     network = convert_model(model, images, Options((64,), threshold="max")).network
     quantized = quantize(network)
-    (mixed,) = (p for p in quantized.circuit.populations if p.drives and p.synapses)
-    assert all(np.abs(drive.weight).max(axis=(1, 2, 3)).min() == 127 for drive in mixed.drives)
+    (mixed,) = (p for p in quantized.circuit.populations if p.analog_projections and p.projections)
+    assert all(
+        np.abs(projection.weight).max(axis=(1, 2, 3)).min() == 127 for projection in mixed.analog_projections
+    )
     exact, rounded = (
         evsnn.simulate(network, images, arithmetic=arithmetic, backend="reference").outputs
         for arithmetic in ("float32", "int8")
@@ -373,4 +383,4 @@ def test_dead_channels_do_not_stop_the_others():
     network = Network(
         [Input((2,)), Linear(weight), IF(1.0), Linear(np.eye(2)), Readout()], n_steps=8, input_range=(0, 1)
     )
-    assert quantize(network).circuit.populations[0].v_threshold.max() <= 1 << 24
+    assert quantize(network).circuit.populations[0].neuron.v_threshold.max() <= 1 << 24

@@ -24,7 +24,7 @@ from evsnn import (
     Network,
     Readout,
     Samples,
-    Tuning,
+    StepParameters,
     convert,
     inspect,
     run,
@@ -63,8 +63,8 @@ def folder(tmp_path_factory):
     evsnn.save(folder / "bare.h5", make_network(samples=False))
     evsnn.save(folder / "rangeless.h5", make_network(samples=False, input_range=None))
     evsnn.save(folder / "events.h5", make_network("events"))
-    tables = {T: {"hidden": Tuning(v_threshold=threshold)} for T, threshold in ((2, 0.5), (16, 2.0))}
-    evsnn.save(folder / "tables.h5", make_network(tables=tables))
+    tables = {T: {"hidden": StepParameters(v_threshold=threshold)} for T, threshold in ((2, 0.5), (16, 2.0))}
+    evsnn.save(folder / "tables.h5", make_network(step_parameters=tables))
     return folder
 
 
@@ -174,7 +174,7 @@ def test_text_without_rich(call, weights, monkeypatch):
     header, first, *_ = out.splitlines()
     assert status == 0 and header.split("\t") == [
         "layer",
-        "synapse",
+        "projection",
         "shape",
         "rate",
         "spikes/sample",
@@ -212,13 +212,13 @@ def test_tables(call, folder, weights):
     for arithmetic in ("float32", "int8"):
         status, out, _ = call(path, "--steps", "2,4,9,16", "--json", "--arithmetic", arithmetic)
         report = json.loads(out)
-        assert status == 0 and [(entry["n_steps"], entry["table_n_steps"]) for entry in report["sweep"]] == [
+        assert status == 0 and [(entry["n_steps"], entry["nearest_steps"]) for entry in report["sweep"]] == [
             (2, 2),
             (4, 2),
             (9, 16),
             (16, 16),
         ]
-        assert report["table_n_steps"] == 16
+        assert report["nearest_steps"] == 16
         for entry in report["sweep"]:
             network = make_by_hand(evsnn.load(path), 0.5 if entry["n_steps"] < 8 else 2.0)
             result = evsnn.simulate(
@@ -241,7 +241,7 @@ def test_tables(call, folder, weights):
     _, out, _ = call(path, "--steps", 16)
     assert "T = 16, shift bias" in out and "thresholds of T" not in out
     _, out, _ = call(weights, "--json")
-    assert json.loads(out)["table_n_steps"] is None
+    assert json.loads(out)["nearest_steps"] is None
 
 
 def make_by_hand(network, v_threshold):
@@ -250,7 +250,7 @@ def make_by_hand(network, v_threshold):
         dataclasses.replace(layer, v_threshold=v_threshold) if isinstance(layer, IF) else layer
         for layer in network.layers
     ]
-    return network.replace(layers=layers, tables={})
+    return network.replace(layers=layers, step_parameters={})
 
 
 def test_input_files_and_limit(call, folder, weights):
@@ -422,7 +422,7 @@ def test_inspect(call, weights):
     quantized = evsnn.quantize(evsnn.load(weights))
     assert [row["membrane"] for row in populations] == list(quantized.widths)
     assert [row["largest_weight"][0] for row in populations] == [
-        int(largest.min()) for largest in quantized.largest
+        int(largest.min()) for largest in quantized.q_max
     ]
     status, out, _ = call(weights, main=inspect.main)
     assert status == 0 and "conv2d 3x3" in out and "1x8x8" in out and "int8" in out and "total" in out
@@ -435,8 +435,8 @@ def test_inspect_tables(call, folder, weights):
         report = json.loads(out)
         assert (
             status == 0
-            and report["tables"] == [2, 16]
-            and report["table_n_steps"] == used
+            and report["step_parameters"] == [2, 16]
+            and report["nearest_steps"] == used
             and report["n_steps"] == 4
         )
         assert [layer["v_threshold"] for layer in report["layers"] if layer["name"] == "hidden"] == [
@@ -445,7 +445,7 @@ def test_inspect_tables(call, folder, weights):
     status, out, _ = call(path, "--verify", "--threads", 1, main=inspect.main)
     assert status == 0 and "T = 2, 16; thresholds below are of T = 2" in out and "intact" in out
     report = json.loads(call(weights, "--json", main=inspect.main)[1])
-    assert report["tables"] == [] and report["table_n_steps"] is None
+    assert report["step_parameters"] == [] and report["nearest_steps"] is None
 
 
 def test_inspect_verify(call, weights):

@@ -46,24 +46,38 @@ def make_network(classes=()):
     return Network(layers, n_steps=4, classes=classes)
 
 
+def layer(name, projection, shape, n_spikes, n_events, sops, macs, time_ms, fires=True):
+    return LayerResult(
+        name=name,
+        projection=projection,
+        shape=shape,
+        n_spikes=n_spikes,
+        n_events=n_events,
+        sops=sops,
+        macs=macs,
+        time_ms=time_ms,
+        fires=fires,
+    )
+
+
 def make_result(n_steps=4, labels=(0, 1, 2), seed=0):
     random = np.random.default_rng(seed)
     n = 3
     layers = (
-        LayerResult("if1", "conv2d 3x3", (2, 2, 2), 17, 0, 0, n * 72, 0.1),
-        LayerResult("if2", "linear + identity", (5,), 22, 31, 12_345_679, 0, 7.00049),
-        LayerResult("out", "linear", (3,), 0, 22, 66, 0, 0.20051, fires=False),
+        layer("if1", "conv2d 3x3", (2, 2, 2), 17, 0, 0, n * 72, 0.1),
+        layer("if2", "linear + identity", (5,), 22, 31, 12_345_679, 0, 7.00049),
+        layer("out", "linear", (3,), 0, 22, 66, 0, 0.20051, fires=False),
     )
     outputs = random.random((n, 3))
     return Result(
-        outputs,
-        n_steps,
-        "float32",
-        "numba",
-        2,
-        random.random(n),
-        layers,
-        None if labels is None else np.array(labels),
+        outputs=outputs,
+        n_steps=n_steps,
+        arithmetic="float32",
+        backend="numba",
+        threads=2,
+        latency_ms=random.random(n),
+        layers=layers,
+        labels=None if labels is None else np.array(labels),
     )
 
 
@@ -158,7 +172,7 @@ def test_json_has_the_promised_keys():
         "compile",
         "first",
     }
-    assert {"name", "synapse", "shape", "n_spikes", "n_events", "sops", "rate", "ms"} <= set(
+    assert {"name", "projection", "shape", "n_spikes", "n_events", "sops", "rate", "ms"} <= set(
         report["layers"][0]
     )
     result = make_result(seed=4)
@@ -280,7 +294,15 @@ def test_a_picture_without_a_place(tmp_path):
 
 def test_a_picture_of_many_layers(tmp_path):
     pytest.importorskip("matplotlib")
-    layers = tuple(LayerResult(f"l{i}", "linear", (4,), 3, 3, i, 0, 0.1) for i in range(300))
-    result = Result(np.eye(3), 4, "int8", "numba", 1, np.ones(3), layers)
+    layers = tuple(layer(f"l{i}", "linear", (4,), 3, 3, i, 0, 0.1) for i in range(300))
+    result = Result(
+        outputs=np.eye(3),
+        n_steps=4,
+        arithmetic="int8",
+        backend="numba",
+        threads=1,
+        latency_ms=np.ones(3),
+        layers=layers,
+    )
     save(str(tmp_path / "a.png"), make_report(runs=[Run(result, 1, {})]))
     assert (tmp_path / "a.png").stat().st_size < 1_000_000

@@ -8,8 +8,20 @@ import numpy as np
 import pytest
 
 import evsnn
-from evsnn import IF, Add, AvgPool2d, Conv2d, Flatten, Input, Linear, ModelError, Network, Readout, Tuning
-from evsnn.circuit.populations import lower
+from evsnn import (
+    IF,
+    Add,
+    AvgPool2d,
+    Conv2d,
+    Flatten,
+    Input,
+    Linear,
+    ModelError,
+    Network,
+    Readout,
+    StepParameters,
+)
+from evsnn.circuit.build import build_circuit
 from evsnn.conversion.balance.balance import Balanced, assemble, balance, with_readout, without_data
 from evsnn.conversion.balance.options import Recipe
 from evsnn.conversion.balance.statistics import measure
@@ -64,7 +76,7 @@ def activations(ann, images=IMAGES):
 
 def parameters(network):
     """All numbers that a table could change, by layer; no bias is one of zeros."""
-    fields = ("v_threshold", "v_init", "signed", "delay", "bias")
+    fields = ("v_threshold", "v_init", "negative_threshold", "warm_up_steps", "bias")
     found = {
         layer.name: {name: getattr(layer, name) for name in fields if hasattr(layer, name)}
         for layer in network.layers
@@ -90,7 +102,7 @@ def test_the_paper_s_recipe(known, n_steps):
     largest = {name: float(a.max()) for name, a in activations(ann).items()}
     made = balance(ann, ann.network, statistics, PAPER, n_steps, IMAGES)
     network = assemble(ann.network, PAPER.shift, [made])
-    assert not made.corrections and (network.shift, network.n_steps, dict(network.tables)) == (
+    assert not made.corrections and (network.shift, network.n_steps, dict(network.step_parameters)) == (
         "bias",
         n_steps,
         {},
@@ -102,16 +114,16 @@ def test_the_paper_s_recipe(known, n_steps):
         "d": np.zeros(4),
         "out": np.zeros(3),
     }
-    for population in lower(network).populations:
+    for population in build_circuit(network).populations:
         v, bias = largest[population.name], biases[population.name]
         if population.name == "out":
-            assert population.v_threshold is None and not population.bias.any()
+            assert population.neuron.v_threshold is None and not population.bias.any()
             continue
         assert (
-            (population.v_threshold == np.float32(v)).all()
-            and not population.v_init.any()
-            and not population.signed
-            and not population.delay
+            (population.neuron.v_threshold == np.float32(v)).all()
+            and not population.neuron.v_init.any()
+            and not population.has_negative_spikes
+            and not population.neuron.warm_up_steps
         )
         np.testing.assert_allclose(population.bias, bias + v / (2 * n_steps), rtol=1e-6)
 
@@ -139,9 +151,10 @@ def test_thresholds_are_the_rule_s(known, rule, granularity):
     limited = dataclasses.replace(ann, clips={"b": np.array([0.5, 9, 9, 9], np.float32)})
     made = balance(limited, ann.network, statistics, Recipe(rule, granularity, "initial"), 8, IMAGES)
     assert made.table.keys() == {"a", "b", "c", "d"}
-    for name, tuning in made.table.items():
+    for name, step_parameters in made.table.items():
         assert np.array_equal(
-            tuning.v_threshold, thresholds(statistics[name], rule, 8, granularity, limited.clips.get(name))
+            step_parameters.v_threshold,
+            thresholds(statistics[name], rule, 8, granularity, limited.clips.get(name)),
         )
     assert granularity == "layer" or made.table["b"].v_threshold[0] == 0.5
 
@@ -151,12 +164,20 @@ def test_every_layer_but_the_first_is_delayed_and_signed(known):
     network = assemble(
         ann.network,
         "initial",
-        [balance(ann, ann.network, statistics, Recipe("max", "layer", "initial", signed=0.25, delay=3), 8)],
+        [
+            balance(
+                ann,
+                ann.network,
+                statistics,
+                Recipe("max", "layer", "initial", negative_threshold=0.25, warm_up_steps=3),
+                8,
+            )
+        ],
     )
     neurons = [layer for layer in network.layers if isinstance(layer, IF)]
-    assert [layer.delay for layer in neurons] == [0, 3, 3, 3] and {layer.signed for layer in neurons} == {
-        0.25
-    }
+    assert [layer.warm_up_steps for layer in neurons] == [0, 3, 3, 3] and {
+        layer.negative_threshold for layer in neurons
+    } == {0.25}
 
 
 def test_corrections_are_added_to_biases(known):
@@ -242,14 +263,16 @@ def test_neurons_that_fire_by_the_clock_keep_their_threshold(known):
     """Of a border: they fire at every step or never; a threshold, theta or delay would break the clock."""
     ann, statistics = known
     fixed = dataclasses.replace(ann, fixed=frozenset({"c"}))
-    recipe = Recipe("max", "channel", "initial", correction=True, signed=0.25, delay=2)
+    recipe = Recipe("max", "channel", "initial", correction=True, negative_threshold=0.25, warm_up_steps=2)
     made = balance(fixed, ann.network, statistics, recipe, 8, IMAGES)
     network = assemble(ann.network, "initial", [made])
     assert "c" not in made.table and "c" not in made.corrections and made.table.keys() >= {"a", "b", "d"}
     neurons = network.by_name["c"]
-    assert (neurons.v_threshold.tolist(), neurons.signed, neurons.delay) == (1, 0, 0) and network.by_name[
-        "d"
-    ].delay == 2
+    assert (neurons.v_threshold.tolist(), neurons.negative_threshold, neurons.warm_up_steps) == (
+        1,
+        0,
+        0,
+    ) and network.by_name["d"].warm_up_steps == 2
 
 
 # Networks
@@ -258,13 +281,18 @@ def test_neurons_that_fire_by_the_clock_keep_their_threshold(known):
 def test_one_number_of_steps_has_no_tables(known):
     ann, _ = known
     table = {
-        "a": Tuning(v_threshold=np.array([0.1, 0.2, 0.3, 0.4]), signed=0.5, delay=0),
-        "main": Tuning(bias=[1.0, 2.0, 3.0, 4.0]),
+        "a": StepParameters(
+            v_threshold=np.array([0.1, 0.2, 0.3, 0.4]), negative_threshold=0.5, warm_up_steps=0
+        ),
+        "main": StepParameters(bias=[1.0, 2.0, 3.0, 4.0]),
     }
     network = assemble(ann.network, "initial", [Balanced(6, FITTED, table)])
-    assert (network.shift, network.n_steps, dict(network.tables)) == ("initial", 6, {})
+    assert (network.shift, network.n_steps, dict(network.step_parameters)) == ("initial", 6, {})
     expected = parameters(ann.network)
-    expected["a"] |= {"v_threshold": np.array([0.1, 0.2, 0.3, 0.4], np.float32).tolist(), "signed": 0.5}
+    expected["a"] |= {
+        "v_threshold": np.array([0.1, 0.2, 0.3, 0.4], np.float32).tolist(),
+        "negative_threshold": 0.5,
+    }
     expected["main"]["bias"] = [1, 2, 3, 4]
     assert parameters(network) == expected
     assert all(
@@ -279,7 +307,7 @@ def test_several_numbers_of_steps_are_each_as_if_alone(known):
     ann, statistics = known
     recipes = {
         8: FITTED,
-        2: dataclasses.replace(FITTED, signed=0.25, delay=1),
+        2: dataclasses.replace(FITTED, negative_threshold=0.25, warm_up_steps=1),
         32: Recipe("max", "layer", "initial"),
         64: dataclasses.replace(FITTED, rule="error:3"),
     }
@@ -289,7 +317,7 @@ def test_several_numbers_of_steps_are_each_as_if_alone(known):
     }
     for order in ([8, 2, 32, 64], [32, 64, 8, 2]):
         network = assemble(ann.network, "initial", [made[n_steps] for n_steps in order])
-        assert network.n_steps == order[0] and list(network.tables) == [2, 8, 32, 64]
+        assert network.n_steps == order[0] and list(network.step_parameters) == [2, 8, 32, 64]
         assert parameters(network) == parameters(network.at(order[0]))
         for n_steps in order:
             alone = assemble(ann.network, "initial", [made[n_steps]])
@@ -323,12 +351,16 @@ def test_spikes_are_read_from_neurons_of_their_own(known):
         ann,
         network,
         statistics,
-        Recipe("mse", "channel", "initial", correction=True, signed=0.25, delay=2),
+        Recipe("mse", "channel", "initial", correction=True, negative_threshold=0.25, warm_up_steps=2),
         64,
         IMAGES,
     )
-    tuning = made.table["scores"]
-    assert (tuning.v_threshold, tuning.signed, tuning.delay) == (
+    step_parameters = made.table["scores"]
+    assert (
+        step_parameters.v_threshold,
+        step_parameters.negative_threshold,
+        step_parameters.warm_up_steps,
+    ) == (
         forward(ann, IMAGES).max(),
         0,
         0,

@@ -25,7 +25,7 @@ from evsnn import (
     Network,
     Readout,
     RunError,
-    Tuning,
+    StepParameters,
     simulate,
 )
 from evsnn.conversion.balance.correction import Correction
@@ -39,7 +39,7 @@ from evsnn.conversion.report.comparison import RESPONSE_EDGES, LayerExplanation
 from evsnn.conversion.report.diagnosis import diagnose
 from evsnn.conversion.report.explanation import Explanation, explain
 from evsnn.conversion.report.sweep import SweepPoint, about_more_steps, standard_error
-from evsnn.network.inventory import facts_of
+from evsnn.network.inventory import layer_facts
 from evsnn.output.table import draw
 
 JSON_KEYS = {
@@ -65,7 +65,7 @@ JSON_KEYS = {
 }
 LAYER_KEYS = {
     "name",
-    "synapse",
+    "projection",
     "sources",
     "shape",
     "n_neurons",
@@ -80,7 +80,7 @@ LAYER_KEYS = {
     "saturated",
     "dead",
     "clipping",
-    "rounding",
+    "quantization",
     "unevenness",
     "response",
     "correction",
@@ -92,7 +92,7 @@ LAYER_KEYS = {
 }
 SWEEP_KEYS = {
     "n_steps",
-    "table_n_steps",
+    "nearest_steps",
     "agreement",
     "accuracy",
     "sops_per_sample",
@@ -106,7 +106,7 @@ def make_conversion(network, images, labels=None, activations=None, choices=None
     out.
     """
     ann = Ann(
-        network.replace(readout="membrane", tables={})
+        network.replace(readout="membrane", step_parameters={})
         if network.readout == "membrane"
         else without_last_neurons(network)
     )
@@ -124,7 +124,9 @@ def make_conversion(network, images, labels=None, activations=None, choices=None
 def without_last_neurons(network):
     *layers, neurons, readout = network.layers
     return network.replace(
-        layers=(*layers, dataclasses.replace(readout, inputs=neurons.inputs)), readout="membrane", tables={}
+        layers=(*layers, dataclasses.replace(readout, inputs=neurons.inputs)),
+        readout="membrane",
+        step_parameters={},
     )
 
 
@@ -134,7 +136,7 @@ def chain(n_steps=4, v_threshold=1.0, n=4, **options):
     return Network(layers, n_steps=n_steps, shift="initial", **options)
 
 
-def mixed(signed=0.0, n_steps=6, seed=0, tables=False):
+def mixed(negative_threshold=0.0, n_steps=6, seed=0, with_step_parameters=False):
     """All kinds of layers: padding, stride, groups, pools, a shortcut, concatenation, thresholds a
     channel.
     """
@@ -146,13 +148,13 @@ def mixed(signed=0.0, n_steps=6, seed=0, tables=False):
     layers = (
         Input((2, 9, 8), name="x"),
         Conv2d(weight(4, 2, 3, 3), weight(4, 1)[:, 0], padding=(1, 1, 1, 1), name="c1"),
-        IF(random.uniform(0.5, 1.5, 4), signed=signed, name="a"),
+        IF(random.uniform(0.5, 1.5, 4), negative_threshold=negative_threshold, name="a"),
         MaxPool2d((2, 2), name="pool"),
         Conv2d(weight(4, 1, 3, 3), groups=4, padding=(1, 1, 1, 1), name="c2", inputs=("pool",)),
         Add(name="sum", inputs=("c2", "pool")),
-        IF(0.8, signed=signed, name="b"),
+        IF(0.8, negative_threshold=negative_threshold, name="b"),
         Conv2d(weight(6, 4, 2, 3), stride=(2, 1), name="c3", inputs=("b",)),
-        IF(random.uniform(0.3, 0.9, 6), signed=signed, name="c"),
+        IF(random.uniform(0.3, 0.9, 6), negative_threshold=negative_threshold, name="c"),
         AvgPool2d((2, 2), name="mean", inputs=("b",)),
         Concat(name="both", inputs=("mean", "c")),
         Flatten(name="flat"),
@@ -161,8 +163,13 @@ def mixed(signed=0.0, n_steps=6, seed=0, tables=False):
     )
     network = Network(layers, n_steps=n_steps, shift="initial")
     return (
-        network.replace(tables={6: {"b": Tuning(v_threshold=0.7)}, 20: {"b": Tuning(v_threshold=1.1)}})
-        if tables
+        network.replace(
+            step_parameters={
+                6: {"b": StepParameters(v_threshold=0.7)},
+                20: {"b": StepParameters(v_threshold=1.1)},
+            }
+        )
+        if with_step_parameters
         else network
     )
 
@@ -184,7 +191,7 @@ def test_multiples_of_a_spike_are_sent_exactly():
     for layer in found.layers:
         assert layer.error == 0 and layer.correlation == pytest.approx(1)
     neurons = by_name(found)["neurons"]
-    assert neurons.saturated == 0 and (neurons.clipping, neurons.rounding, neurons.unevenness) == (
+    assert neurons.saturated == 0 and (neurons.clipping, neurons.quantization, neurons.unevenness) == (
         None,
         None,
         None,
@@ -199,7 +206,7 @@ def test_what_passes_the_threshold_is_clipped_and_nothing_else():
     images = np.tile([0, 0.5, 1.5, 2.0], (8, 1)).astype(np.float32)
     neurons = by_name(explain(make_conversion(chain(), images), sweep=()))["neurons"]
     assert neurons.saturated == 0.5
-    assert (neurons.clipping, neurons.rounding, neurons.unevenness) == pytest.approx((1, 0, 0))
+    assert (neurons.clipping, neurons.quantization, neurons.unevenness) == pytest.approx((1, 0, 0))
     assert neurons.error == pytest.approx(np.sqrt((0.25 + 1) / (0.25 + 2.25 + 4)))
     assert "50 % of activations pass the threshold" in neurons.diagnosis
 
@@ -209,7 +216,7 @@ def test_what_lies_between_two_counts_is_rounded_and_nothing_else():
     neurons = by_name(explain(make_conversion(chain(), images), sweep=()))["neurons"]
     assert neurons.saturated == 0 and (
         neurons.clipping,
-        neurons.rounding,
+        neurons.quantization,
         neurons.unevenness,
     ) == pytest.approx((0, 1, 0))
     assert neurons.error == pytest.approx(
@@ -268,11 +275,11 @@ def twin(conversion):
         yield layer.name, a, v * layer.spike_counts / network.n_steps, v
 
 
-@pytest.mark.parametrize("signed", [0.0, 0.25])
+@pytest.mark.parametrize("negative_threshold", [0.0, 0.25])
 @pytest.mark.parametrize("batch", [64, 5])
-def test_every_number_equals_the_twins(signed, batch, monkeypatch):
+def test_every_number_equals_the_twins(negative_threshold, batch, monkeypatch):
     monkeypatch.setattr(comparison, "_MAX_BATCH", batch)
-    network = mixed(signed, tables=True)
+    network = mixed(negative_threshold, with_step_parameters=True)
     conversion = make_conversion(network, images_for(network, 12))
     found = by_name(explain(conversion, sweep=()))
     T = network.n_steps
@@ -297,8 +304,8 @@ def test_every_number_equals_the_twins(signed, batch, monkeypatch):
             np.mean(error * part) / np.mean(error**2)
             for part in (clipped - a, rounded - clipped, s - rounded)
         ]
-        assert (layer.clipping, layer.rounding, layer.unevenness) == pytest.approx(shares, abs=1e-9)
-        assert layer.clipping + layer.rounding + layer.unevenness == pytest.approx(1)
+        assert (layer.clipping, layer.quantization, layer.unevenness) == pytest.approx(shares, abs=1e-9)
+        assert layer.clipping + layer.quantization + layer.unevenness == pytest.approx(1)
         assert layer.dead == np.count_nonzero(a.max(axis=(0, 2, 3)) <= 0)
         for low, high, mean in zip(RESPONSE_EDGES, RESPONSE_EDGES[1:], layer.response):
             inside = (a / v >= low) & (a / v < high) & (a > 0)
@@ -378,7 +385,7 @@ def test_macs_are_counted_exactly():
         "out": 0,
     }
     assert (
-        found.macs == sum(macs.values()) == sum(layer.macs for layer in facts_of(network))
+        found.macs == sum(macs.values()) == sum(layer.macs for layer in layer_facts(network))
         and found.analog_macs == macs["c1"]
     )
 
@@ -439,11 +446,11 @@ def test_the_size_of_a_bias_correction():
 
 
 def test_a_sweep_equals_single_runs():
-    network = mixed(tables=True)
+    network = mixed(with_step_parameters=True)
     conversion = make_conversion(network, images_for(network, 9), labels=np.arange(9) % 5)
     found = explain(conversion, sweep=(16, 2))
     assert [point.n_steps for point in found.sweep] == [2, 6, 16] and [
-        point.table_n_steps for point in found.sweep
+        point.nearest_steps for point in found.sweep
     ] == [6, 6, 20]
     ann = conversion.held_out_scores.argmax(axis=1)
     for point in found.sweep:
@@ -522,8 +529,8 @@ def test_where_nothing_is_worth_it():
 
 def test_accuracy_that_falls_with_more_steps_is_explained():
     """Thresholds that are right for four steps, in a table, and too low for more."""
-    good, bad = {"neurons": Tuning(v_threshold=1.0)}, {"neurons": Tuning(v_threshold=0.1)}
-    network = chain(n_steps=4, tables={4: good, 64: bad})
+    good, bad = {"neurons": StepParameters(v_threshold=1.0)}, {"neurons": StepParameters(v_threshold=0.1)}
+    network = chain(n_steps=4, step_parameters={4: good, 64: bad})
     found = explain(make_conversion(network, graded(64)), sweep=(4, 32))
     assert [point.agreement for point in found.sweep] == [1, 0.25] and found.worth_n_steps == 4
     assert (
@@ -551,7 +558,7 @@ def test_the_standard_error_of_a_loss():
 def layer_with(**changes):
     known = LayerExplanation(
         name="x",
-        synapse="conv2d 3x3",
+        projection="conv2d 3x3",
         sources=(),
         shape=(4, 2, 2),
         v_threshold=np.ones(4),
@@ -564,7 +571,7 @@ def layer_with(**changes):
         correlation=0.9,
         saturated=0.12,
         clipping=0.1,
-        rounding=0.1,
+        quantization=0.1,
         unevenness=0.8,
         response=None,
         n_spikes=100,
@@ -584,10 +591,10 @@ def layer_with(**changes):
             {"clipping": 0.8, "unevenness": 0.1, "saturated": 0.0042},
             "0.42 % of activations pass the threshold",
         ),
-        ({"rounding": 0.8, "unevenness": 0.1}, "multiples of V_th/T (at least 0.25)"),
+        ({"quantization": 0.8, "unevenness": 0.1}, "multiples of V_th/T (at least 0.25)"),
         ({}, "unevenly"),
         ({"snn_mean": 0.1}, "50 % too low in the mean"),
-        ({"clipping": None, "rounding": None, "unevenness": None, "v_threshold": None}, "unevenly"),
+        ({"clipping": None, "quantization": None, "unevenness": None, "v_threshold": None}, "unevenly"),
         ({"dead": 4}, "no channel is ever active"),
         ({"dead": 3, "error": 0.1}, "3 of 4 channels are never active"),
         ({"n_spikes": 0}, "never fires"),

@@ -192,7 +192,11 @@ def test_several_steps_and_validation(call, folder, tmp_path, labels):
         and [row["n_steps"] for row in report["validation"]] == [16, 4]
     )
     network = evsnn.load(tmp_path / "w.h5")
-    assert network.n_steps == 16 and list(network.tables) == [4, 16] and len(network.samples.images) == 3
+    assert (
+        network.n_steps == 16
+        and list(network.step_parameters) == [4, 16]
+        and len(network.samples.images) == 3
+    )
     for row in report["validation"]:
         result = evsnn.simulate(
             network, IMAGES[:20], n_steps=row["n_steps"], labels=labels[:20], backend="reference"
@@ -263,8 +267,8 @@ def test_what_is_validated_is_what_is_stored(call, folder, tmp_path, storage):
                 "granularity": "layer",
                 "shift": "bias",
                 "correction": False,
-                "signed": 0.0,
-                "delay": 0,
+                "negative_threshold": 0.0,
+                "warm_up_steps": 0,
             },
         ),
         (
@@ -276,8 +280,8 @@ def test_what_is_validated_is_what_is_stored(call, folder, tmp_path, storage):
             {"rule": "mse", "granularity": "channel", "shift": "initial", "correction": True},
         ),
         (
-            "--threshold mse --correction off --signed 0.5 --delay 2",
-            {"correction": False, "signed": 0.5, "delay": 2},
+            "--threshold mse --correction off --negative-threshold 0.5 --warm-up 2",
+            {"correction": False, "negative_threshold": 0.5, "warm_up_steps": 2},
         ),
         ("--threshold max --correction on --limit 40", {"correction": True}),
     ],
@@ -438,11 +442,11 @@ def test_without_rich(call, monkeypatch):
         "--readout argmax",
         "--max-pool none",
         "--correction maybe",
-        "--signed -1",
-        "--signed nan",
-        "--signed x",
-        "--delay -1",
-        "--delay 33",
+        "--negative-threshold -1",
+        "--negative-threshold nan",
+        "--negative-threshold x",
+        "--warm-up -1",
+        "--warm-up 33",
         "--storage float64",
         "--input-range 1",
         "--input-range 1,0",
@@ -597,7 +601,7 @@ def test_calling_it(labels):
         threshold="mse",
         progress=lambda what, done, total: seen.append(what),
     )
-    assert list(again.tables) == [4, 8] and len(set(seen)) >= 3
+    assert list(again.step_parameters) == [4, 8] and len(set(seen)) >= 3
     with pytest.raises(evsnn.ModelError, match="unknown option"):
         evsnn.convert(make_model(), IMAGES, steps=4)
     with pytest.raises(evsnn.InputError, match="expected"):

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 
 import evsnn
 from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, MaxPool2d, Network, Readout
-from evsnn.circuit.populations import lower
+from evsnn.circuit.build import build_circuit
 from evsnn.conversion.balance import correction
 from evsnn.conversion.balance.correction import Correction, correct, samples_that_fit
 from evsnn.conversion.lowering.ann import Ann, forward
@@ -58,7 +58,7 @@ def dense(network, images, monkeypatch, targets=None):
     """Spikes (n, n_steps, ...) of every population and pool, as `correct` simulates them, and its
     corrections.
     """
-    circuit, spikes = lower(network), {}
+    circuit, spikes = build_circuit(network), {}
     fire, pooled = correction.fire, correction._pooled
 
     def kept(population, trains):
@@ -109,10 +109,10 @@ def test_spikes_of_random_networks(case):
     network, images = case
     areas = [
         s.pool.area
-        for p in lower(network).populations
-        if hasattr(p, "synapses")
-        for synapse in p.synapses
-        for s in synapse.sources
+        for p in build_circuit(network).populations
+        if hasattr(p, "projections")
+        for projection in p.projections
+        for s in projection.sources
         if s.pool
     ]
     assume(network.n_steps != 5 and all(area & (area - 1) == 0 for area in areas))
@@ -122,7 +122,7 @@ def test_spikes_of_random_networks(case):
         )
 
 
-def every_path(shift="initial", signed=0.25, readout="membrane", leak=1.0, c=6):
+def every_path(shift="initial", negative_threshold=0.25, readout="membrane", leak=1.0, c=6):
     """Both kinds of pools, in front of and behind analog currents, convolutions plain, grouped and depthwise,
     shortcuts, concatenation.
     """
@@ -138,7 +138,7 @@ def every_path(shift="initial", signed=0.25, readout="membrane", leak=1.0, c=6):
                 Conv2d(normal(c, 2, 3, 3), normal(c, 1)[:, 0], padding=1),
                 IF(rng.uniform(0.3, 1.2, c), rng.uniform(0, 0.5, c), name="a"),
                 Conv2d(normal(c, c, 1, 1)),
-                IF(0.5, delay=1, name="u"),
+                IF(0.5, warm_up_steps=1, name="u"),
                 MaxPool2d(3, 1, 1, inputs="a", name="m"),
                 Conv2d(normal(c, 2, 1, 1), inputs="x", name="analog"),
                 Conv2d(normal(c, 1, 3, 3), padding=1, groups=c, inputs="a", name="b"),
@@ -146,12 +146,19 @@ def every_path(shift="initial", signed=0.25, readout="membrane", leak=1.0, c=6):
                     normal(c, c // 2, 3, 3), padding=(1, 2), dilation=(1, 2), groups=2, inputs="u", name="g"
                 ),
                 Add(inputs=("b", "g", "a", "analog")),
-                IF(rng.uniform(0.3, 1.2, c), 1.0, leak, signed=signed, delay=2, name="d"),
+                IF(
+                    rng.uniform(0.3, 1.2, c),
+                    1.0,
+                    leak,
+                    negative_threshold=negative_threshold,
+                    warm_up_steps=2,
+                    name="d",
+                ),
                 AvgPool2d(2, name="p"),
                 AvgPool2d((2, 4), 1, (1, 0), inputs="d", name="r"),
                 Concat(inputs=("u", "m", "d"), name="j"),
                 Conv2d(normal(5, 3 * c, 2, 2), stride=2),
-                IF(0.5, 2.0, signed=signed, name="e"),
+                IF(0.5, 2.0, negative_threshold=negative_threshold, name="e"),
                 Flatten(name="s"),
                 MaxPool2d((2, 3), 2, (1, 0, 0, 1), inputs="d"),
                 Flatten(name="t"),
@@ -167,7 +174,11 @@ def every_path(shift="initial", signed=0.25, readout="membrane", leak=1.0, c=6):
                 Add(inputs=("y", "z", "f")),
                 IF(1.0, shift=False, name="h"),
                 Linear(normal(3, 33), [0.5, -1, -2]),
-                *([IF(0.5, 3.0, signed=signed, name="o")] if readout == "spikes" else []),
+                *(
+                    [IF(0.5, 3.0, negative_threshold=negative_threshold, name="o")]
+                    if readout == "spikes"
+                    else []
+                ),
                 Readout(),
             ],
             n_steps=8,
@@ -181,7 +192,7 @@ IMAGES = in_eighths(np.random.default_rng(5).random((3, 2, 8, 4))).astype(np.flo
 
 
 @pytest.mark.parametrize(
-    "shift, signed, readout, leak",
+    "shift, negative_threshold, readout, leak",
     [
         ("initial", 0.25, "membrane", 1.0),
         ("bias", 0.25, "spikes", 1.0),
@@ -189,12 +200,12 @@ IMAGES = in_eighths(np.random.default_rng(5).random((3, 2, 8, 4))).astype(np.flo
         ("bias", 0.0, "membrane", 1.0),
     ],
 )
-def test_spikes_on_every_path(shift, signed, readout, leak, monkeypatch):
-    network = every_path(shift, signed, readout, leak)
+def test_spikes_on_every_path(shift, negative_threshold, readout, leak, monkeypatch):
+    network = every_path(shift, negative_threshold, readout, leak)
     result = assert_dense_equals(network, IMAGES, monkeypatch)
     for layer in result.layers:
         assert not layer.fires or 0.02 < (layer.spikes != 0).mean() < 0.95, layer.name
-    if signed:
+    if negative_threshold:
         assert {layer.name for layer in result.layers if layer.fires and (layer.spikes < 0).any()} >= {
             "d",
             "e",
@@ -272,7 +283,7 @@ def squared_errors(network, name, targets):
 def test_corrections_lower_every_channel_s_error(n_steps, shift):
     network = plain(n_steps, shift)
     targets = activations(network, SAMPLES)
-    corrections = correct(lower(network), SAMPLES, targets)
+    corrections = correct(build_circuit(network), SAMPLES, targets)
     assert list(corrections) == ["a", "b", "out"]
     corrected = network
     for name in ("a", "b"):  # each is corrected behind the corrected layers before it
@@ -293,7 +304,7 @@ def test_corrections_lower_every_channel_s_error(n_steps, shift):
 def test_the_readout_s_mean_error_becomes_zero():
     network = plain()
     targets = activations(network, SAMPLES)
-    corrections = correct(lower(network), SAMPLES, targets)
+    corrections = correct(build_circuit(network), SAMPLES, targets)
     outputs = evsnn.simulate(
         with_bias(network, {"a": corrections["a"].bias, "b": corrections["b"].bias}), SAMPLES
     ).outputs
@@ -338,7 +349,7 @@ def test_a_constant_offset_is_found_exactly():
     )
     images = (np.array([[1, 2, 3], [2, 3, 4], [3, 4, 5]]) / 8).astype(np.float32)
     targets = {"n": images[:, :, None, None] + np.array([0.0, 0.25, -0.125], np.float32)[:, None, None]}
-    found = correct(lower(network), images[:, :, None, None], targets)["n"]
+    found = correct(build_circuit(network), images[:, :, None, None], targets)["n"]
     assert found.bias.tolist() == [0, 0.25, -0.125] and found.error_after == 0
     assert found.error_before == pytest.approx(np.sqrt((0.25**2 + 0.125**2) / 3))
 
@@ -354,7 +365,7 @@ def test_half_of_the_mean_error_where_the_whole_is_too_much():
         np.array(values, np.float32).reshape(4, 1, 1, 1)
         for values in ([0.2, 0.2, 0.2, 2.0], [0.2, 0.2, 0.2, 1.8])
     )
-    found = correct(lower(network), images, {"n": targets})["n"]
+    found = correct(build_circuit(network), images, {"n": targets})["n"]
     assert found.bias == pytest.approx(0.175)
     assert (found.error_before, found.error_after) == pytest.approx(
         (np.sqrt((3 * 0.2**2 + 0.8**2) / 4), np.sqrt((3 * 0.05**2 + 0.8**2) / 4))
@@ -366,21 +377,23 @@ def test_layers_without_a_target_are_left():
     targets = activations(network, SAMPLES)
     told = []
     corrections = correct(
-        lower(network), SAMPLES, {"b": targets["b"]}, lambda *progress: told.append(progress)
+        build_circuit(network), SAMPLES, {"b": targets["b"]}, lambda *progress: told.append(progress)
     )
     assert (
         list(corrections) == ["b"]
         and isinstance(corrections["b"], Correction)
         and told == [(1, 3), (2, 3), (3, 3)]
     )
-    assert corrections["b"].bias.tolist() != correct(lower(network), SAMPLES, targets)["b"].bias.tolist()
+    assert (
+        corrections["b"].bias.tolist() != correct(build_circuit(network), SAMPLES, targets)["b"].bias.tolist()
+    )
 
 
 def test_samples_that_fit():
     """By the largest population: 5 bytes a neuron and step where spikes charge it, else 1; pools count for
     nothing.
     """
-    circuit = lower(plain())
+    circuit = build_circuit(plain())
     of_one = 5 * 4 * 4 * 4 * 8  # layer "b"; "a" has 180 neurons, but a constant current
     assert [
         samples_that_fit(circuit, 100, n)
@@ -388,7 +401,7 @@ def test_samples_that_fit():
     ] == [0, 0, 1, 7, 7, 100]
     assert (
         samples_that_fit(circuit, 1, 1 << 40) == 1
-        and samples_that_fit(lower(plain(), 16), 100, 8 * of_one) == 4
+        and samples_that_fit(build_circuit(plain(), 16), 100, 8 * of_one) == 4
     )
     pooled = Network(
         [
@@ -402,4 +415,4 @@ def test_samples_that_fit():
         ],
         n_steps=2,
     )
-    assert samples_that_fit(lower(pooled), 100, 16 * 2 * 6) == 6
+    assert samples_that_fit(build_circuit(pooled), 100, 16 * 2 * 6) == 6

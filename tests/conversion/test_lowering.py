@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evsnn import Conv2d, ModelError, simulate
-from evsnn.circuit.populations import lower
+from evsnn.circuit.build import build_circuit
 from evsnn.circuit.reference import run as run_reference
 from evsnn.conversion.lowering import lowering
 from evsnn.conversion.lowering.ann import forward
@@ -31,7 +31,7 @@ def lowered(model, n=3, **options):
     ann = lower_graph(graph, **options)
     images = np.random.default_rng(1).normal(size=(n, *graph.shapes[graph.input])).astype(np.float32)
     if "maxpool2d" not in kinds(ann):
-        lower(ann.network)
+        build_circuit(ann.network)
     got = forward(ann, ann.arranged(images), batch=2)
     want = evaluate(graph, images, outputs=[ann.output])[ann.output].reshape(n, -1)
     assert close(got, want), np.abs(got - want).max()
@@ -434,7 +434,7 @@ def test_scores_of_spikes_and_of_several_branches():
     a = m.op("GlobalAveragePool", m.op("Relu", m.conv("x", 3, 4)))
     ann = lowered(m.model(m.op("Softmax", m.op("Flatten", a), axis=1)))
     assert ann.output.startswith("flatten") and kinds(ann)[-2:] == ["add", "readout"]
-    lower(ann.network)
+    build_circuit(ann.network)
     b = m.gemm(m.op("Flatten", a), 4, 3)
     lowered(m.model(m.op("Concat", m.op("Flatten", a), b, axis=1)))
 
@@ -561,7 +561,7 @@ def test_the_border_of_a_constant_is_exact_in_spikes():
     np.testing.assert_array_equal(fired[1][1], 1 - inside)
     assert [ann.clips[name] for name, _ in fired[:2]] == [1, 1]
     network, _ = spiking(ann, np.zeros((1, 2, 5, 4), np.float32))
-    circuit = lower(network.replace(shift="none"), 4)
+    circuit = build_circuit(network.replace(shift="none"), 4)
     border = run_reference(circuit, np.zeros((1, 2, 5, 4), np.float32))
     np.testing.assert_array_equal(border[0].spikes[0], np.ones((4, 1, 5, 4)))
     np.testing.assert_array_equal(border[1].spikes[0, :, 0], np.broadcast_to(1 - inside, (4, 8, 5)))

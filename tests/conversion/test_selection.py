@@ -275,9 +275,9 @@ def test_a_rule_has_its_defaults(threshold, granularity, shift, correction):
     assert options.recipes(8) == (plain,) == (options.unseen(True),) == (options.unseen(False),)
     asked = Options((8,), threshold, "channel", "none", "spikes", True, 0.5, 3)
     assert asked.recipes(8) == (Recipe(threshold, "channel", "none", True, 0.5, 3),)
-    assert Options((8,), threshold, "layer", correction=False, shift="bias", signed=0, delay=0).recipes(
-        8
-    ) == (Recipe(threshold, "layer", "bias", False, 0.0, 0),)
+    assert Options(
+        (8,), threshold, "layer", correction=False, shift="bias", negative_threshold=0, warm_up_steps=0
+    ).recipes(8) == (Recipe(threshold, "layer", "bias", False, 0.0, 0),)
 
 
 def test_auto_tries_from_the_plainest_to_the_most_elaborate():
@@ -285,28 +285,33 @@ def test_auto_tries_from_the_plainest_to_the_most_elaborate():
     assert tried[0] == Recipe("max", "layer", "initial") and tried[1] == Recipe(
         "mse", "channel", "initial", True
     )
-    assert [(r.rule, r.signed, r.delay) for r in tried[2:]] == [
+    assert [(r.rule, r.negative_threshold, r.warm_up_steps) for r in tried[2:]] == [
         ("mse", 0.25, 0),
         ("error:3", 0.25, 0),
         ("mse", 0.25, 4),
         ("error:3", 0.25, 4),
     ]
     assert {r.shift for r in tried} == {"initial"}, "a file has one shift"
-    assert [r.delay for r in Options((1,)).recipes(1)] == [0] * 4 and Options((2,)).recipes(2)[-1].delay == 1
+    assert [r.warm_up_steps for r in Options((1,)).recipes(1)] == [0] * 4 and Options((2,)).recipes(2)[
+        -1
+    ].warm_up_steps == 1
     assert Options().unseen(True) == tried[1] and Options().unseen(False) == tried[0]
 
 
 def test_auto_tries_nothing_twice():
-    assert [(r.rule, r.signed, r.delay) for r in Options((16,), signed=0.0, delay=0).recipes(16)] == [
+    assert [
+        (r.rule, r.negative_threshold, r.warm_up_steps)
+        for r in Options((16,), negative_threshold=0.0, warm_up_steps=0).recipes(16)
+    ] == [
         ("max", 0, 0),
         ("mse", 0, 0),
         ("error:3", 0, 0),
     ]
-    asked = Options((16,), granularity="channel", shift="bias", signed=0.5, delay=2, correction=True).recipes(
-        16
-    )
+    asked = Options(
+        (16,), granularity="channel", shift="bias", negative_threshold=0.5, warm_up_steps=2, correction=True
+    ).recipes(16)
     assert [r.rule for r in asked] == ["max", "mse", "error:3"] and {
-        (r.granularity, r.shift, r.signed, r.delay, r.correction) for r in asked
+        (r.granularity, r.shift, r.negative_threshold, r.warm_up_steps, r.correction) for r in asked
     } == {("channel", "bias", 0.5, 2, True)}
 
 
@@ -330,13 +335,13 @@ def test_steps_are_kept_in_order_and_once():
         ({"shift": "half"}, "unknown shift: got 'half', expected bias or initial or none"),
         ({"readout": None}, "unknown readout: got None, expected membrane or spikes"),
         ({"max_pool": "max"}, "unknown max_pool: got 'max', expected spiking or average"),
-        ({"signed": -1}, "signed is out of range"),
-        ({"signed": np.nan}, "signed is out of range"),
-        ({"signed": "x"}, "signed is out of range"),
-        ({"delay": -1}, "delay is out of range: got -1, expected 0 to 32 steps"),
-        ({"delay": 33}, "delay is out of range"),
-        ({"delay": 1.0}, "delay is out of range"),
-        ({"delay": True}, "delay is out of range"),
+        ({"negative_threshold": -1}, "negative_threshold is out of range"),
+        ({"negative_threshold": np.nan}, "negative_threshold is out of range"),
+        ({"negative_threshold": "x"}, "negative_threshold is out of range"),
+        ({"warm_up_steps": -1}, "warm_up_steps is out of range: got -1, expected 0 to 32 steps"),
+        ({"warm_up_steps": 33}, "warm_up_steps is out of range"),
+        ({"warm_up_steps": 1.0}, "warm_up_steps is out of range"),
+        ({"warm_up_steps": True}, "warm_up_steps is out of range"),
         ({"correction": "on"}, "unknown correction: got 'on', expected True, False or None"),
     ],
 )
@@ -347,14 +352,16 @@ def test_options_that_cannot_be_are_refused(fields, message):
 
 
 def test_numbers_of_numpy_are_numbers():
-    assert Options(np.int64(8), delay=np.int64(2)).recipe("mse") == Options(8, delay=2).recipe("mse")
+    assert Options(np.int64(8), warm_up_steps=np.int64(2)).recipe("mse") == Options(
+        8, warm_up_steps=2
+    ).recipe("mse")
 
 
 def test_recipes_read_well():
     assert str(Recipe("max", "layer", "bias")) == "max per layer, shift bias"
     assert (
         str(Recipe("mse", "channel", "initial", True, 0.25, 8))
-        == "mse per channel, shift initial, bias correction, signed 0.25, delay 8"
+        == "mse per channel, shift initial, bias correction, negative threshold 0.25, warm-up 8"
     )
 
 
@@ -399,12 +406,12 @@ def test_unknown_options_are_refused():
 @pytest.mark.parametrize("threshold", ["auto", "max"])
 def test_several_numbers_of_steps_are_each_as_if_alone(threshold, tmp_path):
     network = convert(make_model(), IMAGES, n_steps=(8, 2, 16), threshold=threshold)
-    assert network.n_steps == 8 and list(network.tables) == [2, 8, 16]
+    assert network.n_steps == 8 and list(network.step_parameters) == [2, 8, 16]
     evsnn.save(tmp_path / "net.h5", network)
     loaded = evsnn.load(tmp_path / "net.h5")
     for n_steps in (2, 8, 16):
         alone = convert(make_model(), IMAGES, n_steps=n_steps, threshold=threshold)
-        assert not alone.tables and alone.n_steps == n_steps
+        assert not alone.step_parameters and alone.n_steps == n_steps
         outputs = [
             evsnn.simulate(net, IMAGES[:4], n_steps=n_steps, backend="reference").outputs
             for net in (network, loaded, alone)
@@ -572,13 +579,17 @@ def test_borders_fire_by_the_clock(data):
     model = make_model(border=True, limit=2.0)
     for threshold in ("auto", "mse"):
         found = convert_model(
-            model, IMAGES if data else None, Options((4, 32), threshold=threshold, signed=0.25, delay=2)
+            model,
+            IMAGES if data else None,
+            Options((4, 32), threshold=threshold, negative_threshold=0.25, warm_up_steps=2),
         )
         assert found.ann.fixed
         for network in (found.network, found.network.at(4), found.network.at(32)):
             for name, layer in neurons_of(network).items():
                 assert (name in found.ann.fixed) == (
-                    layer.v_threshold.tolist() in (1.0, [1.0]) and not layer.signed and not layer.delay
+                    layer.v_threshold.tolist() in (1.0, [1.0])
+                    and not layer.negative_threshold
+                    and not layer.warm_up_steps
                 ), name
         result = evsnn.simulate(
             found.network, IMAGES[:2], n_steps=32, record=("spike_counts",), backend="reference"

@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from naive import Naive
 from networks import IMAGES, small_network
-from running import DISABLE_JIT, assert_same, run_both
+from running import ALLOCATING, DISABLE_JIT, assert_same, run_both
 
 import evsnn
 from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Network, Readout
+from evsnn.circuit.build import build_circuit
 from evsnn.circuit.encoding import check_images, encode
-from evsnn.circuit.populations import lower
 from evsnn.engine.plan import plan
 from evsnn.simulation import RECORDS, Simulator
 
@@ -324,7 +324,7 @@ def test_effective_weights_are_rounded_once():
         ],
         n_steps=2,
     )
-    effective = lower(network).populations[1].synapses[0].effective()
+    effective = build_circuit(network).populations[1].projections[0].effective()
     exact = (weight.astype(np.float64) * (threshold.astype(np.float64) / 9)[:, None, None]).astype(np.float32)
     early = weight * (threshold / np.float32(9))[:, None, None]
     assert np.array_equal(effective, exact)
@@ -338,7 +338,7 @@ def test_effective_weights_are_rounded_once():
 def test_memory_is_announced(monkeypatch, arithmetic, n_steps, threads):
     """What `aligned` hands out is what was announced, to a few kilobytes of tables."""
     import evsnn.engine.plan
-    import evsnn.engine.stage
+    import evsnn.engine.runner
     import evsnn.engine.workspace
 
     taken = []
@@ -348,7 +348,7 @@ def test_memory_is_announced(monkeypatch, arithmetic, n_steps, threads):
         return original(n_bytes)
 
     original = evsnn.engine.plan.aligned
-    for module in (evsnn.engine.plan, evsnn.engine.workspace, evsnn.engine.stage):
+    for module in ALLOCATING:
         monkeypatch.setattr(module, "aligned", counted)
     simulator = Simulator(small_network(200), n_steps, arithmetic=arithmetic, threads=threads)
     announced = simulator.memory_bytes
@@ -373,7 +373,7 @@ def test_large_workspaces_take_fewer_steps_at_once():
     )
     plan_of_it = Simulator(network, threads=1).plan
     assert plan_of_it.block_steps < 64
-    assert plan_of_it.keep_membranes
+    assert plan_of_it.carries
     assert plan_of_it.workspace_bytes < 400 << 20
 
 
@@ -388,7 +388,7 @@ def test_one_simulator_in_many_threads():
     assert all(np.array_equal(outputs, expected[i % 5]) for i, outputs in enumerate(got))
 
 
-@given(networks(delays=False), st.integers(1, 7), st.integers(1, 3), st.sampled_from(["float32", "int8"]))
+@given(networks(warm_ups=False), st.integers(1, 7), st.integers(1, 3), st.sampled_from(["float32", "int8"]))
 @settings(SETTINGS, max_examples=60)
 def test_blocks_and_threads_change_nothing_anywhere(case, block_steps, threads, arithmetic):
     """Short last blocks, membranes carried over, samples split over threads: on any network and input."""
@@ -480,8 +480,16 @@ def test_tables_are_the_parameters_set_by_hand(arithmetic, readout):
     rng = np.random.default_rng(3)
     weights = rng.normal(size=(17, 3, 3, 3)) / 5, rng.normal(size=(5, 17 * 72)) / 30
 
-    def make(bias=None, threshold=1.0, v_init=0.25, signed=0.0, last_bias=None, last=0.5, tables=None):
-        fire = IF(threshold, v_init, signed=signed, name="fire")
+    def make(
+        bias=None,
+        threshold=1.0,
+        v_init=0.25,
+        negative_threshold=0.0,
+        last_bias=None,
+        last=0.5,
+        step_parameters=None,
+    ):
+        fire = IF(threshold, v_init, negative_threshold=negative_threshold, name="fire")
         layers = [
             Input((3, 9, 8)),
             Conv2d(weights[0], bias, padding=1, name="conv"),
@@ -491,12 +499,21 @@ def test_tables_are_the_parameters_set_by_hand(arithmetic, readout):
         ]
         layers += [IF(last, name="last")] * (readout == "spikes")
         return evsnn.Network(
-            [*layers, Readout()], n_steps=16, readout=readout, input_range=(0, 1), tables=tables or {}
+            [*layers, Readout()],
+            n_steps=16,
+            readout=readout,
+            input_range=(0, 1),
+            step_parameters=tables or {},
         )
 
     by_hand = {
         2: {"bias": rng.normal(size=17), "threshold": rng.uniform(0.5, 1, 17)},
-        8: {"threshold": 0.7, "v_init": rng.normal(size=17), "signed": 0.5, "last_bias": rng.normal(size=5)},
+        8: {
+            "threshold": 0.7,
+            "v_init": rng.normal(size=17),
+            "negative_threshold": 0.5,
+            "last_bias": rng.normal(size=5),
+        },
         20: {},
     }
     if readout == "spikes":
@@ -505,7 +522,7 @@ def test_tables_are_the_parameters_set_by_hand(arithmetic, readout):
         "bias": ("conv", "bias"),
         "threshold": ("fire", "v_threshold"),
         "v_init": ("fire", "v_init"),
-        "signed": ("fire", "signed"),
+        "negative_threshold": ("fire", "negative_threshold"),
         "last_bias": ("linear", "bias"),
         "last": ("last", "v_threshold"),
     }
@@ -515,8 +532,8 @@ def test_tables_are_the_parameters_set_by_hand(arithmetic, readout):
         for name, value in values.items():
             layer, field = homes[name]
             fields.setdefault(layer, {})[field] = value
-        tables[n_steps] = {layer: evsnn.Tuning(**given) for layer, given in fields.items()}
-    network = make(tables=tables)
+        tables[n_steps] = {layer: evsnn.StepParameters(**given) for layer, given in fields.items()}
+    network = make(step_parameters=tables)
     predicted = []
     for n_steps, used in ((2, 2), (3, 2), (8, 8), (None, 20)):
         got = run_both(network, IMAGES[:2], n_steps, arithmetic)

@@ -44,12 +44,12 @@ def made():
 
 @pytest.mark.parametrize("name", INTEGRATE)
 def test_the_loops_that_add_events(made, name):
-    fmt, events = INTEGRATE[name]
+    vectors, events = INTEGRATE[name]
     one, many = sorted(
         (loop for loop in made[KERNELS[name]] if loop.adds_events), key=lambda loop: len(loop.instructions)
     )
     for loop, n_events in ((one, 1), (many, UNROLL)):
-        registers = fmt.lanes * ELEMENT_BYTES[fmt.partial] // 16 * n_events
+        registers = vectors.lanes * ELEMENT_BYTES[vectors.accumulator] // 16 * n_events
         assert loop.n_on_stack == 0, loop
         assert (
             loop.n_fused == 0

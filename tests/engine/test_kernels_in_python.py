@@ -43,10 +43,11 @@ def assert_same_in_python(network, images, arithmetic, block_steps=None):
 @python_only
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 @pytest.mark.parametrize(
-    "block_steps, signed, delay", [(None, 0.0, 0), (3, 0.0, 0), (3, 0.1, 0), (None, 0.1, 1)]
+    "block_steps, negative_threshold, warm_up_steps",
+    [(None, 0.0, 0), (3, 0.0, 0), (3, 0.1, 0), (None, 0.1, 1)],
 )
-def test_every_path(arithmetic, block_steps, signed, delay):
-    network = every_path(signed, delay)
+def test_every_path(arithmetic, block_steps, negative_threshold, warm_up_steps):
+    network = every_path(negative_threshold, warm_up_steps)
     assert_same_in_python(
         network, np.random.default_rng(1).random((2, 2, 5, 4), dtype=np.float32), arithmetic, block_steps
     )

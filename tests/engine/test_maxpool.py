@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from naive import Naive
 from numba import config
-from running import assert_same, run_both
+from running import ALLOCATING, assert_same, run_both
 
 import evsnn
 from evsnn import (
@@ -23,10 +23,10 @@ from evsnn import (
     NetworkError,
     Readout,
 )
-from evsnn.circuit.populations import lower
+from evsnn.circuit.build import build_circuit
 from evsnn.circuit.quantized import quantize
 from evsnn.engine.plan import plan
-from evsnn.network.inventory import facts_of
+from evsnn.network.inventory import layer_facts
 from evsnn.output.report import layer_table
 from evsnn.simulation import RECORDS, Simulator
 
@@ -52,7 +52,10 @@ def one_pool(pool, channels=6, theta=0.0, n_steps=12, encoding="constant", reade
     layers = [Input((2, 7, 9), encoding), Conv2d(normal(rng, channels, 2, 3, 3), padding=1)]
     layers += [
         IF(
-            rng.uniform(0.3, 2, channels), rng.uniform(0, 3 if theta else 1, channels), signed=theta, name="a"
+            rng.uniform(0.3, 2, channels),
+            rng.uniform(0, 3 if theta else 1, channels),
+            negative_threshold=theta,
+            name="a",
         ),
         MaxPool2d(pool.kernel, pool.stride, pool.padding, name="m"),
     ]
@@ -77,7 +80,7 @@ def every_way(encoding="poisson", theta=0.1, channels=6):
         [
             Input((2, 7, 6), encoding),
             Conv2d(normal(rng, c, 2, 3, 3), padding=1),
-            IF(0.4, rng.uniform(0, 2, c), signed=theta, name="a"),
+            IF(0.4, rng.uniform(0, 2, c), negative_threshold=theta, name="a"),
             Conv2d(normal(rng, c, c, 1, 1)),
             IF(0.5, 0.4, name="u"),
             MaxPool2d(3, 2, 1, inputs="a", name="m"),
@@ -88,7 +91,7 @@ def every_way(encoding="poisson", theta=0.1, channels=6):
             Conv2d(normal(rng, c, c, 1, 1), inputs="n", name="c"),
             Conv2d(normal(rng, c, 1, 3, 3), padding=1, groups=c, inputs="m", name="d"),
             Add(inputs=("c", "m", "d", "n")),
-            IF(0.7, signed=theta, name="e"),
+            IF(0.7, negative_threshold=theta, name="e"),
             Conv2d(normal(rng, 3, 3 * c, 1, 1), inputs="p"),
             IF(0.3),
             AvgPool2d(2, name="q"),
@@ -213,17 +216,17 @@ def test_the_longest_run():
 
 def test_amplitude_is_the_inputs():
     network = one_pool(POOLS["2x2"])
-    circuit = lower(network)
-    (synapse,) = circuit.populations[2].synapses
+    circuit = build_circuit(network)
+    (projection,) = circuit.populations[2].projections
     assert circuit.populations[1].label == "maxpool2d 2x2"
-    assert np.array_equal(synapse.scale, network.by_name["a"].v_threshold.astype(float))
+    assert np.array_equal(projection.scale, network.by_name["a"].v_threshold.astype(float))
 
 
 def test_a_pool_of_one_neuron_is_a_shortcut():
     """What reads it reads one population: one weight a channel, masks read directly."""
     network = every_way()
-    (population,) = (p for p in lower(network).populations if p.name == "e")
-    assert [s.label for s in population.synapses if s.channelwise and not s.negative] == [
+    (population,) = (p for p in build_circuit(network).populations if p.name == "e")
+    assert [s.label for s in population.projections if s.channelwise and not s.negative] == [
         "identity",
         "depthwise 3x3",
         "identity",
@@ -256,7 +259,7 @@ def test_average_pooled_spikes_are_refused(between):
         NetworkError,
         match=r"layer 'm': a max pool cannot read average-pooled spikes\. Put an IF between the pools",
     ):
-        lower(Network(layers))
+        build_circuit(Network(layers))
 
 
 def test_pools_of_many_concatenations_are_bounded():
@@ -266,15 +269,15 @@ def test_pools_of_many_concatenations_are_bounded():
     layers += [MaxPool2d(1) for _ in range(5)]
     layers += [Flatten(), Linear(np.ones((2, 1024))), Readout()]
     with pytest.raises(NetworkError, match="too many max pools"):
-        lower(Network(layers))
+        build_circuit(Network(layers))
 
 
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="the engine allocates")
 @pytest.mark.parametrize("theta", [0.0, 0.1])
 @pytest.mark.parametrize("n_steps", [8, 100])
 def test_memory_is_announced(monkeypatch, n_steps, theta):
-    import evsnn.engine.pool_stage
-    import evsnn.engine.stage
+    import evsnn.engine.pool_runner
+    import evsnn.engine.runner
     import evsnn.engine.workspace
 
     taken = []
@@ -283,7 +286,7 @@ def test_memory_is_announced(monkeypatch, n_steps, theta):
         taken.append(n_bytes)
         return aligned(n_bytes)
 
-    for module in (evsnn.engine.plan, evsnn.engine.workspace, evsnn.engine.stage, evsnn.engine.pool_stage):
+    for module in ALLOCATING:
         monkeypatch.setattr(module, "aligned", counted)
     simulator = Simulator(one_pool(POOLS["3x3 stride 1, padded"], 130, theta), n_steps, threads=2)
     announced = sum(simulator.memory_bytes.values())
@@ -299,7 +302,7 @@ def test_reports_list_max_pools():
     assert row[:3] == ("m", "maxpool2d 3x3", "6x3x4")
     assert row[3] == result.rate(result.layers[1]) > 0
     assert result.spikes_per_sample == sum(layer.n_spikes for layer in result.layers) / 3
-    (facts,) = (f for f in facts_of(network) if f.kind == "maxpool2d")
+    (facts,) = (f for f in layer_facts(network) if f.kind == "maxpool2d")
     assert (facts.label, facts.n_neurons, facts.n_parameters, facts.macs, facts.v_threshold) == (
         "maxpool2d 3x3, stride 2",
         72,
@@ -308,7 +311,7 @@ def test_reports_list_max_pools():
         None,
     )
     quantized = quantize(network)
-    assert quantized.widths[1] is quantized.units[1] is quantized.bounds[1] is None
+    assert quantized.widths[1] is quantized.scales[1] is quantized.bounds[1] is None
 
 
 def test_max_pools_are_kept_in_files(tmp_path):

@@ -21,7 +21,7 @@ from evsnn.files import gate, weights
 from evsnn.files.hdf5 import source
 from evsnn.network.layers import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Readout
 from evsnn.network.network import Network, Samples
-from evsnn.network.tuning import Tuning
+from evsnn.network.step_parameters import StepParameters
 
 
 def small_network():
@@ -43,12 +43,12 @@ def small_network():
         metadata={"accuracy": 0.5, "note": "a\nb"},
         input_range=(0, 1),
         samples=Samples(images, np.array([0, 1, 2, 0, 1])),
-        tables={
+        step_parameters={
             4: {
-                "if1": Tuning(v_threshold=rng.uniform(0.5, 1, 4), signed=1.5),
-                "conv2d1": Tuning(bias=rng.normal(size=4)),
+                "if1": StepParameters(v_threshold=rng.uniform(0.5, 1, 4), negative_threshold=1.5),
+                "conv2d1": StepParameters(bias=rng.normal(size=4)),
             },
-            16: {"if2": Tuning(v_init=0.2)},
+            16: {"if2": StepParameters(v_init=0.2)},
         },
     )
 
@@ -98,10 +98,10 @@ CONV, CONV2, RELU, LINEAR, POOL = (
 )
 WEIGHT = f"{CONV}/weight"
 TABLES, TABLE, TUNED, TUNED_CONV = (
-    "/tables",
-    "/tables/00004",
-    "/tables/00004/002_if",
-    "/tables/00004/001_conv2d",
+    "/step_parameters",
+    "/step_parameters/00004",
+    "/step_parameters/00004/002_if",
+    "/step_parameters/00004/001_conv2d",
 )
 
 
@@ -700,7 +700,7 @@ def _tuned_thresholds_are_a_group(f):
 
 @edit("the object is reached by two ways", TABLES)
 def _one_table_for_two(f):
-    f["/tables/00008"] = f[TABLE]
+    f["/step_parameters/00008"] = f[TABLE]
 
 
 @edit("the object is reached by two ways", TUNED)
@@ -711,7 +711,7 @@ def _thresholds_of_the_layer(f):
 
 @edit("links are not followed", TABLES)
 def _a_table_by_a_soft_link(f):
-    f["/tables/00008"] = h5py.SoftLink(TABLE)
+    f["/step_parameters/00008"] = h5py.SoftLink(TABLE)
 
 
 @edit("holds too much", f"{TUNED_CONV}/bias", max_bytes=1 << 20)
@@ -727,7 +727,7 @@ def _large_bias_in_a_table(f):
 @edit("the file holds too much metadata", TABLES)
 def _tables_without_end(f):
     for i in range(13_000):
-        f.create_group(f"tables/{i + 20:05d}/002_if")
+        f.create_group(f"step_parameters/{i + 20:05d}/002_if")
 
 
 @pytest.mark.parametrize(
@@ -740,7 +740,7 @@ def test_a_table_of_no_number_of_steps(path, name):
     match = (
         "the name of an object is not usable"
         if name[0] == "+"
-        else f"a table's group is no number of steps: got {name}, expected 00001 to 65536"
+        else f"the group of step parameters is no number of steps: got {name}, expected 00001 to 65536"
     )
     assert refused(path, match).startswith(f"{path}:{TABLES}: ")
 
@@ -765,7 +765,9 @@ def test_a_table_of_no_layer(path, name):
     with h5py.File(path, "r+") as f:
         f.move(TUNED, f"{TABLE}/{name}")
     assert refused(
-        path, f"the table names no layer that it could change: got {name}, expected .* conv2d, if, linear"
+        path,
+        f"the step parameters name no layer that they could change: got {name}, expected .* conv2d, if,"
+        " linear",
     ).startswith(f"{path}:{TABLE}: ")
 
 
@@ -839,9 +841,9 @@ ATTRIBUTES = [
     (CONV2, "name", np.bytes_("conv2d1"), "two layers have one name"),
     (RELU, "shift", 2, "attribute shift has the wrong type: got 2, expected 0 or 1"),
     (RELU, "leak", 1.5, "leak is out of range"),
-    (RELU, "delay", 65_537, "delay is out of range: got 65537, expected 0"),
-    (RELU, "delay", -1, "delay is not usable"),
-    (RELU, "delay", 1.0, "attribute delay has the wrong type: got 1.0, expected an integer"),
+    (RELU, "warm_up_steps", 65_537, "warm_up_steps is out of range: got 65537, expected 0"),
+    (RELU, "warm_up_steps", -1, "warm_up_steps is not usable"),
+    (RELU, "warm_up_steps", 1.0, "attribute warm_up_steps has the wrong type: got 1.0, expected an integer"),
     ("", "n_steps", 0, "n_steps is out of range: got 0, expected an integer from 1 to 65536"),
     ("", "n_steps", 10**9, "n_steps is out of range: got 1000000000"),
     ("", "shift", np.bytes_("left"), "unknown shift: got 'left', expected bias or initial or none"),
@@ -860,18 +862,33 @@ ATTRIBUTES = [
     (TABLE, "n_steps", 4, "unknown attribute: got n_steps"),
     (TUNED, "kind", np.bytes_("if"), "unknown attribute: got kind"),
     (TUNED, "leak", 0.5, "unknown attribute: got leak"),
-    (TUNED_CONV, "signed", 1.0, "unknown attribute: got signed"),
-    (TUNED, "signed", np.bytes_("1"), "attribute signed has the wrong type: got '1', expected a number"),
-    (TUNED, "signed", [1.0], "attribute signed has the wrong type"),
-    (TUNED, "delay", 1.5, "attribute delay has the wrong type"),
-    (f"{TUNED} (the table of T = 4, layer 'if1')", f"{TUNED}/delay", -1, "delay is not usable"),
+    (TUNED_CONV, "negative_threshold", 1.0, "unknown attribute: got negative_threshold"),
     (
-        f"{TUNED} (the table of T = 4, layer 'if1')",
-        f"{TUNED}/signed",
-        -1.0,
-        "signed is out of range: got -1.0, expected 0",
+        TUNED,
+        "negative_threshold",
+        np.bytes_("1"),
+        "attribute negative_threshold has the wrong type: got '1', expected a number",
     ),
-    (f"{TUNED} (the table of T = 4, layer 'if1')", f"{TUNED}/signed", np.nan, "signed is out of range"),
+    (TUNED, "negative_threshold", [1.0], "attribute negative_threshold has the wrong type"),
+    (TUNED, "warm_up_steps", 1.5, "attribute warm_up_steps has the wrong type"),
+    (
+        f"{TUNED} (the step parameters of T = 4, layer 'if1')",
+        f"{TUNED}/warm_up_steps",
+        -1,
+        "warm_up_steps is not usable",
+    ),
+    (
+        f"{TUNED} (the step parameters of T = 4, layer 'if1')",
+        f"{TUNED}/negative_threshold",
+        -1.0,
+        "negative_threshold is out of range: got -1.0, expected 0",
+    ),
+    (
+        f"{TUNED} (the step parameters of T = 4, layer 'if1')",
+        f"{TUNED}/negative_threshold",
+        np.nan,
+        "negative_threshold is out of range",
+    ),
     (f"{TUNED}/v_threshold", "sha256", None, "has no usable sha256: got None"),
     (f"{TUNED}/v_threshold", "sha256", np.bytes_("ab" * 32), "its sha256 differs"),
     ("/samples", "/samples/images/offset", 1e300, "images hold NaN or infinity"),
@@ -930,19 +947,19 @@ ARRAYS = [
     (
         f"{TUNED}/v_threshold",
         np.array([1, 0, 1, 1], "<f4"),
-        f"{TUNED} (the table of T = 4, layer 'if1')",
+        f"{TUNED} (the step parameters of T = 4, layer 'if1')",
         "v_threshold is not positive: got minimum 0.0",
     ),
     (
         f"{TUNED}/v_threshold",
         np.ones(5, "<f4"),
-        f"{TUNED} (the table of T = 4, layer 'if1')",
+        f"{TUNED} (the step parameters of T = 4, layer 'if1')",
         "v_threshold and input do not fit: got 5 values",
     ),
     (
         f"{TUNED}/v_threshold",
         np.ones((4, 1), "<f4"),
-        f"{TUNED} (the table of T = 4, layer 'if1')",
+        f"{TUNED} (the step parameters of T = 4, layer 'if1')",
         "v_threshold has the wrong rank",
     ),
     (
@@ -957,19 +974,19 @@ ARRAYS = [
         f"{TUNED}/v_threshold",
         "dataset has the wrong type: got float16, expected float32",
     ),
-    (f"{TUNED}/v_init", NAN, f"{TUNED} (the table of T = 4, layer 'if1')", "v_init holds NaN"),
+    (f"{TUNED}/v_init", NAN, f"{TUNED} (the step parameters of T = 4, layer 'if1')", "v_init holds NaN"),
     (f"{TUNED}/bias", np.ones(4, "<f4"), TUNED, "unknown object: got bias"),
     (f"{TUNED_CONV}/weight", np.ones((4, 1, 3, 3), "<f4"), TUNED_CONV, "unknown object: got weight"),
     (
         f"{TUNED_CONV}/bias",
         np.full(4, INF),
-        f"{TUNED_CONV} (the table of T = 4, layer 'conv2d1')",
+        f"{TUNED_CONV} (the step parameters of T = 4, layer 'conv2d1')",
         "bias holds NaN or infinity",
     ),
     (
         f"{TUNED_CONV}/bias",
         np.float32(1),
-        f"{TUNED_CONV} (the table of T = 4, layer 'conv2d1')",
+        f"{TUNED_CONV} (the step parameters of T = 4, layer 'conv2d1')",
         "bias has the wrong rank",
     ),
     (
@@ -1071,10 +1088,14 @@ def content(network):
         network.samples.images.tobytes(),
         network.samples.labels.tobytes(),
     ]
-    found += [(T, list(table)) for T, table in network.tables.items()]
+    found += [(T, list(table)) for T, table in network.step_parameters.items()]
     for owner in (
         *network.layers,
-        *(tuning for table in network.tables.values() for tuning in table.values()),
+        *(
+            step_parameters
+            for table in network.step_parameters.values()
+            for step_parameters in table.values()
+        ),
     ):
         found += [
             (name, value.tobytes() if isinstance(value, np.ndarray) else value)

@@ -24,7 +24,7 @@ from evsnn.errors import WeightsError
 from evsnn.files import storage as stored
 from evsnn.files import weights
 from evsnn.files.hdf5 import writer
-from evsnn.files.schema import FIELDS, STORAGES, TABLE_FIELDS
+from evsnn.files.schema import FIELDS, STEP_PARAMETER_FIELDS, STORAGES
 from evsnn.network.layers import (
     IF,
     KINDS,
@@ -39,7 +39,7 @@ from evsnn.network.layers import (
     Readout,
 )
 from evsnn.network.network import Network, Samples
-from evsnn.network.tuning import Tuning
+from evsnn.network.step_parameters import StepParameters
 
 ROOT = pathlib.Path(__file__).parents[2]
 FORMAT = (ROOT / "docs/format.md").read_text("utf-8")
@@ -61,8 +61,8 @@ def content(network):
     for layer in network.layers:
         found[layer.name] = (layer.kind, fields_of(layer))
     found["tables"] = [
-        (T, [(name, fields_of(tuning)) for name, tuning in table.items()])
-        for T, table in network.tables.items()
+        (T, [(name, fields_of(step_parameters)) for name, step_parameters in table.items()])
+        for T, table in network.step_parameters.items()
     ]
     return found
 
@@ -98,8 +98,8 @@ def every_kind(seed=0):
                 v_init=normal(8),
                 leak=0.9,
                 shift=False,
-                signed=0.25,
-                delay=3,
+                negative_threshold=0.25,
+                warm_up_steps=3,
                 name="a",
             ),
             AvgPool2d((2, 3), stride=(1, 2), padding=(1, 1, 0, 2)),
@@ -128,15 +128,23 @@ def every_kind(seed=0):
             "key of ü": 1e-300,
         },
         samples=Samples(normal(4, 3, 9, 8), np.array([0, 4, 2, 2])),
-        tables={
+        step_parameters={
             32: {
-                "a": Tuning(v_threshold=rng.uniform(0.5, 2, 8), v_init=normal(8), signed=0.75, delay=0),
-                "linear1": Tuning(bias=normal(5)),
-                "conv2d1": Tuning(bias=normal(8)),
+                "a": StepParameters(
+                    v_threshold=rng.uniform(0.5, 2, 8),
+                    v_init=normal(8),
+                    negative_threshold=0.75,
+                    warm_up_steps=0,
+                ),
+                "linear1": StepParameters(bias=normal(5)),
+                "conv2d1": StepParameters(bias=normal(8)),
             },
-            4: {"b": Tuning(v_threshold=0.5), "c": Tuning(v_init=-0.5, signed=0.0)},
+            4: {
+                "b": StepParameters(v_threshold=0.5),
+                "c": StepParameters(v_init=-0.5, negative_threshold=0.0),
+            },
             65_536: {},
-            1: {"first": Tuning(bias=normal(8))},
+            1: {"first": StepParameters(bias=normal(8))},
         },
     )
 
@@ -164,8 +172,8 @@ def test_every_field_is_stored():
             - ({"shape"} if kind == "input" else set())
         )
         assert set(FIELDS[kind]) == fields
-    assert {name for fields in TABLE_FIELDS.values() for name in fields} == {
-        field.name for field in dataclasses.fields(Tuning)
+    assert {name for fields in STEP_PARAMETER_FIELDS.values() for name in fields} == {
+        field.name for field in dataclasses.fields(StepParameters)
     }
 
 
@@ -176,24 +184,35 @@ def test_tables(tmp_path, storage):
     """
     network = every_kind()
     again = saved(tmp_path, network, storage=storage)
-    assert content(again)["tables"] == content(network)["tables"] and list(again.tables) == [1, 4, 32, 65_536]
-    assert content(saved(tmp_path, network.replace(tables={})))["tables"] == []
+    assert content(again)["tables"] == content(network)["tables"] and list(again.step_parameters) == [
+        1,
+        4,
+        32,
+        65_536,
+    ]
+    assert content(saved(tmp_path, network.replace(step_parameters={})))["tables"] == []
     first = (tmp_path / "f.h5").read_bytes()
     weights.save(
         tmp_path / "f.h5",
         network.replace(
-            tables={T: dict(reversed([*table.items()])) for T, table in reversed([*network.tables.items()])}
+            step_parameters={
+                T: dict(reversed([*table.items()]))
+                for T, table in reversed([*network.step_parameters.items()])
+            }
         ),
     )
     weights.save(tmp_path / "g.h5", network)
     assert (tmp_path / "f.h5").read_bytes() == (tmp_path / "g.h5").read_bytes() != first
     names, numbers = [], []
     with h5py.File(tmp_path / "f.h5") as f:
-        f["tables"].visititems(
+        f["step_parameters"].visititems(
             lambda name, item: (numbers if isinstance(item, h5py.Dataset) else names).append(name)
         )
-        assert f["tables/00032/002_if"].attrs["signed"] == 0.75 and list(f["tables/00004/005_if"].attrs) == []
-        assert all(f["tables"][name].dtype == "<f4" for name in numbers)
+        assert (
+            f["step_parameters/00032/002_if"].attrs["negative_threshold"] == 0.75
+            and list(f["step_parameters/00004/005_if"].attrs) == []
+        )
+        assert all(f["step_parameters"][name].dtype == "<f4" for name in numbers)
     assert names == [
         "00001",
         "00001/001_conv2d",
@@ -215,8 +234,8 @@ def test_tables(tmp_path, storage):
         "00032/004_conv2d/bias",
         "00032/013_linear/bias",
     ]
-    assert {array.path for array in weights.verify(tmp_path / "f.h5") if "tables" in array.path} == {
-        f"/tables/{name}" for name in numbers
+    assert {array.path for array in weights.verify(tmp_path / "f.h5") if "step_parameters" in array.path} == {
+        f"/step_parameters/{name}" for name in numbers
     }
 
 
@@ -902,7 +921,7 @@ def test_the_pages_example(tmp_path, monkeypatch, capsys):
     alone.
     """
     monkeypatch.chdir(tmp_path)
-    make, read, write = blocks("python")
+    _, make, read, write = blocks("python")
     exec(make, {})
     assert dump("example.h5") == blocks("text")[0]
     names = {}
@@ -926,8 +945,38 @@ def test_the_page_names_every_field():
         assert f"`{kind}`" in FORMAT
         for name in fields:
             assert re.search(rf"`{name}`", FORMAT), name
-    (tables,) = re.findall(r"^## Tables\n(.*?)^## ", FORMAT, re.DOTALL | re.MULTILINE)
-    for kind, fields in TABLE_FIELDS.items():
+    (tables,) = re.findall(r"^## Step parameters\n(.*?)^## ", FORMAT, re.DOTALL | re.MULTILINE)
+    for kind, fields in STEP_PARAMETER_FIELDS.items():
         for name in (kind, *fields):
             assert f"`{name}`" in tables, name
     assert f"**{'.'.join(map(str, weights.FORMAT_VERSION))}**" in FORMAT
+
+
+@pytest.mark.parametrize(
+    ("place", "old", "new"),
+    [
+        ("layers/002_if", "signed", "negative_threshold"),
+        ("layers/002_if", "delay", "warm_up_steps"),
+        ("", "tables", "step_parameters"),
+    ],
+)
+def test_names_from_before_the_release_are_refused_and_the_page_renames_them(tmp_path, place, old, new):
+    path = str(tmp_path / "old.h5")
+    network = every_kind()
+    weights.save(path, network)
+    with h5py.File(path, "r+") as f:
+        if place:
+            group = next(g for name, g in f["layers"].items() if name.endswith("_if"))
+            group.attrs[old] = group.attrs[new]
+            del group.attrs[new]
+        else:
+            f.move(new, old)
+    with pytest.raises(
+        WeightsError, match=rf"unknown \w+: got {old}.*name it {new}, with the lines in docs/format.md"
+    ):
+        weights.load(path)
+    names: dict = {}
+    (code,) = re.findall(r"^```python\n(import h5py.*?def renamed.*?)^```", FORMAT, re.M | re.S)
+    exec(compile(code, "docs/format.md", "exec"), names)
+    names["renamed"](path)
+    assert content(weights.load(path)) == content(network)

@@ -19,8 +19,9 @@ from hypothesis import HealthCheck, given, settings
 import evsnn
 from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, RunError
 from evsnn.circuit import reference
-from evsnn.circuit.populations import Pool, Source, Synapse
+from evsnn.circuit.populations import Projection, Source
 from evsnn.circuit.quantized import quantize
+from evsnn.network.geometry import Window
 from evsnn.network.network import Samples
 from firmware_export import export_files
 from firmware_export.checks.check import HOST, inputs_for, run_on
@@ -53,7 +54,7 @@ def test_random_networks_layer_by_layer(case):
     run_on(GCC, export_header(quantized, "net"), shaped(quantized, images), SANITIZED, trace=True)
 
 
-@given(networks(encodings=("constant", "events"), small=True, delays=False))
+@given(networks(encodings=("constant", "events"), small=True, warm_ups=False))
 @settings(SETTINGS, max_examples=10)
 def test_random_networks_step_by_step(case):
     network, images = case
@@ -77,10 +78,10 @@ FAST = {
 }
 
 CORRECTING = {
-    "signed": {"signed": 0.02},
-    "delayed": {"delay": 2},
-    "signed and delayed": {"signed": 0.02, "delay": 1},
-    "all input first": {"delay": 6},
+    "corrections": {"negative_threshold": 0.02},
+    "warm-up": {"warm_up_steps": 2},
+    "corrections and warm-up": {"negative_threshold": 0.02, "warm_up_steps": 1},
+    "all input first": {"warm_up_steps": 6},
 }
 NETWORKS = {
     "two tiles": lambda **neurons: cnn(channels=(9, 20), **neurons),
@@ -122,8 +123,8 @@ def test_fast_code_of_neurons_that_take_spikes_back_and_that_wait(case, neurons)
     quantized = quantize(network)
     images = shaped(quantized, np.random.default_rng(1).random((3, *network.input_shape), np.float32))
     traces = reference.run(quantized.circuit, images)
-    assert any((trace.spikes < 0).any() for trace in traces) == neurons.startswith("signed")
-    for by_step in (False,) if "delay" in CORRECTING[neurons] else (False, True):
+    assert any((trace.spikes < 0).any() for trace in traces) == neurons.startswith("corrections")
+    for by_step in (False,) if "warm_up_steps" in CORRECTING[neurons] else (False, True):
         for compact in (False, True):
             export = export_header(quantized, "net", by_step=by_step, compact=compact)
             kinds = [fast_kind(stage, export.program) for stage in export.program.stages]
@@ -141,18 +142,18 @@ def test_fast_code_of_neurons_that_take_spikes_back_and_that_wait(case, neurons)
 
 
 def test_weights_of_spikes_that_are_taken_back_are_not_stored_twice():
-    plain, signed = (
+    plain, negative_threshold = (
         export_header(quantize(cnn(pool=1, n_steps=60, **neurons)), "net").constant_bytes
-        for neurons in ({}, {"signed": 0.25})
+        for neurons in ({}, {"negative_threshold": 0.25})
     )
-    assert signed < 1.02 * plain
+    assert negative_threshold < 1.02 * plain
 
 
 def test_neurons_that_only_the_input_drives_take_nothing_back():
     """A first layer's negative spikes are not looked for: there are none, whatever the input; unless it
     begins above its threshold.
     """
-    network = cnn(signed=0.05, delay=1)
+    network = cnn(negative_threshold=0.05, warm_up_steps=1)
     quantized = quantize(network)
     images = shaped(quantized, np.random.default_rng(2).random((20, *network.input_shape), np.float32) * 2)
     assert not (reference.run(quantized.circuit, images)[0].spikes < 0).any()
@@ -234,10 +235,12 @@ def largest_charges(weight: np.ndarray, rows: int) -> tuple[int, int]:
 def test_sums_of_a_step_are_widened_before_they_leave_16_bits(channels, kernel, area):
     rng = np.random.default_rng(channels)
     weight = rng.integers(-127, 128, (3, channels, kernel, kernel))
-    pool = Pool((2, 2), (2, 2), (0, 0, 0, 0)) if area == 4 else None
+    pool = Window((2, 2), (2, 2)) if area == 4 else None
     source = Source(0, (channels, 9, 9), pool)
     for takes_back in (False, True):
-        n = at_once(Charge(Synapse("", (source,), source.shape, weight, None), source, takes_back=takes_back))
+        n = at_once(
+            Charge(Projection("", (source,), source.shape, weight, None), source, takes_back=takes_back)
+        )
         either = np.abs(weight) if takes_back else weight  # a spike taken back charges the other way
         fits = [
             all(-(2**15) <= area * charge < 2**15 for charge in largest_charges(either, rows))
@@ -371,7 +374,7 @@ def events() -> Network:
         [
             Input((2, 5, 6), "events"),
             Conv2d(rng.normal(size=(6, 2, 3, 3)) / 2, padding=1),
-            IF(0.8, signed=0.2),
+            IF(0.8, negative_threshold=0.2),
             AvgPool2d(2, 1),
             Conv2d(rng.normal(size=(6, 1, 2, 2)), groups=6),
             IF(0.6, leak=0.875),
@@ -389,9 +392,9 @@ def test_stated_memory_is_what_a_core_takes(core):
     machine = MACHINES[core]
     if machine.missing():
         pytest.skip(f"{machine.missing()} is not installed")
-    small = (cnn(), events(), cnn(signed=0.1)) if core == "cortex-m4" else ()
+    small = (cnn(), events(), cnn(negative_threshold=0.1)) if core == "cortex-m4" else ()
     for by_step in (False, True) if small else (False,):
-        for network in (*small, hidden(), hidden(signed=0.2)):
+        for network in (*small, hidden(), hidden(negative_threshold=0.2)):
             quantized = quantize(network)
             export = export_header(quantized, "net", by_step=by_step)
             inputs, _ = inputs_for(quantized, 2)
@@ -458,13 +461,16 @@ def test_no_warnings_and_no_strange_symbols(compiler, standard, tmp_path):
         cnn(),
         cnn(n_steps=60),
         events(),
-        residual(signed=0.1),
-        depthwise(9, 2, 1, False, signed=0.1, delay=2),
+        residual(negative_threshold=0.1),
+        depthwise(9, 2, 1, False, negative_threshold=0.1, warm_up_steps=2),
     ):
         quantized = quantize(network)
-        signed = any(population.signed for population in quantized.circuit.populations)
+        negative_threshold = any(
+            population.has_negative_spikes for population in quantized.circuit.populations
+        )
         for by_step, compact in product(
-            (False,) if quantized.circuit.delayed else (False, True), (False, True) if signed else (False,)
+            (False,) if quantized.circuit.has_warm_up else (False, True),
+            (False, True) if negative_threshold else (False,),
         ):
             export = export_header(
                 quantized, "net", by_step=by_step, compact=compact, n_vectors=2 if network.samples else 0
@@ -486,7 +492,11 @@ def test_no_warnings_of_a_cross_compiler(core, tmp_path):
     if machine.missing():
         pytest.skip(f"{machine.missing()} is not installed")
     for network, compact in product(
-        (residual(signed=0.1), depthwise(9, 2, 1, False, signed=0.1, delay=2)), (False, True)
+        (
+            residual(negative_threshold=0.1),
+            depthwise(9, 2, 1, False, negative_threshold=0.1, warm_up_steps=2),
+        ),
+        (False, True),
     ):
         write_files(tmp_path, export_files(export_header(quantize(network), "net", compact=compact)))
         done = compile_only(USER, tmp_path, machine.compiler, "c99", *machine.flags, "-O2", *STRICT)
@@ -773,7 +783,7 @@ def test_classes_whose_spikes_count_differently(amplitudes):
 
 def test_delays_cannot_run_step_by_step():
     network = Network(
-        [Input((4,)), Linear(np.ones((3, 4))), IF(1.0, delay=2), Linear(np.ones((2, 3))), Readout()],
+        [Input((4,)), Linear(np.ones((3, 4))), IF(1.0, warm_up_steps=2), Linear(np.ones((2, 3))), Readout()],
         n_steps=4,
         input_range=(0, 1),
     )

@@ -569,8 +569,8 @@ def test_the_digest_tells_networks_apart():
         cnn(seed=1),
         cnn(n_steps=7),
         changed(2, leak=0.5),
-        changed(5, signed=0.5),
-        changed(2, delay=1),
+        changed(5, negative_threshold=0.5),
+        changed(2, warm_up_steps=1),
         changed(3, kernel=(3, 3), stride=(2, 2), padding=(1, 1)),
     ]
     digests = [digest(network) for network in networks]

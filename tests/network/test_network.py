@@ -22,9 +22,9 @@ from evsnn import (
     NetworkError,
     Readout,
     RunError,
-    Tuning,
+    StepParameters,
 )
-from evsnn.circuit.populations import lower
+from evsnn.circuit.build import build_circuit
 
 ONES = np.ones
 
@@ -82,7 +82,7 @@ def tuned(tables):
         Flatten(name="flat"),
         Linear(ONES((4, 128)), name="linear"),
     )
-    return classifier(*layers, tables=tables)
+    return classifier(*layers, step_parameters=tables)
 
 
 TAIL = (Flatten(), Linear(ONES((10, 128))))
@@ -108,9 +108,9 @@ BAD = {
     "threshold NaN": (lambda: IF(np.nan), "NaN"),
     "subnormal threshold": (lambda: IF(1e-42), "not positive"),
     "leak 2": (lambda: IF(1.0, leak=2), "leak is out of range"),
-    "a negative delay": (lambda: IF(1.0, delay=-1), "delay is not usable"),
-    "half a delay": (lambda: IF(1.0, delay=0.5), "delay is not usable"),
-    "too long a delay": (lambda: IF(1.0, delay=65_537), "delay is out of range"),
+    "a negative delay": (lambda: IF(1.0, warm_up_steps=-1), "warm_up_steps is not usable"),
+    "half a delay": (lambda: IF(1.0, warm_up_steps=0.5), "warm_up_steps is not usable"),
+    "too long a delay": (lambda: IF(1.0, warm_up_steps=65_537), "warm_up_steps is out of range"),
     "leak NaN": (lambda: IF(1.0, leak=float("nan")), "leak is out of range"),
     "pool padding": (lambda: AvgPool2d(2, padding=2), "padding reaches the kernel"),
     "global pool with stride": (lambda: AvgPool2d(stride=2), "global pooling"),
@@ -176,7 +176,7 @@ BAD = {
         ),
         "analog input",
     ),
-    "readout of a map": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1)))), "not a vector"),
+    "readout of a map": (lambda: classifier(Conv2d(ONES((2, 3, 1, 1)))), "a map is not scores of classes"),
     "readout of spikes": (
         lambda: classifier(Flatten(), Linear(ONES((2, 192))), IF()),
         "needs a weighted layer",
@@ -232,50 +232,65 @@ BAD = {
     "shift": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), shift="half"), "unknown shift"),
     "input range": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), input_range=(1, 0)), "not a range"),
     "classes": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), classes=("a",)), "classes and readout"),
-    "tables that are a list": (lambda: tuned([1]), "tables are not tables"),
-    "a table that is a list": (lambda: tuned({4: [Tuning()]}), "tables are not tables"),
-    "a table of 0 steps": (lambda: tuned({0: {}}), "tables: n_steps is out of range"),
-    "a table of half a step": (lambda: tuned({0.5: {}}), "tables: n_steps is out of range"),
-    "a table of text": (lambda: tuned({"4": {}}), "tables: n_steps is out of range"),
+    "tables that are a list": (lambda: tuned([1]), "step parameters are not a table for each T"),
+    "a table that is a list": (
+        lambda: tuned({4: [StepParameters()]}),
+        "step parameters are not a table for each T",
+    ),
+    "a table of 0 steps": (lambda: tuned({0: {}}), "step_parameters: n_steps is out of range"),
+    "a table of half a step": (lambda: tuned({0.5: {}}), "step_parameters: n_steps is out of range"),
+    "a table of text": (lambda: tuned({"4": {}}), "step_parameters: n_steps is out of range"),
     "a table of no layer": (
-        lambda: tuned({4: {"x": Tuning()}}),
-        "the table of T = 4: the table names no layer: got 'x'",
+        lambda: tuned({4: {"x": StepParameters()}}),
+        "the step parameters of T = 4: the table names no layer: got 'x'",
     ),
     "a table of numbers": (
         lambda: tuned({4: {"fire": 1.0}}),
-        "the table of T = 4, layer 'fire': this is not a Tuning: got float",
+        "the step parameters of T = 4, layer 'fire': these are not StepParameters: got float",
     ),
     "the bias of an IF": (
-        lambda: tuned({4: {"fire": Tuning(bias=[1])}}),
+        lambda: tuned({4: {"fire": StepParameters(bias=[1])}}),
         "bias does not belong to this kind of layer: got if, expected conv2d or linear",
     ),
     "the threshold of a conv": (
-        lambda: tuned({4: {"conv": Tuning(v_threshold=1)}}),
+        lambda: tuned({4: {"conv": StepParameters(v_threshold=1)}}),
         "v_threshold does not belong to this kind of layer: got conv2d, expected if",
     ),
-    "the bias of a flatten": (lambda: tuned({4: {"flat": Tuning(bias=[1])}}), "bias does not belong"),
+    "the bias of a flatten": (lambda: tuned({4: {"flat": StepParameters(bias=[1])}}), "bias does not belong"),
     "the signs of a linear layer": (
-        lambda: tuned({4: {"linear": Tuning(signed=1)}}),
-        "signed does not belong",
+        lambda: tuned({4: {"linear": StepParameters(negative_threshold=1)}}),
+        "negative_threshold does not belong",
     ),
     "tuned thresholds": (
-        lambda: tuned({4: {"fire": Tuning(v_threshold=ONES(3))}}),
-        "the table of T = 4, layer 'fire': v_threshold and input do not fit",
+        lambda: tuned({4: {"fire": StepParameters(v_threshold=ONES(3))}}),
+        "the step parameters of T = 4, layer 'fire': v_threshold and input do not fit",
     ),
     "tuned thresholds of 0": (
-        lambda: tuned({4: {"fire": Tuning(v_threshold=0)}}),
+        lambda: tuned({4: {"fire": StepParameters(v_threshold=0)}}),
         "v_threshold is not positive",
     ),
-    "tuned first membranes": (lambda: tuned({4: {"fire": Tuning(v_init=[1, np.nan])}}), "v_init holds NaN"),
-    "a tuned delay": (lambda: tuned({4: {"fire": Tuning(delay=1.5)}}), "delay is not usable"),
-    "the delay of a linear layer": (lambda: tuned({4: {"linear": Tuning(delay=1)}}), "delay does not belong"),
-    "tuned signs": (lambda: tuned({4: {"fire": Tuning(signed=-1)}}), "signed is out of range"),
+    "tuned first membranes": (
+        lambda: tuned({4: {"fire": StepParameters(v_init=[1, np.nan])}}),
+        "v_init holds NaN",
+    ),
+    "a tuned delay": (
+        lambda: tuned({4: {"fire": StepParameters(warm_up_steps=1.5)}}),
+        "warm_up_steps is not usable",
+    ),
+    "the delay of a linear layer": (
+        lambda: tuned({4: {"linear": StepParameters(warm_up_steps=1)}}),
+        "warm_up_steps does not belong",
+    ),
+    "tuned signs": (
+        lambda: tuned({4: {"fire": StepParameters(negative_threshold=-1)}}),
+        "negative_threshold is out of range",
+    ),
     "tuned bias": (
-        lambda: tuned({4: {"conv": Tuning(bias=ONES(3))}}),
-        "the table of T = 4, layer 'conv': bias and weight do not fit: got 3 biases, expected 2",
+        lambda: tuned({4: {"conv": StepParameters(bias=ONES(3))}}),
+        "the step parameters of T = 4, layer 'conv': bias and weight do not fit: got 3 biases, expected 2",
     ),
     "tuned bias of rank 2": (
-        lambda: tuned({4: {"linear": Tuning(bias=ONES((3, 1)))}}),
+        lambda: tuned({4: {"linear": StepParameters(bias=ONES((3, 1)))}}),
         "bias has the wrong rank",
     ),
     "layer too large": (
@@ -329,7 +344,7 @@ UNFOLDABLE["a concatenation of concatenations"] = (lambda: doubled(Concat, 14), 
 def test_what_cannot_be_folded_is_refused(case):
     make, message = UNFOLDABLE[case]
     with pytest.raises(NetworkError, match=message):
-        lower(make())
+        build_circuit(make())
 
 
 def test_pools_in_a_row_are_one():
@@ -341,9 +356,9 @@ def test_pools_in_a_row_are_one():
         Flatten(),
         Linear(ONES((2, 16))),
     )
-    synapse = lower(network).populations[1].synapses[0]
-    assert synapse.sources[0].pool.kernel == (4, 2)
-    assert np.allclose(synapse.effective(), 3 / 8)
+    projection = build_circuit(network).populations[1].projections[0]
+    assert projection.sources[0].pool.kernel == (4, 2)
+    assert np.allclose(projection.effective(), 3 / 8)
 
 
 def test_shift_is_where_the_paper_puts_it():
@@ -359,14 +374,17 @@ def test_shift_is_where_the_paper_puts_it():
         Linear(ONES((2, 192)), ONES(2)),
     ]
     bias = {
-        shift: [p.bias.tolist() for p in lower(classifier(*layers, shift=shift), 10).populations]
+        shift: [p.bias.tolist() for p in build_circuit(classifier(*layers, shift=shift), 10).populations]
         for shift in ("bias", "initial", "none")
     }
     assert np.allclose(bias["bias"][0], 1 + 2 / 20)
     assert np.allclose(bias["bias"][1], 4 / 20)
     assert bias["bias"][2] == [1, 1]
     assert bias["initial"] == bias["none"]
-    assert [p.v_init.tolist()[0] for p in lower(classifier(*layers, shift="initial"), 10).populations] == [
+    assert [
+        p.neuron.v_init.tolist()[0]
+        for p in build_circuit(classifier(*layers, shift="initial"), 10).populations
+    ] == [
         1,
         2,
         0,
@@ -376,21 +394,24 @@ def test_shift_is_where_the_paper_puts_it():
 def test_a_table_stands_in_for_what_it_names():
     network = tuned(
         {
-            8: {"fire": Tuning(v_threshold=[1, 2]), "linear": Tuning(bias=[1, 2, 3, 4])},
-            2: {"fire": Tuning(v_init=-0.0, signed=1), "conv": Tuning(bias=[5, 6])},
+            8: {"fire": StepParameters(v_threshold=[1, 2]), "linear": StepParameters(bias=[1, 2, 3, 4])},
+            2: {
+                "fire": StepParameters(v_init=-0.0, negative_threshold=1),
+                "conv": StepParameters(bias=[5, 6]),
+            },
         }
     )
     few, many = network.at(2), network.at(8)
     assert (
         few.by_name["fire"].v_threshold,
         few.by_name["fire"].v_init,
-        few.by_name["fire"].signed,
+        few.by_name["fire"].negative_threshold,
         few.by_name["linear"].bias,
     ) == (3, 0, 1, None)
     assert few.by_name["conv"].bias.tolist() == [5, 6] and not np.signbit(few.by_name["fire"].v_init)
     assert many.by_name["fire"].v_threshold.tolist() == [1, 2] and (
         many.by_name["fire"].v_init,
-        many.by_name["fire"].signed,
+        many.by_name["fire"].negative_threshold,
     ) == (0.5, 0)
     assert many.by_name["linear"].bias.tolist() == [1, 2, 3, 4] and many.by_name["conv"].bias.tolist() == [
         1,
@@ -398,22 +419,22 @@ def test_a_table_stands_in_for_what_it_names():
     ]
     assert network.by_name["fire"].v_threshold == 3 and network.by_name["linear"].bias is None
     assert few.by_name["conv"].weight is network.by_name["conv"].weight
-    assert not few.tables and few.at(8) is few
-    assert lower(network, 8).populations[0].v_threshold.tolist() == [1, 2]
-    assert lower(network, 2).populations[0].bias.tolist() == [5.75, 6.75]
+    assert not few.step_parameters and few.at(8) is few
+    assert build_circuit(network, 8).populations[0].neuron.v_threshold.tolist() == [1, 2]
+    assert build_circuit(network, 2).populations[0].bias.tolist() == [5.75, 6.75]
 
 
 def test_the_nearest_table_is_used():
     network = tuned({T: {} for T in (64, 4, 16)})
-    assert list(network.tables) == [4, 16, 64]
+    assert list(network.step_parameters) == [4, 16, 64]
     used = {1: 4, 4: 4, 7: 4, 8: 4, 9: 16, 16: 16, 31: 16, 32: 16, 33: 64, 65_536: 64}
-    assert {T: network.table_n_steps(T) for T in used} == used
+    assert {T: network.nearest_steps(T) for T in used} == used
     assert (
-        tuned({3: {}, 65_535: {}}).table_n_steps(443) == 3
-        and tuned({3: {}, 65_535: {}}).table_n_steps(444) == 65_535
+        tuned({3: {}, 65_535: {}}).nearest_steps(443) == 3
+        and tuned({3: {}, 65_535: {}}).nearest_steps(444) == 65_535
     )  # 3 * 65535 = 443.4 ** 2
     plain = tuned({})
-    assert plain.table_n_steps(8) is None and plain.at(8) is plain
+    assert plain.nearest_steps(8) is None and plain.at(8) is plain
     for n_steps in (0, 65_537, 2.0, True):
         with pytest.raises(RunError, match="n_steps is out of range"):
             network.at(n_steps)
@@ -428,7 +449,7 @@ def test_tables_cost_what_is_in_them():
     )
     tracemalloc.start()
     try:
-        tuned = network.replace(tables={T: {"if1": Tuning(v_init=T)} for T in range(1, 301)})
+        tuned = network.replace(step_parameters={T: {"if1": StepParameters(v_init=T)} for T in range(1, 301)})
         assert tuned.at(7).by_name["if1"].v_init == 7
         assert tracemalloc.get_traced_memory()[1] < network.by_name["linear"].weight.nbytes
     finally:
@@ -437,20 +458,31 @@ def test_tables_cost_what_is_in_them():
 
 def test_tables_have_one_form():
     bias = ONES(2)
-    network = tuned({np.int64(8): {"linear": Tuning(), "fire": Tuning(v_init=1), "conv": Tuning(bias=bias)}})
+    network = tuned(
+        {
+            np.int64(8): {
+                "linear": StepParameters(),
+                "fire": StepParameters(v_init=1),
+                "conv": StepParameters(bias=bias),
+            }
+        }
+    )
     bias[:] = 7
-    assert [type(T) for T in network.tables] == [int] and list(network.tables[8]) == ["conv", "fire"]
+    assert [type(T) for T in network.step_parameters] == [int] and list(network.step_parameters[8]) == [
+        "conv",
+        "fire",
+    ]
     assert (
-        network.tables[8]["conv"].bias.tolist() == [1, 1]
-        and network.tables[8]["conv"].bias.dtype == np.float32
+        network.step_parameters[8]["conv"].bias.tolist() == [1, 1]
+        and network.step_parameters[8]["conv"].bias.dtype == np.float32
     )
     with pytest.raises(ValueError, match="read-only"):
-        network.tables[8]["conv"].bias[0] = 2
+        network.step_parameters[8]["conv"].bias[0] = 2
     with pytest.raises(TypeError):
-        network.tables[4] = {}
+        network.step_parameters[4] = {}
     with pytest.raises(TypeError):
-        del network.tables[8]["conv"]
+        del network.step_parameters[8]["conv"]
     for copied in (copy.deepcopy(network), pickle.loads(pickle.dumps(network)), network.replace(n_steps=5)):
-        assert repr(copied.tables) == repr(network.tables)
+        assert repr(copied.step_parameters) == repr(network.step_parameters)
     with pytest.raises(NetworkError, match="names no layer: got 'conv'"):
         network.replace(layers=[Input((3,)), Linear(ONES((2, 3)), name="linear"), Readout()])

@@ -59,7 +59,7 @@ class Digest:
     def add_result(self, result) -> None:
         self.add(
             result.outputs,
-            *(item for step in sorted(result.readings) for item in (step, result.readings[step])),
+            *(item for step in sorted(result.outputs_at) for item in (step, result.outputs_at[step])),
         )
         for layer in result.layers:
             self.add(

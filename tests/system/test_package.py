@@ -126,7 +126,7 @@ def test_networks_page_runs(tmp_path, monkeypatch):
     names: dict = {}
     for code in blocks(ROOT / "docs" / "networks.md", "python"):
         exec(compile(code, "docs/networks.md", "exec"), names)
-    assert list(names["net"].tables) == [4, 64]
+    assert list(names["net"].step_parameters) == [4, 64]
     assert names["result"].n_samples == 3
     assert names["result"].layers[0].spike_counts.shape == (3, 8, 28, 28)
     assert Path("net.h5").exists()

@@ -1,6 +1,6 @@
 """Balancing: thresholds, shift and corrections turn an `Ann` into a spiking `Network` for one T.
 
-Everything that belongs to a T is a table, a `Tuning` a layer; `assemble` puts one or several of them
+Everything that belongs to a T is a table, a `StepParameters` a layer; `assemble` puts one or several of them
 into a network.
 """
 
@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...circuit.populations import Population, as_map, lower
+from ...circuit.build import build_circuit
+from ...circuit.populations import Population, as_map
 from ...errors import ModelError
 from ...network.layers import IF, Add, Conv2d, Flatten, Layer, Linear, Readout
 from ...network.network import Network
-from ...network.tuning import Tuning
+from ...network.step_parameters import StepParameters
 from ..lowering.ann import Ann, forward
 from .correction import Correction, correct, samples_that_fit
 from .options import Recipe
@@ -30,7 +31,7 @@ LEAST_SAMPLES = 4
 corrected.
 """
 
-Table = Mapping[str, Tuning]
+Table = Mapping[str, StepParameters]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class Balanced:
     ----------
     n_steps : int
     recipe : Recipe
-    table : mapping of str to Tuning
+    table : mapping of str to StepParameters
         For layers of the network that `with_readout` made.
     corrections : mapping of str to Correction
         By the name of the `IF` or readout whose bias was corrected.
@@ -126,7 +127,7 @@ def balance(
         corrections = _corrections(ann, tuned, samples, progress)
         for name, correction in corrections.items():
             layer = network.by_name[_charging(network, name)]
-            table[layer.name] = Tuning(bias=_bias(layer) + correction.bias)
+            table[layer.name] = StepParameters(bias=_bias(layer) + correction.bias)
     return Balanced(n_steps, recipe, table, corrections)
 
 
@@ -135,18 +136,18 @@ def assemble(network: Network, shift: str, balanced: list[Balanced]) -> Network:
     are several.
     """
     first = balanced[0]
-    base = network.replace(shift=shift, n_steps=first.n_steps, tables={first.n_steps: first.table}).at(
-        first.n_steps
-    )
+    base = network.replace(
+        shift=shift, n_steps=first.n_steps, step_parameters={first.n_steps: first.table}
+    ).at(first.n_steps)
     if len(balanced) == 1:
         return base
     own = {
-        name: Tuning(bias=_bias(network.by_name[name]))
-        for name, tuning in first.table.items()
-        if tuning.bias is not None
+        name: StepParameters(bias=_bias(network.by_name[name]))
+        for name, step_parameters in first.table.items()
+        if step_parameters.bias is not None
     }
     return base.replace(
-        tables={b.n_steps: own | b.table for b in balanced}
+        step_parameters={b.n_steps: own | b.table for b in balanced}
     )  # where the first's biases are corrected and another's are not
 
 
@@ -157,10 +158,10 @@ def _bias(layer: Conv2d | Linear) -> np.ndarray:
 
 def _thresholds(
     ann: Ann, network: Network, activations: Mapping[str, Activations], recipe: Recipe, n_steps: int
-) -> dict[str, Tuning]:
+) -> dict[str, StepParameters]:
     table = {}
-    circuit = lower(network, n_steps)
-    charged_by_spikes = {p.name for p in circuit.populations if isinstance(p, Population) and p.synapses}
+    circuit = build_circuit(network, n_steps)
+    charged_by_spikes = {p.name for p in circuit.populations if isinstance(p, Population) and p.projections}
     readout = network.layers[-1]
     for layer in network.layers:
         if not isinstance(layer, IF) or layer.name in ann.fixed:
@@ -171,18 +172,20 @@ def _thresholds(
                     "readout 'spikes' needs the scores' range",
                     hint="give calibration samples, or use readout='membrane'",
                 )
-            table[layer.name] = Tuning(
+            table[layer.name] = StepParameters(
                 v_threshold=thresholds(activations[readout.name], "max", n_steps, "layer"),
-                signed=0.0,
-                delay=0,
+                negative_threshold=0.0,
+                warm_up_steps=0,
             )
             continue
         v = thresholds(
             activations[layer.name], recipe.rule, n_steps, recipe.granularity, ann.clips.get(layer.name)
         )
         # a constant current alone is even already: waiting would gain nothing
-        table[layer.name] = Tuning(
-            v_threshold=v, signed=recipe.signed, delay=recipe.delay if layer.name in charged_by_spikes else 0
+        table[layer.name] = StepParameters(
+            v_threshold=v,
+            negative_threshold=recipe.negative_threshold,
+            warm_up_steps=recipe.warm_up_steps if layer.name in charged_by_spikes else 0,
         )
     return table
 
@@ -190,7 +193,7 @@ def _thresholds(
 def _corrections(
     ann: Ann, network: Network, samples: np.ndarray, progress: Callable[[int, int], None] | None
 ) -> dict[str, Correction]:
-    circuit = lower(network)
+    circuit = build_circuit(network)
     n_samples = samples_that_fit(circuit, len(samples))
     if n_samples < min(LEAST_SAMPLES, len(samples)):
         return {}

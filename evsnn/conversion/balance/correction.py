@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...circuit.neuron import Membranes
 from ...circuit.populations import INPUT, Circuit, MaxPool, Population
 from ..onnx.operators import OPERATORS
 from .currents import analog_current, last_uses, spiking_current
@@ -55,7 +56,7 @@ def samples_that_fit(circuit: Circuit, n_samples: int, max_bytes: int = MAX_BYTE
     spikes one.
     """
     charged = (p for p in circuit.populations if not isinstance(p, MaxPool))
-    largest = max(p.n_neurons * (5 if p.synapses else 1) for p in charged)
+    largest = max(p.n_neurons * (5 if p.projections else 1) for p in charged)
     return min(n_samples, max_bytes // (largest * circuit.n_steps))
 
 
@@ -85,7 +86,7 @@ def correct(
         target = targets.get(population.name)
         if isinstance(population, MaxPool):
             sent[i] = _pooled(population, sent[population.source.population], n_steps)
-        elif population.v_threshold is not None:
+        elif population.fires:
             currents = _currents(population, images, sent, n_samples, n_steps)
             spikes = np.empty(
                 (n_samples, n_steps, *population.shape[1:], population.shape[0]), np.int8
@@ -134,7 +135,7 @@ def _corrected(
     ones kept.
     """
     n_steps = currents.shape[1]
-    amplitude = (population.v_threshold / n_steps)[:, None, None]
+    amplitude = (population.neuron.v_threshold / n_steps)[:, None, None]
 
     def errors(bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and mean squared error of every channel."""
@@ -157,7 +158,7 @@ def _corrected(
 
 
 def fire(population: Population, currents: np.ndarray, bias: np.ndarray, spikes: np.ndarray) -> np.ndarray:
-    """The neurons of DESIGN §3 over all steps.
+    """The neurons of `evsnn.circuit.neuron` over all steps.
 
     Parameters
     ----------
@@ -173,37 +174,21 @@ def fire(population: Population, currents: np.ndarray, bias: np.ndarray, spikes:
     (n, channels, height, width) float32
         Net counts.
     """
-
-    def rows(values: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(values, np.float32)
-
-    threshold, bias, first = rows(population.v_threshold), rows(bias), rows(population.v_init)
-    negative = None if population.v_negative is None else rows(population.v_negative)
+    neuron, bias = population.neuron, np.ascontiguousarray(bias, np.float32)
     n, n_steps, channels, height, width = currents.shape
-    delay = population.delay
-    counts = np.zeros((n, height, width, channels), np.float32)
+    counts = np.empty((n, height, width, channels), np.float32)
     at_once = max(1, AT_ONCE // (height * width * channels))
     for start in range(0, n, at_once):
         some = slice(start, start + at_once)
-        count = counts[some]
-        v, fired, amount = (np.empty(count.shape, t) for t in (np.float32, bool, np.float32))
-        v[...] = first
-        for t in range(n_steps + delay):
+        membranes = Membranes(neuron, counts[some].shape, -1, np.float32, np.float32)
+        for t in range(n_steps + neuron.warm_up_steps):
             if t < n_steps:
-                if population.leak != 1:
-                    v *= np.float32(population.leak)
-                v += currents[some, t].transpose(0, 2, 3, 1)
-                v += bias
-            if t < delay:
-                continue
-            np.greater_equal(v, threshold, out=fired)
-            now = spikes[some, t - delay].transpose(0, 2, 3, 1)
-            now[...] = fired
-            if negative is not None:
-                now -= (v < negative) & (count > 0)
-            np.multiply(now, threshold, out=amount)
-            v -= amount
-            count += now
+                membranes.leak()
+                membranes.v += currents[some, t].transpose(0, 2, 3, 1)
+                membranes.v += bias
+            if t >= neuron.warm_up_steps:
+                membranes.fire(spikes[some, t - neuron.warm_up_steps].transpose(0, 2, 3, 1))
+        counts[some] = membranes.n
     return counts.transpose(0, 3, 1, 2)
 
 

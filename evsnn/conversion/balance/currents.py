@@ -1,4 +1,4 @@
-"""What charges a population, densely: the linear expression of its synapses over whole batches.
+"""What charges a population, densely: the linear expression of its projections over whole batches.
 
 The ANN and the spiking network differ in what is sent, not in what is summed. So one piece of code
 serves both: fed with activations it is the ANN's forward pass, fed with spikes it is the membranes'
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...circuit.populations import INPUT, Circuit, MaxPool, Population, Source, Synapse
+from ...circuit.populations import INPUT, Circuit, MaxPool, Population, Projection, Source
 from ...circuit.reference import pooled_input
 from ..onnx.dense import conv2d
 
@@ -29,7 +29,7 @@ def analog_current(population: Population, images: np.ndarray) -> np.ndarray | N
     """The current of the analog input (n, channels, height, width), without the bias; None where there is
     none.
     """
-    return _sum(population.drives, {INPUT: images}) if population.drives else None
+    return _sum(population.analog_projections, {INPUT: images}) if population.analog_projections else None
 
 
 def spiking_current(population: Population, sent: Sent) -> np.ndarray | None:
@@ -37,8 +37,8 @@ def spiking_current(population: Population, sent: Sent) -> np.ndarray | None:
 
     Positive and negative spikes go through one convolution: what counts is their difference.
     """
-    synapses = [s for s in population.synapses if not s.negative]
-    return _sum(synapses, sent) if synapses else None
+    projections = [s for s in population.projections if not s.negative]
+    return _sum(projections, sent) if projections else None
 
 
 def last_uses(circuit: Circuit) -> dict[int, int]:
@@ -48,16 +48,16 @@ def last_uses(circuit: Circuit) -> dict[int, int]:
         sources = (
             [population.source]
             if isinstance(population, MaxPool)
-            else [source for synapse in population.synapses for source in synapse.sources]
+            else [source for projection in population.projections for source in projection.sources]
         )
         last.update((source.population, i) for source in sources)
     return last
 
 
-def _sum(synapses, sent: Sent) -> np.ndarray:
+def _sum(projections, sent: Sent) -> np.ndarray:
     total = None
-    for synapse in synapses:
-        current = _convolved(synapse, sent)
+    for projection in projections:
+        current = _convolved(projection, sent)
         if total is None:
             total = current
         else:
@@ -65,18 +65,24 @@ def _sum(synapses, sent: Sent) -> np.ndarray:
     return total
 
 
-def _convolved(synapse: Synapse, sent: Sent) -> np.ndarray:
-    parts = [_seen(source, sent[source.population]) for source in synapse.sources]
+def _convolved(projection: Projection, sent: Sent) -> np.ndarray:
+    parts = [_seen(source, sent[source.population]) for source in projection.sources]
     values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
     if (
-        synapse.channelwise
-        and synapse.kernel == (1, 1)
-        and synapse.stride == (1, 1)
-        and not any(synapse.padding)
+        projection.channelwise
+        and projection.kernel == (1, 1)
+        and projection.stride == (1, 1)
+        and not any(projection.padding)
     ):
-        return values * synapse.effective()[:, 0]
+        return values * projection.effective()[:, 0]
     return conv2d(
-        values, synapse.effective(), None, synapse.stride, synapse.padding, synapse.dilation, synapse.groups
+        values,
+        projection.effective(),
+        None,
+        projection.stride,
+        projection.padding,
+        projection.dilation,
+        projection.groups,
     )
 
 

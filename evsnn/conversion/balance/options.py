@@ -14,7 +14,7 @@ from .thresholds import GRANULARITIES, parse_rule
 __all__ = ["AUTO", "MAX_POOLS", "Options", "Recipe"]
 
 AUTO = "auto"
-SIGNED = 0.25
+NEGATIVE_THRESHOLD = 0.25
 """theta that "auto" tries: a correction spike where the membrane is a quarter of the threshold below zero."""
 
 MAX_POOLS = ("spiking", "average")
@@ -32,9 +32,9 @@ class Recipe:
     shift : {"bias", "initial", "none"}
     correction : bool
         Layer-by-layer bias correction, see `correction`.
-    signed : float
-        theta of signed correction spikes; 0: none.
-    delay : int
+    negative_threshold : float
+        theta of negative correction spikes; 0: none.
+    warm_up_steps : int
         Steps by which every layer behind the first fires later than its input comes.
     """
 
@@ -42,13 +42,15 @@ class Recipe:
     granularity: str
     shift: str
     correction: bool = False
-    signed: float = 0.0
-    delay: int = 0
+    negative_threshold: float = 0.0
+    warm_up_steps: int = 0
 
     def __str__(self) -> str:
         parts = [f"{self.rule} per {self.granularity}", f"shift {self.shift}"]
         parts += ["bias correction"] * self.correction
-        parts += [f"signed {self.signed:g}"] * bool(self.signed) + [f"delay {self.delay}"] * bool(self.delay)
+        parts += [f"negative threshold {self.negative_threshold:g}"] * bool(self.negative_threshold) + [
+            f"warm-up {self.warm_up_steps}"
+        ] * bool(self.warm_up_steps)
         return ", ".join(parts)
 
 
@@ -70,9 +72,9 @@ class Options:
     readout : {"membrane", "spikes"}
     correction : bool, optional
         None: with "mse" and "error".
-    signed : float, optional
+    negative_threshold : float, optional
         None: 0, unless "auto" finds that theta = 0.25 pays.
-    delay : int, optional
+    warm_up_steps : int, optional
         None: 0, unless "auto" finds that waiting pays.
     max_pool : {"spiking", "average"}
     storage : {"float32", "float16", "int8"}
@@ -90,8 +92,8 @@ class Options:
     shift: str | None = None
     readout: str = "membrane"
     correction: bool | None = None
-    signed: float | None = None
-    delay: int | None = None
+    negative_threshold: float | None = None
+    warm_up_steps: int | None = None
     max_pool: str = "spiking"
     storage: str = "float32"
 
@@ -119,17 +121,19 @@ class Options:
                 "unknown correction", got=repr(self.correction)[:40], expected="True, False or None"
             )
         try:
-            IF(signed=self.signed or 0.0)
+            IF(negative_threshold=self.negative_threshold or 0.0)
         except NetworkError as error:  # what neurons refuse
             raise ModelError(error.what, got=error.got, expected=error.expected) from error
-        if self.delay is not None and (
-            isinstance(self.delay, bool)
-            or not isinstance(self.delay, Integral)
-            or not 0 <= self.delay <= max(steps)
+        if self.warm_up_steps is not None and (
+            isinstance(self.warm_up_steps, bool)
+            or not isinstance(self.warm_up_steps, Integral)
+            or not 0 <= self.warm_up_steps <= max(steps)
         ):
-            raise ModelError("delay is out of range", got=self.delay, expected=f"0 to {max(steps)} steps")
+            raise ModelError(
+                "warm_up_steps is out of range", got=self.warm_up_steps, expected=f"0 to {max(steps)} steps"
+            )
 
-    def recipe(self, rule: str, *, signed: float = 0.0, delay: int = 0) -> Recipe:
+    def recipe(self, rule: str, *, negative_threshold: float = 0.0, warm_up_steps: int = 0) -> Recipe:
         """The recipe with a rule, where nothing else was asked for."""
         fitted = rule.startswith(("mse", "error"))
         initial = fitted or self.threshold == AUTO  # a file has one shift, whatever is chosen for each T
@@ -138,8 +142,10 @@ class Options:
             granularity=self.granularity or ("channel" if fitted else "layer"),
             shift=self.shift or ("initial" if initial else "bias"),
             correction=fitted if self.correction is None else self.correction,
-            signed=signed if self.signed is None else float(self.signed),
-            delay=delay if self.delay is None else int(self.delay),
+            negative_threshold=negative_threshold
+            if self.negative_threshold is None
+            else float(self.negative_threshold),
+            warm_up_steps=warm_up_steps if self.warm_up_steps is None else int(self.warm_up_steps),
         )
 
     def recipes(self, n_steps: int) -> tuple[Recipe, ...]:
@@ -149,14 +155,14 @@ class Options:
         tried = [
             self.recipe("max"),
             self.recipe("mse"),
-            self.recipe("mse", signed=SIGNED),
-            self.recipe("error:3", signed=SIGNED),
+            self.recipe("mse", negative_threshold=NEGATIVE_THRESHOLD),
+            self.recipe("error:3", negative_threshold=NEGATIVE_THRESHOLD),
         ]
         if n_steps > 1:
-            delay = max(1, n_steps // 4)
+            warm_up_steps = max(1, n_steps // 4)
             tried += [
-                self.recipe("mse", signed=SIGNED, delay=delay),
-                self.recipe("error:3", signed=SIGNED, delay=delay),
+                self.recipe("mse", negative_threshold=NEGATIVE_THRESHOLD, warm_up_steps=warm_up_steps),
+                self.recipe("error:3", negative_threshold=NEGATIVE_THRESHOLD, warm_up_steps=warm_up_steps),
             ]
         return tuple(dict.fromkeys(tried))
 

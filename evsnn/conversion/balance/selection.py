@@ -3,9 +3,9 @@
 Recipes are tried from the plainest to the most elaborate, each run by evsnn's own engine. What is
 compared is how far the network's class probabilities are from the ANN's (Kullback-Leibler divergence
 of the softmax of the scores, see `divergence`), a finer measure than counting changed predictions.
-A recipe whose run does not fit into memory or into a block of steps (delays want all steps at once) is left
-out. Of those that are nearly as near as the nearest the plainest is taken, unless a more elaborate one saves
-synaptic operations; trying ends early when nothing is left to gain.
+A recipe whose run does not fit into memory or into a block of steps (a warm-up wants all steps at once) is
+left out. Of those that are nearly as near as the nearest the plainest is taken, unless a more elaborate
+one saves synaptic operations; trying ends early when nothing is left to gain.
 """
 
 from __future__ import annotations

@@ -146,9 +146,9 @@ def _computed(layer: Layer, inputs: list[np.ndarray], clip: np.ndarray | None) -
         limit = None if clip is None else np.asarray(clip, np.float32).reshape(-1, *(1,) * (x.ndim - 2))
         return np.clip(x, np.float32(0), limit)
     if isinstance(layer, AvgPool2d):
-        kernel, stride, padding = layer.window(x.shape[1:])
+        window = layer.window(x.shape[1:])
         return OPERATORS["AveragePool"](
-            x, kernel_shape=kernel, strides=stride, pads=padding, count_include_pad=1
+            x, kernel_shape=window.kernel, strides=window.stride, pads=window.padding, count_include_pad=1
         )
     if isinstance(layer, MaxPool2d):
         return OPERATORS["MaxPool"](x, kernel_shape=layer.kernel, strides=layer.stride, pads=layer.padding)

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...errors import ModelError
+from ...network.geometry import Window
 from ...network.layers import (
     IF,
     Add,
@@ -25,7 +26,7 @@ from ...network.layers import (
     Readout,
 )
 from ...network.network import Network
-from .convolution import Kernel, Window
+from .convolution import Convolution, pooled_shape
 from .expression import Expression, Pending, Signal, Term
 
 __all__ = ["Assembly"]
@@ -79,7 +80,8 @@ class Assembly:
             inner = part.inner
             if part.cap is not None:
                 clip = part.cap if clip is None else np.minimum(clip, part.cap)
-                # A constant that was added behind an upper limit has brought it there: the channel is always 0.
+                # A constant that was added behind an upper limit has brought it there: the channel is
+                # always 0.
                 if (clip <= 0).any():
                     inner = inner.affine(np.where(clip > 0, 1.0, 0.0), np.zeros(len(clip)), name)
                     clip = np.where(clip > 0, clip, 1.0)
@@ -120,7 +122,9 @@ class Assembly:
         ones = np.ones(current.shape[0])
         factors = np.stack([ones, -(ones if slope is None else slope)], 1)
         out = Expression(
-            (Term(pairs.signal, Kernel.diagonal(factors), current.name),), np.zeros(len(ones)), current.name
+            (Term(pairs.signal, Convolution.diagonal(factors), current.name),),
+            np.zeros(len(ones)),
+            current.name,
         )
         if slope is None:
             self._split[id(current)] = (current, out)
@@ -129,7 +133,7 @@ class Assembly:
     # Linear operators on expressions
 
     def convolved(
-        self, part: Expression, kernel: Kernel, bias: np.ndarray | None = None, name: str = ""
+        self, part: Expression, kernel: Convolution, bias: np.ndarray | None = None, name: str = ""
     ) -> Expression:
         """A convolution of an expression."""
         if not self._composable(part, kernel):
@@ -157,7 +161,7 @@ class Assembly:
                 )
         return Expression(tuple(terms), total, name)
 
-    def _composable(self, part: Expression, kernel: Kernel) -> bool:
+    def _composable(self, part: Expression, kernel: Convolution) -> bool:
         """Whether a convolution of an expression is one of its signals: exactly, and at no great cost."""
         firsts = [t for t in part.terms if t.kernel is not None and not t.kernel.diagonal_like]
         if not all(t.kernel.composable(kernel) for t in firsts):
@@ -172,7 +176,7 @@ class Assembly:
 
     def avg_pool(self, part: Expression | Pending, window: Window, name: str) -> Expression:
         """An average pool; padded zeros count."""
-        part = self.settled(part, name)
+        part = self.drop_silent_negatives(part, name)
         if window == Window((1, 1), (1, 1)):
             return part
         if all(t.kernel is None or t.kernel.everywhere for t in part.terms) and not (
@@ -182,7 +186,7 @@ class Assembly:
             if None not in signals:
                 terms = tuple(replace(t, signal=signal) for signal, t in zip(signals, part.terms))
                 return Expression(terms, part.bias, part.name if part.signal is None else name)
-        return self.convolved(part, Kernel.average(part.shape[0], window), name=name)
+        return self.convolved(part, Convolution.average(part.shape[0], window), name=name)
 
     def _pooled(self, signal: Signal, window: Window, name: str) -> Signal | None:
         """An average pool of a signal; None where a pool in it already does not allow another."""
@@ -199,7 +203,7 @@ class Assembly:
             self._made[key] = replace(
                 signal,
                 layer=self._add(layer),
-                shape=window.output_shape(signal.shape),
+                shape=pooled_shape(window, signal.shape),
                 pools=(*signal.pools, window),
                 current=None,
             )
@@ -241,10 +245,10 @@ class Assembly:
             layer = MaxPool2d(
                 window.kernel, window.stride, window.padding, name=self._name(name), inputs=(source.layer,)
             )
-            self._made[key] = Signal(self._add(layer), window.output_shape(source.shape))
+            self._made[key] = Signal(self._add(layer), pooled_shape(window, source.shape))
         return replace(part, terms=(replace(term, signal=self._made[key]),), moments=None, name=name)
 
-    def settled(self, part: Expression | Pending, name: str) -> Expression:
+    def drop_silent_negatives(self, part: Expression | Pending, name: str) -> Expression:
         """An expression that a linear operator can read.
 
         Raises
@@ -323,7 +327,7 @@ class Assembly:
                 f"{name}.ones",
                 limit,
             )
-            outside = Kernel(-np.ones((channels, 1, 1, 1)), padding=padding)
+            outside = Convolution(-np.ones((channels, 1, 1, 1)), padding=padding)
             ring = self._fire(
                 Expression((Term(ones.signal, outside, f"{name}.outside"),), np.ones(channels), name),
                 name,

@@ -7,31 +7,21 @@ from math import gcd
 
 import numpy as np
 
-from ...network.layers import windows
+from ...network.geometry import Window
+from ...network.layers import sized
 
-__all__ = ["Kernel", "Window"]
+__all__ = ["Convolution", "pooled_shape"]
 
 _BLOCK = 1 << 20
 
 
-@dataclass(frozen=True)
-class Window:
-    """A pooling window; padding is (top, left, bottom, right)."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
-
-    @property
-    def area(self) -> int:
-        return self.kernel[0] * self.kernel[1]
-
-    def output_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        return (shape[0], *windows(shape[1:], self.kernel, self.stride, self.padding, (1, 1), "a pool"))
+def pooled_shape(window: Window, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The shape of a map of `shape` behind a pool."""
+    return (shape[0], *sized(window, shape[1:], "a pool"))
 
 
 @dataclass(frozen=True, eq=False)
-class Kernel:
+class Convolution:
     """A convolution without its input and bias. A linear layer is one whose kernel covers the map.
 
     Parameters
@@ -54,13 +44,13 @@ class Kernel:
     product: bool = False
 
     @classmethod
-    def diagonal(cls, values: np.ndarray) -> Kernel:
-        """One factor a channel: `values` is (channels,), or (channels, k) to join k neighbours into one."""
+    def diagonal(cls, values: np.ndarray) -> Convolution:
+        """One factor per channel: `values` is (channels,), or (channels, k) to join k neighbours into one."""
         values = np.asarray(values, np.float64)
         return cls(values.reshape(len(values), -1, 1, 1), groups=len(values))
 
     @classmethod
-    def average(cls, channels: int, window: Window) -> Kernel:
+    def average(cls, channels: int, window: Window) -> Convolution:
         """An average pool as a depthwise convolution."""
         weight = np.full((channels, 1, *window.kernel), 1 / window.area)
         return cls(weight, stride=window.stride, padding=window.padding, groups=channels)
@@ -93,16 +83,14 @@ class Kernel:
         return self.everywhere and self.groups == self.n_out
 
     def output_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        return (
-            self.n_out,
-            *windows(shape[1:], self.size, self.stride, self.padding, self.dilation, "a convolution"),
-        )
+        window = Window(self.size, self.stride, self.padding, self.dilation)
+        return (self.n_out, *sized(window, shape[1:], "a convolution"))
 
-    def scaled(self, factors: np.ndarray) -> Kernel:
+    def scaled(self, factors: np.ndarray) -> Convolution:
         """Rows times `factors` (n_out,)."""
         return replace(self, gain=factors if self.gain is None else self.gain * factors)
 
-    def doubled(self) -> Kernel:
+    def doubled(self) -> Convolution:
         """Each row, then its negative: the currents x and -x of every channel, side by side."""
         gain = np.ones(self.n_out) if self.gain is None else self.gain
         return replace(
@@ -125,7 +113,7 @@ class Kernel:
             out[rows] = self.weight[rows].astype(np.float64) * self.gain[rows, None, None, None]
         return out
 
-    def dense(self) -> Kernel:
+    def dense(self) -> Convolution:
         """The same without groups."""
         if self.groups == 1:
             return self
@@ -136,7 +124,7 @@ class Kernel:
             weight[rows, g * per_in : (g + 1) * per_in] = self.weight[rows]
         return replace(self, weight=weight, groups=1)
 
-    def part(self, start: int, stop: int) -> Kernel:
+    def part(self, start: int, stop: int) -> Convolution:
         """What it makes of the input channels from `start` to `stop`."""
         dense = self.dense()
         return replace(dense, weight=dense.weight[:, start:stop])
@@ -159,7 +147,7 @@ class Kernel:
                     out[:, :, y, x] = rounded[:, :, ky, kx]
         return out.reshape(self.n_out, -1)
 
-    def composable(self, second: Kernel) -> bool:
+    def composable(self, second: Convolution) -> bool:
         """Whether `second` behind this one is a single convolution.
 
         Padding of `second` stands where this one's outputs would have met the border: the same as
@@ -167,13 +155,13 @@ class Kernel:
         """
         return self.pointwise or not any(second.padding)
 
-    def then_shape(self, second: Kernel) -> tuple[int, int, int, int]:
+    def then_shape(self, second: Convolution) -> tuple[int, int, int, int]:
         """Shape of the weights of `then`."""
         groups = _joint_groups(self, second)
         size = (reach // step + 1 for reach, step in (_joint_taps(self, second, axis) for axis in (0, 1)))
         return (second.n_out, self.n_in // groups, *size)
 
-    def then(self, second: Kernel) -> Kernel:
+    def then(self, second: Convolution) -> Convolution:
         """The convolution that does this one, then `second`; they are `composable`."""
         groups = _joint_groups(self, second)
         steps = tuple(_joint_taps(self, second, axis)[1] for axis in (0, 1))
@@ -190,22 +178,22 @@ class Kernel:
             )
         stride = tuple(s1 * s2 for s1, s2 in zip(self.stride, second.stride))
         padding = tuple(p1 + s1 * p2 for p1, s1, p2 in zip(self.padding, self.stride * 2, second.padding))
-        return Kernel(out, None, stride, padding, steps, groups, self.product or second.product)
+        return Convolution(out, None, stride, padding, steps, groups, self.product or second.product)
 
 
-def _grouped(first: Kernel, second: Kernel) -> bool:
+def _grouped(first: Convolution, second: Convolution) -> bool:
     """Whether two kernels compose without losing their groups."""
     middle = first.n_out
     return first.groups == middle or second.groups == middle or first.groups == second.groups
 
 
-def _joint_groups(first: Kernel, second: Kernel) -> int:
+def _joint_groups(first: Convolution, second: Convolution) -> int:
     if not _grouped(first, second):
         return 1
     return second.groups if first.groups == first.n_out else first.groups
 
 
-def _joint_taps(first: Kernel, second: Kernel, axis: int) -> tuple[int, int]:
+def _joint_taps(first: Convolution, second: Convolution, axis: int) -> tuple[int, int]:
     """Reach of the last tap, and the distance of taps, of two kernels in a row."""
     inner, outer = first.dilation[axis], first.stride[axis] * second.dilation[axis]
     reach = (first.size[axis] - 1) * inner + (second.size[axis] - 1) * outer

@@ -10,7 +10,7 @@ from functools import reduce
 import numpy as np
 
 from ..onnx.graph import Node
-from .convolution import Kernel
+from .convolution import Convolution
 from .expression import Expression, Pending
 from .state import State, refusal
 from .value import LayoutError, Value
@@ -65,7 +65,7 @@ def _per_channel(state: State, node: Node, value: Value, *constants: np.ndarray)
         if value.shape[-1] != math.prod(value.shape) or value.shape[-1] > MAX_FEATURES:
             raise
         kernels = [
-            Kernel(columns, product=True)
+            Convolution(columns, product=True)
             for columns in value.columns(np.eye(value.shape[-1], dtype=np.float32))
         ]
         value = Value((state.convolved(value, kernels, None, node.name),), value.shape)
@@ -91,7 +91,7 @@ def _affine(state: State, node: Node, part: Part, scale: np.ndarray, shift: np.n
             got=f"{int((scale <= 0).sum())} such channels",
             hint="put the ReLU before the max pool, or choose --max-pool average",
         )
-    return state.assembly.settled(part, node.name).affine(scale, shift, node.name)
+    return state.assembly.drop_silent_negatives(part, node.name).affine(scale, shift, node.name)
 
 
 def _arithmetic(state: State, node: Node) -> Value:
@@ -149,7 +149,9 @@ def _sum(state: State, node: Node, a: Value, b: Value) -> Value:
         return a.with_parts(
             [
                 state.assembly.sum(p, q, node.name)
-                for p, q in zip(state.settled(a, node.name), state.settled(b, node.name))
+                for p, q in zip(
+                    state.drop_silent_negatives(a, node.name), state.drop_silent_negatives(b, node.name)
+                )
             ]
         )
     return a.with_parts([state.assembly.sum(state.whole(a, node.name), state.whole(b, node.name), node.name)])
@@ -262,7 +264,7 @@ def _leaky(state: State, node: Node) -> Value:
 
 def _leaky_input(state: State, node: Node, part: Pending) -> Expression:
     if state.assembly.average and part.cap is None:
-        return state.assembly.settled(part, node.name)
+        return state.assembly.drop_silent_negatives(part, node.name)
     hint = "put a ReLU there, or choose --max-pool average"
     raise refusal(node, "a max pool (or an upper limit) of negative values stands before it", hint=hint)
 

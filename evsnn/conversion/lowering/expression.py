@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .convolution import Kernel, Window
+from ...network.geometry import Window
+from .convolution import Convolution, pooled_shape
 
 __all__ = ["Expression", "Pending", "Signal", "Term"]
 
@@ -51,15 +52,15 @@ class Term:
     """
 
     signal: Signal
-    kernel: Kernel | None = None
+    kernel: Convolution | None = None
     name: str = ""
 
     @property
     def shape(self) -> Shape:
         return self.signal.shape if self.kernel is None else self.kernel.output_shape(self.signal.shape)
 
-    def weights(self) -> Kernel:
-        return Kernel.diagonal(np.ones(self.signal.shape[0])) if self.kernel is None else self.kernel
+    def weights(self) -> Convolution:
+        return Convolution.diagonal(np.ones(self.signal.shape[0])) if self.kernel is None else self.kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +137,7 @@ class Pending:
     def shape(self) -> Shape:
         shape = self.inner.shape
         for window, _ in self.pools:
-            shape = window.output_shape(shape)
+            shape = pooled_shape(window, shape)
         return shape
 
 

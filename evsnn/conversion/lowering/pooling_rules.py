@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ...network.geometry import Window
 from ..onnx.graph import Node
 from ..onnx.windows import Windows, windows
-from .convolution import Window
 from .expression import Expression, Pending
 from .state import State, refusal
 from .value import LayoutError, Value
@@ -22,8 +22,8 @@ def _windows(node: Node, value: Value) -> Windows:
         if key in node.attributes
     }
     at = windows((height + top + bottom, width + left + right), node.attributes["kernel_shape"], **how)
-    if at.dilation != (1, 1):
-        raise refusal(node, "the pool is dilated", got=at.dilation, expected="(1, 1)")
+    if at.window.dilation != (1, 1):
+        raise refusal(node, "the pool is dilated", got=at.window.dilation, expected="(1, 1)")
     return at
 
 
@@ -40,8 +40,8 @@ def _max_pool(state: State, node: Node) -> Value:
             "zeros are padded to values that may be negative before the max pool",
             hint="put the ReLU before the Pad",
         )
-    padding = tuple(a + b + c for a, b, c in zip(at.pads, value.padding, (0, 0, *at.overhang)))
-    window = Window(at.kernel, at.stride, padding)
+    padding = tuple(a + b + c for a, b, c in zip(at.window.padding, value.padding, (0, 0, *at.overhang)))
+    window = Window(at.window.kernel, at.window.stride, padding)
     _note_average(state, node)
     return _placed([state.assembly.max_pool(p, window, node.name) for p in value.parts])
 
@@ -57,13 +57,16 @@ def _note_average(state: State, node: Node) -> None:
 def _avg_pool(state: State, node: Node) -> Value:
     value = state.value(node)
     at = _windows(node, value)
-    if any(at.pads) and not node.attributes.get("count_include_pad", 0):
+    if any(at.window.padding) and not node.attributes.get("count_include_pad", 0):
         what = (
             "its divisor is smaller at the border: padded positions, and those that ceil_mode adds, do not"
             " count"
         )
         raise refusal(
-            node, what, got=f"pads {at.pads}", hint="use ceil_mode=0, and count_include_pad=1 or no padding"
+            node,
+            what,
+            got=f"pads {at.window.padding}",
+            hint="use ceil_mode=0, and count_include_pad=1 or no padding",
         )
     if any(at.overhang):
         raise refusal(
@@ -71,7 +74,9 @@ def _avg_pool(state: State, node: Node) -> Value:
             "its last windows stand over the map (ceil_mode), where the divisor is smaller",
             hint="use ceil_mode=0, or a size that the stride divides",
         )
-    window = Window(at.kernel, at.stride, tuple(a + b for a, b in zip(at.pads, value.padding)))
+    window = Window(
+        at.window.kernel, at.window.stride, tuple(a + b for a, b in zip(at.window.padding, value.padding))
+    )
     return _placed([state.assembly.avg_pool(p, window, node.name) for p in value.parts])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ...errors import ModelError
 from ..onnx.graph import Graph, Node
 from .assembly import Assembly
-from .convolution import Kernel
+from .convolution import Convolution
 from .expression import Expression
 from .value import Value
 
@@ -78,20 +78,20 @@ class State:
         """Of the node's output, without the batch, as the file says."""
         return self.graph.shapes[node.outputs[0]]
 
-    def settled(self, value: Value, name: str) -> list[Expression]:
-        return [self.assembly.settled(part, name) for part in value.parts]
+    def drop_silent_negatives(self, value: Value, name: str) -> list[Expression]:
+        return [self.assembly.drop_silent_negatives(part, name) for part in value.parts]
 
     def whole(self, value: Value, name: str) -> Expression:
         """All parts as one map."""
-        parts = self.settled(value, name)
+        parts = self.drop_silent_negatives(value, name)
         return self.assembly.joined(parts) or self.assembly.stacked(parts, name)
 
     def convolved(
-        self, value: Value, kernels: Sequence[Kernel], bias: np.ndarray | None, name: str
+        self, value: Value, kernels: Sequence[Convolution], bias: np.ndarray | None, name: str
     ) -> Expression:
         """The sum of a convolution of each part."""
         total = None
-        for part, kernel in zip(self.settled(value, name), kernels):
+        for part, kernel in zip(self.drop_silent_negatives(value, name), kernels):
             term = self.assembly.convolved(part, kernel, bias if total is None else None, name)
             total = term if total is None else self.assembly.sum(total, term, name)
         return total

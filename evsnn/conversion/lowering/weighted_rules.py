@@ -6,7 +6,7 @@ import numpy as np
 
 from ..onnx.graph import Node
 from ..onnx.windows import windows
-from .convolution import Kernel
+from .convolution import Convolution
 from .state import State, refusal
 from .value import Value
 
@@ -29,16 +29,21 @@ def _conv(state: State, node: Node) -> Value:
         if key in node.attributes
     }
     at = windows((shape[1] + top + bottom, shape[2] + left + right), weight.shape[2:], **how)
-    kernel = Kernel(
-        weight, None, at.stride, tuple(a + b for a, b in zip(at.pads, value.padding)), at.dilation, groups
+    kernel = Convolution(
+        weight,
+        None,
+        at.window.stride,
+        tuple(a + b for a, b in zip(at.window.padding, value.padding)),
+        at.window.dilation,
+        groups,
     )
     out = _applied(state, value, kernel, state.constant(node, 2, "bias"), node.name)
     return Value((out,), out.shape)
 
 
-def _applied(state: State, value: Value, kernel: Kernel, bias: np.ndarray | None, name: str):
+def _applied(state: State, value: Value, kernel: Convolution, bias: np.ndarray | None, name: str):
     """A convolution of all parts: of one signal where they are spikes side by side, else part by part."""
-    joined = state.assembly.joined(state.settled(value, name))
+    joined = state.assembly.joined(state.drop_silent_negatives(value, name))
     if joined is not None:
         return state.assembly.convolved(joined, kernel, bias, name)
     starts = value.channels
@@ -68,7 +73,7 @@ def _matmul(state: State, node: Node) -> Value:
         len(value.shape) == 3 and value.shape[:2] != (1, 1) and value.axes() == (1, 2, 0)
     ):  # channels last: a 1x1 convolution
         out = _applied(
-            state, value, Kernel(np.ascontiguousarray(weight.T)[:, :, None, None]), None, node.name
+            state, value, Convolution(np.ascontiguousarray(weight.T)[:, :, None, None]), None, node.name
         )
         channels, height, width = out.shape
         return Value(
@@ -92,13 +97,13 @@ def _product(
             expected=f"({weight.shape[1]},)",
             hint="flatten before it",
         )
-    kernels = [Kernel(k, gain, product=True) for k in value.columns(weight)]
-    joined = state.assembly.joined(state.settled(value, node.name))
+    kernels = [Convolution(k, gain, product=True) for k in value.columns(weight)]
+    joined = state.assembly.joined(state.drop_silent_negatives(value, node.name))
     if joined is not None:
         whole = (
             kernels[0].weight if len(kernels) == 1 else np.concatenate([k.weight for k in kernels], axis=1)
         )
-        out = state.assembly.convolved(joined, Kernel(whole, gain, product=True), bias, node.name)
+        out = state.assembly.convolved(joined, Convolution(whole, gain, product=True), bias, node.name)
     else:
         out = state.convolved(value, kernels, bias, node.name)
     return Value((out,), (*value.shape[:-1], len(weight)))

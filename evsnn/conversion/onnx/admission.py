@@ -211,7 +211,7 @@ def _explicit(call: Call, kernel: tuple[int, ...]):
         call.shape[1:], kernel, **{name: call.attributes[name] for name in names if name in call.attributes}
     )
     call.attributes.pop("auto_pad", None)
-    top, left, bottom, right = at.pads
+    top, left, bottom, right = at.window.padding
     check_size(
         (
             call.shape[0],
@@ -219,8 +219,12 @@ def _explicit(call: Call, kernel: tuple[int, ...]):
             call.shape[2] + left + right + at.overhang[1],
         )
     )
-    call.attributes.setdefault("kernel_shape", at.kernel)
-    call.attributes |= {"strides": at.stride, "pads": at.pads, "dilations": at.dilation}
+    call.attributes.setdefault("kernel_shape", at.window.kernel)
+    call.attributes |= {
+        "strides": at.window.stride,
+        "pads": at.window.padding,
+        "dilations": at.window.dilation,
+    }
     return at
 
 
@@ -232,7 +236,7 @@ def _pool(call: Call) -> None:
     call.attributes.pop("storage_order", None)  # of the indices, which nobody reads
     if not any(at.overhang) or call.op == "MaxPool" or not call.attributes.get("count_include_pad", 0):
         # What overhangs counts as little as padding does, so that padding may say it.
-        top, left, bottom, right = at.pads
+        top, left, bottom, right = at.window.padding
         call.attributes["pads"] = (top, left, bottom + at.overhang[0], right + at.overhang[1])
         call.attributes.pop("ceil_mode", None)
 

@@ -54,7 +54,7 @@ def _conv(
     at = windows(
         x.shape[2:], weight.shape[2:], strides=strides, pads=pads, dilations=dilations, auto_pad=auto_pad
     )
-    return conv2d(x, weight, bias, at.stride, at.pads, at.dilation, group)
+    return conv2d(x, weight, bias, at.window.stride, at.window.padding, at.window.dilation, group)
 
 
 def _gemm(a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0):
@@ -118,13 +118,15 @@ def _average_pool(
     )
     places = np.pad(
         np.ones(x.shape[2:], np.float32),
-        (at.pads[::2], at.pads[1::2]),
+        (at.window.padding[::2], at.window.padding[1::2]),
         constant_values=float(bool(count_include_pad)),
     )
     count = _over_windows(np.add, places[None, None], at, (0, 0, 0, 0), 0)
     if not count.all():
-        raise ModelError("a window lies in the padding alone", got=f"kernel {at.kernel}, pads {at.pads}")
-    return _over_windows(np.add, x, at, at.pads, 0) / count
+        raise ModelError(
+            "a window lies in the padding alone", got=f"kernel {at.window.kernel}, pads {at.window.padding}"
+        )
+    return _over_windows(np.add, x, at, at.window.padding, 0) / count
 
 
 def _max_pool(
@@ -147,9 +149,14 @@ def _max_pool(
         auto_pad=auto_pad,
         ceil_mode=ceil_mode,
     )
-    if any(p >= (k - 1) * d + 1 for p, k, d in zip(at.pads, at.kernel * 2, at.dilation * 2)):
-        raise ModelError("a window lies in the padding alone", got=f"kernel {at.kernel}, pads {at.pads}")
-    return _over_windows(np.maximum, x, at, at.pads, -np.inf)
+    if any(
+        p >= (k - 1) * d + 1
+        for p, k, d in zip(at.window.padding, at.window.kernel * 2, at.window.dilation * 2)
+    ):
+        raise ModelError(
+            "a window lies in the padding alone", got=f"kernel {at.window.kernel}, pads {at.window.padding}"
+        )
+    return _over_windows(np.maximum, x, at, at.window.padding, -np.inf)
 
 
 def _over_windows(
@@ -167,7 +174,7 @@ def _over_windows(
         padded[:, :, top : top + x.shape[2], left : left + x.shape[3]] = x
         x = padded
     for axis, (n, kernel, stride, dilation) in enumerate(
-        zip(at.shape, at.kernel, at.stride, at.dilation), start=2
+        zip(at.shape, at.window.kernel, at.window.stride, at.window.dilation), start=2
     ):
         taps = [
             x[(slice(None),) * axis + (slice(k * dilation, k * dilation + (n - 1) * stride + 1, stride),)]

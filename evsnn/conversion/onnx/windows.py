@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...errors import ModelError
+from ...network.geometry import Window
 
 __all__ = ["AUTO_PADS", "MAX_PLACES", "Windows", "windows"]
 
@@ -20,19 +21,15 @@ class Windows:
 
     Parameters
     ----------
-    kernel, stride, dilation : (int, int)
-    pads : (int, int, int, int)
-        Top, left, bottom, right: the operator's padding.
+    window : Window
+        With the operator's padding.
     overhang : (int, int)
-        Rows and columns beyond `pads` that the last windows reach because their number was rounded up.
+        Rows and columns beyond the padding that the last windows reach because their number was rounded up.
     shape : (int, int)
         How many windows there are.
     """
 
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    pads: tuple[int, int, int, int]
+    window: Window
     overhang: tuple[int, int]
     shape: tuple[int, int]
 
@@ -77,34 +74,44 @@ def windows(
         raise ModelError(
             "pads and auto_pad are both given", got=f"pads {pads} and {auto_pad}", expected="one of them"
         )
-    axes = [
-        _axis(*one, auto_pad, ceil_mode) for one in zip(size, kernel, strides, dilations, pads[:2], pads[2:])
-    ]
-    (begin_y, end_y, over_y, n_y), (begin_x, end_x, over_x, n_x) = axes
-    if n_y < 1 or n_x < 1:
+    window = Window(kernel, strides, pads, dilations)
+    if auto_pad.startswith("SAME"):
+        n = tuple(-(-length // stride) for length, stride in zip(size, strides))
+        window = replace(window, padding=_same_padding(window, size, n, auto_pad))
+    else:
+        n = window.output_size(size)
+        if ceil_mode:
+            n = tuple(_rounded_up(window, axis, length) for axis, length in enumerate(size))
+    if min(n) < 1:
         raise ModelError(
             "the kernel is larger than the padded map",
             got=f"a map of {tuple(size)}, kernel {kernel}, dilations {dilations}, pads {pads}",
         )
-    return Windows(kernel, strides, dilations, (begin_y, begin_x, end_y, end_x), (over_y, over_x), (n_y, n_x))
+    reached = [(n[axis] - 1) * strides[axis] + window.extent(axis) for axis in (0, 1)]
+    overhang = tuple(max(0, reached[axis] - window.padded(axis, size[axis])) for axis in (0, 1))
+    return Windows(window, overhang, n)
 
 
-def _axis(
-    size: int, kernel: int, stride: int, dilation: int, begin: int, end: int, auto_pad: str, ceil_mode: int
+def _same_padding(
+    window: Window, size: Sequence[int], n: tuple[int, int], auto_pad: str
 ) -> tuple[int, int, int, int]:
-    """Padding before and after, overhang and number of windows along one axis."""
-    reach = (kernel - 1) * dilation + 1
-    if auto_pad.startswith("SAME"):
-        n = -(-size // stride)
-        total = max(0, (n - 1) * stride + reach - size)
-        begin = total // 2 if auto_pad == "SAME_UPPER" else total - total // 2
-        return begin, total - begin, 0, n
-    padded = size + begin + end
-    n = (padded - reach) // stride + 1
-    if ceil_mode and padded >= reach:
-        n = -(-(padded - reach) // stride) + 1
-        n -= (n - 1) * stride >= size + begin  # a window that starts behind the map is none
-    return begin, end, max(0, (n - 1) * stride + reach - padded), n
+    """The padding with which there are `n` windows; an odd rest is after the map (SAME_UPPER) or before
+    it.
+    """
+    totals = [
+        max(0, (n[axis] - 1) * window.stride[axis] + window.extent(axis) - size[axis]) for axis in (0, 1)
+    ]
+    before = [total // 2 if auto_pad == "SAME_UPPER" else total - total // 2 for total in totals]
+    return (*before, *(total - first for total, first in zip(totals, before)))
+
+
+def _rounded_up(window: Window, axis: int, size: int) -> int:
+    """The number of windows along an axis, rounded up; a window that starts behind the map is none."""
+    room = window.padded(axis, size) - window.extent(axis)
+    if room < 0:
+        return room // window.stride[axis] + 1
+    n = -(-room // window.stride[axis]) + 1
+    return n - ((n - 1) * window.stride[axis] >= size + window.padding[axis])
 
 
 def _integers(name: str, values: Sequence[int], count: int, least: int) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...circuit.populations import INPUT, Circuit, MaxPool, Population, Source, fan_out
+from ...circuit.populations import INPUT, Circuit, MaxPool, Population, Source
 from ...errors import ModelError
 from ...result import LayerResult
 from ...simulation import Simulator
@@ -45,7 +45,7 @@ class LayerExplanation:
     Parameters
     ----------
     name : str
-    synapse : str
+    projection : str
         What charges it, in a few words.
     sources : tuple of str
         Rows it reads; empty for one that reads the input alone.
@@ -84,7 +84,7 @@ class LayerExplanation:
     """
 
     name: str
-    synapse: str
+    projection: str
     sources: tuple[str, ...]
     shape: tuple[int, ...]
     v_threshold: np.ndarray | None
@@ -97,7 +97,7 @@ class LayerExplanation:
     correlation: float | None
     saturated: float | None
     clipping: float | None
-    rounding: float | None
+    quantization: float | None
     unevenness: float | None
     response: np.ndarray | None
     n_spikes: int
@@ -200,10 +200,12 @@ def ann_macs(population: Population | MaxPool) -> int:
     """Multiply-adds that charge a population in the ANN, a sample, borders exact."""
     if isinstance(population, MaxPool):
         return 0
-    synapses = [
-        s for s in (*population.drives, *population.synapses) if not s.negative and s.label != "identity"
+    projections = [
+        s
+        for s in (*population.analog_projections, *population.projections)
+        if not s.negative and s.label != "identity"
     ]  # a shortcut only adds
-    return sum(fan_out(synapse) * synapse.shape[0] for synapse in synapses)
+    return sum(projection.fan_out * projection.shape[0] for projection in projections)
 
 
 def amplitudes(circuit: Circuit, i: int) -> np.ndarray | None:
@@ -211,7 +213,8 @@ def amplitudes(circuit: Circuit, i: int) -> np.ndarray | None:
     population = circuit.populations[i]
     if isinstance(population, MaxPool):
         return amplitudes(circuit, population.source.population)
-    return None if population.v_threshold is None else population.v_threshold.astype(np.float64)
+    v_threshold = population.neuron.v_threshold
+    return None if v_threshold is None else v_threshold.astype(np.float64)
 
 
 def _followed(
@@ -324,7 +327,7 @@ def _explanation(
 ) -> LayerExplanation:
     population, count = circuit.populations[i], tally.count
     ann_rms, error = float(np.sqrt(tally.sums[2] / count)), float(np.sqrt(tally.sums[5] / count))
-    clipping, rounding, unevenness = tally.shares
+    clipping, quantization, unevenness = tally.shares
     fires = tally.v_threshold is not None
     seen, summed = tally.response
     response = np.divide(summed, seen, out=np.full_like(summed, np.nan), where=seen >= _LEAST_SEEN)
@@ -343,7 +346,7 @@ def _explanation(
         tally.correlation,
         tally.n_saturated / count if fires else None,
         clipping,
-        rounding,
+        quantization,
         unevenness,
         response if fires else None,
         n_spikes,
@@ -359,6 +362,9 @@ def _sources(population: Population | MaxPool) -> list[Source]:
     if isinstance(population, MaxPool):
         return [population.source]
     sources = {
-        s.population: s for synapse in population.synapses for s in synapse.sources if s.population != INPUT
+        s.population: s
+        for projection in population.projections
+        for s in projection.sources
+        if s.population != INPUT
     }
     return list(sources.values())

@@ -42,7 +42,7 @@ def _diagnosis(layer: LayerExplanation, by_name: Mapping[str, LayerExplanation])
 
 
 def _cause(layer: LayerExplanation, by_name: Mapping[str, LayerExplanation]) -> str:
-    parts = {"clipping": layer.clipping, "rounding": layer.rounding, "unevenness": layer.unevenness}
+    parts = {"clipping": layer.clipping, "quantization": layer.quantization, "unevenness": layer.unevenness}
     cause, share = max(
         ((name, value) for name, value in parts.items() if value is not None),
         key=lambda part: part[1],
@@ -53,7 +53,7 @@ def _cause(layer: LayerExplanation, by_name: Mapping[str, LayerExplanation]) -> 
             f"{_percent(layer.saturated)} of activations pass the threshold; use --threshold max or a higher"
             " percentile, or with mse raise --steps"
         )
-    if cause == "rounding" and share >= _MUCH:
+    if cause == "quantization" and share >= _MUCH:
         least = f"{min(layer.v_threshold) / layer.n_steps:.3g}" if layer.v_threshold is not None else ""
         return (
             f"outputs are multiples of V_th/T (at least {least}), too coarse for activations of"

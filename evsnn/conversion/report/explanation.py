@@ -170,7 +170,7 @@ class Explanation:
     def _truth(self) -> Table:
         columns = (
             Column("layer"),
-            Column("synapse"),
+            Column("projection"),
             Column("neurons", "d"),
             Column("V_th min"),
             Column("median"),
@@ -186,7 +186,7 @@ class Explanation:
         rows = [
             (
                 layer.name,
-                layer.synapse,
+                layer.projection,
                 layer.n_neurons,
                 *_spread(layer.v_threshold),
                 layer.ann_mean,
@@ -234,7 +234,7 @@ class Explanation:
             (
                 layer.name,
                 100 * layer.error,
-                *map(_hundredfold, (layer.clipping, layer.rounding, layer.unevenness, layer.correction)),
+                *map(_hundredfold, (layer.clipping, layer.quantization, layer.unevenness, layer.correction)),
                 int(n),
                 layer.macs,
                 layer.analog_macs,
@@ -264,7 +264,7 @@ class Explanation:
             Column("SOPs/sample", ".0f"),
             Column("SOPs/MACs", ".3f"),
             Column("rate", ".4f"),
-            Column("table of T", "d"),
+            Column("parameters of T", "d"),
             Column(""),
         )
         marks = {self.worth_n_steps: "worth it"}
@@ -276,7 +276,7 @@ class Explanation:
                 p.sops_per_sample,
                 p.sops_per_mac,
                 p.mean_rate,
-                p.table_n_steps,
+                p.nearest_steps,
                 marks.get(p.n_steps, ""),
             )
             for p in self.sweep
@@ -356,7 +356,7 @@ def explain(
             None if labels is None else float((predictions == labels).mean()),
         )
         points.append(
-            SweepPoint(T, network.table_n_steps(T), agreement, accuracy, sops, ratio(sops, macs), mean_rate)
+            SweepPoint(T, network.nearest_steps(T), agreement, accuracy, sops, ratio(sops, macs), mean_rate)
         )
         right.append(predictions == wanted)
 
@@ -393,7 +393,7 @@ def _completed(conversion: Conversion, layers: Sequence[LayerExplanation]) -> tu
     for layer in layers:
         if layer.fires and layer.name in conversion.activations:
             dead[layer.name] = int(conversion.activations[layer.name].dead.sum())
-        elif layer.synapse.startswith("maxpool2d"):
+        elif layer.projection.startswith("maxpool2d"):
             dead[layer.name] = dead.get(layer.sources[0], layer.dead)
         correction = corrections.get(layer.name)
         size = (
@@ -440,7 +440,7 @@ def _row(layer: LayerExplanation) -> dict:
     )
     return {
         "name": layer.name,
-        "synapse": layer.synapse,
+        "projection": layer.projection,
         "sources": list(layer.sources),
         "shape": list(layer.shape),
         "n_neurons": layer.n_neurons,
@@ -459,7 +459,7 @@ def _row(layer: LayerExplanation) -> dict:
         "saturated": layer.saturated,
         "dead": layer.dead,
         "clipping": layer.clipping,
-        "rounding": layer.rounding,
+        "quantization": layer.quantization,
         "unevenness": layer.unevenness,
         "response": response,
         "correction": layer.correction,

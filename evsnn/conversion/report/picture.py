@@ -22,7 +22,7 @@ __all__ = ["save"]
 
 _PARTS = {
     "clipping": ("#1f3b5c", ""),
-    "rounding": ("#7f9fc4", ""),
+    "quantization": ("#7f9fc4", ""),
     "unevenness": ("#dfe6ee", "////"),
 }  # dark, middle, light: in grey too
 _EDGE = "#33475b"
@@ -90,7 +90,7 @@ def _figure(explanation: Explanation) -> Figure:
 
 def _errors(axes, layers: Sequence[LayerExplanation], legend_at: float) -> None:
     """Bars of the error, divided by what explains it; the correlation behind them."""
-    names = [f"{short(layer.name)}  ({short(layer.synapse)})" for layer in layers]
+    names = [f"{short(layer.name)}  ({short(layer.projection)})" for layer in layers]
     errors = [100 * layer.error for layer in layers]
     draw_bars(
         axes,

@@ -19,8 +19,8 @@ class SweepPoint:
     Parameters
     ----------
     n_steps : int
-    table_n_steps : int, optional
-        The T whose table of thresholds and biases was used; None where the network has no tables.
+    nearest_steps : int, optional
+        The T whose step parameters were used; None if the network has none.
     agreement : float
         Share of predictions that equal the ANN's.
     accuracy : float, optional
@@ -32,7 +32,7 @@ class SweepPoint:
     """
 
     n_steps: int
-    table_n_steps: int | None
+    nearest_steps: int | None
     agreement: float
     accuracy: float | None
     sops_per_sample: float
@@ -117,7 +117,7 @@ def about_more_steps(
         return []
     falls = (
         f"it falls to {100 * last.quality:.1f} % at T = {last.n_steps}, whose thresholds are made for T ="
-        f" {last.table_n_steps or n_steps}"
+        f" {last.nearest_steps or n_steps}"
     )
     return [f"{falls}: convert for the T that you run (--steps {best.n_steps},{last.n_steps})"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...network.inventory import facts_of
+from ...network.inventory import layer_facts
 from ...network.network import Network
 from ...output.memory import announce
 from ...simulation import Simulator
@@ -113,7 +113,7 @@ def validate(
     right, ann_right = (
         (None, None) if labels is None else (float((p == labels).mean()) for p in (ours, predictions))
     )
-    macs = sum(facts.macs for facts in facts_of(network))
+    macs = sum(facts.macs for facts in layer_facts(network))
     return Validation(
         n_steps, samples.n, ann_right, right, float((ours == predictions).mean()), rate, spikes, sops, macs
     )

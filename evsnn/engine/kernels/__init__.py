@@ -10,11 +10,11 @@
 ``integrate``  event queues and masks -> membranes -> spike masks: the loop where the time goes
 
 Kernels allocate nothing, raise nothing and check nothing: every address and index they see was
-made by `evsnn.engine.plan`, which has checked it. Their arguments are *jobs*, blocks of int64 whose slots
-are named by constants beside each kernel.
+made by `evsnn.engine.plan`, which has checked it. Their arguments are *descriptors*, blocks of int64 whose
+fields are named by constants beside each kernel.
 
 Spikes between layers are masks, uint64 ``[n_steps, height, width, words]``: bit c % 64 of word
 c // 64 is channel c. Before a layer they become an event queue: ids ``column * channels + channel``
 in (step, row, column, channel) order, and int32 pointers ``[n_steps * height * width + 1]``, so
-that the horizontal taps of a kernel row are one contiguous run of events.
+that the horizontal channelwise weights of a kernel row are one contiguous run of events.
 """

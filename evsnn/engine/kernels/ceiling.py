@@ -9,25 +9,25 @@ __all__ = ["gather", "stream"]
 
 
 @kernel
-def gather(fmt, events, queue, n_events, weights, repeats, out):
+def gather(vectors, events, queue, n_events, weights, repeats, out):
     """Add the rows of all events, `repeats` times over; store the sum at `out`."""
     event_bytes = vector.event_bytes(events)
-    v = vector.load(fmt, out)
-    s = vector.begin(fmt, events, v)
+    v = vector.load(vectors, out)
+    s = vector.begin(vectors, events, v)
     for _ in range(repeats):
         event = queue
         end = queue + n_events * event_bytes
         while event < end:
-            s = vector.add_event(fmt, events, s, weights, event)
+            s = vector.add_event(vectors, events, s, weights, event)
             event += event_bytes
-    vector.store(fmt, out, vector.merge(fmt, v, s))
+    vector.store(vectors, out, vector.merge(vectors, v, s))
 
 
 @kernel
-def stream(fmt, block, n_vectors, out):
+def stream(vectors, block, n_vectors, out):
     """Add a block's vectors in order; store the sum at `out`."""
-    vector_bytes = vector.membrane_bytes(fmt)
-    v = vector.load(fmt, out)
+    vector_bytes = vector.membrane_bytes(vectors)
+    v = vector.load(vectors, out)
     for i in range(n_vectors):
-        v = vector.add(fmt, v, vector.load(fmt, block + i * vector_bytes))
-    vector.store(fmt, out, v)
+        v = vector.add(vectors, v, vector.load(vectors, block + i * vector_bytes))
+    vector.store(vectors, out, v)

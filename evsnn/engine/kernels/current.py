@@ -8,8 +8,7 @@ accumulator starts at +0.0 and so is never -0.0.
 from __future__ import annotations
 
 from . import vector
-from .jit import kernel
-from .jobs.current import (
+from .descriptors.current import (
     B_CHANNELS,
     B_DILATION_X,
     B_DILATION_Y,
@@ -33,23 +32,24 @@ from .jobs.current import (
     OUT,
     WIDTH,
 )
+from .jit import kernel
 from .memory import load_i32, load_i64
 
 __all__ = ["current"]
 
 
 @kernel
-def current(fmt, job, tile_from, tile_to, y_from, y_to):
-    """Write the current of the given tiles and rows. The job's slots stand above."""
-    width, n_tiles = load_i64(job + WIDTH), load_i64(job + N_TILES)
-    vector_bytes, row_bytes = vector.membrane_bytes(fmt), vector.row_bytes(fmt)
-    value_bytes = 8 * vector_bytes // (8 * 8 * vector.mask_bytes(fmt))
+def current(vectors, descriptor, tile_from, tile_to, y_from, y_to):
+    """Write the current of the given tiles and rows. The descriptor's fields stand above."""
+    width, n_tiles = load_i64(descriptor + WIDTH), load_i64(descriptor + N_TILES)
+    vector_bytes, row_bytes = vector.membrane_bytes(vectors), vector.row_bytes(vectors)
+    value_bytes = 8 * vector_bytes // (8 * 8 * vector.mask_bytes(vectors))
     for tile in range(tile_from, tile_to):
         for y in range(y_from, y_to):
             for x in range(width):
-                v = vector.zero(fmt)
-                branch = load_i64(job + BRANCHES)
-                for _ in range(load_i64(job + N_BRANCHES)):
+                v = vector.zero(vectors)
+                branch = load_i64(descriptor + BRANCHES)
+                for _ in range(load_i64(descriptor + N_BRANCHES)):
                     kernel_height, kernel_width = (
                         load_i64(branch + B_KERNEL_HEIGHT),
                         load_i64(branch + B_KERNEL_WIDTH),
@@ -81,11 +81,17 @@ def current(fmt, job, tile_from, tile_to, y_from, y_to):
                                 if (
                                     value_bytes == 2 or load_i32(value) & 0x7FFFFFFF
                                 ):  # 0.0, -0.0 and 0 add nothing
-                                    v = vector.add_product(fmt, v, value, row)
+                                    v = vector.add_product(vectors, v, value, row)
                                 value += value_bytes
                                 row += row_bytes
                     branch += BRANCH_BYTES
                 v = vector.add(
-                    fmt, v, vector.load(fmt, load_i64(job + BIAS) + tile * load_i64(job + BIAS_STRIDE))
+                    vectors,
+                    v,
+                    vector.load(
+                        vectors, load_i64(descriptor + BIAS) + tile * load_i64(descriptor + BIAS_STRIDE)
+                    ),
                 )
-                vector.store(fmt, load_i64(job + OUT) + ((y * width + x) * n_tiles + tile) * vector_bytes, v)
+                vector.store(
+                    vectors, load_i64(descriptor + OUT) + ((y * width + x) * n_tiles + tile) * vector_bytes, v
+                )

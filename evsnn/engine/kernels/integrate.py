@@ -2,9 +2,9 @@
 
 Output-stationary: for each tile of output channels and each output position, the membranes of the
 tile stay in registers for all steps of a block while the weight rows of the events in the receptive
-field are added. First the gathered events (kernel row after kernel row), then the taps (masks of one
-position, one weight a channel), then the bias: the order of the specification, whatever the tile,
-thread or block.
+field are added. First the gathered events (kernel row after kernel row), then the channelwise weights
+(masks of one position, one weight a channel), then the bias: the order of the specification, whatever the
+tile, thread or block.
 
 The runs of events that a position reads, one a kernel row, are first copied into one list a step, as
 row numbers of the tile's weights: a few vector instructions a run, and the adding loop ends once a
@@ -14,20 +14,20 @@ step, not once a run, which spares mispredicted branches. Lists are padded to `U
 from __future__ import annotations
 
 from . import vector
-from .jit import inner, kernel
-from .jobs.integrate import (
-    BUDGET,
+from .descriptors.integrate import (
+    CHANNELWISE,
+    CHANNELWISE_BYTES,
     COUNTS,
-    DELAY,
-    DRIVE,
+    CURRENT,
     FETCH_FIRST,
     HEIGHT,
     LEAKY,
     LINES_AHEAD,
+    MAX_EVENTS,
     MEMBRANES,
+    N_CHANNELWISE,
+    N_PROJECTIONS,
     N_STEPS,
-    N_SYNAPSES,
-    N_TAPS,
     N_TILES,
     NEGATIVES,
     NEXT,
@@ -48,6 +48,8 @@ from .jobs.integrate import (
     P_WIDTH,
     P_WORD_BYTES,
     PARAMETERS,
+    PROJECTION_BYTES,
+    PROJECTIONS,
     R_EVENTS,
     R_FIRST,
     R_LAST,
@@ -65,16 +67,14 @@ from .jobs.integrate import (
     S_ROWS,
     S_STEP_BYTES,
     SPIKES,
-    SYNAPSE_BYTES,
-    SYNAPSES,
-    TAP_BYTES,
-    TAPS,
     TILE_BYTES,
     TILE_ROWS,
+    WARM_UP_STEPS,
     WEIGHTS,
     WIDTH,
     WORD_BYTES,
 )
+from .jit import inner, kernel
 from .layout import COPY_BYTES, LIST_STEPS, PARAMETER_ROWS, RUN_BYTES, UNROLL
 from .memory import load_i32, load_i64, prefetch, store_i64
 
@@ -82,31 +82,31 @@ __all__ = ["integrate"]
 
 
 @inner
-def list_runs(job, tile, y, x, at):
+def list_runs(descriptor, tile, y, x, at):
     """Write the runs of an output position to `at`; return their number."""
     n = 0
-    synapse = load_i64(job + SYNAPSES)
-    for _ in range(load_i64(job + N_SYNAPSES)):
-        column = load_i64(synapse + S_COLUMNS) + 12 * x
+    projection = load_i64(descriptor + PROJECTIONS)
+    for _ in range(load_i64(descriptor + N_PROJECTIONS)):
+        column = load_i64(projection + S_COLUMNS) + 12 * x
         first, last, origin = load_i32(column), load_i32(column + 4), load_i32(column + 8)
-        row = load_i64(synapse + S_ROWS) + 12 * y
+        row = load_i64(projection + S_ROWS) + 12 * y
         ky, ky_end, top = load_i32(row), load_i32(row + 4), load_i32(row + 8)
-        dilation = load_i64(synapse + S_DILATION)
-        pointers = load_i64(synapse + S_POINTERS) + tile * load_i64(synapse + S_PART_BYTES)
+        dilation = load_i64(projection + S_DILATION)
+        pointers = load_i64(projection + S_POINTERS) + tile * load_i64(projection + S_PART_BYTES)
         if first < last:
             for k in range(ky, ky_end):
-                line = pointers + (top + k * dilation) * load_i64(synapse + S_ROW_BYTES)
+                line = pointers + (top + k * dilation) * load_i64(projection + S_ROW_BYTES)
                 store_i64(at + R_FIRST, line + 4 * first)
                 store_i64(at + R_LAST, line + 4 * last)
-                store_i64(at + R_STEP, load_i64(synapse + S_STEP_BYTES))
+                store_i64(at + R_STEP, load_i64(projection + S_STEP_BYTES))
                 store_i64(
                     at + R_WEIGHTS,
-                    load_i64(synapse + S_FIRST_ROW) + k * load_i64(synapse + S_KERNEL_ROW) - origin,
+                    load_i64(projection + S_FIRST_ROW) + k * load_i64(projection + S_KERNEL_ROW) - origin,
                 )
-                store_i64(at + R_EVENTS, load_i64(synapse + S_EVENTS))
+                store_i64(at + R_EVENTS, load_i64(projection + S_EVENTS))
                 at += RUN_BYTES
                 n += 1
-        synapse += SYNAPSE_BYTES
+        projection += PROJECTION_BYTES
     return n
 
 
@@ -139,164 +139,190 @@ def list_events(events, runs, runs_end, t, t_end, zero_row, lists, at):
 
 
 @inner
-def list_taps(job, tile, y, x, membrane_bytes, mask_bytes, at):
-    """Write the taps of an output position to `at`; return their number."""
+def list_channelwise(descriptor, tile, y, x, membrane_bytes, mask_bytes, at):
+    """Write the channelwise weights of an output position to `at`; return their number."""
     n = 0
-    tap = load_i64(job + TAPS)
-    for _ in range(load_i64(job + N_TAPS)):
-        height, width = load_i64(tap + P_KERNEL_HEIGHT), load_i64(tap + P_KERNEL_WIDTH)
+    item = load_i64(descriptor + CHANNELWISE)
+    for _ in range(load_i64(descriptor + N_CHANNELWISE)):
+        height, width = load_i64(item + P_KERNEL_HEIGHT), load_i64(item + P_KERNEL_WIDTH)
         for ky in range(height):
             source_y = (
-                y * load_i64(tap + P_STRIDE_Y) - load_i64(tap + P_PAD_TOP) + ky * load_i64(tap + P_DILATION_Y)
+                y * load_i64(item + P_STRIDE_Y)
+                - load_i64(item + P_PAD_TOP)
+                + ky * load_i64(item + P_DILATION_Y)
             )
-            if source_y < 0 or source_y >= load_i64(tap + P_HEIGHT):
+            if source_y < 0 or source_y >= load_i64(item + P_HEIGHT):
                 continue
             for kx in range(width):
                 source_x = (
-                    x * load_i64(tap + P_STRIDE_X)
-                    - load_i64(tap + P_PAD_LEFT)
-                    + kx * load_i64(tap + P_DILATION_X)
+                    x * load_i64(item + P_STRIDE_X)
+                    - load_i64(item + P_PAD_LEFT)
+                    + kx * load_i64(item + P_DILATION_X)
                 )
-                if source_x < 0 or source_x >= load_i64(tap + P_WIDTH):
+                if source_x < 0 or source_x >= load_i64(item + P_WIDTH):
                     continue
                 masks = (
-                    load_i64(tap + P_MASKS)
-                    + source_y * load_i64(tap + P_ROW_BYTES)
-                    + source_x * load_i64(tap + P_WORD_BYTES)
+                    load_i64(item + P_MASKS)
+                    + source_y * load_i64(item + P_ROW_BYTES)
+                    + source_x * load_i64(item + P_WORD_BYTES)
                 )
                 store_i64(at + R_FIRST, masks + tile * mask_bytes)
-                store_i64(at + R_STEP, load_i64(tap + P_STEP_BYTES))
+                store_i64(at + R_STEP, load_i64(item + P_STEP_BYTES))
                 store_i64(
                     at + R_WEIGHTS,
-                    load_i64(tap + P_WEIGHTS) + ((tile * height + ky) * width + kx) * membrane_bytes,
+                    load_i64(item + P_WEIGHTS) + ((tile * height + ky) * width + kx) * membrane_bytes,
                 )
                 at += RUN_BYTES
                 n += 1
-        tap += TAP_BYTES
+        item += CHANNELWISE_BYTES
     return n
 
 
 @inner
-def fire_step(fmt, v, n, threshold, bound, out, plane_bytes):
+def fire_step(vectors, v, n, threshold, bound, out, plane_bytes):
     """Compare, write a step's masks to `out`, reset; the membranes and net counts after it."""
-    fired = vector.mask(fmt, v, threshold)
-    vector.store_mask(fmt, out, fired)
-    if vector.signed(fmt):
-        below = vector.below(fmt, v, vector.load(fmt, bound), n)
-        vector.store_mask(fmt, out + plane_bytes, below)
-        n = vector.tally(fmt, n, fired, below)
-        v = vector.lift(fmt, v, threshold, below)
-    return vector.reset(fmt, v, threshold, fired), n
+    fired = vector.mask(vectors, v, threshold)
+    vector.store_mask(vectors, out, fired)
+    if vector.has_negative_spikes(vectors):
+        below = vector.below(vectors, v, vector.load(vectors, bound), n)
+        vector.store_mask(vectors, out + plane_bytes, below)
+        n = vector.tally(vectors, n, fired, below)
+        v = vector.lift(vectors, v, threshold, below)
+    return vector.reset(vectors, v, threshold, fired), n
 
 
 @kernel
-def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
+def integrate(vectors, events, descriptor, tile_from, tile_to, y_from, y_to, scratch):
     """Run a block of steps for the tiles and rows of one population.
 
     Parameters
     ----------
     fmt : Vectors
     events : Events
-    job : int64
-        Address of the job; see the slots above.
+    descriptor : int64
+        Address of the descriptor; see the fields above.
     tile_from, tile_to, y_from, y_to : int64
         What this call computes of the output.
     scratch : int64
         Address of `layout.scratch_bytes` bytes, private to the caller.
     """
-    n_steps, height, width = load_i64(job + N_STEPS), load_i64(job + HEIGHT), load_i64(job + WIDTH)
-    n_tiles, word_bytes, spikes = load_i64(job + N_TILES), load_i64(job + WORD_BYTES), load_i64(job + SPIKES)
-    drive, membranes, resume = load_i64(job + DRIVE), load_i64(job + MEMBRANES), load_i64(job + RESUME)
-    counts, plane_bytes = load_i64(job + COUNTS), load_i64(job + NEGATIVES) - spikes
-    delay = load_i64(job + DELAY) if vector.delayed(fmt) else 0
-    leaky, budget = load_i64(job + LEAKY), load_i64(job + BUDGET) * vector.event_bytes(events)
+    n_steps, height, width = (
+        load_i64(descriptor + N_STEPS),
+        load_i64(descriptor + HEIGHT),
+        load_i64(descriptor + WIDTH),
+    )
+    n_tiles, word_bytes, spikes = (
+        load_i64(descriptor + N_TILES),
+        load_i64(descriptor + WORD_BYTES),
+        load_i64(descriptor + SPIKES),
+    )
+    current, membranes, resume = (
+        load_i64(descriptor + CURRENT),
+        load_i64(descriptor + MEMBRANES),
+        load_i64(descriptor + RESUME),
+    )
+    counts, plane_bytes = load_i64(descriptor + COUNTS), load_i64(descriptor + NEGATIVES) - spikes
+    warm_up_steps = load_i64(descriptor + WARM_UP_STEPS) if vector.has_warm_up(vectors) else 0
+    leaky, max_events = (
+        load_i64(descriptor + LEAKY),
+        load_i64(descriptor + MAX_EVENTS) * vector.event_bytes(events),
+    )
     tile_bytes, zero_row, lines_ahead = (
-        load_i64(job + TILE_BYTES),
-        load_i64(job + TILE_ROWS),
-        load_i64(job + LINES_AHEAD),
+        load_i64(descriptor + TILE_BYTES),
+        load_i64(descriptor + TILE_ROWS),
+        load_i64(descriptor + LINES_AHEAD),
     )
     vector_bytes, mask_bytes, event_bytes = (
-        vector.membrane_bytes(fmt),
-        vector.mask_bytes(fmt),
+        vector.membrane_bytes(vectors),
+        vector.mask_bytes(vectors),
         vector.event_bytes(events),
     )
-    if load_i64(job + FETCH_FIRST):
-        first = load_i64(job + WEIGHTS) + tile_from * tile_bytes
+    if load_i64(descriptor + FETCH_FIRST):
+        first = load_i64(descriptor + WEIGHTS) + tile_from * tile_bytes
         for line in range(first, first + tile_bytes, 64):
             prefetch(line)
     for tile in range(tile_from, tile_to):
-        weights = load_i64(job + WEIGHTS) + tile * tile_bytes
-        ahead = weights + tile_bytes if tile + 1 < tile_to else load_i64(job + NEXT)
-        ahead_end = ahead + (tile_bytes if tile + 1 < tile_to else load_i64(job + NEXT_BYTES))
-        parameters = load_i64(job + PARAMETERS) + PARAMETER_ROWS * tile * vector_bytes
-        threshold = vector.load(fmt, parameters + vector_bytes)
+        weights = load_i64(descriptor + WEIGHTS) + tile * tile_bytes
+        ahead = weights + tile_bytes if tile + 1 < tile_to else load_i64(descriptor + NEXT)
+        ahead_end = ahead + (tile_bytes if tile + 1 < tile_to else load_i64(descriptor + NEXT_BYTES))
+        parameters = load_i64(descriptor + PARAMETERS) + PARAMETER_ROWS * tile * vector_bytes
+        threshold = vector.load(vectors, parameters + vector_bytes)
         for y in range(y_from, y_to):
             for x in range(width):
                 position = y * width + x
-                taps = scratch + RUN_BYTES * list_runs(job, tile, y, x, scratch)
-                taps_end = taps + RUN_BYTES * list_taps(job, tile, y, x, vector_bytes, mask_bytes, taps)
+                channelwise = scratch + RUN_BYTES * list_runs(descriptor, tile, y, x, scratch)
+                channelwise_end = channelwise + RUN_BYTES * list_channelwise(
+                    descriptor, tile, y, x, vector_bytes, mask_bytes, channelwise
+                )
                 here = (position * n_tiles + tile) * vector_bytes
-                v = vector.load(fmt, membranes + here if resume else parameters + 2 * vector_bytes)
-                n = vector.load(fmt, counts + here) if resume and vector.signed(fmt) else vector.zero(fmt)
-                bias = vector.load(fmt, drive + here if drive else parameters)
+                v = vector.load(vectors, membranes + here if resume else parameters + 2 * vector_bytes)
+                n = (
+                    vector.load(vectors, counts + here)
+                    if resume and vector.has_negative_spikes(vectors)
+                    else vector.zero(vectors)
+                )
+                bias = vector.load(vectors, current + here if current else parameters)
                 out = spikes + position * word_bytes + tile * mask_bytes
                 for t in range(n_steps):
                     listed = t % LIST_STEPS
-                    if listed == 0 and scratch < taps:
+                    if listed == 0 and scratch < channelwise:
                         list_events(
                             events,
                             scratch,
-                            taps,
+                            channelwise,
                             t,
                             min(t + LIST_STEPS, n_steps),
                             zero_row,
-                            taps_end,
-                            taps_end + 8 * LIST_STEPS + 8,
+                            channelwise_end,
+                            channelwise_end + 8 * LIST_STEPS + 8,
                         )
                     for line in range(ahead, min(ahead + 64 * lines_ahead, ahead_end), 64):
                         prefetch(line)
                     ahead += 64 * lines_ahead
                     if leaky:
-                        v = vector.leak(fmt, v, vector.load(fmt, parameters + 3 * vector_bytes))
-                    if scratch < taps:
-                        s = vector.begin(fmt, events, v)
-                        event, end = load_i64(taps_end + 8 * listed), load_i64(taps_end + 8 * listed + 8)
-                        while end - event > budget:  # a partial sum could leave its range: bring it home
-                            stop = event + budget
+                        v = vector.leak(vectors, v, vector.load(vectors, parameters + 3 * vector_bytes))
+                    if scratch < channelwise:
+                        s = vector.begin(vectors, events, v)
+                        event, end = (
+                            load_i64(channelwise_end + 8 * listed),
+                            load_i64(channelwise_end + 8 * listed + 8),
+                        )
+                        while end - event > max_events:  # a accumulator could leave its range: bring it home
+                            stop = event + max_events
                             while event < stop:
-                                s = vector.add_event(fmt, events, s, weights, event)
+                                s = vector.add_event(vectors, events, s, weights, event)
                                 event += event_bytes
-                            v = vector.merge(fmt, v, s)
-                            s = vector.begin(fmt, events, v)
+                            v = vector.merge(vectors, v, s)
+                            s = vector.begin(vectors, events, v)
                         while event < end:
                             for _ in range(UNROLL):
-                                s = vector.add_event(fmt, events, s, weights, event)
+                                s = vector.add_event(vectors, events, s, weights, event)
                                 event += event_bytes
-                        v = vector.merge(fmt, v, s)
-                    tap = taps
-                    while tap < taps_end:
+                        v = vector.merge(vectors, v, s)
+                    item = channelwise
+                    while item < channelwise_end:
                         v = vector.add_masked(
-                            fmt,
+                            vectors,
                             v,
-                            load_i64(tap + R_FIRST) + t * load_i64(tap + R_STEP),
-                            load_i64(tap + R_WEIGHTS),
+                            load_i64(item + R_FIRST) + t * load_i64(item + R_STEP),
+                            load_i64(item + R_WEIGHTS),
                         )
-                        tap += RUN_BYTES
-                    v = vector.add(fmt, v, bias)
-                    if spikes and (not vector.delayed(fmt) or t >= delay):
+                        item += RUN_BYTES
+                    v = vector.add(vectors, v, bias)
+                    if spikes and (not vector.has_warm_up(vectors) or t >= warm_up_steps):
                         v, n = fire_step(
-                            fmt,
+                            vectors,
                             v,
                             n,
                             threshold,
                             parameters + 4 * vector_bytes,
-                            out + (t - delay) * height * width * word_bytes,
+                            out + (t - warm_up_steps) * height * width * word_bytes,
                             plane_bytes,
                         )
-                if vector.delayed(fmt):  # the input is over
-                    for t in range(n_steps - delay, n_steps):
+                if vector.has_warm_up(vectors):  # the input is over
+                    for t in range(n_steps - warm_up_steps, n_steps):
                         v, n = fire_step(
-                            fmt,
+                            vectors,
                             v,
                             n,
                             threshold,
@@ -305,6 +331,6 @@ def integrate(fmt, events, job, tile_from, tile_to, y_from, y_to, scratch):
                             plane_bytes,
                         )
                 if membranes:
-                    vector.store(fmt, membranes + here, v)
-                if counts and vector.signed(fmt):
-                    vector.store(fmt, counts + here, n)
+                    vector.store(vectors, membranes + here, v)
+                if counts and vector.has_negative_spikes(vectors):
+                    vector.store(vectors, counts + here, n)

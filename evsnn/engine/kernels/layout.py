@@ -23,8 +23,8 @@ RUN_BYTES = 8 * 5
 
 
 def scratch_bytes(runs: int, events: int, event_bytes: int) -> int:
-    """Scratch memory of `integrate` for positions of at most `runs` runs and taps, and `events` events a
-    step.
+    """Scratch memory of `integrate` for positions of at most `runs` runs and channelwise weights, and
+    `events` events a step.
     """
     return (
         RUN_BYTES * runs

@@ -17,8 +17,7 @@ a count moves by one at most, and so does the largest.
 from __future__ import annotations
 
 from . import vector
-from .jit import inner, kernel
-from .jobs.maxpool import (
+from .descriptors.maxpool import (
     COUNTS,
     HEIGHT,
     IN_HEIGHT,
@@ -39,6 +38,7 @@ from .jobs.maxpool import (
     WIDTH,
     WORD_BYTES,
 )
+from .jit import inner, kernel
 from .layout import COUNTS_PER_MASK
 from .memory import load_i64
 
@@ -46,54 +46,65 @@ __all__ = ["count", "maxpool"]
 
 
 @inner
-def start(fmt, counts, largest, n_steps):
+def start(vectors, counts, largest, n_steps):
     """An input's counters at the start of a block, relative to the window's largest; there may be none to
     start from.
     """
     farthest = (
-        2 * n_steps if vector.signed(fmt) else n_steps
+        2 * n_steps if vector.has_negative_spikes(vectors) else n_steps
     )  # an input may rise by a block while the largest falls by one
-    return vector.behind(fmt, counts, largest, farthest) if counts else vector.zero(fmt)
+    return vector.behind(vectors, counts, largest, farthest) if counts else vector.zero(vectors)
 
 
 @inner
-def counted(fmt, n, mask, to_negative, ones):
+def counted(vectors, n, mask, to_negative, ones):
     """Counters after a step's spikes, given the mask's address and the way to that of negative ones."""
-    n = vector.add_masked(fmt, n, mask, ones)
+    n = vector.add_masked(vectors, n, mask, ones)
     return (
-        vector.add_masked(fmt, n, mask + to_negative, ones + vector.membrane_bytes(fmt))
-        if vector.signed(fmt)
+        vector.add_masked(vectors, n, mask + to_negative, ones + vector.membrane_bytes(vectors))
+        if vector.has_negative_spikes(vectors)
         else n
     )
 
 
 @kernel
-def maxpool(fmt, job, word_from, word_to, y_from, y_to, scratch):
+def maxpool(vectors, descriptor, word_from, word_to, y_from, y_to, scratch):
     """Pool a block of steps for words of 64 channels and rows of the output.
 
     `scratch` has room for a vector of counters a step. Three inputs of a row run side by side: where
     fewer are left, one is taken twice, which does not change the largest.
     """
-    n_steps, width, word_bytes = load_i64(job + N_STEPS), load_i64(job + WIDTH), load_i64(job + WORD_BYTES)
-    in_height, in_width = load_i64(job + IN_HEIGHT), load_i64(job + IN_WIDTH)
-    counts, ones, vector_bytes = load_i64(job + COUNTS), load_i64(job + ONES), vector.membrane_bytes(fmt)
-    step_bytes, in_step_bytes = load_i64(job + HEIGHT) * width * word_bytes, in_height * in_width * word_bytes
-    to_negative, out_to_negative = (
-        load_i64(job + NEGATIVES) - load_i64(job + MASKS),
-        load_i64(job + OUT_NEGATIVES) - load_i64(job + OUT),
+    n_steps, width, word_bytes = (
+        load_i64(descriptor + N_STEPS),
+        load_i64(descriptor + WIDTH),
+        load_i64(descriptor + WORD_BYTES),
     )
-    one = vector.load(fmt, ones)
+    in_height, in_width = load_i64(descriptor + IN_HEIGHT), load_i64(descriptor + IN_WIDTH)
+    counts, ones, vector_bytes = (
+        load_i64(descriptor + COUNTS),
+        load_i64(descriptor + ONES),
+        vector.membrane_bytes(vectors),
+    )
+    step_bytes, in_step_bytes = (
+        load_i64(descriptor + HEIGHT) * width * word_bytes,
+        in_height * in_width * word_bytes,
+    )
+    to_negative, out_to_negative = (
+        load_i64(descriptor + NEGATIVES) - load_i64(descriptor + MASKS),
+        load_i64(descriptor + OUT_NEGATIVES) - load_i64(descriptor + OUT),
+    )
+    one = vector.load(vectors, ones)
     for y in range(y_from, y_to):
-        top = y * load_i64(job + STRIDE_Y) - load_i64(job + PAD_TOP)
-        bottom = min(top + load_i64(job + KERNEL_Y), in_height)
+        top = y * load_i64(descriptor + STRIDE_Y) - load_i64(descriptor + PAD_TOP)
+        bottom = min(top + load_i64(descriptor + KERNEL_Y), in_height)
         top = max(top, 0)
         for x in range(width):
-            left = x * load_i64(job + STRIDE_X) - load_i64(job + PAD_LEFT)
-            last = min(left + load_i64(job + KERNEL_X), in_width) - 1
+            left = x * load_i64(descriptor + STRIDE_X) - load_i64(descriptor + PAD_LEFT)
+            last = min(left + load_i64(descriptor + KERNEL_X), in_width) - 1
             left = max(left, 0)
             for word in range(word_from, word_to):
                 here = (y * width + x) * word_bytes + 8 * word
-                largest = load_i64(job + LARGEST) + COUNTS_PER_MASK * here
+                largest = load_i64(descriptor + LARGEST) + COUNTS_PER_MASK * here
                 first = True
                 for wy in range(top, bottom):
                     line = wy * in_width * word_bytes + 8 * word
@@ -103,55 +114,61 @@ def maxpool(fmt, job, word_from, word_to, y_from, y_to, scratch):
                             line + min(wx + 1, last) * word_bytes,
                             line + min(wx + 2, last) * word_bytes,
                         )
-                        n_a = start(fmt, counts and counts + COUNTS_PER_MASK * a, largest, n_steps)
-                        n_b = start(fmt, counts and counts + COUNTS_PER_MASK * b, largest, n_steps)
-                        n_c = start(fmt, counts and counts + COUNTS_PER_MASK * c, largest, n_steps)
-                        masks, at = load_i64(job + MASKS), scratch
+                        n_a = start(vectors, counts and counts + COUNTS_PER_MASK * a, largest, n_steps)
+                        n_b = start(vectors, counts and counts + COUNTS_PER_MASK * b, largest, n_steps)
+                        n_c = start(vectors, counts and counts + COUNTS_PER_MASK * c, largest, n_steps)
+                        masks, at = load_i64(descriptor + MASKS), scratch
                         for _ in range(n_steps):
                             n_a, n_b = (
-                                counted(fmt, n_a, masks + a, to_negative, ones),
-                                counted(fmt, n_b, masks + b, to_negative, ones),
+                                counted(vectors, n_a, masks + a, to_negative, ones),
+                                counted(vectors, n_b, masks + b, to_negative, ones),
                             )
-                            n_c = counted(fmt, n_c, masks + c, to_negative, ones)
-                            most = vector.maximum(fmt, vector.maximum(fmt, n_a, n_b), n_c)
+                            n_c = counted(vectors, n_c, masks + c, to_negative, ones)
+                            most = vector.maximum(vectors, vector.maximum(vectors, n_a, n_b), n_c)
                             vector.store(
-                                fmt, at, most if first else vector.maximum(fmt, vector.load(fmt, at), most)
+                                vectors,
+                                at,
+                                most if first else vector.maximum(vectors, vector.load(vectors, at), most),
                             )
                             masks += in_step_bytes
                             at += vector_bytes
                         first = False
-                before, at, out = vector.zero(fmt), scratch, load_i64(job + OUT) + here
+                before, at, out = vector.zero(vectors), scratch, load_i64(descriptor + OUT) + here
                 for _ in range(n_steps):
-                    most = vector.load(fmt, at)
-                    vector.store_mask(fmt, out, vector.mask(fmt, most, vector.add(fmt, before, one)))
-                    if vector.signed(fmt):
+                    most = vector.load(vectors, at)
+                    vector.store_mask(
+                        vectors, out, vector.mask(vectors, most, vector.add(vectors, before, one))
+                    )
+                    if vector.has_negative_spikes(vectors):
                         vector.store_mask(
-                            fmt, out + out_to_negative, vector.mask(fmt, before, vector.add(fmt, most, one))
+                            vectors,
+                            out + out_to_negative,
+                            vector.mask(vectors, before, vector.add(vectors, most, one)),
                         )
                     before = most
                     at += vector_bytes
                     out += step_bytes
                 if counts:
-                    vector.add_counts(fmt, largest, before)
+                    vector.add_counts(vectors, largest, before)
 
 
 @kernel
-def count(fmt, job, word_from, word_to, y_from, y_to):
+def count(vectors, descriptor, word_from, word_to, y_from, y_to):
     """Add a block's spikes to the counts that last, for words of 64 channels and rows of the inputs."""
     n_steps, in_width, word_bytes = (
-        load_i64(job + N_STEPS),
-        load_i64(job + IN_WIDTH),
-        load_i64(job + WORD_BYTES),
+        load_i64(descriptor + N_STEPS),
+        load_i64(descriptor + IN_WIDTH),
+        load_i64(descriptor + WORD_BYTES),
     )
     step_bytes, to_negative = (
-        load_i64(job + IN_HEIGHT) * in_width * word_bytes,
-        load_i64(job + NEGATIVES) - load_i64(job + MASKS),
+        load_i64(descriptor + IN_HEIGHT) * in_width * word_bytes,
+        load_i64(descriptor + NEGATIVES) - load_i64(descriptor + MASKS),
     )
     for position in range(y_from * in_width, y_to * in_width):
         for word in range(word_from, word_to):
             here = position * word_bytes + 8 * word
-            n, mask = vector.zero(fmt), load_i64(job + MASKS) + here
+            n, mask = vector.zero(vectors), load_i64(descriptor + MASKS) + here
             for _ in range(n_steps):
-                n = counted(fmt, n, mask, to_negative, load_i64(job + ONES))
+                n = counted(vectors, n, mask, to_negative, load_i64(descriptor + ONES))
                 mask += step_bytes
-            vector.add_counts(fmt, load_i64(job + COUNTS) + COUNTS_PER_MASK * here, n)
+            vector.add_counts(vectors, load_i64(descriptor + COUNTS) + COUNTS_PER_MASK * here, n)

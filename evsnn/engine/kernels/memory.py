@@ -99,7 +99,7 @@ def pop_count(context, word):
 
 
 if config.DISABLE_JIT:
-    from .twins import (
+    from .interpreted import (
         load_i32,
         load_i64,
         load_u64,

@@ -1,9 +1,9 @@
 """Spike masks -> event queues, and counts of spikes and events.
 
-A queue serves one synapse. Its columns may stand in another order than the map's (`COLUMNS`), so
-that the taps of a dilated kernel are neighbours; its channels may be split into parts that overlap,
-one a tile of output channels, so that a grouped convolution reads its own inputs only. Sources stand
-side by side along the channels; a pooled source sends, for each position and channel of its pooled
+A queue serves one projection. Its columns may stand in another order than the map's (`COLUMNS`), so
+that the channelwise weights of a dilated kernel are neighbours; its channels may be split into parts that
+overlap, one a tile of output channels, so that a grouped convolution reads its own inputs only. Sources
+stand side by side along the channels; a pooled source sends, for each position and channel of its pooled
 map, one event that counts the spikes in the window.
 """
 
@@ -12,8 +12,7 @@ from __future__ import annotations
 from numba import types
 
 from . import vector
-from .jit import inner, kernel
-from .jobs.queue import (
+from .descriptors.queue import (
     COLUMNS,
     EVENTS,
     HEIGHT,
@@ -47,6 +46,7 @@ from .jobs.queue import (
     TOTAL,
     WIDTH,
 )
+from .jit import inner, kernel
 from .layout import LEAST_PLANES
 from .memory import load_i32, load_i64, load_u64, pop_count, store_i32, store_i64, store_u64, trailing_zeros
 
@@ -145,32 +145,40 @@ def cut(bits, first, last):
 
 
 @kernel
-def build(events, job):
+def build(events, descriptor):
     """Write a queue of any sources, pools and parts, and its pointers.
 
     Where events carry no counts, a pooled position sends each of its window's spikes: exact for
     integers, whose sums know no order.
     """
-    n_steps, height, width = load_i64(job + N_STEPS), load_i64(job + HEIGHT), load_i64(job + WIDTH)
-    planes, positions, columns = load_i64(job + PLANES), load_i64(job + POSITIONS), load_i64(job + COLUMNS)
-    n_sources, channels, n_parts = (
-        load_i64(job + N_SOURCES),
-        load_i64(job + PART_CHANNELS),
-        load_i64(job + N_PARTS),
+    n_steps, height, width = (
+        load_i64(descriptor + N_STEPS),
+        load_i64(descriptor + HEIGHT),
+        load_i64(descriptor + WIDTH),
     )
-    pointer, queue = load_i64(job + POINTERS), load_i64(job + EVENTS)
+    planes, positions, columns = (
+        load_i64(descriptor + PLANES),
+        load_i64(descriptor + POSITIONS),
+        load_i64(descriptor + COLUMNS),
+    )
+    n_sources, channels, n_parts = (
+        load_i64(descriptor + N_SOURCES),
+        load_i64(descriptor + PART_CHANNELS),
+        load_i64(descriptor + N_PARTS),
+    )
+    pointer, queue = load_i64(descriptor + POINTERS), load_i64(descriptor + EVENTS)
     event_bytes = vector.event_bytes(events)
     event = queue
     for part in range(n_parts):
-        part_first = load_i64(load_i64(job + PARTS) + 16 * part)
-        part_last = load_i64(load_i64(job + PARTS) + 16 * part + 8)
+        part_first = load_i64(load_i64(descriptor + PARTS) + 16 * part)
+        part_last = load_i64(load_i64(descriptor + PARTS) + 16 * part + 8)
         for t in range(n_steps):
             for y in range(height):
                 for column in range(width):
                     store_i32(pointer, (event - queue) // event_bytes)
                     pointer += 4
                     x = load_i32(columns + 4 * column)
-                    source = load_i64(job + SOURCES)
+                    source = load_i64(descriptor + SOURCES)
                     for _ in range(n_sources):
                         offset = load_i64(source + Q_OFFSET)
                         first, last = (
@@ -199,12 +207,19 @@ def build(events, job):
                         for word in range(first // 64, (last + 63) // 64 if first < last else 0):
                             if vector.graded(events) and pooled:
                                 bits = cut(
-                                    window_sum(source, t, y, x, word, planes, load_i64(job + N_PLANES)),
+                                    window_sum(
+                                        source, t, y, x, word, planes, load_i64(descriptor + N_PLANES)
+                                    ),
                                     first - 64 * word,
                                     last - 64 * word,
                                 )
                                 event = put_graded(
-                                    events, event, bits, base + 64 * word, planes, load_i64(job + N_PLANES)
+                                    events,
+                                    event,
+                                    bits,
+                                    base + 64 * word,
+                                    planes,
+                                    load_i64(descriptor + N_PLANES),
                                 )
                                 continue
                             for wy in range(max(top, 0), bottom):
@@ -249,16 +264,20 @@ def put_quads(events, event, a, b, c, d, base):
 
 
 @kernel
-def build_simple(events, job):
+def build_simple(events, descriptor):
     """The same for most queues: one source, in one part, columns in order, no pool or pools of 2x2 side by
     side.
 
     Counts the events, too.
     """
-    n_steps, height, width = load_i64(job + N_STEPS), load_i64(job + HEIGHT), load_i64(job + WIDTH)
-    channels, positions = load_i64(job + PART_CHANNELS), load_i64(job + POSITIONS)
-    pointer, queue = load_i64(job + POINTERS), load_i64(job + EVENTS)
-    source = load_i64(job + SOURCES)
+    n_steps, height, width = (
+        load_i64(descriptor + N_STEPS),
+        load_i64(descriptor + HEIGHT),
+        load_i64(descriptor + WIDTH),
+    )
+    channels, positions = load_i64(descriptor + PART_CHANNELS), load_i64(descriptor + POSITIONS)
+    pointer, queue = load_i64(descriptor + POINTERS), load_i64(descriptor + EVENTS)
+    source = load_i64(descriptor + SOURCES)
     pooled = load_i64(source + Q_KERNEL_Y) > 0
     word_bytes, row_bytes, step_bytes = (
         load_i64(source + Q_WORD_BYTES),
@@ -306,19 +325,23 @@ def build_simple(events, job):
                     mask += 8
                     base += 64
                 n_events += n
-                reached_in_row += n * load_i64(load_i64(job + REACH_X) + 8 * x)
-            n_reached += reached_in_row * load_i64(load_i64(job + REACH_Y) + 8 * y)
+                reached_in_row += n * load_i64(load_i64(descriptor + REACH_X) + 8 * x)
+            n_reached += reached_in_row * load_i64(load_i64(descriptor + REACH_Y) + 8 * y)
     store_i32(pointer, (event - queue) // event_bytes)
-    store_i64(load_i64(job + TOTAL), n_events)
-    store_i64(load_i64(job + TOTAL) + 8, n_reached)
+    store_i64(load_i64(descriptor + TOTAL), n_events)
+    store_i64(load_i64(descriptor + TOTAL) + 8, n_reached)
 
 
 @kernel
-def count_events(job, source):
-    """Events that one source of a job sends: what `build_simple` counts, for all other queues and for
-    taps.
+def count_events(descriptor, source):
+    """Events that one source of a descriptor sends: what `build_simple` counts, for all other queues and for
+    channelwise weights.
     """
-    n_steps, height, width = load_i64(job + N_STEPS), load_i64(job + HEIGHT), load_i64(job + WIDTH)
+    n_steps, height, width = (
+        load_i64(descriptor + N_STEPS),
+        load_i64(descriptor + HEIGHT),
+        load_i64(descriptor + WIDTH),
+    )
     pooled = load_i64(source + Q_KERNEL_Y) > 0
     n_events, n_reached = 0, 0
     for y in range(height):
@@ -338,10 +361,12 @@ def count_events(job, source):
                         n += pop_count(load_u64(line + 8 * word))
             n_events += n
             n_reached += (
-                n * load_i64(load_i64(job + REACH_Y) + 8 * y) * load_i64(load_i64(job + REACH_X) + 8 * x)
+                n
+                * load_i64(load_i64(descriptor + REACH_Y) + 8 * y)
+                * load_i64(load_i64(descriptor + REACH_X) + 8 * x)
             )
-    store_i64(load_i64(job + TOTAL), n_events)
-    store_i64(load_i64(job + TOTAL) + 8, n_reached)
+    store_i64(load_i64(descriptor + TOTAL), n_events)
+    store_i64(load_i64(descriptor + TOTAL) + 8, n_reached)
 
 
 @kernel

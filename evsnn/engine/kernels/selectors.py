@@ -15,27 +15,27 @@ class Vectors:
 
     Parameters
     ----------
-    membrane, partial, weight : {"float32", "int32", "int16", "int8"}
+    membrane, accumulator, weight : {"float32", "int32", "int16", "int8"}
         Elements of the membranes, of the sums within a step, and of the weights.
     lanes : {16, 32, 64, 128}
         Output channels in a tile.
-    signed : bool
+    has_negative_spikes : bool
         Whether neurons send negative spikes, too.
-    delayed : bool
+    has_warm_up : bool
         Whether neurons first fire some steps after their first input.
     """
 
     membrane: str
-    partial: str
+    accumulator: str
     weight: str
     lanes: int
-    signed: bool = False
-    delayed: bool = False
+    has_negative_spikes: bool = False
+    has_warm_up: bool = False
 
     @property
-    def direct(self) -> bool:
+    def in_membrane(self) -> bool:
         """Whether events are added straight onto the membrane."""
-        return self.partial == self.membrane
+        return self.accumulator == self.membrane
 
     @property
     def membrane_bytes(self) -> int:

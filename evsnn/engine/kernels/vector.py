@@ -38,7 +38,7 @@ __all__ = [
     "behind",
     "below",
     "copy_events",
-    "delayed",
+    "has_warm_up",
     "event_bytes",
     "graded",
     "leak",
@@ -54,7 +54,7 @@ __all__ = [
     "put_ids",
     "reset",
     "row_bytes",
-    "signed",
+    "has_negative_spikes",
     "store",
     "store_mask",
     "tally",
@@ -155,8 +155,8 @@ def _membrane(vectors: _VectorsType) -> _Vector:
     return _Vector(vectors.selects.membrane, vectors.selects.lanes)
 
 
-def _partial(vectors: _VectorsType) -> _Vector:
-    return _Vector(vectors.selects.partial, vectors.selects.lanes)
+def _accumulator(vectors: _VectorsType) -> _Vector:
+    return _Vector(vectors.selects.accumulator, vectors.selects.lanes)
 
 
 def _load(builder, address, vector: _Vector):
@@ -187,10 +187,14 @@ def _splat(builder, scalar, vector: _Vector):
     return builder.shuffle_vector(one, ir.Constant(vector.llvm, ir.Undefined), ir.Constant(lanes, None))
 
 
-def _row(builder, address, fmt: Vectors):
-    """A row of weights, as partial sums."""
-    row = _load(builder, address, _Vector(fmt.weight, fmt.lanes))
-    return row if fmt.weight == fmt.partial else builder.sext(row, _Vector(fmt.partial, fmt.lanes).llvm)
+def _row(builder, address, vectors: Vectors):
+    """A row of weights, as accumulators."""
+    row = _load(builder, address, _Vector(vectors.weight, vectors.lanes))
+    return (
+        row
+        if vectors.weight == vectors.accumulator
+        else builder.sext(row, _Vector(vectors.accumulator, vectors.lanes).llvm)
+    )
 
 
 def _constant(of):
@@ -207,76 +211,76 @@ def _constant(of):
     return intrinsic(constant)
 
 
-membrane_bytes = _constant(lambda fmt: fmt.membrane_bytes)
-row_bytes = _constant(lambda fmt: fmt.row_bytes)
-mask_bytes = _constant(lambda fmt: fmt.lanes // 8)
-signed = _constant(lambda fmt: fmt.signed)
-delayed = _constant(lambda fmt: fmt.delayed)
-event_bytes = _constant(lambda fmt: fmt.bytes)
-graded = _constant(lambda fmt: fmt.graded)
+membrane_bytes = _constant(lambda vectors: vectors.membrane_bytes)
+row_bytes = _constant(lambda vectors: vectors.row_bytes)
+mask_bytes = _constant(lambda vectors: vectors.lanes // 8)
+has_negative_spikes = _constant(lambda vectors: vectors.has_negative_spikes)
+has_warm_up = _constant(lambda vectors: vectors.has_warm_up)
+event_bytes = _constant(lambda vectors: vectors.bytes)
+graded = _constant(lambda vectors: vectors.graded)
 
 
 @intrinsic
-def zero(context, fmt):
+def zero(context, vectors):
     """A vector of zero membranes."""
-    result = _membrane(fmt)
+    result = _membrane(vectors)
 
     def generate(context, builder, signature, args):
         return ir.Constant(result.llvm, None)
 
-    return result(fmt), generate
+    return result(vectors), generate
 
 
 @intrinsic
-def load(context, fmt, address):
+def load(context, vectors, address):
     """Membranes from memory."""
-    result = _membrane(fmt)
+    result = _membrane(vectors)
 
     def generate(context, builder, signature, args):
         return _load(builder, args[1], result)
 
-    return result(fmt, types.int64), generate
+    return result(vectors, types.int64), generate
 
 
 @intrinsic
-def store(context, fmt, address, v):
+def store(context, vectors, address, v):
     """Membranes to memory."""
 
     def generate(context, builder, signature, args):
         builder.store(args[2], pointer(builder, args[1], v.llvm), align=ELEMENT_BYTES[v.element])
         return context.get_dummy_value()
 
-    return types.void(fmt, types.int64, v), generate
+    return types.void(vectors, types.int64, v), generate
 
 
 @intrinsic
-def add(context, fmt, v, u):
+def add(context, vectors, v, u):
     """v + u."""
 
     def generate(context, builder, signature, args):
         return _sum(builder, v, args[1], args[2])
 
-    return v(fmt, v, u), generate
+    return v(vectors, v, u), generate
 
 
 @intrinsic
-def maximum(context, fmt, v, u):
+def maximum(context, vectors, v, u):
     """The larger of two integers, lane by lane."""
 
     def generate(context, builder, signature, args):
         return builder.select(builder.icmp_signed(">", args[1], args[2]), args[1], args[2])
 
-    return v(fmt, v, u), generate
+    return v(vectors, v, u), generate
 
 
-def _counts(fmt: _VectorsType) -> _Vector:
-    return _Vector("int16", fmt.selects.lanes)
+def _counts(vectors: _VectorsType) -> _Vector:
+    return _Vector("int16", vectors.selects.lanes)
 
 
 @intrinsic
-def behind(context, fmt, counts_address, largest_address, limit):
+def behind(context, vectors, counts_address, largest_address, limit):
     """How far counts of 16 bits, modulo 2^16, lie behind the largest, at most `limit`: as integers <= 0."""
-    result, counts = _membrane(fmt), _counts(fmt)
+    result, counts = _membrane(vectors), _counts(vectors)
 
     def generate(context, builder, signature, args):
         gap = builder.sub(_load(builder, args[2], counts), _load(builder, args[1], counts))
@@ -288,13 +292,13 @@ def behind(context, fmt, counts_address, largest_address, limit):
             gap = builder.trunc(gap, result.llvm)
         return builder.neg(gap)
 
-    return result(fmt, types.int64, types.int64, types.int64), generate
+    return result(vectors, types.int64, types.int64, types.int64), generate
 
 
 @intrinsic
-def add_counts(context, fmt, address, v):
+def add_counts(context, vectors, address, v):
     """Add integers to counts of 16 bits at `address`, modulo 2^16."""
-    counts = _counts(fmt)
+    counts = _counts(vectors)
 
     def generate(context, builder, signature, args):
         more = args[2]
@@ -306,43 +310,46 @@ def add_counts(context, fmt, address, v):
         builder.store(total, pointer(builder, args[1], counts.llvm), align=ELEMENT_BYTES[counts.element])
         return context.get_dummy_value()
 
-    return types.void(fmt, types.int64, v), generate
+    return types.void(vectors, types.int64, v), generate
 
 
-def _sums(fmt: _VectorsType, events: _EventsType) -> _Vector | _Halves:
+def _sums(vectors: _VectorsType, events: _EventsType) -> _Vector | _Halves:
     """Type of the sums within a step."""
-    partial = _partial(fmt)
+    accumulator = _accumulator(vectors)
     halved = (
-        events.selects.graded and fmt.selects.direct and partial.element == "float32" and partial.lanes == 64
+        events.selects.graded
+        and vectors.selects.in_membrane
+        and accumulator.element == "float32"
+        and accumulator.lanes == 64
     )
-    return _Halves(partial) if halved else partial
+    return _Halves(accumulator) if halved else accumulator
 
 
 @intrinsic
-def begin(context, fmt, events, v):
+def begin(context, vectors, events, v):
     """The sum a step starts from: the membrane itself, or zero where sums are narrower."""
-    result = _sums(fmt, events)
-    direct = fmt.selects.direct
+    result = _sums(vectors, events)
+    in_membrane = vectors.selects.in_membrane
 
     def generate(context, builder, signature, args):
         if isinstance(result, _Halves):
             return result.split(builder, args[2])
-        return args[2] if direct else ir.Constant(result.llvm, None)
+        return args[2] if in_membrane else ir.Constant(result.llvm, None)
 
-    return result(fmt, events, v), generate
+    return result(vectors, events, v), generate
 
 
 @intrinsic
-def merge(context, fmt, v, s):
+def merge(context, vectors, v, s):
     """The membrane after a sum that `begin` began."""
-    direct = fmt.selects.direct
+    in_membrane = vectors.selects.in_membrane
 
     def generate(context, builder, signature, args):
         if isinstance(s, _Halves):
             return s.joined(builder, args[2])
-        return args[2] if direct else builder.add(args[1], builder.sext(args[2], v.llvm))
+        return args[2] if in_membrane else builder.add(args[1], builder.sext(args[2], v.llvm))
 
-    return v(fmt, v, s), generate
+    return v(vectors, v, s), generate
 
 
 def _count(builder, events: Events, address, vector: _Vector):
@@ -383,11 +390,11 @@ def _add_product_in_halves(builder, events: Events, s: _Halves, sums, row_addres
 
 
 @intrinsic
-def add_event(context, fmt, events, s, weights, address):
+def add_event(context, vectors, events, s, weights, address):
     """s + the weight row of the event at `address`; for graded events s + count * row, one product, then one
     sum, never fused.
     """
-    spec, stored = fmt.selects, events.selects
+    spec, stored = vectors.selects, events.selects
 
     def generate(context, builder, signature, args):
         number = builder.load(
@@ -404,14 +411,14 @@ def add_event(context, fmt, events, s, weights, address):
             )
         return _sum(builder, s, args[2], row)
 
-    return s(fmt, events, s, types.int64, types.int64), generate
+    return s(vectors, events, s, types.int64, types.int64), generate
 
 
 @intrinsic
-def add_product(context, fmt, v, value_address, row_address):
+def add_product(context, vectors, v, value_address, row_address):
     """v + value * row, with a value of the membrane's element in memory: one product, one sum."""
-    spec = fmt.selects
-    if not spec.direct:
+    spec = vectors.selects
+    if not spec.in_membrane:
         raise TypeError("add_product works on direct vectors")
 
     def generate(context, builder, signature, args):
@@ -420,13 +427,13 @@ def add_product(context, fmt, v, value_address, row_address):
         product = (builder.fmul if v.element == "float32" else builder.mul)(_splat(builder, value, v), row)
         return _sum(builder, v, args[1], product)
 
-    return v(fmt, v, types.int64, types.int64), generate
+    return v(vectors, v, types.int64, types.int64), generate
 
 
 @intrinsic
-def add_masked(context, fmt, v, mask_address, weight_address):
+def add_masked(context, vectors, v, mask_address, weight_address):
     """v + weight in the lanes whose bit is set in the mask at `mask_address`; weights are membranes."""
-    bits = ir.IntType(fmt.selects.lanes)
+    bits = ir.IntType(vectors.selects.lanes)
 
     def generate(context, builder, signature, args):
         word = builder.load(pointer(builder, args[2], bits), align=1)
@@ -434,11 +441,11 @@ def add_masked(context, fmt, v, mask_address, weight_address):
             _lanes(builder, word, v.lanes), _sum(builder, v, args[1], _load(builder, args[3], v)), args[1]
         )
 
-    return v(fmt, v, types.int64, types.int64), generate
+    return v(vectors, v, types.int64, types.int64), generate
 
 
 @intrinsic
-def mask(context, fmt, v, threshold):
+def mask(context, vectors, v, threshold):
     """Lanes where v >= threshold."""
     result = _Vector("bool", v.lanes)
 
@@ -447,34 +454,34 @@ def mask(context, fmt, v, threshold):
             return builder.fcmp_ordered(">=", args[1], args[2])
         return builder.icmp_signed(">=", args[1], args[2])
 
-    return result(fmt, v, threshold), generate
+    return result(vectors, v, threshold), generate
 
 
 @intrinsic
-def store_mask(context, fmt, address, fired):
+def store_mask(context, vectors, address, fired):
     """A mask as lanes / 8 bytes, lane 0 in bit 0."""
-    bits = ir.IntType(fmt.selects.lanes)
+    bits = ir.IntType(vectors.selects.lanes)
 
     def generate(context, builder, signature, args):
         builder.store(builder.bitcast(args[2], bits), pointer(builder, args[1], bits), align=1)
         return context.get_dummy_value()
 
-    return types.void(fmt, types.int64, fired), generate
+    return types.void(vectors, types.int64, fired), generate
 
 
 @intrinsic
-def reset(context, fmt, v, threshold, fired):
+def reset(context, vectors, v, threshold, fired):
     """v - threshold in the lanes that fired."""
 
     def generate(context, builder, signature, args):
         less = (builder.fsub if v.element == "float32" else builder.sub)(args[1], args[2])
         return builder.select(args[3], less, args[1])
 
-    return v(fmt, v, threshold, fired), generate
+    return v(vectors, v, threshold, fired), generate
 
 
 @intrinsic
-def below(context, fmt, v, bound, n):
+def below(context, vectors, v, bound, n):
     """Lanes where v < bound and n > 0."""
     result = _Vector("bool", v.lanes)
 
@@ -482,11 +489,11 @@ def below(context, fmt, v, bound, n):
         compare = builder.fcmp_ordered if v.element == "float32" else builder.icmp_signed
         return builder.and_(compare("<", args[1], args[2]), compare(">", args[3], ir.Constant(v.llvm, None)))
 
-    return result(fmt, v, bound, n), generate
+    return result(vectors, v, bound, n), generate
 
 
 @intrinsic
-def tally(context, fmt, n, fired, below):
+def tally(context, vectors, n, fired, below):
     """n + 1 in the lanes that fired, n - 1 in the lanes below."""
 
     def generate(context, builder, signature, args):
@@ -497,21 +504,21 @@ def tally(context, fmt, n, fired, below):
             return builder.select(args[2], more, builder.select(args[3], less, args[1]))
         return builder.add(builder.sub(args[1], builder.sext(args[2], n.llvm)), builder.sext(args[3], n.llvm))
 
-    return n(fmt, n, fired, below), generate
+    return n(vectors, n, fired, below), generate
 
 
 @intrinsic
-def lift(context, fmt, v, threshold, below):
+def lift(context, vectors, v, threshold, below):
     """v + threshold in the lanes below."""
 
     def generate(context, builder, signature, args):
         return builder.select(args[3], _sum(builder, v, args[1], args[2]), args[1])
 
-    return v(fmt, v, threshold, below), generate
+    return v(vectors, v, threshold, below), generate
 
 
 @intrinsic
-def leak(context, fmt, v, factor):
+def leak(context, vectors, v, factor):
     """What is left of v after a step: v * factor + 0.0, or v - (v >> factor) for integers."""
 
     def generate(context, builder, signature, args):
@@ -519,7 +526,7 @@ def leak(context, fmt, v, factor):
             return builder.fadd(builder.fmul(args[1], args[2]), ir.Constant(v.llvm, [0.0] * v.lanes))
         return builder.sub(args[1], builder.ashr(args[1], args[2]))
 
-    return v(fmt, v, factor), generate
+    return v(vectors, v, factor), generate
 
 
 def _id_lanes(spec: Events):
@@ -611,7 +618,7 @@ def put_event(context, events, address, number, count):
 
 
 if config.DISABLE_JIT:
-    from .twins import (
+    from .interpreted import (
         add,
         add_counts,
         add_event,
@@ -621,9 +628,10 @@ if config.DISABLE_JIT:
         behind,
         below,
         copy_events,
-        delayed,
         event_bytes,
         graded,
+        has_negative_spikes,
+        has_warm_up,
         leak,
         lift,
         load,
@@ -637,7 +645,6 @@ if config.DISABLE_JIT:
         put_ids,
         reset,
         row_bytes,
-        signed,
         store,
         store_mask,
         tally,

@@ -1,4 +1,4 @@
-"""Delayed firing: worked by hand, against a closed form, on every path of the engine, in the integers'
+"""Warm-up: worked by hand, against a closed form, on every path of the engine, in the integers'
 proof.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from naive import Naive
 from numba import config
-from running import assert_same, run_both
+from running import ALLOCATING, assert_same, run_both
 
 import evsnn
 from evsnn import (
@@ -27,21 +27,21 @@ from evsnn import (
     Readout,
     RunError,
 )
-from evsnn.circuit.populations import lower
+from evsnn.circuit.build import build_circuit
 from evsnn.circuit.quantized import membrane_bounds, quantize
 from evsnn.engine.plan import plan
-from evsnn.network.inventory import facts_of
+from evsnn.network.inventory import layer_facts
 from evsnn.simulation import RECORDS, Simulator
 
 ARITHMETICS = pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 
 
-def one_neuron(delay, n_steps=6, **options):
+def one_neuron(warm_up_steps, n_steps=6, **options):
     """Inputs that add 1 and take 1 away."""
     layers = [
         Input((2,), "events"),
         Linear([[1.0, -1.0]], name="c"),
-        IF(1.0, delay=delay, name="n", **options),
+        IF(1.0, warm_up_steps=warm_up_steps, name="n", **options),
         Linear([[1.0]]),
         Readout(),
     ]
@@ -54,7 +54,7 @@ def trains(up, down):
 
 @ARITHMETICS
 @pytest.mark.parametrize(
-    "delay, spikes, v",
+    "warm_up_steps, spikes, v",
     [
         (
             0,
@@ -67,9 +67,9 @@ def trains(up, down):
         (9, [1, 0, 0, 0, 0, 0], 0),  # beyond T it is T
     ],
 )
-def test_a_neuron_worked_by_hand(delay, spikes, v, arithmetic):
+def test_a_neuron_worked_by_hand(warm_up_steps, spikes, v, arithmetic):
     result = run_both(
-        one_neuron(delay), trains([1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 0, 0]), arithmetic=arithmetic
+        one_neuron(warm_up_steps), trains([1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 0, 0]), arithmetic=arithmetic
     )
     neuron, readout = result.layers
     assert neuron.spikes[0, :, 0].tolist() == spikes
@@ -80,12 +80,14 @@ def test_a_neuron_worked_by_hand(delay, spikes, v, arithmetic):
 
 @ARITHMETICS
 @pytest.mark.parametrize(
-    "delay, spikes", [(0, [1, 1, -1, -1, 0, 1]), (1, [1, 0, -1, 0, 1, 0]), (2, [1, -1, 0, 1, 0, 0])]
+    "warm_up_steps, spikes", [(0, [1, 1, -1, -1, 0, 1]), (1, [1, 0, -1, 0, 1, 0]), (2, [1, -1, 0, 1, 0, 0])]
 )
-def test_a_signed_neuron_worked_by_hand(delay, spikes, arithmetic):
+def test_a_signed_neuron_worked_by_hand(warm_up_steps, spikes, arithmetic):
     """theta 1/2; with a delay of 1, v is 2, 0, -1 (n = 1: corrects), -0, 1 and, without input, 0."""
     result = run_both(
-        one_neuron(delay, signed=0.5), trains([1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 0, 0]), arithmetic=arithmetic
+        one_neuron(warm_up_steps, negative_threshold=0.5),
+        trains([1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 0, 0]),
+        arithmetic=arithmetic,
     )
     assert result.layers[0].spikes[0, :, 0].tolist() == spikes
     assert result.layers[0].v_mem.tolist() == [[0]]
@@ -110,7 +112,7 @@ def test_a_delay_of_all_steps_is_the_quantised_activation(n_steps, shift):
         [
             Input((30,), "events"),
             Linear(weight, bias),
-            IF(threshold, delay=n_steps),
+            IF(threshold, warm_up_steps=n_steps),
             Linear(np.eye(20)),
             Readout(),
         ],
@@ -131,7 +133,7 @@ def test_a_delay_of_all_steps_in_integers(n_steps):
         [
             Input((30,), "events"),
             Linear(rng.normal(size=(20, 30)), rng.normal(size=20)),
-            IF(rng.uniform(1, 4, 20), delay=n_steps),
+            IF(rng.uniform(1, 4, 20), warm_up_steps=n_steps),
             Linear(np.eye(20)),
             Readout(),
         ],
@@ -141,16 +143,18 @@ def test_a_delay_of_all_steps_in_integers(n_steps):
     counts = run_both(network, images, arithmetic="int8").layers[0].spike_counts
     p = quantize(network).circuit.populations[0]
     charge = (
-        images.sum(axis=1) @ p.synapses[0].weight.reshape(20, 30).T.astype(int) + n_steps * p.bias + p.v_init
+        images.sum(axis=1) @ p.projections[0].weight.reshape(20, 30).T.astype(int)
+        + n_steps * p.bias
+        + p.neuron.v_init
     )
-    assert np.array_equal(counts, np.clip(charge // p.v_threshold, 0, n_steps))
+    assert np.array_equal(counts, np.clip(charge // p.neuron.v_threshold, 0, n_steps))
 
 
 def normal(rng, *shape):
     return rng.normal(size=shape) * 2 / np.sqrt(np.prod(shape[1:]))
 
 
-def every_path(encoding="constant", channels=6, n_steps=8, readout="membrane", signed=0.1):
+def every_path(encoding="constant", channels=6, n_steps=8, readout="membrane", negative_threshold=0.1):
     """Delays behind an analog current, in front of convolutions (plain, grouped, depthwise), pools of both
     kinds and shortcuts, and beside neurons without.
     """
@@ -160,7 +164,7 @@ def every_path(encoding="constant", channels=6, n_steps=8, readout="membrane", s
         [
             Input((2, 5, 4), encoding),
             Conv2d(normal(rng, c, 2, 3, 3), normal(rng, c, 1)[:, 0] / 4, padding=1),
-            IF(rng.uniform(0.3, 0.6, c), rng.uniform(0, 0.5, c), delay=2, name="a"),
+            IF(rng.uniform(0.3, 0.6, c), rng.uniform(0, 0.5, c), warm_up_steps=2, name="a"),
             Conv2d(normal(rng, c, c, 1, 1)),
             IF(0.5, name="u"),
             MaxPool2d(3, 1, 1, inputs="a", name="m"),
@@ -169,12 +173,19 @@ def every_path(encoding="constant", channels=6, n_steps=8, readout="membrane", s
                 normal(rng, c, c // 2, 3, 3), padding=(1, 2), dilation=(1, 2), groups=2, inputs="u", name="c"
             ),
             Add(inputs=("b", "c", "a")),
-            IF(rng.uniform(0.3, 0.6, c), 2.0, 0.5, signed=signed, delay=1, name="d"),
+            IF(
+                rng.uniform(0.3, 0.6, c),
+                2.0,
+                0.5,
+                negative_threshold=negative_threshold,
+                warm_up_steps=1,
+                name="d",
+            ),
             AvgPool2d(2, name="p"),
             AvgPool2d((5, 4), inputs="d", name="r"),
             Concat(inputs=("u", "m", "d"), name="j"),
             Conv2d(normal(rng, 5, 3 * c, 2, 2), stride=2),
-            IF(0.3, signed=signed, delay=100, name="e"),
+            IF(0.3, negative_threshold=negative_threshold, warm_up_steps=100, name="e"),
             Flatten(name="s"),
             MaxPool2d(2, inputs="d"),
             Flatten(name="t"),
@@ -182,9 +193,13 @@ def every_path(encoding="constant", channels=6, n_steps=8, readout="membrane", s
             Flatten(inputs="r", name="v"),
             Concat(inputs=("s", "t", "q", "v")),
             Linear(normal(rng, 33, 20 + 8 * c + c)),
-            IF(0.3, delay=3, name="f"),
+            IF(0.3, warm_up_steps=3, name="f"),
             Linear(normal(rng, 3, 33), [0.5, -1, -2]),
-            *([IF(0.4, 3.0, signed=signed, delay=2, name="g")] if readout == "spikes" else []),
+            *(
+                [IF(0.4, 3.0, negative_threshold=negative_threshold, warm_up_steps=2, name="g")]
+                if readout == "spikes"
+                else []
+            ),
             Readout(),
         ],
         n_steps=n_steps,
@@ -218,7 +233,7 @@ def _without_delay(layer):
             layer.v_init,
             layer.leak,
             layer.shift,
-            layer.signed,
+            layer.negative_threshold,
             name=layer.name,
             inputs=layer.inputs,
         )
@@ -265,28 +280,33 @@ def test_reference_equals_naive():
 
 
 def test_all_steps_are_one_block():
-    circuit = lower(every_path(), 100)
-    assert circuit.delayed and plan(circuit).block_steps == plan(circuit, block_steps=100).block_steps == 100
-    assert not plan(circuit).keep_membranes
+    circuit = build_circuit(every_path(), 100)
+    assert (
+        circuit.has_warm_up and plan(circuit).block_steps == plan(circuit, block_steps=100).block_steps == 100
+    )
+    assert not plan(circuit).carries
     with pytest.raises(
-        RunError, match="delayed firing needs all steps in one block: got blocks of 64 steps, expected 100"
+        RunError, match="warm-up needs all steps in one block: got blocks of 64 steps, expected 100"
     ):
         plan(circuit, block_steps=64)
-    assert not lower(one_neuron(0), 100).delayed and plan(lower(one_neuron(0), 100)).block_steps == 64
+    assert (
+        not build_circuit(one_neuron(0), 100).has_warm_up
+        and plan(build_circuit(one_neuron(0), 100)).block_steps == 64
+    )
 
 
 def test_queues_that_would_pass_their_pointers_are_refused():
-    def planned(n_steps, delay):
+    def planned(n_steps, warm_up_steps):
         layers = [
             Input((8, 64, 64), "events"),
             Conv2d(np.ones((1, 8, 1, 1))),
-            IF(delay=delay, name="n"),
+            IF(warm_up_steps=warm_up_steps, name="n"),
             AvgPool2d(),
             Flatten(),
             Linear(np.ones((2, 1))),
             Readout(),
         ]
-        return plan(lower(Network(layers), n_steps))
+        return plan(build_circuit(Network(layers), n_steps))
 
     assert planned(65_535, 1).workspace_bytes > 1 << 32
     assert planned(65_536, 0).block_steps < 65_536
@@ -294,7 +314,7 @@ def test_queues_that_would_pass_their_pointers_are_refused():
         RunError,
         match=(
             r"layer 'n': too many events for one block: got up to 2147483648, expected fewer than 2\^31.*Use"
-            r" fewer steps, or no delays"
+            r" fewer steps, or no warm-up"
         ),
     ):
         planned(65_536, 1)
@@ -303,10 +323,14 @@ def test_queues_that_would_pass_their_pointers_are_refused():
 @pytest.mark.parametrize("theta", [0.0, 0.25, 1.4])
 @pytest.mark.parametrize("leak", [1.0, 0.5])
 @pytest.mark.parametrize(
-    "delay, second",
-    [(1, IF(0.6, delay=2)), (2, IF(0.6, v_init=0.2, signed=0.1, delay=4)), (5, IF(0.6, signed=0.1, delay=1))],
+    "warm_up_steps, second",
+    [
+        (1, IF(0.6, warm_up_steps=2)),
+        (2, IF(0.6, v_init=0.2, negative_threshold=0.1, warm_up_steps=4)),
+        (5, IF(0.6, negative_threshold=0.1, warm_up_steps=1)),
+    ],
 )
-def test_bounds_hold_for_every_input(delay, second, leak, theta):
+def test_bounds_hold_for_every_input(warm_up_steps, second, leak, theta):
     """All spike trains of two inputs over five steps, at each charge and each reset: what a proof by interval
     must cover.
     """
@@ -314,7 +338,13 @@ def test_bounds_hold_for_every_input(delay, second, leak, theta):
         [
             Input((2,), "events"),
             Linear([[1.0, -1.0], [-1.0, 0.3], [0.5, 0.4]], [0.1, -0.9, 0.2]),
-            IF([1.0, 0.7, 1.0], v_init=[0.5, 3.5, 0.9], leak=leak, signed=theta, delay=delay),
+            IF(
+                [1.0, 0.7, 1.0],
+                v_init=[0.5, 3.5, 0.9],
+                leak=leak,
+                negative_threshold=theta,
+                warm_up_steps=warm_up_steps,
+            ),
             Linear([[1.0, 0.9, 0.2], [-0.4, -1.0, -0.3]]),
             second,
             Linear([[1.0, -1.0]]),
@@ -329,29 +359,38 @@ def test_bounds_hold_for_every_input(delay, second, leak, theta):
         spikes, membranes = _membranes(population, spikes)
         assert len(membranes) == 5 + (5 if population.fires else 0)
         assert all((low <= v).all() and (v <= high).all() for v in membranes)
-        if delay == 5 and population.v_threshold is not None and population.delay == 5 and leak == 1:
-            assert np.array_equal(np.maximum(population.v_init, np.max(membranes, axis=(0, 1))), high), (
-                "the bound of a neuron that waits for all of its input is met"
-            )
+        if (
+            warm_up_steps == 5
+            and population.neuron.v_threshold is not None
+            and population.neuron.warm_up_steps == 5
+            and leak == 1
+        ):
+            assert np.array_equal(
+                np.maximum(population.neuron.v_init, np.max(membranes, axis=(0, 1))), high
+            ), "the bound of a neuron that waits for all of its input is met"
 
 
 def _membranes(population, spikes):
     """The spikes (trains, steps, neurons) that a population of integers sends, and its membranes after each
     charge and each reset.
     """
-    weight = population.synapses[0].weight[:, :, 0, 0].astype(int)
-    v = np.broadcast_to(population.v_init, (len(spikes), len(weight)))
+    weight = population.projections[0].weight[:, :, 0, 0].astype(int)
+    v = np.broadcast_to(population.neuron.v_init, (len(spikes), len(weight)))
     n = np.zeros_like(v)
     membranes, sent = [], []
-    for u in range(5 + population.delay):
+    for u in range(5 + population.neuron.warm_up_steps):
         if u < 5:
-            v = (v - (v >> 1) if population.leak == 0.5 else v) + spikes[:, u] @ weight.T + population.bias
+            v = (
+                (v - (v >> 1) if population.neuron.leak == 0.5 else v)
+                + spikes[:, u] @ weight.T
+                + population.bias
+            )
             membranes.append(v)
-        if u >= population.delay and population.fires:
-            s = (v >= population.v_threshold).astype(int)
-            if population.signed:
-                s -= (v < population.v_negative) & (n > 0)
-            n, v = n + s, v - s * population.v_threshold
+        if u >= population.neuron.warm_up_steps and population.fires:
+            s = (v >= population.neuron.v_threshold).astype(int)
+            if population.has_negative_spikes:
+                s -= (v < population.neuron.v_negative) & (n > 0)
+            n, v = n + s, v - s * population.neuron.v_threshold
             membranes.append(v)
             sent.append(s)
     return np.stack(sent, axis=1) if sent else None, membranes
@@ -360,8 +399,8 @@ def _membranes(population, spikes):
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="the engine allocates")
 @pytest.mark.parametrize("n_steps", [8, 100])
 def test_memory_is_announced(monkeypatch, n_steps):
-    import evsnn.engine.pool_stage
-    import evsnn.engine.stage
+    import evsnn.engine.pool_runner
+    import evsnn.engine.runner
     import evsnn.engine.workspace
 
     taken = []
@@ -370,7 +409,7 @@ def test_memory_is_announced(monkeypatch, n_steps):
         taken.append(n_bytes)
         return aligned(n_bytes)
 
-    for module in (evsnn.engine.plan, evsnn.engine.workspace, evsnn.engine.stage, evsnn.engine.pool_stage):
+    for module in ALLOCATING:
         monkeypatch.setattr(module, "aligned", counted)
     simulator = Simulator(every_path(channels=130), n_steps, threads=2)
     announced = sum(simulator.memory_bytes.values())
@@ -381,10 +420,19 @@ def test_memory_is_announced(monkeypatch, n_steps):
 @ARITHMETICS
 def test_tables_have_delays(arithmetic):
     network = one_neuron(3)
-    tuned = network.replace(tables={4: {"n": evsnn.Tuning(delay=1)}, 32: {"n": evsnn.Tuning(delay=0)}})
+    tuned = network.replace(
+        step_parameters={
+            4: {"n": evsnn.StepParameters(warm_up_steps=1)},
+            32: {"n": evsnn.StepParameters(warm_up_steps=0)},
+        }
+    )
     images = np.random.default_rng(0).random((4, 6, 2)) < 0.6
-    for n_steps, delay in ((4, 1), (6, 1), (30, 0)):
-        assert tuned.at(n_steps).by_name["n"].delay == lower(tuned, n_steps).populations[0].delay == delay
+    for n_steps, warm_up_steps in ((4, 1), (6, 1), (30, 0)):
+        assert (
+            tuned.at(n_steps).by_name["n"].warm_up_steps
+            == build_circuit(tuned, n_steps).populations[0].neuron.warm_up_steps
+            == warm_up_steps
+        )
     assert_same(
         evsnn.simulate(tuned, images, arithmetic=arithmetic, record=RECORDS),
         evsnn.simulate(one_neuron(1), images, arithmetic=arithmetic, record=RECORDS, backend="reference"),
@@ -393,22 +441,28 @@ def test_tables_have_delays(arithmetic):
 
 def test_delays_are_kept_in_files(tmp_path):
     network = every_path().replace(
-        tables={4: {"a": evsnn.Tuning(delay=0), "u": evsnn.Tuning(delay=7, signed=0.5)}}
+        step_parameters={
+            4: {
+                "a": evsnn.StepParameters(warm_up_steps=0),
+                "u": evsnn.StepParameters(warm_up_steps=7, negative_threshold=0.5),
+            }
+        }
     )
     evsnn.save(tmp_path / "net.h5", network)
     loaded = evsnn.load(tmp_path / "net.h5")
-    assert [layer.delay for layer in loaded.layers if isinstance(layer, IF)] == [2, 0, 1, 100, 3]
-    assert dict(loaded.tables[4]["u"].given) == {"delay": 7, "signed": 0.5} and dict(
-        loaded.tables[4]["a"].given
-    ) == {"delay": 0}
+    assert [layer.warm_up_steps for layer in loaded.layers if isinstance(layer, IF)] == [2, 0, 1, 100, 3]
+    assert dict(loaded.step_parameters[4]["u"].given) == {
+        "warm_up_steps": 7,
+        "negative_threshold": 0.5,
+    } and dict(loaded.step_parameters[4]["a"].given) == {"warm_up_steps": 0}
     assert_same(*(evsnn.simulate(net, IMAGES, record=RECORDS) for net in (network, loaded)))
 
 
 def test_inspect_names_the_delay():
-    assert [facts.label for facts in facts_of(every_path()) if facts.kind == "if"] == [
-        "if, delay 2",
+    assert [facts.label for facts in layer_facts(every_path()) if facts.kind == "if"] == [
+        "if, warm-up 2",
         "if",
-        "if, signed 0.1, delay 1",
-        "if, signed 0.1, delay 100",
-        "if, delay 3",
+        "if, negative threshold 0.1, warm-up 1",
+        "if, negative threshold 0.1, warm-up 100",
+        "if, warm-up 3",
     ]

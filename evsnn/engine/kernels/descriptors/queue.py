@@ -1,14 +1,14 @@
-"""Slots of the jobs of `evsnn.engine.kernels.queue`: byte offsets of int64. Needs no numba."""
+"""Slots of the descriptors of `evsnn.engine.kernels.queue`: byte offsets of int64. Needs no numba."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# Slots of a queue's job, int64 each.
+# Slots of a queue's descriptor, int64 each.
 (
     N_STEPS,
     HEIGHT,
-    WIDTH,  # of the block; of the map the synapse reads
+    WIDTH,  # of the block; of the map the projection reads
     EVENTS,
     POINTERS,  # what is written
     COLUMNS,  # [width] int32: the map's column of each queue column
@@ -24,7 +24,7 @@ import numpy as np
     REACH_X,  # [height], [width] int64: output rows and columns that a position of the map reaches
     TOTAL,  # [2] int64: events, a pooled position counting once, and the same times their reach
 ) = range(0, 8 * 17, 8)
-JOB_BYTES = 8 * 17
+DESCRIPTOR_BYTES = 8 * 17
 
 # A source: masks of a population, perhaps seen through a pooling window.
 (
@@ -35,7 +35,7 @@ JOB_BYTES = 8 * 17
     Q_HEIGHT,
     Q_WIDTH,  # of the source's own map
     Q_CHANNELS,
-    Q_OFFSET,  # its channels, and where they stand in the synapse's
+    Q_OFFSET,  # its channels, and where they stand in the projection's
     Q_KERNEL_Y,
     Q_KERNEL_X,  # 0: not pooled
     Q_STRIDE_Y,

@@ -1,43 +1,43 @@
-"""Slots of the jobs of `evsnn.engine.kernels.integrate` and `evsnn.engine.kernels.fire`: byte offsets of
-int64. Needs no numba.
+"""Slots of the descriptors of `evsnn.engine.kernels.integrate` and `evsnn.engine.kernels.fire`: byte
+offsets of int64. Needs no numba.
 """
 
 from __future__ import annotations
 
 from ..layout import RUN_BYTES
 
-# Slots of a job, int64 each. Addresses are of this process, strides in bytes.
+# Slots of a descriptor, int64 each. Addresses are of this process, strides in bytes.
 (
     N_STEPS,
     HEIGHT,
     WIDTH,  # of the block; of the output map
     WEIGHTS,
-    TILE_BYTES,  # [tile][synapse][ky][kx][channel][lane] and a row of zeros; the bytes of a tile
+    TILE_BYTES,  # [tile][projection][ky][kx][channel][lane] and a row of zeros; the bytes of a tile
     TILE_ROWS,  # without the zeros
     LINES_AHEAD,  # cache lines of the next tile to ask for in each step; 0: none
     FETCH_FIRST,  # 1: ask for the first tile before starting
     NEXT,
     NEXT_BYTES,  # what to ask for during the last tile: the next population's first
     PARAMETERS,  # [tile][bias, threshold, v_init, leak, v_negative][lane]
-    DRIVE,  # [y][x][tile][lane] current that replaces the bias, or 0
+    CURRENT,  # [y][x][tile][lane] current that replaces the bias, or 0
     MEMBRANES,
     RESUME,  # [y][x][tile][lane] to keep membranes in, or 0; 1 to start from them
-    COUNTS,  # likewise the net counts of signed neurons
+    COUNTS,  # likewise the net counts of neurons with negative spikes
     N_TILES,
     SPIKES,
     WORD_BYTES,  # output masks or 0; bytes of a position's masks
-    NEGATIVES,  # masks of negative spikes, of signed neurons
+    NEGATIVES,  # masks of negative spikes, of neurons with negative spikes
     LEAKY,
-    DELAY,  # steps of input before the first that may fire, of delayed neurons
-    BUDGET,  # events that a partial sum can take without leaving its range
-    SYNAPSES,
-    N_SYNAPSES,
-    TAPS,
-    N_TAPS,
+    WARM_UP_STEPS,  # steps of input before the first that may fire, of delayed neurons
+    MAX_EVENTS,  # events that a accumulator can take without leaving its range
+    PROJECTIONS,
+    N_PROJECTIONS,
+    CHANNELWISE,
+    N_CHANNELWISE,
 ) = range(0, 8 * 26, 8)
-JOB_BYTES = 8 * 26
+DESCRIPTOR_BYTES = 8 * 26
 
-# A synapse: events gathered through a kernel.
+# A projection: events gathered through a kernel.
 (
     S_EVENTS,
     S_POINTERS,  # the queue
@@ -48,9 +48,9 @@ JOB_BYTES = 8 * 26
     S_ROWS,  # [y][first ky, last ky + 1, kernel's first row] int32
     S_DILATION,  # rows between kernel rows
     S_KERNEL_ROW,  # weight rows of a kernel row
-    S_FIRST_ROW,  # where the synapse's weight rows start within a tile
+    S_FIRST_ROW,  # where the projection's weight rows start within a tile
 ) = range(0, 8 * 10, 8)
-SYNAPSE_BYTES = 8 * 10
+PROJECTION_BYTES = 8 * 10
 
 # A tap group: one weight a channel (depthwise, identity), read from masks.
 (
@@ -70,7 +70,7 @@ SYNAPSE_BYTES = 8 * 10
     P_HEIGHT,
     P_WIDTH,  # of the source map
 ) = range(0, 8 * 15, 8)
-TAP_BYTES = 8 * 15
+CHANNELWISE_BYTES = 8 * 15
 
 # A run or tap of one output position, listed in scratch memory. A run's weights are the row number
 # that its queue's id 0 stands for, a tap's an address.

@@ -63,24 +63,24 @@ def pop_count(word: int) -> int:
     return int(word).bit_count()
 
 
-def membrane_bytes(fmt: Vectors) -> int:
-    return fmt.membrane_bytes
+def membrane_bytes(vectors: Vectors) -> int:
+    return vectors.membrane_bytes
 
 
-def row_bytes(fmt: Vectors) -> int:
-    return fmt.row_bytes
+def row_bytes(vectors: Vectors) -> int:
+    return vectors.row_bytes
 
 
-def mask_bytes(fmt: Vectors) -> int:
-    return fmt.lanes // 8
+def mask_bytes(vectors: Vectors) -> int:
+    return vectors.lanes // 8
 
 
-def signed(fmt: Vectors) -> int:
-    return int(fmt.signed)
+def has_negative_spikes(vectors: Vectors) -> int:
+    return int(vectors.has_negative_spikes)
 
 
-def delayed(fmt: Vectors) -> int:
-    return int(fmt.delayed)
+def has_warm_up(vectors: Vectors) -> int:
+    return int(vectors.has_warm_up)
 
 
 def event_bytes(events: Events) -> int:
@@ -91,51 +91,51 @@ def graded(events: Events) -> int:
     return int(events.graded)
 
 
-def zero(fmt: Vectors) -> Array:
-    return np.zeros(fmt.lanes, fmt.membrane)
+def zero(vectors: Vectors) -> Array:
+    return np.zeros(vectors.lanes, vectors.membrane)
 
 
-def load(fmt: Vectors, address: int) -> Array:
-    return _at(address, fmt.membrane, fmt.lanes).copy()
+def load(vectors: Vectors, address: int) -> Array:
+    return _at(address, vectors.membrane, vectors.lanes).copy()
 
 
-def store(fmt: Vectors, address: int, v: Array) -> None:
-    _at(address, fmt.membrane, fmt.lanes)[:] = v
+def store(vectors: Vectors, address: int, v: Array) -> None:
+    _at(address, vectors.membrane, vectors.lanes)[:] = v
 
 
-def add(fmt: Vectors, v: Array, u: Array) -> Array:
+def add(vectors: Vectors, v: Array, u: Array) -> Array:
     return v + u
 
 
-def maximum(fmt: Vectors, v: Array, u: Array) -> Array:
+def maximum(vectors: Vectors, v: Array, u: Array) -> Array:
     return np.maximum(v, u)
 
 
-def behind(fmt: Vectors, counts_address: int, largest_address: int, limit: int) -> Array:
-    gap = _at(largest_address, np.uint16, fmt.lanes) - _at(counts_address, np.uint16, fmt.lanes)
-    return (-np.minimum(gap, limit).astype(np.int64)).astype(fmt.membrane)
+def behind(vectors: Vectors, counts_address: int, largest_address: int, limit: int) -> Array:
+    gap = _at(largest_address, np.uint16, vectors.lanes) - _at(counts_address, np.uint16, vectors.lanes)
+    return (-np.minimum(gap, limit).astype(np.int64)).astype(vectors.membrane)
 
 
-def add_counts(fmt: Vectors, address: int, v: Array) -> None:
-    _at(address, np.uint16, fmt.lanes)[:] += v.astype(np.uint16)
+def add_counts(vectors: Vectors, address: int, v: Array) -> None:
+    _at(address, np.uint16, vectors.lanes)[:] += v.astype(np.uint16)
 
 
-def begin(fmt: Vectors, events: Events, v: Array) -> Array:
-    return v if fmt.direct else np.zeros(fmt.lanes, fmt.partial)
+def begin(vectors: Vectors, events: Events, v: Array) -> Array:
+    return v if vectors.in_membrane else np.zeros(vectors.lanes, vectors.accumulator)
 
 
-def merge(fmt: Vectors, v: Array, s: Array) -> Array:
-    return s if fmt.direct else v + s.astype(fmt.membrane)
+def merge(vectors: Vectors, v: Array, s: Array) -> Array:
+    return s if vectors.in_membrane else v + s.astype(vectors.membrane)
 
 
-def add_event(fmt: Vectors, events: Events, s: Array, weights: int, address: int) -> Array:
+def add_event(vectors: Vectors, events: Events, s: Array, weights: int, address: int) -> Array:
     number = int(_at(address, f"u{events.id_bits // 8}", 1)[0])
-    row = _at(weights + number * fmt.row_bytes, fmt.weight, fmt.lanes).astype(fmt.partial)
+    row = _at(weights + number * vectors.row_bytes, vectors.weight, vectors.lanes).astype(vectors.accumulator)
     if not events.graded:
         return s + row
     above = address + events.id_bits // 8
     if events.count == "integer":
-        count = _at(above, f"u{events.id_bits // 8}", 1)[0].astype(fmt.partial)
+        count = _at(above, f"u{events.id_bits // 8}", 1)[0].astype(vectors.accumulator)
     elif events.id_bits == 32:
         count = _at(above, np.float32, 1)[0]
     else:
@@ -143,42 +143,42 @@ def add_event(fmt: Vectors, events: Events, s: Array, weights: int, address: int
     return s + count * row
 
 
-def add_product(fmt: Vectors, v: Array, value_address: int, row_address: int) -> Array:
-    value = _at(value_address, fmt.membrane, 1)[0]
-    return v + value * _at(row_address, fmt.weight, fmt.lanes).astype(fmt.membrane)
+def add_product(vectors: Vectors, v: Array, value_address: int, row_address: int) -> Array:
+    value = _at(value_address, vectors.membrane, 1)[0]
+    return v + value * _at(row_address, vectors.weight, vectors.lanes).astype(vectors.membrane)
 
 
-def add_masked(fmt: Vectors, v: Array, mask_address: int, weight_address: int) -> Array:
-    lanes = np.unpackbits(_at(mask_address, np.uint8, fmt.lanes // 8), bitorder="little").astype(bool)
-    return np.where(lanes, v + _at(weight_address, fmt.membrane, fmt.lanes), v)
+def add_masked(vectors: Vectors, v: Array, mask_address: int, weight_address: int) -> Array:
+    lanes = np.unpackbits(_at(mask_address, np.uint8, vectors.lanes // 8), bitorder="little").astype(bool)
+    return np.where(lanes, v + _at(weight_address, vectors.membrane, vectors.lanes), v)
 
 
-def mask(fmt: Vectors, v: Array, threshold: Array) -> Array:
+def mask(vectors: Vectors, v: Array, threshold: Array) -> Array:
     return v >= threshold
 
 
-def store_mask(fmt: Vectors, address: int, fired: Array) -> None:
-    _at(address, np.uint8, fmt.lanes // 8)[:] = np.packbits(fired, bitorder="little")
+def store_mask(vectors: Vectors, address: int, fired: Array) -> None:
+    _at(address, np.uint8, vectors.lanes // 8)[:] = np.packbits(fired, bitorder="little")
 
 
-def reset(fmt: Vectors, v: Array, threshold: Array, fired: Array) -> Array:
+def reset(vectors: Vectors, v: Array, threshold: Array, fired: Array) -> Array:
     return np.where(fired, v - threshold, v)
 
 
-def below(fmt: Vectors, v: Array, bound: Array, n: Array) -> Array:
+def below(vectors: Vectors, v: Array, bound: Array, n: Array) -> Array:
     return (v < bound) & (n > 0)
 
 
-def tally(fmt: Vectors, n: Array, fired: Array, below: Array) -> Array:
+def tally(vectors: Vectors, n: Array, fired: Array, below: Array) -> Array:
     return n + fired.astype(n.dtype) - below.astype(n.dtype)
 
 
-def lift(fmt: Vectors, v: Array, threshold: Array, below: Array) -> Array:
+def lift(vectors: Vectors, v: Array, threshold: Array, below: Array) -> Array:
     return np.where(below, v + threshold, v)
 
 
-def leak(fmt: Vectors, v: Array, factor: Array) -> Array:
-    return v * factor + np.float32(0) if fmt.membrane == "float32" else v - (v >> factor)
+def leak(vectors: Vectors, v: Array, factor: Array) -> Array:
+    return v * factor + np.float32(0) if vectors.membrane == "float32" else v - (v >> factor)
 
 
 def _ids(events: Events, address: int, count: int) -> Array:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import evsnn
 from evsnn import IF, Add, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, RunError
-from evsnn.circuit.populations import lower
+from evsnn.circuit.build import build_circuit
 from evsnn.circuit.quantized import quantize
 from evsnn.engine.plan import plan
 from evsnn.simulation import Simulator
@@ -22,14 +22,14 @@ SETTINGS = settings(deadline=None, derandomize=True, suppress_health_check=list(
 IMAGES = np.random.default_rng(3).random((3, 2, 6, 5), dtype=np.float32)
 
 
-def classifier(shift="bias", readout="membrane", channels=5, delay=0):
+def classifier(shift="bias", readout="membrane", channels=5, warm_up_steps=0):
     rng = np.random.default_rng(8)
     last = [IF(0.3 + rng.random(6), name="out")] if readout == "spikes" else []
     return Network(
         [
             Input((2, 6, 5)),
             Conv2d(rng.normal(size=(channels, 2, 3, 3)), rng.normal(size=channels) * 0.1, padding=1),
-            IF(2.0, name="a", delay=delay),
+            IF(2.0, name="a", warm_up_steps=warm_up_steps),
             Conv2d(rng.normal(size=(channels, channels, 3, 3)) / 20, padding=1, name="c"),
             Add(inputs=("c", "a")),
             IF(1.5, name="b"),
@@ -66,7 +66,7 @@ def ended_at(network, images, step, n_steps, arithmetic, shift_steps=None, backe
     return simulator.run(images).outputs
 
 
-@given(networks(delays=False), st.sampled_from(("float32", "int8")), st.data())
+@given(networks(warm_ups=False), st.sampled_from(("float32", "int8")), st.data())
 @settings(SETTINGS, max_examples=60)
 def test_readings_are_runs_that_end_there(case, arithmetic, data):
     network, images = case
@@ -78,12 +78,12 @@ def test_readings_are_runs_that_end_there(case, arithmetic, data):
         simulator.quantized.widths if simulator.quantized else None,
         data.draw(st.integers(1, T)),
     )
-    result = simulator.run(images, read_at=steps)
-    slow = Simulator(network, arithmetic=arithmetic, backend="reference").run(images, read_at=steps)
-    assert list(result.readings) == list(slow.readings) == sorted({*steps, T})
-    for step, reading in result.readings.items():
+    result = simulator.run(images, record_steps=steps)
+    slow = Simulator(network, arithmetic=arithmetic, backend="reference").run(images, record_steps=steps)
+    assert list(result.outputs_at) == list(slow.outputs_at) == sorted({*steps, T})
+    for step, reading in result.outputs_at.items():
         assert reading.dtype == np.float64
-        assert np.array_equal(reading, slow.readings[step])
+        assert np.array_equal(reading, slow.outputs_at[step])
         assert np.array_equal(reading, ended_at(network, images, step, T, arithmetic))
     plain = simulator.run(images)
     assert np.array_equal(plain.outputs, result.outputs)
@@ -100,15 +100,15 @@ def test_across_blocks_and_threads(shift, readout, arithmetic, threads, n_sample
     """130 steps are three blocks; the first and last steps of a block are read."""
     network, steps = classifier(shift, readout), (1, 64, 65, 128)
     result = evsnn.simulate(
-        network, IMAGES[:n_samples], n_steps=130, read_at=steps, arithmetic=arithmetic, threads=threads
+        network, IMAGES[:n_samples], n_steps=130, record_steps=steps, arithmetic=arithmetic, threads=threads
     )
-    assert np.array_equal(result.readings[130], result.outputs)
+    assert np.array_equal(result.outputs_at[130], result.outputs)
     for step in (*steps, 130):
         assert np.array_equal(
-            result.readings[step],
+            result.outputs_at[step],
             ended_at(network, IMAGES[:n_samples], step, 130, arithmetic, backend="auto"),
         ), step
-    assert len({reading.tobytes() for reading in result.readings.values()}) == 5
+    assert len({reading.tobytes() for reading in result.outputs_at.values()}) == 5
 
 
 @pytest.mark.parametrize("shift", ["bias", "initial", "none"])
@@ -129,12 +129,12 @@ def test_readings_of_a_split_layer_equal_the_engines_own_runs(shift):
         shift=shift,
     )
     images = rng.random((1, 40), dtype=np.float32)
-    result = evsnn.simulate(network, images, read_at=(7, 64, 71), threads=2)
+    result = evsnn.simulate(network, images, record_steps=(7, 64, 71), threads=2)
     for step in (7, 64, 71, 90):
         alone = evsnn.simulate(
             network, images, n_steps=step, shift_steps=90 if shift == "bias" else None, threads=1
         )
-        assert np.array_equal(result.readings[step], alone.outputs)
+        assert np.array_equal(result.outputs_at[step], alone.outputs)
 
 
 @pytest.mark.parametrize("readout", ["conv", "identity"])
@@ -160,80 +160,82 @@ def test_a_readout_charged_channel_by_channel(readout):
     )
     images = rng.random((2, 6, 1, 1), dtype=np.float32)
     for arithmetic in ("float32", "int8"):
-        result = evsnn.simulate(network, images, read_at=range(1, 10), arithmetic=arithmetic)
+        result = evsnn.simulate(network, images, record_steps=range(1, 10), arithmetic=arithmetic)
         for step in range(1, 10):
-            assert np.array_equal(result.readings[step], ended_at(network, images, step, 9, arithmetic))
+            assert np.array_equal(result.outputs_at[step], ended_at(network, images, step, 9, arithmetic))
 
 
 def test_predictions_and_accuracy_at_a_step():
     labels = np.array([0, 1, 2])
-    result = evsnn.simulate(classifier(), IMAGES, read_at=(3, 1), labels=labels)
-    assert list(result.readings) == [1, 3, 16]
-    for step in result.readings:
-        assert np.array_equal(result.predictions_at(step), result.readings[step].argmax(axis=1))
+    result = evsnn.simulate(classifier(), IMAGES, record_steps=(3, 1), labels=labels)
+    assert list(result.outputs_at) == [1, 3, 16]
+    for step in result.outputs_at:
+        assert np.array_equal(result.predictions_at(step), result.outputs_at[step].argmax(axis=1))
         assert result.accuracy_at(step) == (result.predictions_at(step) == labels).mean()
     assert result.accuracy_at(16) == result.accuracy
-    assert list(evsnn.simulate(classifier(), IMAGES).readings) == [16]
+    assert list(evsnn.simulate(classifier(), IMAGES).outputs_at) == [16]
     assert evsnn.simulate(classifier(), IMAGES).accuracy_at(16) is None
-    assert np.array_equal(pickle.loads(pickle.dumps(result)).readings[3], result.readings[3])
+    assert np.array_equal(pickle.loads(pickle.dumps(result)).outputs_at[3], result.outputs_at[3])
     with pytest.raises(
-        RunError, match=r"not read after this step: got 2, expected 1, 3, 16\. Name it in read_at"
+        RunError, match=r"not read after this step: got 2, expected 1, 3, 16\. Name it in record_steps"
     ):
         result.predictions_at(2)
 
 
 def test_read_at_takes_any_iterable_of_integers():
     network = classifier()
-    wanted = evsnn.simulate(network, IMAGES, read_at=(2, 5, 16)).readings
+    wanted = evsnn.simulate(network, IMAGES, record_steps=(2, 5, 16)).outputs_at
     for steps in ([5, 2], np.array([16, 2, 5]), {2, 5}, (t for t in (2, 5)), (np.int64(5), 2)):
-        readings = evsnn.simulate(network, IMAGES, read_at=steps).readings
-        assert list(readings) == [2, 5, 16] and all(type(step) is int for step in readings)
-        assert all(np.array_equal(readings[step], wanted[step]) for step in wanted)
+        outputs_at = evsnn.simulate(network, IMAGES, record_steps=steps).outputs_at
+        assert list(outputs_at) == [2, 5, 16] and all(type(step) is int for step in outputs_at)
+        assert all(np.array_equal(outputs_at[step], wanted[step]) for step in wanted)
 
 
 @pytest.mark.parametrize(
-    "read_at, message",
+    "record_steps, message",
     [
-        ((), "read_at is empty: expected integers from 1 to 16, each once"),
-        ((0,), "read_at is out of range: got 0, expected integers from 1 to 16"),
-        ((4, 17), "read_at is out of range: got 17"),
-        ((-1,), "read_at is out of range: got -1"),
-        ((4.0,), "read_at is out of range: got 4.0"),
-        ((True,), "read_at is out of range: got True"),
-        (np.array([True]), "read_at is out of range"),
-        (("4",), "read_at is out of range: got '4'"),
-        (np.array([[4]]), "read_at is out of range"),
-        ((4, 8, 4), "read_at names a step twice: got 4"),
-        (iter(lambda: 4, 5), "read_at names a step twice: got 4"),
-        (4, "read_at is not a list of steps: got 4"),
-        ("48", "read_at is not a list of steps: got '48'"),
+        ((), "record_steps is empty: expected integers from 1 to 16, each once"),
+        ((0,), "record_steps is out of range: got 0, expected integers from 1 to 16"),
+        ((4, 17), "record_steps is out of range: got 17"),
+        ((-1,), "record_steps is out of range: got -1"),
+        ((4.0,), "record_steps is out of range: got 4.0"),
+        ((True,), "record_steps is out of range: got True"),
+        (np.array([True]), "record_steps is out of range"),
+        (("4",), "record_steps is out of range: got '4'"),
+        (np.array([[4]]), "record_steps is out of range"),
+        ((4, 8, 4), "record_steps names a step twice: got 4"),
+        (iter(lambda: 4, 5), "record_steps names a step twice: got 4"),
+        (4, "record_steps is not a list of steps: got 4"),
+        ("48", "record_steps is not a list of steps: got '48'"),
     ],
 )
-def test_bad_steps_are_refused(read_at, message):
+def test_bad_steps_are_refused(record_steps, message):
     with pytest.raises(RunError, match=message):
-        evsnn.simulate(classifier(), IMAGES, read_at=read_at, backend="reference")
+        evsnn.simulate(classifier(), IMAGES, record_steps=record_steps, backend="reference")
 
 
 def test_delayed_networks_are_read_at_their_end_alone():
-    network = classifier(delay=2)
+    network = classifier(warm_up_steps=2)
     with pytest.raises(
         RunError,
-        match="fires with a delay can be read after its last step alone: got step 4, expected step 16",
+        match="has a warm-up can be read after its last step alone: got step 4, expected step 16",
     ):
-        evsnn.simulate(network, IMAGES, read_at=(4, 16))
-    result = evsnn.simulate(network, IMAGES, read_at=(16,))
-    assert np.array_equal(result.readings[16], evsnn.simulate(network, IMAGES).outputs)
+        evsnn.simulate(network, IMAGES, record_steps=(4, 16))
+    result = evsnn.simulate(network, IMAGES, record_steps=(16,))
+    assert np.array_equal(result.outputs_at[16], evsnn.simulate(network, IMAGES).outputs)
 
 
 def test_the_shift_of_another_number_of_steps():
     network = classifier()
-    shifted = lower(network, 6, shift_steps=8).populations
+    shifted = build_circuit(network, 6, shift_steps=8).populations
     for population, own, none in zip(
-        shifted, lower(network, 6).populations, lower(network.replace(shift="none"), 6).populations
+        shifted,
+        build_circuit(network, 6).populations,
+        build_circuit(network.replace(shift="none"), 6).populations,
     ):
-        extra = 0 if population.v_threshold is None else population.v_threshold / 16
+        extra = 0 if population.neuron.v_threshold is None else population.neuron.v_threshold / 16
         assert np.allclose(population.bias, none.bias + extra, rtol=0, atol=1e-6)
-        assert np.array_equal(population.bias, own.bias) == (population.v_threshold is None)
+        assert np.array_equal(population.bias, own.bias) == (population.neuron.v_threshold is None)
     assert np.array_equal(
         evsnn.simulate(network, IMAGES, shift_steps=16).outputs, evsnn.simulate(network, IMAGES).outputs
     )

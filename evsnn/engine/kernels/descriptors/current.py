@@ -1,8 +1,8 @@
-"""Slots of the jobs of `evsnn.engine.kernels.current`: byte offsets of int64. Needs no numba."""
+"""Slots of the descriptors of `evsnn.engine.kernels.current`: byte offsets of int64. Needs no numba."""
 
 from __future__ import annotations
 
-# Slots of a job, int64 each.
+# Slots of a descriptor, int64 each.
 (
     HEIGHT,
     WIDTH,  # of the output map
@@ -13,7 +13,7 @@ from __future__ import annotations
     BRANCHES,
     N_BRANCHES,
 ) = range(0, 8 * 8, 8)
-JOB_BYTES = 8 * 8
+DESCRIPTOR_BYTES = 8 * 8
 
 # A branch: a dense convolution of the analog input.
 (

@@ -1,4 +1,4 @@
-"""One max pool in one workspace: where its counts lie, the kernels' job that says so, its counts of
+"""One max pool in one workspace: where its counts lie, the kernels' descriptor that says so, its counts of
 spikes.
 """
 
@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from .kernels.code import Kernel, specialise
-from .kernels.jobs import maxpool
-from .kernels.layout import COUNTS_PER_MASK
+from .kernels.descriptors import maxpool
 from .kernels.selectors import Vectors
-from .plan import MaxPoolPlan, aligned
-from .stage import COUNT_SPIKES, Job, Masks, Shared
+from .plan import MaxPoolPlan
+from .runner import COUNT_SPIKES, Descriptor, Masks, Runner
+from .state import PoolState
 
-__all__ = ["MaxPoolKernels", "MaxPoolStage"]
+__all__ = ["MaxPoolKernels", "MaxPoolRunner"]
 
 
 class MaxPoolKernels:
@@ -29,7 +29,7 @@ class MaxPoolKernels:
     def needed(p: MaxPoolPlan, block_steps: int) -> list[Kernel]:
         """What pools, what counts for the next block, and what counts spikes."""
         element = p.counter(block_steps)
-        counters = Vectors(element, element, "int8", 64, p.population.signed)
+        counters = Vectors(element, element, "int8", 64, p.population.has_negative_spikes)
         return [
             Kernel("maxpool.maxpool", (counters,), 6),
             Kernel("maxpool.count", (counters,), 5),
@@ -37,7 +37,7 @@ class MaxPoolKernels:
         ]
 
 
-class MaxPoolStage(Shared):
+class MaxPoolRunner(Runner):
     """One max pool in one workspace.
 
     Parameters
@@ -48,13 +48,11 @@ class MaxPoolStage(Shared):
     own : int
         Its index among the populations.
     block_steps : int
-    blocks : bool
-        Whether blocks follow each other.
-    pool, threads
-        As for `Shared`.
+    state : PoolState
+        See `bind`.
+    executor, threads
+        As for `Runner`.
     """
-
-    v_mem = None
 
     def __init__(
         self,
@@ -63,14 +61,14 @@ class MaxPoolStage(Shared):
         masks: Masks,
         own: int,
         block_steps: int,
-        blocks: bool,
-        pool: ThreadPoolExecutor | None,
+        state: PoolState,
+        executor: ThreadPoolExecutor | None,
         threads: int,
     ):
-        super().__init__(p, p.scratch_bytes(block_steps), pool, threads)
+        super().__init__(p, p.scratch_bytes(block_steps), executor, threads)
         self.kernels = kernels
         source, window = p.population.source, p.population.window
-        signs = (False, True) if p.population.signed else (False,)
+        signs = (False, True) if p.population.has_negative_spikes else (False,)
         inputs, outputs = (
             [masks[source.population, sign] for sign in signs],
             [masks[own, sign] for sign in signs],
@@ -78,15 +76,10 @@ class MaxPoolStage(Shared):
         self.in_addresses, self.out_addresses = (
             [plane.ctypes.data for plane in planes] for planes in (inputs, outputs)
         )
-        self.counts, self.largest = (
-            aligned(positions * p.words * COUNTS_PER_MASK * 8).view(np.uint16) if blocks else None
-            for positions in (p.in_positions, p.positions)
-        )
         k = maxpool
         ones = np.repeat(np.array([1, -1], p.counter(block_steps)), 64)
-        lasting = {k.COUNTS: self.counts, k.LARGEST: self.largest} if blocks else {}
-        self.job = Job(
-            k.JOB_BYTES,
+        self.descriptor = Descriptor(
+            k.DESCRIPTOR_BYTES,
             {
                 k.HEIGHT: p.population.shape[1],
                 k.WIDTH: p.population.shape[2],
@@ -104,28 +97,34 @@ class MaxPoolStage(Shared):
                 k.NEGATIVES: inputs[-1],
                 k.OUT: outputs[0],
                 k.OUT_NEGATIVES: outputs[-1],
-            }
-            | lasting,
+            },
         )
+        self.bind(state)
+
+    def bind(self, state: PoolState) -> None:
+        """Read and write the counts of this state from now on."""
+        self.state = state
+        arrays = ((maxpool.COUNTS, state.received), (maxpool.LARGEST, state.largest))
+        self.descriptor.set({offset: 0 if array is None else array for offset, array in arrays})
 
     def start(self, sample: np.ndarray | None) -> None:
-        """Begin a sample: nothing was counted."""
-        started = time.perf_counter()
-        self.n_spikes = self.n_events = 0
-        if self.counts is not None:
-            self.counts[...] = 0
-            self.largest[...] = 0
-        self.seconds = time.perf_counter() - started
+        """Begin a sample."""
+        self.begin()
 
-    def run(self, n_steps: int, resume: bool) -> None:
-        """A block of steps."""
+    def run(self, n_steps: int, resume: bool, first: int = 0) -> None:
+        """A block of steps, always from its first."""
         started = time.perf_counter()
         self.steps = n_steps
-        self.job.put(maxpool.N_STEPS, n_steps)
-        self._split(self.kernels.maxpool, self.job.address, self.plan.population.shape[1], scratch=True)
-        if self.counts is not None:
+        self.descriptor.put(maxpool.N_STEPS, n_steps)
+        self._split(
+            self.kernels.maxpool, self.descriptor.address, self.plan.population.shape[1], scratch=True
+        )
+        if self.state.received is not None:
             self._split(
-                self.kernels.count, self.job.address, self.plan.population.source.shape[1], scratch=False
+                self.kernels.count,
+                self.descriptor.address,
+                self.plan.population.source.shape[1],
+                scratch=False,
             )
         for address in self.in_addresses:
             self.n_events += self.kernels.count_spikes(

@@ -1,15 +1,15 @@
-"""Slots of the jobs of `evsnn.engine.kernels.maxpool`: byte offsets of int64. Needs no numba."""
+"""Slots of the descriptors of `evsnn.engine.kernels.maxpool`: byte offsets of int64. Needs no numba."""
 
 from __future__ import annotations
 
-# Slots of a job, int64 each.
+# Slots of a descriptor, int64 each.
 (
     N_STEPS,
     HEIGHT,
     WIDTH,
     WORD_BYTES,  # of the block; of the output map; bytes of a position's masks, in and out
     MASKS,
-    NEGATIVES,  # of the inputs; of their negative spikes, where they are signed
+    NEGATIVES,  # of the inputs; of their negative spikes, if they have them
     IN_HEIGHT,
     IN_WIDTH,
     KERNEL_Y,
@@ -24,4 +24,4 @@ from __future__ import annotations
     COUNTS,
     LARGEST,  # [in y][in x][channel] and [y][x][channel] uint16 that outlast a block, or 0
 ) = range(0, 8 * 19, 8)
-JOB_BYTES = 8 * 19
+DESCRIPTOR_BYTES = 8 * 19

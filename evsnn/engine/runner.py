@@ -1,6 +1,6 @@
-"""One population in one workspace: where its arrays lie, the kernels' jobs that say so, its counts.
+"""One population in one workspace: where its arrays lie, the kernels' descriptors that say so, its counts.
 
-A job is a block of int64 slots that a kernel reads; it holds on to every array whose address stands
+A descriptor is a block of int64 fields that a kernel reads; it holds on to every array whose address stands
 in it. Addresses are taken here and nowhere else.
 """
 
@@ -13,25 +13,28 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..circuit.populations import Source, Synapse
+from ..circuit.neuron import LEAK, WARM_UP
+from ..circuit.populations import Projection, Source
 from ..circuit.reference import pooled_input
 from .kernels.code import Kernel, specialise
-from .kernels.jobs import current, integrate, queue
+from .kernels.descriptors import current, integrate, queue
 from .kernels.layout import COPY_BYTES
 from .kernels.selectors import Events, Vectors
-from .plan import GatherPlan, MaxPoolPlan, Packed, PopulationPlan, TapPlan, aligned
+from .pack import Packed
+from .plan import ChannelwisePlan, GatherPlan, MaxPoolPlan, PopulationPlan, aligned
+from .state import LayerState
 
-__all__ = ["COUNT_SPIKES", "Job", "Kernels", "Masks", "Shared", "Stage"]
+__all__ = ["COUNT_SPIKES", "Descriptor", "Kernels", "Masks", "Runner", "LayerRunner"]
 
 _SPLIT_WORK = 8_192  # tiles x positions x steps below which a layer is not worth splitting
 _STREAMED_BYTES = 1 << 18  # packed weights above which a layer's tiles are fetched ahead
 _POSITIONS = queue.bit_positions()
 
-Slots = dict[int, "int | np.ndarray | Job"]
+Fields = dict[int, "int | np.ndarray | Descriptor"]
 
 Masks = dict[tuple[int, bool], np.ndarray]
-"""(n_steps, height, width, words) uint64 by `Source.plane`; of negative spikes only where a population is
-signed.
+"""(n_steps, height, width, words) uint64 by `Source.plane`; of negative spikes only if a population
+sends them.
 """
 
 
@@ -49,19 +52,30 @@ class Kernels:
         builds the queue of each gather.
         """
         events = Events(p.id_bits, ("float32" if p.membrane == "float32" else "integer") if p.graded else "")
-        fmt, direct = (
-            Vectors(p.membrane, partial, p.weight_type, p.lanes, p.population.signed, p.population.delay > 0)
-            for partial in (p.partial, p.membrane)
+        vectors, in_membrane = (
+            Vectors(
+                p.membrane,
+                accumulator,
+                p.weight_type,
+                p.lanes,
+                p.population.has_negative_spikes,
+                WARM_UP in p.population.features,
+            )
+            for accumulator in (p.accumulator, p.membrane)
         )
         return [
             (
-                Kernel("fire.fire", (direct,), 5)
+                Kernel("fire.fire", (in_membrane,), 5)
                 if fires_only(p)
-                else Kernel("integrate.integrate", (fmt, events), 6)
+                else Kernel("integrate.integrate", (vectors, events), 6)
             ),
             (
-                Kernel("current.current", (replace(direct, signed=False, delayed=False),), 5)
-                if p.population.drives
+                Kernel(
+                    "current.current",
+                    (replace(in_membrane, has_negative_spikes=False, has_warm_up=False),),
+                    5,
+                )
+                if p.population.analog_projections
                 else None
             ),
             COUNT_SPIKES,
@@ -74,56 +88,56 @@ COUNT_SPIKES = Kernel("queue.count_spikes", (), 2, counts=True)
 
 
 def fires_only(p: PopulationPlan) -> bool:
-    """Whether a constant current alone charges a population."""
+    """Whether a population has no input but a constant current."""
     return (
-        bool(p.population.drives)
-        and not p.population.synapses
+        bool(p.population.analog_projections)
+        and not p.population.projections
         and p.population.fires
-        and not p.population.delay
+        and WARM_UP not in p.population.features
     )
 
 
-class Job:
-    """Records of int64 slots, named by the byte offsets that kernels define.
+class Descriptor:
+    """Records of int64 fields, named by the byte offsets that kernels define.
 
     Parameters
     ----------
     record_bytes : int
-    records : dict of offset to int, array or job
-        Arrays and jobs are held, and their addresses written.
+    records : dict of offset to int, array or descriptor
+        Arrays and descriptors are held, and their addresses written.
     """
 
-    def __init__(self, record_bytes: int, *records: Slots):
+    def __init__(self, record_bytes: int, *records: Fields):
         self._words = record_bytes // 8
-        self._slots = np.zeros(max(1, len(records)) * self._words, np.int64)
-        self.address = self._slots.ctypes.data
-        self._held: list[np.ndarray | Job] = []
-        for i, slots in enumerate(records):
-            self.set(slots, i)
+        self._fields = np.zeros(max(1, len(records)) * self._words, np.int64)
+        self.address = self._fields.ctypes.data
+        self._held: dict[tuple[int, int], np.ndarray | Descriptor] = {}
+        for i, fields in enumerate(records):
+            self.set(fields, i)
 
-    def set(self, slots: Slots, record: int = 0) -> None:
-        for offset, value in slots.items():
-            if isinstance(value, (np.ndarray, Job)):
-                self._held.append(value)
-                value = value.address if isinstance(value, Job) else value.ctypes.data
-            self._slots[record * self._words + offset // 8] = value
+    def set(self, fields: Fields, record: int = 0) -> None:
+        for offset, value in fields.items():
+            if isinstance(value, (np.ndarray, Descriptor)):
+                self._held[record, offset] = value
+                value = value.address if isinstance(value, Descriptor) else value.ctypes.data
+            self._fields[record * self._words + offset // 8] = value
 
     def put(self, offset: int, value: int, record: int = 0) -> None:
         """Change a number, not an address: nothing is held."""
-        self._slots[record * self._words + offset // 8] = value
+        self._fields[record * self._words + offset // 8] = value
 
 
-class Shared:
-    """A stage as the threads see that share its work.
+class Runner:
+    """What computes one population or max pool, as the threads see it that share its work.
 
     Parameters
     ----------
     p : PopulationPlan or MaxPoolPlan
     scratch_bytes : int
         Memory that each thread has to itself.
-    pool : ThreadPoolExecutor, optional
+    executor : ThreadPoolExecutor, optional
     threads : int
-        Of the pool.
+        Of the executor.
 
     Attributes
     ----------
@@ -137,32 +151,37 @@ class Shared:
         self,
         p: PopulationPlan | MaxPoolPlan,
         scratch_bytes: int,
-        pool: ThreadPoolExecutor | None,
+        executor: ThreadPoolExecutor | None,
         threads: int,
     ):
         self.plan, self.steps = p, 0
-        self.pool, self.threads = pool if p.n_tiles * p.positions >= threads else None, threads
-        self.scratch = [aligned(scratch_bytes) for _ in range(threads if self.pool else 1)]
+        self.executor, self.threads = executor if p.n_tiles * p.positions >= threads else None, threads
+        self.scratch = [aligned(scratch_bytes) for _ in range(threads if self.executor else 1)]
         self.scratch_addresses = [(scratch.ctypes.data,) for scratch in self.scratch]
+        self.begin()
+
+    def begin(self) -> None:
+        """Nothing was counted yet."""
         self.n_spikes = self.n_events = self.sops = 0
         self.seconds = 0.0
 
-    def _split(self, kernel: Callable, job: int, height: int, scratch: bool) -> None:
-        """Call a kernel for all tiles and `height` rows, on several threads where that pays."""
+    def _split(self, kernel: Callable, descriptor: int, height: int, scratch: bool) -> None:
+        """Call a kernel for all tiles and `height` rows, on several threads if that pays."""
         tiles = self.plan.n_tiles
         own = self.scratch_addresses if scratch else [()] * self.threads
-        if self.pool is None or tiles * self.plan.positions * max(1, self.steps) < _SPLIT_WORK:
-            kernel(job, 0, tiles, 0, height, *own[0])
+        if self.executor is None or tiles * self.plan.positions * max(1, self.steps) < _SPLIT_WORK:
+            kernel(descriptor, 0, tiles, 0, height, *own[0])
             return
         over_tiles = tiles >= self.threads
         edges = [(tiles if over_tiles else height) * i // self.threads for i in range(self.threads + 1)]
         calls = [
-            (job, a, b, 0, height) if over_tiles else (job, 0, tiles, a, b) for a, b in zip(edges, edges[1:])
+            (descriptor, a, b, 0, height) if over_tiles else (descriptor, 0, tiles, a, b)
+            for a, b in zip(edges, edges[1:])
         ]
         futures: list[Future] = []
         try:
             for call, mine in zip(calls[1:], own[1:]):
-                futures.append(self.pool.submit(self._call, kernel, *call, *mine))
+                futures.append(self.executor.submit(self._call, kernel, *call, *mine))
             kernel(*calls[0], *own[0])
         finally:  # on Ctrl-C too: no thread may be in a kernel when its arrays go
             wait(futures)
@@ -174,8 +193,24 @@ class Shared:
         kernel(*arguments)
 
 
-class Stage(Shared):
-    """One population of neurons in one workspace."""
+class LayerRunner(Runner):
+    """One population of neurons in one workspace.
+
+    Parameters
+    ----------
+    p : PopulationPlan
+    packed : Packed
+    kernels : Kernels
+    masks : Masks
+    own : int
+        Its index among the populations.
+    queues, planes : array
+        Memory for event queues and for counters, which all runners of a workspace share.
+    state : LayerState
+        See `bind`.
+    executor, threads
+        As for `Runner`.
+    """
 
     def __init__(
         self,
@@ -186,26 +221,15 @@ class Stage(Shared):
         own: int,
         queues: np.ndarray,
         planes: np.ndarray,
-        keep: bool,
-        blocks: bool,
-        pool: ThreadPoolExecutor | None,
+        state: LayerState,
+        executor: ThreadPoolExecutor | None,
         threads: int,
     ):
-        super().__init__(p, p.scratch_bytes, pool, threads)
+        super().__init__(p, p.scratch_bytes, executor, threads)
         self.packed, self.kernels, self.fires_only = packed, kernels, fires_only(p)
         self.masks, self.negatives = masks.get((own, False)), masks.get((own, True))
         element = np.dtype(p.membrane)
-        shape = (*p.population.shape[1:], p.n_tiles * p.lanes)
-        self.membranes = aligned(p.padded * element.itemsize).view(element).reshape(shape) if keep else None
-        self.counts = (
-            aligned(p.padded * element.itemsize).view(element).reshape(shape)
-            if blocks and p.population.signed
-            else None
-        )
-        self.drive = (
-            aligned(p.padded * element.itemsize).view(element).reshape(shape) if p.population.drives else None
-        )
-        self.values = [np.zeros((*d.shape[1:], d.shape[0]), element) for d in p.population.drives]
+        self.values = [np.zeros((*d.shape[1:], d.shape[0]), element) for d in p.population.analog_projections]
         self.masks_addresses = [
             plane.ctypes.data for plane in (self.masks, self.negatives) if plane is not None
         ]
@@ -219,33 +243,38 @@ class Stage(Shared):
                     gather, p, masks, queues, self.queues[-1].end if self.queues else 0, planes, self.total
                 )
             )
-        self.taps = [_Tap(t, masks, self.total) for t in p.taps]
-        self.synapses = self._synapses()
-        self.tap_jobs = Job(
-            integrate.TAP_BYTES, *(t.slots(weights) for t, weights in zip(self.taps, packed.taps))
+        self.channelwise = [_Channelwise(t, masks, self.total) for t in p.channelwise]
+        self.projections = self._projections()
+        self.channelwise_descriptors = Descriptor(
+            integrate.CHANNELWISE_BYTES,
+            *(t.fields(weights) for t, weights in zip(self.channelwise, packed.channelwise)),
         )
-        self.job = self._job()
-        self.current_job = self._current_job() if p.population.drives else None
+        self.descriptor = self._descriptor()
+        self.current_descriptor = self._current_descriptor() if p.population.analog_projections else None
+        self.bind(state)
 
-    @property
-    def v_mem(self) -> np.ndarray | None:
-        """(channels, height, width) membranes, where they are kept."""
-        return (
-            None
-            if self.membranes is None
-            else self.membranes[..., : self.plan.population.shape[0]].transpose(2, 0, 1)
-        )
+    def bind(self, state: LayerState) -> None:
+        """Read and write the arrays of this state from now on."""
+        self.state = state
+        k = integrate
+        arrays = ((k.CURRENT, state.current), (k.MEMBRANES, state.membranes), (k.COUNTS, state.net_counts))
+        self.descriptor.set({offset: 0 if array is None else array for offset, array in arrays})
+        if self.current_descriptor is not None:
+            self.current_descriptor.set({current.OUT: state.current})
 
     def start(self, sample: np.ndarray | None) -> None:
         """Begin a sample: compute the current it brings here."""
         started = time.perf_counter()
-        self.n_spikes = self.n_events = self.sops = 0
-        if self.drive is not None:
-            for d, values in zip(self.plan.population.drives, self.values):
+        self.begin()
+        if self.current_descriptor is not None:
+            for d, values in zip(self.plan.population.analog_projections, self.values):
                 seen = [pooled_input(source, sample[None])[0] for source in d.sources]
                 values[...] = (np.concatenate(seen) if len(seen) > 1 else seen[0]).transpose(1, 2, 0)
             self._split(
-                self.kernels.current, self.current_job.address, self.plan.population.shape[1], scratch=False
+                self.kernels.current,
+                self.current_descriptor.address,
+                self.plan.population.shape[1],
+                scratch=False,
             )
         self.seconds = time.perf_counter() - started
 
@@ -260,20 +289,20 @@ class Stage(Shared):
             self._set_first(first)
         rows_read = 0
         for q, build in zip(self.queues, self.kernels.build):
-            build(q.job.address)
+            build(q.descriptor.address)
             if q.gather.simple:
-                rows_read += self._count(q.gather.synapse)
+                rows_read += self._count(q.gather.projection)
             else:
-                rows_read += self._count_sources(q.job, q.sources, q.n_sources, q.gather.synapse)
-        for t in self.taps:
-            self._count_sources(t.job, t.source, 1, t.synapse)
+                rows_read += self._count_sources(q.descriptor, q.sources, q.n_sources, q.gather.projection)
+        for t in self.channelwise:
+            self._count_sources(t.descriptor, t.source, 1, t.projection)
         fetch = rows_read > self.plan.tile_rows // 2  # most of a tile will be read
-        self.job.put(integrate.LINES_AHEAD, self.lines_ahead if fetch else 0)
-        self.job.put(integrate.FETCH_FIRST, fetch and self.fetch_first)
-        self.job.put(integrate.RESUME, resume)
+        self.descriptor.put(integrate.LINES_AHEAD, self.lines_ahead if fetch else 0)
+        self.descriptor.put(integrate.FETCH_FIRST, fetch and self.fetch_first)
+        self.descriptor.put(integrate.RESUME, resume)
         self._split(
             self.kernels.integrate,
-            self.job.address,
+            self.descriptor.address,
             self.plan.population.shape[1],
             scratch=not self.fires_only,
         )
@@ -283,42 +312,44 @@ class Stage(Shared):
             )
         self.seconds += time.perf_counter() - started
 
-    def _count_sources(self, job: Job, sources: Job, n_sources: int, synapse: Synapse) -> int:
-        """Count the events of a synapse from its sources' masks."""
+    def _count_sources(
+        self, descriptor: Descriptor, sources: Descriptor, n_sources: int, projection: Projection
+    ) -> int:
+        """Count the events of a projection from its sources' masks."""
         n_reached = 0
         for i in range(n_sources):
-            self.kernels.count_events(job.address, sources.address + i * queue.SOURCE_BYTES)
-            n_reached += self._count(synapse)
+            self.kernels.count_events(descriptor.address, sources.address + i * queue.SOURCE_BYTES)
+            n_reached += self._count(projection)
         return n_reached
 
-    def _count(self, synapse: Synapse) -> int:
+    def _count(self, projection: Projection) -> int:
         """Add the events just counted; the number of output positions that they reached."""
         n_events, n_reached = self.total.tolist()
         self.n_events += n_events
-        self.sops += n_reached * (synapse.weight.shape[0] // synapse.groups)
+        self.sops += n_reached * (projection.weight.shape[0] // projection.groups)
         return n_reached
 
-    def precede(self, following: Stage) -> None:
-        """Fetch the first weights of the stage that comes next while computing the last of this one."""
+    def precede(self, following: LayerRunner) -> None:
+        """Fetch the first weights of the runner that comes next while computing the last of this one."""
         if self.streamed and following.streamed:
             weights = following.packed.weights
-            self.job.set({integrate.NEXT: weights, integrate.NEXT_BYTES: weights.strides[0]})
+            self.descriptor.set({integrate.NEXT: weights, integrate.NEXT_BYTES: weights.strides[0]})
             following.fetch_first = False
 
     def _set_steps(self, n_steps: int) -> None:
         self.steps = n_steps
-        self.job.put(integrate.N_STEPS, n_steps)
+        self.descriptor.put(integrate.N_STEPS, n_steps)
         self.lines_ahead = (
             -(-self.packed.weights.strides[0] // (64 * self.plan.positions * n_steps)) if self.streamed else 0
         )
         for i, q in enumerate(self.queues):
             n_parts = len(q.gather.parts)
-            self.synapses.put(
+            self.projections.put(
                 integrate.S_PART_BYTES, 4 * q.gather.n_pointers(n_steps) // n_parts if n_parts > 1 else 0, i
             )
-            q.job.put(queue.N_STEPS, n_steps)
-        for t in self.taps:
-            t.job.put(queue.N_STEPS, n_steps)
+            q.descriptor.put(queue.N_STEPS, n_steps)
+        for t in self.channelwise:
+            t.descriptor.put(queue.N_STEPS, n_steps)
 
     def _set_first(self, first: int) -> None:
         """Let the sources' masks begin at a step of the block."""
@@ -326,15 +357,15 @@ class Stage(Shared):
         for q in self.queues:
             for i, masks in enumerate(q.masks):
                 q.sources.put(queue.Q_MASKS, masks[first:].ctypes.data, i)
-        for i, t in enumerate(self.taps):
+        for i, t in enumerate(self.channelwise):
             address = t.masks[first:].ctypes.data
             t.source.put(queue.Q_MASKS, address)
-            self.tap_jobs.put(integrate.P_MASKS, address, i)
+            self.channelwise_descriptors.put(integrate.P_MASKS, address, i)
 
-    def _synapses(self) -> Job:
+    def _projections(self) -> Descriptor:
         k, row, records = integrate, 0, []
         for q in self.queues:
-            g, (_, height, width) = q.gather, q.gather.synapse.shape
+            g, (_, height, width) = q.gather, q.gather.projection.shape
             records.append(
                 {
                     k.S_EVENTS: q.events,
@@ -343,25 +374,19 @@ class Stage(Shared):
                     k.S_STEP_BYTES: 4 * height * width,
                     k.S_COLUMNS: g.column_table,
                     k.S_ROWS: g.row_table,
-                    k.S_DILATION: g.synapse.dilation[0],
-                    k.S_KERNEL_ROW: g.synapse.kernel[1] * g.part_channels,
+                    k.S_DILATION: g.projection.dilation[0],
+                    k.S_KERNEL_ROW: g.projection.kernel[1] * g.part_channels,
                     k.S_FIRST_ROW: row,
                 }
             )
             row += g.rows
-        return Job(k.SYNAPSE_BYTES, *records)
+        return Descriptor(k.PROJECTION_BYTES, *records)
 
-    def _job(self) -> Job:
+    def _descriptor(self) -> Descriptor:
         p, k = self.plan, integrate
-        optional = {
-            k.DRIVE: self.drive,
-            k.MEMBRANES: self.membranes,
-            k.SPIKES: self.masks,
-            k.NEGATIVES: self.negatives,
-            k.COUNTS: self.counts,
-        }
-        return Job(
-            k.JOB_BYTES,
+        planes = {k.SPIKES: self.masks, k.NEGATIVES: self.negatives}
+        return Descriptor(
+            k.DESCRIPTOR_BYTES,
             {
                 k.HEIGHT: p.population.shape[1],
                 k.WIDTH: p.population.shape[2],
@@ -371,20 +396,20 @@ class Stage(Shared):
                 k.TILE_ROWS: p.tile_rows,
                 k.PARAMETERS: self.packed.parameters,
                 k.WORD_BYTES: 8 * p.words,
-                k.LEAKY: p.population.leak < 1,
-                k.DELAY: p.population.delay,
-                k.BUDGET: p.budget,
-                k.SYNAPSES: self.synapses,
-                k.N_SYNAPSES: len(self.queues),
-                k.TAPS: self.tap_jobs,
-                k.N_TAPS: len(self.taps),
+                k.LEAKY: LEAK in p.population.features,
+                k.WARM_UP_STEPS: p.population.neuron.warm_up_steps,
+                k.MAX_EVENTS: p.max_events,
+                k.PROJECTIONS: self.projections,
+                k.N_PROJECTIONS: len(self.queues),
+                k.CHANNELWISE: self.channelwise_descriptors,
+                k.N_CHANNELWISE: len(self.channelwise),
             }
-            | {slot: array for slot, array in optional.items() if array is not None},
+            | {offset: plane for offset, plane in planes.items() if plane is not None},
         )
 
-    def _current_job(self) -> Job:
+    def _current_descriptor(self) -> Descriptor:
         p, k = self.plan, current
-        branches = Job(
+        branches = Descriptor(
             k.BRANCH_BYTES,
             *(
                 {
@@ -403,18 +428,19 @@ class Stage(Shared):
                     k.B_DILATION_Y: d.dilation[0],
                     k.B_DILATION_X: d.dilation[1],
                 }
-                for d, values, weights in zip(p.population.drives, self.values, self.packed.drives)
+                for d, values, weights in zip(
+                    p.population.analog_projections, self.values, self.packed.analog_projections
+                )
             ),
         )
-        return Job(
-            k.JOB_BYTES,
+        return Descriptor(
+            k.DESCRIPTOR_BYTES,
             {
                 k.HEIGHT: p.population.shape[1],
                 k.WIDTH: p.population.shape[2],
                 k.N_TILES: p.n_tiles,
                 k.BIAS: self.packed.parameters,
                 k.BIAS_STRIDE: self.packed.parameters.strides[0],
-                k.OUT: self.drive,
                 k.BRANCHES: branches,
                 k.N_BRANCHES: len(self.values),
             },
@@ -422,7 +448,9 @@ class Stage(Shared):
 
 
 class _Queue:
-    """One synapse's event queue: where it lies in the workspace's memory, and the job that builds it."""
+    """One projection's event queue: where it lies in the workspace's memory, and the descriptor that
+    builds it.
+    """
 
     def __init__(
         self,
@@ -434,9 +462,9 @@ class _Queue:
         planes: np.ndarray,
         total: np.ndarray,
     ):
-        synapse, k = gather.synapse, queue
+        projection, k = gather.projection, queue
         self.gather, self.memory = gather, memory
-        steps = masks[synapse.sources[0].population, False].shape[0]
+        steps = masks[projection.sources[0].population, False].shape[0]
         pointer_bytes = -(-4 * gather.n_pointers(steps) // 8) * 8
         self.pointers = memory.ctypes.data + start
         self.events = self.pointers + pointer_bytes
@@ -445,16 +473,16 @@ class _Queue:
             + pointer_bytes
             + -(-(gather.n_events(steps, p.graded) * p.event_bytes + COPY_BYTES) // 8) * 8
         )
-        offsets = np.cumsum([0, *(source.shape[0] for source in synapse.sources)])
-        present = [(s, int(offset)) for s, offset in zip(synapse.sources, offsets) if s.plane in masks]
+        offsets = np.cumsum([0, *(source.shape[0] for source in projection.sources)])
+        present = [(s, int(offset)) for s, offset in zip(projection.sources, offsets) if s.plane in masks]
         self.masks = [masks[s.plane] for s, _ in present]
         sources = [_source(s, masks[s.plane], offset) for s, offset in present]
-        self.sources, self.n_sources = Job(k.SOURCE_BYTES, *sources), len(sources)
-        self.job = Job(
-            k.JOB_BYTES,
+        self.sources, self.n_sources = Descriptor(k.SOURCE_BYTES, *sources), len(sources)
+        self.descriptor = Descriptor(
+            k.DESCRIPTOR_BYTES,
             {
-                k.HEIGHT: synapse.shape[1],
-                k.WIDTH: synapse.shape[2],
+                k.HEIGHT: projection.shape[1],
+                k.WIDTH: projection.shape[2],
                 k.EVENTS: self.events,
                 k.POINTERS: self.pointers,
                 k.COLUMNS: gather.columns,
@@ -464,37 +492,39 @@ class _Queue:
                 k.SOURCES: self.sources,
                 k.N_SOURCES: len(sources),
                 k.PLANES: planes,
-                k.N_PLANES: synapse.max_count.bit_length(),
+                k.N_PLANES: projection.max_count.bit_length(),
                 k.POSITIONS: _POSITIONS,
-                k.REACH_Y: synapse.reach(0),
-                k.REACH_X: synapse.reach(1),
+                k.REACH_Y: projection.window.reach(0, projection.shape[1]),
+                k.REACH_X: projection.window.reach(1, projection.shape[2]),
                 k.TOTAL: total,
             },
         )
 
 
-class _Tap:
-    """One synapse of one weight a channel: its source's masks, and the job that counts its events."""
+class _Channelwise:
+    """One projection of one weight a channel: its source's masks, and the descriptor that counts its
+    events.
+    """
 
-    def __init__(self, tap: TapPlan, masks: Masks, total: np.ndarray):
-        self.synapse = tap.synapse
-        source = tap.synapse.sources[0]
+    def __init__(self, item: ChannelwisePlan, masks: Masks, total: np.ndarray):
+        self.projection = item.projection
+        source = item.projection.sources[0]
         self.masks = masks[source.plane]
-        self.source = Job(queue.SOURCE_BYTES, _source(source, self.masks, 0))
-        s, k = self.synapse, queue
-        self.job = Job(
-            k.JOB_BYTES,
+        self.source = Descriptor(queue.SOURCE_BYTES, _source(source, self.masks, 0))
+        s, k = self.projection, queue
+        self.descriptor = Descriptor(
+            k.DESCRIPTOR_BYTES,
             {
                 k.HEIGHT: s.shape[1],
                 k.WIDTH: s.shape[2],
-                k.REACH_Y: s.reach(0),
-                k.REACH_X: s.reach(1),
+                k.REACH_Y: s.window.reach(0, s.shape[1]),
+                k.REACH_X: s.window.reach(1, s.shape[2]),
                 k.TOTAL: total,
             },
         )
 
-    def slots(self, weights: np.ndarray) -> Slots:
-        s, k = self.synapse, integrate
+    def fields(self, weights: np.ndarray) -> Fields:
+        s, k = self.projection, integrate
         return {
             k.P_MASKS: self.masks,
             k.P_STEP_BYTES: self.masks.strides[0],
@@ -514,9 +544,9 @@ class _Tap:
         }
 
 
-def _source(source: Source, masks: np.ndarray, offset: int) -> Slots:
+def _source(source: Source, masks: np.ndarray, offset: int) -> Fields:
     k = queue
-    slots: Slots = {
+    fields: Fields = {
         k.Q_MASKS: masks,
         k.Q_STEP_BYTES: masks.strides[0],
         k.Q_ROW_BYTES: masks.strides[1],
@@ -528,7 +558,7 @@ def _source(source: Source, masks: np.ndarray, offset: int) -> Slots:
     }
     if source.pool:
         window = (*source.pool.kernel, *source.pool.stride, *source.pool.padding[:2])
-        slots |= dict(
+        fields |= dict(
             zip((k.Q_KERNEL_Y, k.Q_KERNEL_X, k.Q_STRIDE_Y, k.Q_STRIDE_X, k.Q_PAD_TOP, k.Q_PAD_LEFT), window)
         )
-    return slots
+    return fields

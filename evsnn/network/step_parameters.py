@@ -1,7 +1,7 @@
 """What differs with the number of steps: thresholds, first membranes and biases of single layers.
 
-A network converted for few steps wants other thresholds than one for many. Its weights stay: a table
-is a handful of `Tuning`, one a layer, for one T.
+A network converted for few steps wants other thresholds than one for many. Its weights stay:
+what differs is a handful of `StepParameters`, one per layer, for one T.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 from ..errors import NetworkError
 from .layers import IF, Layer, Shape, checked_bias
 
-__all__ = ["TUNABLE", "ReadOnly", "Tuning", "tuned_layer"]
+__all__ = ["STEP_FIELDS", "ReadOnly", "StepParameters", "with_step_parameters"]
 
-TUNABLE: Mapping[str, tuple[str, ...]] = {
+STEP_FIELDS: Mapping[str, tuple[str, ...]] = {
     "conv2d": ("bias",),
     "linear": ("bias",),
-    "if": ("v_threshold", "v_init", "signed", "delay"),
+    "if": ("v_threshold", "v_init", "negative_threshold", "warm_up_steps"),
 }
-"""Fields of a `Tuning` that each kind of layer takes."""
+"""Fields of a `StepParameters` that each kind of layer takes."""
 
 
 class ReadOnly(Mapping):
@@ -45,7 +45,7 @@ class ReadOnly(Mapping):
 
 
 @dataclass(frozen=True, eq=False)
-class Tuning:
+class StepParameters:
     """Parameters that stand in for a layer's own in runs of some number of steps.
 
     None leaves the layer's own. The layer judges the others, when a `Network` is made with them.
@@ -56,23 +56,23 @@ class Tuning:
         Of an `IF`.
     bias : (n_out,) float32, optional
         Of a `Conv2d` or `Linear`.
-    signed : float, optional
-    delay : int, optional
+    negative_threshold : float, optional
+    warm_up_steps : int, optional
         Of an `IF`.
     """
 
     v_threshold: np.ndarray | None = None
     v_init: np.ndarray | None = None
     bias: np.ndarray | None = None
-    signed: float | None = None
-    delay: int | None = None
+    negative_threshold: float | None = None
+    warm_up_steps: int | None = None
 
     @property
     def given(self) -> dict[str, object]:
         """The fields that are not None."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
-    def fitted(self, layer: Layer, shape: Shape) -> Tuning:
+    def fitted(self, layer: Layer, shape: Shape) -> StepParameters:
         """The same as `layer`, whose output has `shape`, takes it: read-only float32 arrays.
 
         The layer's own arrays are not looked at: a table costs what is in it.
@@ -84,8 +84,8 @@ class Tuning:
         """
         given = self.given
         for name in given:
-            if name not in TUNABLE.get(layer.kind, ()):
-                kinds = " or ".join(kind for kind, names in TUNABLE.items() if name in names)
+            if name not in STEP_FIELDS.get(layer.kind, ()):
+                kinds = " or ".join(kind for kind, names in STEP_FIELDS.items() if name in names)
                 raise NetworkError(
                     f"{name} does not belong to this kind of layer",
                     where=layer._where,
@@ -95,12 +95,12 @@ class Tuning:
         if isinstance(layer, IF):
             neurons = IF(**given, name=layer.name)
             neurons.output_shape([shape])
-            return Tuning(**{name: getattr(neurons, name) for name in given})
-        return Tuning(bias=checked_bias(self.bias, shape[0], layer._where))
+            return StepParameters(**{name: getattr(neurons, name) for name in given})
+        return StepParameters(bias=checked_bias(self.bias, shape[0], layer._where))
 
 
-def tuned_layer(layer: Layer, tuning: Tuning) -> Layer:
+def with_step_parameters(layer: Layer, step_parameters: StepParameters) -> Layer:
     """The layer with a fitted tuning applied; the arrays that stay are shared."""
     tuned = copy.copy(layer)
-    tuned._set(**tuning.given)
+    tuned._set(**step_parameters.given)
     return tuned

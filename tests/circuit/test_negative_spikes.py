@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from naive import Naive
 from numba import config
-from running import assert_same, run_both
+from running import ALLOCATING, assert_same, run_both
 
 import evsnn
 from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, MaxPool2d, Network, Readout
 from evsnn.circuit import reference
-from evsnn.circuit.populations import lower
+from evsnn.circuit.build import build_circuit
 from evsnn.circuit.quantized import membrane_bounds, quantize
 from evsnn.engine.plan import plan
 from evsnn.simulation import RECORDS, Simulator
@@ -27,7 +27,7 @@ def one_neuron(theta, v_threshold=1.0, readout="spikes", n_steps=8, **options):
     layers = [
         Input((2,), "events"),
         Linear([[1.0, -1.0]], name="c"),
-        IF(v_threshold, signed=theta, name="n", **options),
+        IF(v_threshold, negative_threshold=theta, name="n", **options),
     ]
     layers += [Readout()] if readout == "spikes" else [Linear([[1.0]]), Readout()]
     return Network(layers, n_steps=n_steps, shift="none", readout=readout)
@@ -82,9 +82,9 @@ def test_amplitudes_of_a_spike_readout_are_subtracted(arithmetic):
         [
             Input((2,), "events"),
             Linear(np.eye(2)),
-            IF([0.25, 0.5], v_init=[0.5, 0], signed=0.5),
+            IF([0.25, 0.5], v_init=[0.5, 0], negative_threshold=0.5),
             Linear(-np.eye(2)),
-            IF(0.25, v_init=0.5, signed=0.1),
+            IF(0.25, v_init=0.5, negative_threshold=0.1),
             Readout(),
         ],
         n_steps=4,
@@ -99,16 +99,16 @@ def test_amplitudes_of_a_spike_readout_are_subtracted(arithmetic):
 @ARITHMETICS
 def test_a_large_theta_is_never_reached(arithmetic):
     up, down = [1, 0, 0, 1, 1, 0, 1, 0], [0, 1, 1, 0, 0, 0, 1, 1]
-    signed, unsigned = (
+    negative_threshold, unsigned = (
         run_both(one_neuron(theta, v_threshold=3e38 if theta else 1.0, v_init=0.0), trains(up, down))
         for theta in (65_536, 0)
     )
-    assert not signed.layers[0].spikes.any(), "theta V is beyond float32"
+    assert not negative_threshold.layers[0].spikes.any(), "theta V is beyond float32"
     assert unsigned.layers[0].spikes.dtype == bool
-    signed, unsigned = (
+    negative_threshold, unsigned = (
         run_both(one_neuron(theta), trains(up, down), arithmetic=arithmetic) for theta in (65_536, 0)
     )
-    assert np.array_equal(signed.layers[0].spikes, unsigned.layers[0].spikes)
+    assert np.array_equal(negative_threshold.layers[0].spikes, unsigned.layers[0].spikes)
 
 
 def normal(rng, *shape):
@@ -122,14 +122,14 @@ def every_path(encoding="constant", channels=6, leak=1.0, n_steps=12, readout="m
     rng = np.random.default_rng(0)
     c = channels
 
-    def signed(n, **options):
-        return IF(rng.uniform(0.3, 0.6, n), rng.uniform(-0.2, 2, n), leak, signed=0.1, **options)
+    def negative_threshold(n, **options):
+        return IF(rng.uniform(0.3, 0.6, n), rng.uniform(-0.2, 2, n), leak, negative_threshold=0.1, **options)
 
     return Network(
         [
             Input((2, 5, 4), encoding),
             Conv2d(normal(rng, c, 2, 3, 3), padding=1),
-            signed(c, name="a"),
+            negative_threshold(c, name="a"),
             Conv2d(normal(rng, c, c, 1, 1)),
             IF(0.5, 1.0, leak, name="u"),
             Conv2d(normal(rng, c, 1, 3, 3), padding=1, groups=c, inputs="a", name="b"),
@@ -137,25 +137,25 @@ def every_path(encoding="constant", channels=6, leak=1.0, n_steps=12, readout="m
                 normal(rng, c, c // 2, 3, 3), padding=(1, 2), dilation=(1, 2), groups=2, inputs="u", name="c"
             ),
             Add(inputs=("b", "c", "a")),
-            signed(c, name="d"),
+            negative_threshold(c, name="d"),
             AvgPool2d(2, name="p"),
             AvgPool2d(3, 1, 1, inputs="a", name="q"),
             AvgPool2d((5, 4), inputs="d", name="r"),
             Concat(inputs=("u", "q", "d"), name="j"),
             Conv2d(normal(rng, 5, 3 * c, 2, 2), stride=2),
-            signed(5),
+            negative_threshold(5),
             Flatten(name="s"),
             Conv2d(normal(rng, 6, 3 * c // 2, 1, 1), groups=2, inputs="j"),
-            signed(6, name="g"),
+            negative_threshold(6, name="g"),
             AvgPool2d((5, 4)),
             Flatten(name="h"),
             Flatten(inputs="p", name="t"),
             Flatten(inputs="r", name="v"),
             Concat(inputs=("s", "t", "v", "h")),
             Linear(normal(rng, 33, 20 + 4 * c + c + 6)),
-            signed(33),
+            negative_threshold(33),
             Linear(normal(rng, 3, 33)),
-            *([signed(3)] if readout == "spikes" else []),
+            *([negative_threshold(3)] if readout == "spikes" else []),
             Readout(),
         ],
         n_steps=n_steps,
@@ -169,8 +169,8 @@ IMAGES = np.random.default_rng(1).random((3, 2, 5, 4), dtype=np.float32)
 
 def test_every_path_has_negative_spikes():
     """What the tests below run is what they mean to."""
-    circuit = lower(every_path(channels=70))
-    negative = [s for p in circuit.populations for s in p.synapses if s.negative]
+    circuit = build_circuit(every_path(channels=70))
+    negative = [s for p in circuit.populations for s in p.projections if s.negative]
     assert {"channelwise", "pooled", "grouped", "mixed", "linear", "identity"} <= {
         kind
         for s in negative
@@ -185,9 +185,11 @@ def test_every_path_has_negative_spikes():
     }
     result = evsnn.simulate(every_path(readout="spikes"), IMAGES, record=RECORDS)
     for layer in result.layers:
-        signed = layer.name != "u"
-        assert layer.spikes.dtype == (np.int8 if signed else bool)
-        assert not signed or 0.01 < (layer.spikes < 0).mean() < (layer.spikes > 0).mean(), layer.name
+        negative_threshold = layer.name != "u"
+        assert layer.spikes.dtype == (np.int8 if negative_threshold else bool)
+        assert not negative_threshold or 0.01 < (layer.spikes < 0).mean() < (layer.spikes > 0).mean(), (
+            layer.name
+        )
         assert layer.spike_counts.min() >= 0, "a net count never falls below 0"
         assert layer.n_spikes == np.count_nonzero(layer.spikes)
 
@@ -230,26 +232,26 @@ def test_reference_equals_naive():
 
 
 def test_both_signs_share_the_weights():
-    positive, negative = lower(one_neuron(0.5, readout="membrane")).populations[1].synapses
+    positive, negative = build_circuit(one_neuron(0.5, readout="membrane")).populations[1].projections
     assert negative.weight is positive.weight
     assert np.array_equal(negative.effective(), -positive.effective())
-    assert lower(one_neuron(0.5, readout="membrane")).populations[1].label == "linear"
+    assert build_circuit(one_neuron(0.5, readout="membrane")).populations[1].label == "linear"
 
 
 def test_the_bound_is_rounded_once():
     theta, threshold = np.float32(0.3), np.float32(0.7)
-    population = lower(one_neuron(0.3, v_threshold=threshold)).populations[0]
-    assert population.v_negative[0] == np.float32(-(float(theta) * float(threshold)))
-    assert population.v_negative.dtype == np.float32
+    population = build_circuit(one_neuron(0.3, v_threshold=threshold)).populations[0]
+    assert population.neuron.v_negative[0] == np.float32(-(float(theta) * float(threshold)))
+    assert population.neuron.v_negative.dtype == np.float32
     quantized = quantize(one_neuron(0.3, v_threshold=threshold))
-    assert quantized.circuit.populations[0].v_negative[0] == -np.rint(
-        -float(population.v_negative[0]) / quantized.units[0][0]
+    assert quantized.circuit.populations[0].neuron.v_negative[0] == -np.rint(
+        -float(population.neuron.v_negative[0]) / quantized.scales[0][0]
     )
 
 
 @pytest.mark.parametrize("theta", [0.01, 0.25, 1.0, 1.4])
 @pytest.mark.parametrize("leak", [1.0, 0.5])
-@pytest.mark.parametrize("second", [IF(0.6, v_init=0.2, signed=0.1), IF(0.6)])
+@pytest.mark.parametrize("second", [IF(0.6, v_init=0.2, negative_threshold=0.1), IF(0.6)])
 def test_bounds_hold_for_every_input(theta, leak, second):
     """All spike trains of two inputs over five steps, and each of them stopped early: what a proof by
     interval must cover.
@@ -258,7 +260,7 @@ def test_bounds_hold_for_every_input(theta, leak, second):
         [
             Input((2,), "events"),
             Linear([[1.0, -1.0], [-1.0, 0.3]], [0.1, -0.9]),
-            IF([1.0, 0.7], v_init=[0.5, 3.5], leak=leak, signed=theta),
+            IF([1.0, 0.7], v_init=[0.5, 3.5], leak=leak, negative_threshold=theta),
             Linear([[1.0, 0.9], [-0.4, -1.0]]),
             second,
             Linear([[1.0, -1.0]]),
@@ -281,12 +283,12 @@ def test_bounds_hold_for_every_input(theta, leak, second):
 
 def test_signed_events_gain_and_lose_the_whole_weight():
     weight = np.array([[1.0, -0.5, 0.25], [-1.0, -1.0, 0.5]])
-    for signed in (0.0, 0.5):
+    for negative_threshold in (0.0, 0.5):
         network = Network(
             [
                 Input((3,), "events"),
                 Linear(np.eye(3)),
-                IF(0.5, signed=signed),
+                IF(0.5, negative_threshold=negative_threshold),
                 Linear(weight),
                 IF(),
                 Linear(np.eye(2)),
@@ -296,17 +298,27 @@ def test_signed_events_gain_and_lose_the_whole_weight():
             shift="none",
         )
         population = quantize(network).circuit.populations[1]
-        w = population.synapses[0].weight.reshape(2, 3).astype(int)
+        w = population.projections[0].weight.reshape(2, 3).astype(int)
         low, high = membrane_bounds(population, 1, (0, 1))
-        assert np.array_equal(high, (np.abs(w) if signed else np.maximum(w, 0)).sum(1))
-        assert np.array_equal(low, (-np.abs(w) if signed else np.minimum(w, 0)).sum(1))
+        assert np.array_equal(high, (np.abs(w) if negative_threshold else np.maximum(w, 0)).sum(1))
+        assert np.array_equal(low, (-np.abs(w) if negative_threshold else np.minimum(w, 0)).sum(1))
 
 
 def test_net_counts_fit_the_membranes_width():
     """Beyond 32,767 steps a net count needs more than 16 bits."""
-    for n_steps, signed, width in ((32_767, 0.5, "int16"), (32_768, 0.5, "int32"), (32_768, 0.0, "int16")):
+    for n_steps, negative_threshold, width in (
+        (32_767, 0.5, "int16"),
+        (32_768, 0.5, "int32"),
+        (32_768, 0.0, "int16"),
+    ):
         network = Network(
-            [Input((2,), "events"), Linear(np.zeros((1, 2))), IF(signed=signed), Linear([[1.0]]), Readout()],
+            [
+                Input((2,), "events"),
+                Linear(np.zeros((1, 2))),
+                IF(negative_threshold=negative_threshold),
+                Linear([[1.0]]),
+                Readout(),
+            ],
             n_steps=n_steps,
             shift="none",
         )
@@ -316,7 +328,7 @@ def test_net_counts_fit_the_membranes_width():
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="the engine allocates")
 @pytest.mark.parametrize("n_steps", [8, 100])
 def test_memory_is_announced(monkeypatch, n_steps):
-    import evsnn.engine.stage
+    import evsnn.engine.runner
     import evsnn.engine.workspace
 
     taken = []
@@ -325,7 +337,7 @@ def test_memory_is_announced(monkeypatch, n_steps):
         taken.append(n_bytes)
         return aligned(n_bytes)
 
-    for module in (evsnn.engine.plan, evsnn.engine.workspace, evsnn.engine.stage):
+    for module in ALLOCATING:
         monkeypatch.setattr(module, "aligned", counted)
     simulator = Simulator(every_path(channels=130), n_steps, threads=2)
     announced = sum(simulator.memory_bytes.values())
@@ -337,16 +349,19 @@ def test_signed_neurons_are_kept_in_files(tmp_path):
     network = every_path()
     evsnn.save(tmp_path / "net.h5", network)
     loaded = evsnn.load(tmp_path / "net.h5")
-    assert [layer.signed for layer in loaded.layers if isinstance(layer, IF)] == [
-        layer.signed for layer in network.layers if isinstance(layer, IF)
+    assert [layer.negative_threshold for layer in loaded.layers if isinstance(layer, IF)] == [
+        layer.negative_threshold for layer in network.layers if isinstance(layer, IF)
     ]
     assert_same(*(evsnn.simulate(net, IMAGES, record=RECORDS) for net in (network, loaded)))
 
 
 def test_inspect_names_theta():
-    from evsnn.network.inventory import facts_of
+    from evsnn.network.inventory import layer_facts
 
-    assert {facts.label for facts in facts_of(every_path()) if facts.kind == "if"} == {"if", "if, signed 0.1"}
+    assert {facts.label for facts in layer_facts(every_path()) if facts.kind == "if"} == {
+        "if",
+        "if, negative threshold 0.1",
+    }
 
 
 def test_vectors_side_by_side_are_one_synapse():
@@ -357,7 +372,7 @@ def test_vectors_side_by_side_are_one_synapse():
     layers = [
         Input((7,)),
         Linear(rng.normal(0, 0.6, (5, 7))),
-        IF(0.5, v_init=rng.normal(1.5, 0.6, 5), signed=0.1, name="signed"),
+        IF(0.5, v_init=rng.normal(1.5, 0.6, 5), negative_threshold=0.1, name="signed"),
         Concat(inputs=("signed", "signed")),
         Linear(rng.normal(0, 0.6, (10, 10))),
         Readout(),
@@ -371,15 +386,20 @@ def test_vectors_side_by_side_are_one_synapse():
 
 
 @ARITHMETICS
-@pytest.mark.parametrize("delay", [0, 3])
-def test_a_constant_current_leaves_nothing_to_take_back(arithmetic, delay):
+@pytest.mark.parametrize("warm_up_steps", [0, 3])
+def test_a_constant_current_leaves_nothing_to_take_back(arithmetic, warm_up_steps):
     """Such neurons are not signed in the circuit; if they were, they would do the same."""
-    rng = np.random.default_rng(delay)
+    rng = np.random.default_rng(warm_up_steps)
     thresholds = rng.choice([1e-3, 0.3, 1.0, 40.0], 64).astype(np.float32)
     weights = np.concatenate(
         [rng.normal(0, 1, 48), 10.0 ** rng.uniform(-9, 3, 14) * rng.choice([-1, 1], 14), [0.0, 0.0]]
     )
-    neurons = IF(thresholds, v_init=thresholds * rng.choice([-3, 0, 0.5, 0.75], 64), signed=0.01, delay=delay)
+    neurons = IF(
+        thresholds,
+        v_init=thresholds * rng.choice([-3, 0, 0.5, 0.75], 64),
+        negative_threshold=0.01,
+        warm_up_steps=warm_up_steps,
+    )
     layers = [
         Input((1,)),
         Linear(weights[:, None] * thresholds[:, None], rng.normal(0, 0.1, 64) * thresholds),
@@ -389,16 +409,20 @@ def test_a_constant_current_leaves_nothing_to_take_back(arithmetic, delay):
     ]
     network = Network(layers, n_steps=24, shift="none", input_range=(0, 1))
     images = rng.random((5, 1)).astype(np.float32)
-    circuit = lower(network) if arithmetic == "float32" else quantize(network).circuit
+    circuit = build_circuit(network) if arithmetic == "float32" else quantize(network).circuit
     first = circuit.populations[0]
-    assert not first.signed and not any(synapse.negative for synapse in circuit.populations[1].synapses)
+    assert not first.has_negative_spikes and not any(
+        projection.negative for projection in circuit.populations[1].projections
+    )
     values = (
         images.reshape(5, 1, 1, 1) if arithmetic == "float32" else np.arange(0, 256, 51).reshape(-1, 1, 1, 1)
     )
-    signed = dataclasses.replace(first, v_negative=0 * first.v_threshold)
+    negative_threshold = dataclasses.replace(
+        first, neuron=dataclasses.replace(first.neuron, v_negative=0 * first.neuron.v_threshold)
+    )
     plain, corrected = (
         reference.run(dataclasses.replace(circuit, populations=(p, *circuit.populations[1:])), values)[0]
-        for p in (first, signed)
+        for p in (first, negative_threshold)
     )
     assert 0 < plain.spikes.mean() < 1
     assert np.array_equal(plain.spikes, corrected.spikes)
@@ -414,13 +438,13 @@ def test_what_may_take_back_stays_signed(why, options):
     layers = [
         Input((1,), "events" if why == "spikes" else "constant"),
         Linear([[1.0]]),
-        IF(1.0, signed=0.5, **options),
+        IF(1.0, negative_threshold=0.5, **options),
         Linear([[1.0]]),
         Readout(),
     ]
-    circuit = lower(Network(layers, n_steps=4, shift="none"))
-    assert circuit.populations[0].signed
-    assert [synapse.negative for synapse in circuit.populations[1].synapses] == [False, True]
+    circuit = build_circuit(Network(layers, n_steps=4, shift="none"))
+    assert circuit.populations[0].has_negative_spikes
+    assert [projection.negative for projection in circuit.populations[1].projections] == [False, True]
 
 
 def test_integers_that_rounding_lifts_to_their_threshold_stay_signed():
@@ -428,27 +452,27 @@ def test_integers_that_rounding_lifts_to_their_threshold_stay_signed():
     layers = [
         Input((1,)),
         Linear([[1.0]], [0.3 / 127]),
-        IF(0.25, v_init=0.2, signed=0.5),
+        IF(0.25, v_init=0.2, negative_threshold=0.5),
         Linear([[1.0]]),
         Readout(),
     ]
     network = Network(layers, n_steps=64, shift="none", input_range=(0, 255))
-    assert not lower(network).populations[0].signed
+    assert not build_circuit(network).populations[0].has_negative_spikes
     population = quantize(network).circuit.populations[0]
-    assert population.v_init >= population.v_threshold and population.signed
+    assert population.neuron.v_init >= population.neuron.v_threshold and population.has_negative_spikes
     run_both(network, np.array([[0.0], [3.0]], np.float32), arithmetic="int8")
 
 
 def test_a_max_pool_of_neurons_that_take_nothing_back_is_plain():
     layers = [
         Input((1, 4, 4)),
-        IF(0.5, signed=0.5),
+        IF(0.5, negative_threshold=0.5),
         MaxPool2d(2),
         Flatten(),
         Linear(np.ones((1, 4))),
         Readout(),
     ]
     network = Network(layers, n_steps=6, input_range=(0, 1))
-    assert not any(population.signed for population in lower(network).populations[:2])
+    assert not any(population.has_negative_spikes for population in build_circuit(network).populations[:2])
     result = run_both(network, np.linspace(0, 1, 32, dtype=np.float32).reshape(2, 1, 4, 4))
     assert result.layers[1].spikes.dtype == bool

@@ -1,0 +1,390 @@
+"""From a network to the circuit of a number of steps.
+
+Average pools, flattening, concatenation and sums have no neurons; here they disappear. Each `IF` (and an
+integrating `Readout`) becomes one `Population`; the linear expression before it becomes a list of
+`Projection`, each a convolution of spike sources with effective weights: the ANN's weight times the
+source's spike amplitude, divided by the pooling window's area, formed in float64 and rounded to
+float32 once. Each `MaxPool2d` becomes one `MaxPool` for each population that it reads.
+
+What the number of steps T decides is decided here and in `quantize`, where it is known: the shift V_th/2T,
+the step parameters of the network, how long a warm-up can be, and what integers must hold.
+`Circuit.depends_on_steps` names what was decided, for runs that have no T.
+
+A projection that reads neurons with negative spikes is followed by a second one, which reads those with
+the same weights and amplitudes of the other sign. Neurons that never have a reason to send one, most often
+those of the first layer, send none in the end (`drop_silent_negatives`).
+
+Order of the sums (part of the specification, docs/arithmetic.md): projections that gather (convolutions and
+linear layers) as their branches are listed, then those with one weight per channel (depthwise convolutions
+and identity shortcuts of an unpooled population), then the bias with the shift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import NetworkError, RunError
+from ..network.geometry import Window
+from ..network.layers import (
+    IF,
+    MAX_POOL_AREA,
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Flatten,
+    Input,
+    Layer,
+    Linear,
+    MaxPool2d,
+    Readout,
+)
+from ..network.network import Network, check_steps
+from .neuron import LEAK, WARM_UP, Neuron, shift_current
+from .populations import INPUT, Circuit, MaxPool, Population, Projection, Source, as_map
+
+__all__ = ["build_circuit", "drop_silent_negatives"]
+
+MAX_PARTS = 1_024
+"""Most branches of a sum, or sources of a concatenation, once what is before them has been folded."""
+
+MAX_POPULATIONS = 4_096
+"""Most populations and max pools."""
+
+
+@dataclass(frozen=True)
+class _View:
+    """What a layer between IFs carries: the spikes of some populations, linearly seen, without weights."""
+
+    sources: tuple[Source, ...]
+    amplitudes: tuple[np.ndarray, ...]  # per source: one value a channel, pooling divided out
+    shape: tuple[int, int, int]
+    flat: bool = False  # maps flattened to features, source after source
+
+
+def build_circuit(
+    network: Network,
+    n_steps: int | None = None,
+    shift_steps: int | None = None,
+    *,
+    keep_silent_negatives: bool = False,
+) -> Circuit:
+    """The circuit of a network for a number of steps, in float32.
+
+    Parameters
+    ----------
+    network : Network
+    n_steps : int, optional
+        T of the run, and of the step parameters that it takes. None: the network's own.
+    shift_steps : int, optional
+        T of the shift V_th/2T. None: `n_steps`.
+    keep_silent_negatives : bool
+        Whether neurons that could never send a negative spike still may: integers decide that by their own
+        numbers.
+
+    Raises
+    ------
+    RunError
+        If `n_steps` or `shift_steps` is out of range, or `shift_steps` is given and the shift has no T.
+    NetworkError
+        If a layer cannot be folded; the message names it.
+    """
+    n_steps = check_steps(network.n_steps if n_steps is None else n_steps, RunError)
+    decided = []
+    if shift_steps is None:
+        shift_steps = n_steps
+        if network.shift == "bias" and any(isinstance(layer, IF) and layer.shift for layer in network.layers):
+            decided.append("shift")
+    elif network.shift != "bias":
+        raise RunError(
+            "the network's shift has no number of steps",
+            where="shift_steps",
+            got=f"shift {network.shift!r}",
+            expected="shift 'bias'",
+            hint="leave shift_steps out",
+        )
+    shift_steps = check_steps(shift_steps, RunError, "shift_steps")
+    if network.step_parameters:
+        decided.append("step parameters")
+    network = network.at(n_steps)
+    views: dict[str, _View] = {}  # of layers that carry spikes, or the input
+    currents: dict[
+        str, tuple[list[Projection], np.ndarray]
+    ] = {}  # of layers that carry a current: projections and bias
+    populations: list[Population | MaxPool] = []
+
+    def current(name: str) -> tuple[list[Projection], np.ndarray]:
+        """What a layer's output charges a membrane with."""
+        if name in currents:
+            return currents[name]
+        return [_identity(views[name], network.by_name[name])], np.zeros(views[name].shape[0])
+
+    for layer in network.layers:
+        if isinstance(layer, Input):
+            shape = as_map(layer.shape)
+            views[layer.name] = _View((Source(INPUT, shape),), (np.ones(shape[0]),), shape)
+        elif isinstance(layer, (Conv2d, Linear)):
+            bias = np.zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias.astype(np.float64)
+            currents[layer.name] = list(_weighted(layer, views[layer.inputs[0]])), bias
+        elif isinstance(layer, Add):
+            branches, biases = zip(*(current(name) for name in layer.inputs))
+            currents[layer.name] = _bounded([b for branch in branches for b in branch], layer), sum(biases)
+        elif isinstance(layer, Flatten) and layer.inputs[0] in currents:
+            if as_map(network.shapes[layer.inputs[0]])[1:] != (1, 1):
+                raise NetworkError(
+                    "a flattened map of currents", where=layer._where, hint="put the IF before the Flatten"
+                )
+            currents[layer.name] = currents[layer.inputs[0]]
+        elif isinstance(layer, AvgPool2d):
+            views[layer.name] = _pooled(layer, views[layer.inputs[0]])
+        elif isinstance(layer, MaxPool2d):
+            pools = list(_max_pools(layer, views[layer.inputs[0]], populations))
+            if len(populations) + len(pools) > MAX_POPULATIONS:
+                raise NetworkError(
+                    "there are too many max pools, one for each layer concatenated",
+                    where=layer._where,
+                    expected=f"at most {MAX_POPULATIONS} with all neurons",
+                )
+            sources = tuple(Source(len(populations) + i, pool.shape) for i, pool in enumerate(pools))
+            views[layer.name] = _View(
+                sources, views[layer.inputs[0]].amplitudes, layer.output_shape([views[layer.inputs[0]].shape])
+            )
+            populations += pools
+        elif isinstance(layer, Flatten):
+            views[layer.name] = _flat(views[layer.inputs[0]])
+        elif isinstance(layer, Concat):
+            views[layer.name] = _joined(views[name] for name in layer.inputs)
+            _bounded(views[layer.name].sources, layer)
+        elif isinstance(layer, IF) or network.readout == "membrane":
+            population = _population(
+                layer, *current(layer.inputs[0]), network, n_steps, shift_steps, populations
+            )
+            if population.fires:
+                source = Source(len(populations), population.shape)
+                views[layer.name] = _View(
+                    (source,), (population.neuron.v_threshold.astype(np.float64),), population.shape
+                )
+            populations.append(population)
+    if any(WARM_UP in p.features for p in populations):
+        decided.append("warm-up")
+    circuit = Circuit(
+        network=network,
+        n_steps=n_steps,
+        input_shape=as_map(network.input_shape),
+        populations=tuple(populations),
+        depends_on_steps=tuple(decided),
+    )
+    return circuit if keep_silent_negatives else drop_silent_negatives(circuit)
+
+
+def drop_silent_negatives(circuit: Circuit) -> Circuit:
+    """The same circuit, of floats or integers, without negative spikes that are never sent.
+
+    Neurons whose only input is a constant current, and which start below their threshold, send none: they
+    fire only if the current is above 0, and then their membrane never falls below 0.
+    """
+    populations: list[Population | MaxPool] = []
+    for p in circuit.populations:
+        if isinstance(p, MaxPool):
+            signs = p.has_negative_spikes and populations[p.source.population].has_negative_spikes
+            populations.append(replace(p, has_negative_spikes=signs))
+            continue
+        neuron = p.neuron
+        constant = not p.projections and LEAK not in neuron.features
+        if p.has_negative_spikes and constant and (neuron.v_init < neuron.v_threshold).all():
+            p = replace(p, neuron=replace(neuron, v_negative=None))
+        sent = tuple(
+            projection
+            for projection in p.projections
+            if not projection.negative
+            or any(
+                s.population != INPUT and populations[s.population].has_negative_spikes
+                for s in projection.sources
+            )
+        )
+        populations.append(replace(p, projections=sent) if len(sent) < len(p.projections) else p)
+    return replace(circuit, populations=tuple(populations))
+
+
+def _bounded(parts: Sequence, layer: Layer) -> Sequence:
+    """`parts`, unless they are too many: sums of sums of themselves double with each layer."""
+    if len(parts) > MAX_PARTS:
+        raise NetworkError(
+            f"the {layer.kind} has too many parts once those before it are unfolded",
+            where=layer._where,
+            got=len(parts),
+            expected=f"at most {MAX_PARTS}",
+        )
+    return parts
+
+
+def _pooled(layer: AvgPool2d, view: _View) -> _View:
+    pool = layer.window(view.shape)
+    sources = []
+    for source in view.sources:
+        sources.append(replace(source, pool=_composed(layer, source.pool, pool) if source.pool else pool))
+    amplitudes = tuple(amplitude / pool.area for amplitude in view.amplitudes)
+    return _View(tuple(sources), amplitudes, layer.output_shape([view.shape]))
+
+
+def _composed(layer: AvgPool2d, first: Window, second: Window) -> Window:
+    """Two pools in a row as one; exact where windows of the first do not overlap or are not cut."""
+    if first.stride != first.kernel or any(first.padding) or any(second.padding):
+        raise NetworkError(
+            "two average pools in a row with overlap or padding cannot be folded",
+            where=layer._where,
+            hint="make them one pool",
+        )
+    kernel = tuple(a * b for a, b in zip(first.kernel, second.kernel))
+    if kernel[0] * kernel[1] > MAX_POOL_AREA:
+        raise NetworkError(
+            "the joint pooling window is too large",
+            where=layer._where,
+            got=kernel,
+            expected=f"an area <= {MAX_POOL_AREA}",
+        )
+    return Window(kernel, tuple(a * b for a, b in zip(first.stride, second.stride)), (0, 0, 0, 0))
+
+
+def _max_pools(layer: MaxPool2d, view: _View, before: Sequence[Population | MaxPool]) -> Iterator[MaxPool]:
+    """A max pool for each source of a view; several are numbered: ``pool[0]``, ``pool[1]``."""
+    size = layer.output_shape([view.shape])[1:]
+    for i, source in enumerate(view.sources):
+        if source.pool:
+            raise NetworkError(
+                "a max pool cannot read average-pooled spikes",
+                where=layer._where,
+                hint="put an IF between the pools",
+            )
+        shape = (source.shape[0], *size)
+        name = layer.name if len(view.sources) == 1 else f"{layer.name}[{i}]"
+        yield MaxPool(
+            name,
+            shape,
+            shape,
+            source,
+            layer.window,
+            source.population != INPUT and before[source.population].has_negative_spikes,
+        )
+
+
+def _flat(view: _View) -> _View:
+    features = int(np.prod(view.shape))
+    return _View(view.sources, view.amplitudes, (features, 1, 1), flat=view.flat or view.shape[1:] != (1, 1))
+
+
+def _joined(inputs: Iterable[_View]) -> _View:
+    views = list(inputs)
+    shape = (sum(v.shape[0] for v in views), *views[0].shape[1:])
+    sources = tuple(s for v in views for s in v.sources)
+    return _View(
+        sources, tuple(a for v in views for a in v.amplitudes), shape, flat=any(v.flat for v in views)
+    )
+
+
+def _identity(view: _View, layer: Layer) -> Projection:
+    """Spikes that charge a membrane directly, weight 1."""
+    if view.flat:
+        raise NetworkError(
+            "a flattened map cannot charge a membrane without weights",
+            where=layer._where,
+            hint="put the IF before the Flatten",
+        )
+    channels = view.shape[0]
+    return Projection(
+        "identity",
+        view.sources,
+        view.shape,
+        np.ones((channels, 1, 1, 1), np.float32),
+        np.concatenate(view.amplitudes),
+        groups=channels,
+    )
+
+
+def _weighted(layer: Conv2d | Linear, view: _View) -> Iterator[Projection]:
+    """The projections of a weighted layer that reads `view`."""
+    if isinstance(layer, Conv2d):
+        name = "conv2d" if layer.groups == 1 else "depthwise" if layer.groups == view.shape[0] else "grouped"
+        label = f"{name} {layer.weight.shape[2]}x{layer.weight.shape[3]}"
+        yield Projection(
+            label,
+            view.sources,
+            view.shape,
+            layer.weight,
+            np.concatenate(view.amplitudes),
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+        )
+    elif not view.flat:
+        yield Projection(
+            "linear",
+            view.sources,
+            view.shape,
+            layer.weight.reshape(-1, *view.shape),
+            np.concatenate(view.amplitudes),
+        )
+    else:  # a kernel that covers the map, source by source
+        start = 0
+        for source, amplitude in zip(view.sources, view.amplitudes):
+            shape = (source.shape[0], *source.seen_size)
+            size = int(np.prod(shape))
+            yield Projection(
+                "linear",
+                (source,),
+                shape,
+                layer.weight[:, start : start + size].reshape(-1, *shape),
+                amplitude,
+            )
+            start += size
+
+
+def _both_signs(projection: Projection, populations: Sequence[Population | MaxPool]) -> Iterator[Projection]:
+    """A projection from spikes and, if a source has negative spikes, a second one from them."""
+    yield projection
+    negative = [
+        s.population != INPUT and populations[s.population].has_negative_spikes for s in projection.sources
+    ]
+    if any(negative):
+        channels = np.repeat(negative, [s.shape[0] for s in projection.sources])
+        yield replace(
+            projection,
+            sources=tuple(replace(s, negative=True) for s in projection.sources),
+            scale=np.where(channels, -projection.scale, 0.0),
+        )
+
+
+def _population(
+    layer: IF | Readout,
+    branches: list[Projection],
+    bias: np.ndarray,
+    network: Network,
+    n_steps: int,
+    shift_steps: int,
+    before: Sequence[Population | MaxPool],
+) -> Population:
+    """Neurons that integrate `branches` and `bias`, with the shift for `shift_steps`; `before` are the
+    populations that they read.
+    """
+    output_shape = network.shapes[layer.name]
+    shape = as_map(output_shape)
+    constant = network.input.encoding == "constant"
+    analog = tuple(b for b in branches if constant and b.sources[0].population == INPUT)
+    spiking = [s for b in branches if b not in analog for s in _both_signs(b, before)]
+    neuron, bias = Neuron.integrator(shape[0]), np.array(bias, np.float64)
+    if isinstance(layer, IF):
+        neuron = Neuron.of_layer(layer, shape[0], network.shift, n_steps)
+        bias += shift_current(layer, shape[0], network.shift, shift_steps)
+    return Population(
+        name=layer.name,
+        shape=shape,
+        output_shape=output_shape,
+        projections=(*(b for b in spiking if not b.channelwise), *(b for b in spiking if b.channelwise)),
+        analog_projections=analog,
+        bias=bias.astype(np.float32),
+        neuron=neuron,
+    )

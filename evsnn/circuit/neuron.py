@@ -1,0 +1,298 @@
+"""The neuron: what it is, and one step of it. Everything in Python that steps a neuron does it here.
+
+At step u, with I(u) the current of its projections and its bias::
+
+    v += I(u)                       v *= leak before it, if there is a leak
+    s = 1 if v >= v_threshold       from step `warm_up_steps` on: input alone charges it before
+    s = -1 if v < v_negative        and it did not fire, and its net count n of spikes is above 0
+    v -= v_threshold * s            soft reset
+    n += s
+
+After T steps of input, `warm_up_steps` more follow without input. In integers the leak is
+``v -= v >> k``, k of a leak of 1 - 2^-k. The same step on intervals proves how wide a membrane is
+(`Neuron.bounds_after`). Kernels and the C runtime have steps of their own, which tests hold to this one.
+
+A neuron names its `features`. A back end says in `SUPPORTS` which of them it computes, and `require` refuses
+the others by name. So a new option of a neuron is a field here, its part of the step, and a feature: until a
+back end supports it, that back end says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import RunError
+from ..network.layers import IF
+
+__all__ = [
+    "LEAK",
+    "NEGATIVE_SPIKES",
+    "NEURON_FEATURES",
+    "WARM_UP",
+    "Membranes",
+    "Neuron",
+    "leak_shift",
+    "require",
+    "shift_current",
+]
+
+LEAK = "leak"
+NEGATIVE_SPIKES = "negative spikes"
+WARM_UP = "warm-up"
+
+NEURON_FEATURES = frozenset({LEAK, NEGATIVE_SPIKES, WARM_UP})
+"""What a neuron may do beside integrating, firing and resetting by subtraction."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Neuron:
+    """What the neurons of a population are, channel by channel.
+
+    Parameters
+    ----------
+    v_threshold : (channels,) float32 or integer, optional
+        Above 0. None: it integrates and never fires.
+    v_init : (channels,) float32 or integer
+        The membrane before the first step.
+    leak : float in [0, 1]
+        Share of the membrane that is kept from step to step.
+    v_negative : (channels,) float32 or integer, optional
+        At most 0: the membrane below which a neuron whose net count is above 0 sends a negative spike. None:
+        none does, or none could.
+    warm_up_steps : int
+        Steps of input before the first that may fire.
+    """
+
+    v_threshold: np.ndarray | None
+    v_init: np.ndarray
+    leak: float = 1.0
+    v_negative: np.ndarray | None = None
+    warm_up_steps: int = 0
+
+    @classmethod
+    def of_layer(cls, layer: IF, channels: int, shift: str, n_steps: int) -> Neuron:
+        """The neurons of an `IF` layer in a run of `n_steps`.
+
+        Parameters
+        ----------
+        layer : IF
+        channels : int
+        shift : {"bias", "initial", "none"}
+            The network's. "initial" is a part of the first membrane; "bias" is a current, see
+            `shift_current`.
+        n_steps : int
+            A longer warm-up is cut to it.
+        """
+        v_threshold = np.broadcast_to(layer.v_threshold, (channels,)).astype(np.float32)
+        v_init = np.broadcast_to(layer.v_init, (channels,)).astype(np.float64)
+        if layer.shift and shift == "initial":
+            v_init = v_init + v_threshold.astype(np.float64) / 2
+        v_negative = None
+        if layer.negative_threshold:
+            bound = -layer.negative_threshold * v_threshold.astype(np.float64)
+            v_negative = np.maximum(bound, np.finfo(np.float32).min).astype(np.float32)
+        return cls(
+            v_threshold=v_threshold,
+            v_init=v_init.astype(np.float32),
+            leak=layer.leak,
+            v_negative=v_negative,
+            warm_up_steps=min(layer.warm_up_steps, n_steps),
+        )
+
+    @classmethod
+    def integrator(cls, channels: int) -> Neuron:
+        """Neurons that start at 0 and never fire: a readout."""
+        return cls(v_threshold=None, v_init=np.zeros(channels, np.float32))
+
+    @property
+    def fires(self) -> bool:
+        """Whether it sends spikes."""
+        return self.v_threshold is not None
+
+    @property
+    def has_negative_spikes(self) -> bool:
+        """Whether it may send negative spikes."""
+        return self.v_negative is not None
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What it does beside integrating, firing and resetting by subtraction, of `NEURON_FEATURES`."""
+        found = {
+            LEAK: self.leak != 1,
+            NEGATIVE_SPIKES: self.has_negative_spikes,
+            WARM_UP: self.warm_up_steps > 0,
+        }
+        return frozenset(name for name, used in found.items() if used)
+
+    def in_integers(self, scale: np.ndarray, extra: np.ndarray | int) -> Neuron:
+        """The same neurons in units of `scale` (channels,), rounded to int64; `extra` is added to the
+        first membrane.
+        """
+        return Neuron(
+            v_threshold=None
+            if self.v_threshold is None
+            else np.maximum(1, rounded(self.v_threshold / scale)),
+            v_init=rounded(self.v_init / scale) + extra,
+            leak=self.leak,
+            v_negative=None if self.v_negative is None else rounded(self.v_negative / scale),
+            warm_up_steps=self.warm_up_steps,
+        )
+
+    def bounds_after(
+        self, n_steps: int, least: np.ndarray, most: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Smallest and largest integer membrane at any comparison or step's end.
+
+        A neuron's own negative spike needs no term: it lifts the membrane to less than the threshold, and
+        the spike that went before may have left as much, with more steps to come.
+
+        Parameters
+        ----------
+        n_steps : int
+        least, most : (channels,) int64
+            The smallest and the largest current of a step.
+
+        Returns
+        -------
+        low, high : (channels,) int64
+        """
+        low = high = self.v_init.astype(np.int64)
+        lowest, highest = low, high
+        shift = leak_shift(self.leak) if self.leak < 1 else None
+        for u in range(n_steps + self.warm_up_steps):
+            if u < n_steps:
+                if shift is not None:
+                    low, high = low - (low >> shift), high - (high >> shift)
+                low, high = low + least, high + most
+                lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
+            if u >= self.warm_up_steps and self.v_threshold is not None:
+                th = self.v_threshold
+                low = np.where(low >= th, low - th, np.where(high >= th, np.minimum(low, 0), low))
+                high = np.maximum(high - th, np.minimum(high, th - 1))
+            lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
+        return lowest, highest
+
+
+class Membranes:
+    """Neurons at work: their membranes and net counts, and what a step does with them.
+
+    Parameters
+    ----------
+    neuron : Neuron
+    shape : tuple of int
+        Of all membranes; channels are along `axis`.
+    axis : int
+    dtype : {float32, int64}
+        Of the membranes.
+    count_dtype : data type, optional
+        Of the net counts.
+
+    Attributes
+    ----------
+    v : (shape) array
+        Membranes; currents are added to them in place.
+    n : (shape) array
+        Net counts: spikes less negative ones.
+    """
+
+    def __init__(self, neuron: Neuron, shape: tuple[int, ...], axis: int, dtype, count_dtype=np.int64):
+        self.neuron = neuron
+        ones = (1,) * (len(shape) - 1 - axis % len(shape))
+        self._rows = {
+            name: None if values is None else np.ascontiguousarray(values, dtype).reshape(-1, *ones)
+            for name, values in (
+                ("th", neuron.v_threshold),
+                ("negative", neuron.v_negative),
+                ("first", neuron.v_init),
+            )
+        }
+        self.v = np.empty(shape, dtype)
+        self.n = np.empty(shape, count_dtype)
+        self._fired, self._amount = np.empty(shape, bool), np.empty(shape, dtype)
+        self.reset()
+
+    def reset(self) -> None:
+        """Before the first step."""
+        self.v[...] = self._rows["first"]
+        self.n[...] = 0
+
+    def leak(self) -> None:
+        """What a membrane loses before a step's input; a float one is never -0.0 after it."""
+        leak = self.neuron.leak
+        if leak == 1:
+            return
+        if self.v.dtype == np.float32:
+            self.v *= np.float32(leak)
+            self.v += np.float32(0)
+        else:
+            self.v -= self.v >> leak_shift(leak)
+
+    def fire(self, out: np.ndarray) -> np.ndarray:
+        """Compare, reset and count.
+
+        Parameters
+        ----------
+        out : (shape) int8 or bool
+            Written: -1, 0 or 1 per neuron; bool only if there are no negative spikes.
+        """
+        np.greater_equal(self.v, self._rows["th"], out=self._fired)
+        out[...] = self._fired
+        if self.neuron.has_negative_spikes:
+            out -= (self.v < self._rows["negative"]) & (self.n > 0)
+        np.multiply(out, self._rows["th"], out=self._amount, casting="unsafe")
+        self.v -= self._amount
+        self.n += out
+        return out
+
+
+def leak_shift(leak: float) -> int:
+    """k of a leak of 1 - 2^-k."""
+    return int(round(-np.log2(1 - leak)))
+
+
+def shift_current(layer: IF, channels: int, shift: str, shift_steps: int | None) -> np.ndarray:
+    """(channels,) float64: V_th/2T per step, if the network's shift is "bias" and applies to the layer;
+    else 0.
+    """
+    if not layer.shift or shift != "bias":
+        return np.zeros(channels)
+    v_threshold = np.broadcast_to(layer.v_threshold, (channels,)).astype(np.float32)
+    return v_threshold.astype(np.float64) / (2 * shift_steps)
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Rounded to int64; what is far beyond 32 bits stays far beyond them, and is refused."""
+    return np.rint(np.clip(values, -(2.0**40), 2.0**40)).astype(np.int64)
+
+
+def require(
+    features: Iterable[str], supports: Collection[str], backend: str, where: str | None = None
+) -> None:
+    """Refuse what a back end does not compute.
+
+    Parameters
+    ----------
+    features : iterable of str
+        What is needed.
+    supports : collection of str
+        What there is.
+    backend : str
+        For people: "the engine".
+
+    Raises
+    ------
+    RunError
+        It names the first feature that is missing.
+    """
+    missing = sorted(set(features) - set(supports))
+    if missing:
+        raise RunError(
+            f"{backend} does not support {missing[0]}",
+            where=where,
+            got=", ".join(missing),
+            expected=", ".join(sorted(supports)) or "plain neurons",
+            hint="use another back end, or a network without it",
+        )

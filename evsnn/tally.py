@@ -1,0 +1,164 @@
+"""Results in the making: what every sample of a run adds to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .circuit.populations import Circuit, MaxPool
+from .result import LayerResult
+
+__all__ = ["Tally"]
+
+
+class Tally:
+    """Results in the making; each sample writes its own rows, so threads do not meet.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    output_shape : tuple of int
+        Of the network's output.
+    scale : (channels,) float64, optional
+        What 1 means in the readout's membranes; None: they are values of the ANN.
+    n_samples : int
+    record : frozenset of {"spike_counts", "v_mem", "spikes"}
+    record_steps : sequence of int
+        Steps after which outputs are read, from the start of the run.
+    first, n_steps : int
+        The steps that are recorded: so many from `first` on.
+    emitted : (n_samples, channels, height, width) float64, optional
+        What a readout of spikes has sent before `first`.
+    """
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        output_shape: tuple[int, ...],
+        scale: np.ndarray | None,
+        n_samples: int,
+        record: frozenset[str],
+        record_steps: Sequence[int],
+        first: int = 0,
+        n_steps: int | None = None,
+        emitted: np.ndarray | None = None,
+    ):
+        self.record, self.populations, self.first = record, circuit.populations, first
+        n, last = len(self.populations), self.populations[-1]
+        self.counts = np.zeros((n_samples, n, 3), np.int64)
+        self.seconds = np.zeros((n_samples, n))
+        self.latency_ms = np.zeros(n_samples)
+        self.outputs_at = {step: np.zeros((n_samples, *output_shape)) for step in record_steps}
+        floats = circuit.populations[-1].bias.dtype == np.float32
+        steps = (circuit.n_steps if n_steps is None else n_steps,)
+        pools = [isinstance(p, MaxPool) for p in self.populations]
+        v_mem_types = [None if pool else np.float32 if floats else np.int64 for pool in pools]
+        spike_types = [np.int8 if p.has_negative_spikes else bool for p in self.populations]
+        self.spike_counts = self._arrays("spike_counts", n_samples, (), [np.int32] * n)
+        self.v_mem = self._arrays("v_mem", n_samples, (), v_mem_types)
+        self.spikes = self._arrays("spikes", n_samples, steps, spike_types)
+        self.fires = last.fires
+        if self.fires:
+            self.emitted = np.zeros((n_samples, *last.shape)) if emitted is None else emitted
+            amplitude = circuit.network.by_name[last.name].v_threshold.astype(np.float64)
+            self.amplitude = np.broadcast_to(amplitude, last.shape[:1])[:, None, None]
+        self.scale = np.ones((1, 1, 1)) if scale is None else scale[:, None, None]
+
+    def _arrays(
+        self, what: str, n_samples: int, steps: tuple[int, ...], dtypes: list
+    ) -> list[np.ndarray | None] | None:
+        """An array per population of the given types, if they are asked for; none if a type is None."""
+        if what not in self.record:
+            return None
+        return [
+            None if dtype is None else np.zeros((n_samples, *steps, *p.shape), dtype)
+            for p, dtype in zip(self.populations, dtypes)
+        ]
+
+    def add(
+        self,
+        j: int,
+        i: int,
+        *,
+        n_spikes: int,
+        n_events: int,
+        sops: int,
+        seconds: float,
+        v_mem: np.ndarray | None,
+    ) -> None:
+        """Sample i's numbers of population j."""
+        self.counts[i, j] = n_spikes, n_events, sops
+        self.seconds[i, j] = seconds
+        if self.v_mem is not None and self.v_mem[j] is not None:
+            self.v_mem[j][i] = v_mem
+
+    def add_spikes(self, j: int, i: int, first: int, spikes: np.ndarray) -> None:
+        """Sample i's spikes (n_steps, channels, height, width) of population j from step `first` on."""
+        if self.spikes is not None:
+            self.spikes[j][i, first - self.first : first - self.first + len(spikes)] = spikes
+        if self.spike_counts is not None:
+            self.spike_counts[j][i] += spikes.sum(axis=0, dtype=np.int32)
+        if j == len(self.populations) - 1 and self.fires:
+            counts = self.emitted[i] + spikes.cumsum(axis=0)
+            self.emitted[i] = counts[-1]
+            for step in self.outputs_at:
+                if first < step <= first + len(spikes):
+                    # In this order, so that ties of exact sums stay ties.
+                    self._read(i, step, counts[step - first - 1] * self.amplitude / step)
+
+    def read(self, i: int, step: int, v_mem: np.ndarray) -> None:
+        """Sample i's membranes (channels, height, width) of a readout that never fires, after `step`."""
+        self._read(i, step, v_mem * self.scale / step)
+
+    def _read(self, i: int, step: int, values: np.ndarray) -> None:
+        self.outputs_at[step][i] = values.reshape(self.outputs_at[step].shape[1:])
+
+    def watcher(
+        self, i: int, spikes_of: Callable[[int, int], np.ndarray]
+    ) -> Callable[[int, int], None] | None:
+        """What is to be called after each block of sample i; None if spikes are not needed.
+
+        Parameters
+        ----------
+        i : int
+        spikes_of : callable (population, n_steps)
+            The spikes (n_steps, channels, height, width) of the block.
+        """
+        everything = self.spikes is not None or self.spike_counts is not None
+        wanted = range(len(self.populations)) if everything else [len(self.populations) - 1] * self.fires
+        if not wanted:
+            return None
+
+        def watch(first: int, n_steps: int) -> None:
+            for j in wanted:
+                self.add_spikes(j, i, first, spikes_of(j, n_steps))
+
+        return watch
+
+    def layers(self) -> tuple[LayerResult, ...]:
+        """The sums over all samples, population by population."""
+        n_samples = len(self.counts)
+        totals, seconds = self.counts.sum(axis=0), self.seconds.sum(axis=0)
+        return tuple(
+            LayerResult(
+                name=p.name,
+                projection=p.label,
+                shape=p.output_shape,
+                n_spikes=int(n_spikes),
+                n_events=int(n_events),
+                sops=int(sops),
+                macs=p.macs * n_samples,
+                time_ms=float(seconds[j]) * 1e3,
+                fires=p.fires,
+                spike_counts=self._shaped(self.spike_counts, j, 1),
+                v_mem=self._shaped(self.v_mem, j, 1),
+                spikes=self._shaped(self.spikes, j, 2),
+            )
+            for j, (p, (n_spikes, n_events, sops)) in enumerate(zip(self.populations, totals))
+        )
+
+    def _shaped(self, arrays: list[np.ndarray | None] | None, j: int, lead: int) -> np.ndarray | None:
+        if arrays is None or arrays[j] is None:
+            return None
+        return arrays[j].reshape(*arrays[j].shape[:lead], *self.populations[j].output_shape)
