@@ -6,9 +6,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from functools import cached_property, partial
 from itertools import islice
 from threading import Event, Lock, get_ident
@@ -24,6 +23,7 @@ from .circuit.quantized import QuantizedNetwork, quantize
 from .digest import digest
 from .engine.plan import Plan, plan
 from .errors import InputError, RunError
+from .network.layers import Shape
 from .network.network import Network
 from .network.step_parameters import ReadOnly
 from .result import Result
@@ -232,24 +232,15 @@ class Simulator:
                 self._run_engine(images, seed, tally, progress)
         return self._result(tally, self.n_steps, self.n_steps, labels)
 
-    @contextmanager
-    def _exclusively(self) -> Iterator[None]:
-        """One run at a time: workspaces serve no two."""
+    def _exclusively(self) -> _Exclusively:
+        """One run at a time, as a context: workspaces serve no two."""
         if self._process != os.getpid():  # a fork has this object's memory, but not its threads
             self._executor, self._kept, self._running, self._process = None, (None, []), Lock(), os.getpid()
         if self._runner == get_ident():
             raise RunError(
                 "a Simulator cannot run inside its own run", hint="call it after the run, or make another one"
             )
-        with self._running:
-            self._runner = get_ident()
-            try:
-                yield
-            except BaseException:  # Ctrl-C: a thread may still be in one of the workspaces
-                self._kept = None, []
-                raise
-            finally:
-                self._runner = None
+        return _Exclusively(self)
 
     def _tally(
         self,
@@ -260,10 +251,14 @@ class Simulator:
         n_steps: int | None = None,
         emitted: np.ndarray | None = None,
     ) -> Tally:
-        fires = self.circuit.populations[-1].fires
-        scale = None if fires or self.quantized is None else self.quantized.scales[-1]
-        shape = self.network.output_shape
+        shape, scale = self._output
         return Tally(self.circuit, shape, scale, n_samples, record, record_steps, first, n_steps, emitted)
+
+    @cached_property
+    def _output(self) -> tuple[Shape, np.ndarray | None]:
+        """The shape of outputs, and what 1 means in the membranes that they are read from."""
+        integers = self.quantized is not None and not self.circuit.populations[-1].fires
+        return self.network.output_shape, self.quantized.scales[-1] if integers else None
 
     def _result(self, tally: Tally, n_steps: int, last: int, labels: np.ndarray | None = None) -> Result:
         """The result of `n_steps` steps that end after step `last`."""
@@ -566,6 +561,23 @@ class Simulator:
         tally.latency_ms[i] = (time.perf_counter() - started) * 1e3
 
 
+class _Exclusively:
+    """The time in which a simulator runs. A class, because a generator would cost microseconds per run."""
+
+    def __init__(self, simulator: Simulator):
+        self._simulator = simulator
+
+    def __enter__(self) -> None:
+        self._simulator._running.acquire()
+        self._simulator._runner = get_ident()
+
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+        if kind is not None:  # Ctrl-C: a thread may still be in one of the workspaces
+            self._simulator._kept = None, []
+        self._simulator._runner = None
+        self._simulator._running.release()
+
+
 def _add_runners(tally: Tally, i: int, workspace: Workspace) -> None:
     """Sample i's numbers, from the workspace that has run it."""
     for j, runner in enumerate(workspace.runners):
@@ -576,7 +588,7 @@ def _add_runners(tally: Tally, i: int, workspace: Workspace) -> None:
             n_events=runner.n_events,
             sops=runner.sops,
             seconds=runner.seconds,
-            v_mem=workspace.state.v_mem(j),
+            v_mem=None if tally.v_mem is None else workspace.state.v_mem(j),
         )
 
 

@@ -50,31 +50,27 @@ class Tally:
         self.seconds = np.zeros((n_samples, n))
         self.latency_ms = np.zeros(n_samples)
         self.outputs_at = {step: np.zeros((n_samples, *output_shape)) for step in record_steps}
-        floats = circuit.populations[-1].bias.dtype == np.float32
-        steps = (circuit.n_steps if n_steps is None else n_steps,)
-        pools = [isinstance(p, MaxPool) for p in self.populations]
-        v_mem_types = [None if pool else np.float32 if floats else np.int64 for pool in pools]
-        spike_types = [np.int8 if p.has_negative_spikes else bool for p in self.populations]
-        self.spike_counts = self._arrays("spike_counts", n_samples, (), [np.int32] * n)
-        self.v_mem = self._arrays("v_mem", n_samples, (), v_mem_types)
-        self.spikes = self._arrays("spikes", n_samples, steps, spike_types)
+        steps = circuit.n_steps if n_steps is None else n_steps
+        v_mem_type = np.float32 if circuit.populations[-1].bias.dtype == np.float32 else np.int64
+        self.spike_counts = self.v_mem = self.spikes = None
+        if "spike_counts" in record:
+            self.spike_counts = [np.zeros((n_samples, *p.shape), np.int32) for p in self.populations]
+        if "v_mem" in record:
+            self.v_mem = [
+                None if isinstance(p, MaxPool) else np.zeros((n_samples, *p.shape), v_mem_type)
+                for p in self.populations
+            ]
+        if "spikes" in record:
+            self.spikes = [
+                np.zeros((n_samples, steps, *p.shape), np.int8 if p.has_negative_spikes else bool)
+                for p in self.populations
+            ]
         self.fires = last.fires
         if self.fires:
             self.emitted = np.zeros((n_samples, *last.shape)) if emitted is None else emitted
             amplitude = circuit.network.by_name[last.name].v_threshold.astype(np.float64)
             self.amplitude = np.broadcast_to(amplitude, last.shape[:1])[:, None, None]
-        self.scale = np.ones((1, 1, 1)) if scale is None else scale[:, None, None]
-
-    def _arrays(
-        self, what: str, n_samples: int, steps: tuple[int, ...], dtypes: list
-    ) -> list[np.ndarray | None] | None:
-        """An array per population of the given types, if they are asked for; none if a type is None."""
-        if what not in self.record:
-            return None
-        return [
-            None if dtype is None else np.zeros((n_samples, *steps, *p.shape), dtype)
-            for p, dtype in zip(self.populations, dtypes)
-        ]
+        self.scale = None if scale is None else scale[:, None, None]
 
     def add(
         self,
@@ -105,14 +101,16 @@ class Tally:
             for step in self.outputs_at:
                 if first < step <= first + len(spikes):
                     # In this order, so that ties of exact sums stay ties.
-                    self._read(i, step, counts[step - first - 1] * self.amplitude / step)
+                    values = counts[step - first - 1] * self.amplitude / step
+                    self.outputs_at[step][i] = values.reshape(self.outputs_at[step].shape[1:])
 
     def read(self, i: int, step: int, v_mem: np.ndarray) -> None:
         """Sample i's membranes (channels, height, width) of a readout that never fires, after `step`."""
-        self._read(i, step, v_mem * self.scale / step)
-
-    def _read(self, i: int, step: int, values: np.ndarray) -> None:
-        self.outputs_at[step][i] = values.reshape(self.outputs_at[step].shape[1:])
+        out = self.outputs_at[step][i]
+        if self.scale is None:
+            np.divide(v_mem.reshape(out.shape), step, out=out, dtype=np.float64)
+        else:
+            out[...] = (v_mem * self.scale / step).reshape(out.shape)
 
     def watcher(
         self, i: int, spikes_of: Callable[[int, int], np.ndarray]
@@ -151,14 +149,14 @@ class Tally:
                 macs=p.macs * n_samples,
                 time_ms=float(seconds[j]) * 1e3,
                 fires=p.fires,
-                spike_counts=self._shaped(self.spike_counts, j, 1),
-                v_mem=self._shaped(self.v_mem, j, 1),
-                spikes=self._shaped(self.spikes, j, 2),
+                spike_counts=None if self.spike_counts is None else self._shaped(self.spike_counts, j, 1),
+                v_mem=None if self.v_mem is None else self._shaped(self.v_mem, j, 1),
+                spikes=None if self.spikes is None else self._shaped(self.spikes, j, 2),
             )
             for j, (p, (n_spikes, n_events, sops)) in enumerate(zip(self.populations, totals))
         )
 
-    def _shaped(self, arrays: list[np.ndarray | None] | None, j: int, lead: int) -> np.ndarray | None:
-        if arrays is None or arrays[j] is None:
+    def _shaped(self, arrays: list[np.ndarray | None], j: int, lead: int) -> np.ndarray | None:
+        if arrays[j] is None:
             return None
         return arrays[j].reshape(*arrays[j].shape[:lead], *self.populations[j].output_shape)

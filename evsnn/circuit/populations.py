@@ -200,12 +200,12 @@ class Population:
     bias: np.ndarray
     neuron: Neuron
 
-    @property
+    @cached_property
     def fires(self) -> bool:
         """Whether it sends spikes."""
         return self.neuron.fires
 
-    @property
+    @cached_property
     def has_negative_spikes(self) -> bool:
         """Whether it may send negative spikes."""
         return self.neuron.has_negative_spikes

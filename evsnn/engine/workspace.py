@@ -208,6 +208,10 @@ class Workspace:
         """A component's block of steps. That of the readout is cut into pieces that end where its
         membranes are read, so that the layers before it keep their whole blocks.
         """
+        if not record_steps:
+            for i in component.populations:
+                self.runners[i].run(n_steps, resume=first > 0)
+            return
         inside = (step - first for step in sorted(record_steps) if first < step < first + n_steps)
         cuts = [0, *inside, n_steps]
         for begin, end in zip(cuts, cuts[1:]):
