@@ -35,7 +35,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "evsnn.network": (("geometry",), ("layers",), ("step_parameters",), ("network",), ("inventory",)),
     "evsnn.circuit": (("neuron",), ("populations",), ("build", "encoding", "reference"), ("quantized",)),
     "evsnn.files": (
-        ("hdf5",),
+        ("atomic", "hdf5", "regular"),
         ("gate",),
         ("schema",),
         ("storage",),

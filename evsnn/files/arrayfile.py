@@ -10,7 +10,6 @@ import io
 import math
 import os
 import re
-import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import InputError
+from .regular import NotRegularError, open_regular
 
 __all__ = ["BLOCK_BYTES", "UnreadArray", "check_dtype", "open_file", "read_npy", "read_npz"]
 
@@ -69,22 +69,14 @@ def open_file(path: str | os.PathLike) -> BinaryIO:
     """
     where = os.fspath(path)
     try:
-        descriptor = os.open(
-            path,
-            os.O_RDONLY
-            | getattr(os, "O_NONBLOCK", 0)
-            | getattr(os, "O_BINARY", 0)
-            | getattr(os, "O_CLOEXEC", 0),
-        )
-    except (OSError, ValueError) as error:  # ValueError: a name with a null character
-        raise InputError(
-            "cannot be opened", where=where, got=getattr(error, "strerror", None) or error
-        ) from error
-    info = os.fstat(descriptor)
-    problem = "is not a file" if not stat.S_ISREG(info.st_mode) else "is empty" if info.st_size == 0 else None
-    if problem:
+        descriptor = open_regular(path)
+    except NotRegularError as error:
+        raise InputError("is not a file", where=where, expected=".npz, .npy or .h5") from error
+    except OSError as error:
+        raise InputError("cannot be opened", where=where, got=error.strerror) from error
+    if os.fstat(descriptor).st_size == 0:
         os.close(descriptor)
-        raise InputError(problem, where=where, expected=".npz, .npy or .h5")
+        raise InputError("is empty", where=where, expected=".npz, .npy or .h5")
     return _Narrow(io.FileIO(descriptor, "rb"))
 
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import EvsnnError, NetworkError, WeightsError
+from ..errors import NetworkError, WeightsError
 from ..network.layers import KINDS, Layer
 from ..network.network import MAX_STEPS, Network, Samples, step_parameters_where
 from ..network.step_parameters import StepParameters
 from ..text import shown
+from .atomic import replace_file
 from .gate import MAX_BYTES, Dataset, File, Group, open_file, open_stream
 from .schema import (
     FIELDS,
@@ -166,21 +168,36 @@ def save(path, network: Network, *, storage: str = "float32", compress: bool | N
         where = shown(os.fsdecode(path), 400)
     except (TypeError, ValueError) as error:
         raise WeightsError("a path is expected", got=shown(repr(path), 80)) from error
-    from .hdf5.writer import (
-        replace_file,  # here, because reading does without h5py, which takes a while to import
-    )
-    from .storage import image
+    from .storage import image  # here, because reading does without h5py, which takes a while to import
 
     file = image(network, storage, storage == "int8" if compress is None else bool(compress), where)
     open_stream(file, where).tree()  # what the gate would refuse is not written
+    _check_target(target, where)
     try:
-        replace_file(target, file.getbuffer(), where)
+        replace_file(target, file.getbuffer(), flush=True)
     except OSError as error:
-        if isinstance(error, EvsnnError):
-            raise
         raise WeightsError(
             "the file cannot be written", where=where, got=shown(error.strerror or error)
         ) from error
+
+
+def _check_target(target: str, where: str) -> None:
+    """Refuse what a file must not take the place of."""
+    try:
+        status = os.stat(target)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise WeightsError("the file cannot be written", where=where, got=shown(error.strerror)) from error
+    if not stat.S_ISREG(status.st_mode):
+        word = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
+        raise WeightsError(
+            "something else has that name", where=where, got=word, expected="a file, or nothing"
+        )
+    if not os.access(target, os.W_OK):
+        raise WeightsError(
+            "the file is write-protected", where=where, hint="choose another name, or allow writing"
+        )
 
 
 def as_stored(network: Network, storage: str) -> Network:

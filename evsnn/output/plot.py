@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import RunError
+from ..files.atomic import replace_file
 from ..text import as_count, as_shape, printable
 from .report import Report
 
@@ -50,17 +50,7 @@ def write(path: str, draw: Callable[[], Figure]) -> None:
     with matplotlib.rc_context({"svg.hashsalt": "evsnn"}):  # else its names are random
         draw().savefig(picture, format=suffix, metadata=metadata)
     try:
-        descriptor, sibling = tempfile.mkstemp(
-            dir=os.path.dirname(os.path.abspath(path)), suffix=f".{suffix}"
-        )
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(picture.getvalue())
-            os.chmod(sibling, 0o644)
-            os.replace(sibling, path)
-        except BaseException:
-            os.unlink(sibling)
-            raise
+        replace_file(path, picture.getvalue())
     except OSError as error:
         raise RunError(
             "the picture cannot be written",

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import RunError
+from ..files.regular import open_regular
 
 __all__ = ["HOT_C", "Host", "HostState", "changes", "pin"]
 
@@ -265,10 +266,8 @@ def pin(cpu: int) -> None:
 def _text(path: Path) -> str | None:
     """The first 64 kB of a file without the white space around them; None if there is nothing to read."""
     try:
-        descriptor = os.open(
-            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-        )  # a pipe must not block
-    except (OSError, ValueError):
+        descriptor = open_regular(path)
+    except OSError:
         return None
     try:
         return os.read(descriptor, _LONGEST).decode("utf-8", "replace").strip("\0 \t\r\n") or None

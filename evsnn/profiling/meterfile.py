@@ -12,7 +12,6 @@ import itertools
 import math
 import os
 import re
-import stat
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from datetime import datetime, timedelta, timezone
 import numpy as np
 
 from ..errors import RunError
+from ..files.regular import NotRegularError, open_regular
 
 __all__ = ["MAX_LOG_BYTES", "MAX_W", "duration", "read_meter"]
 
@@ -73,23 +73,12 @@ def duration(seconds: float) -> str:
 def _content(path: str | os.PathLike, where: str) -> bytes:
     """The bytes of an ordinary file; never of a directory, a device or a pipe, which could block for ever."""
     try:
-        descriptor = os.open(
-            path,
-            os.O_RDONLY
-            | getattr(os, "O_NONBLOCK", 0)
-            | getattr(os, "O_BINARY", 0)
-            | getattr(os, "O_CLOEXEC", 0),
-        )
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise RunError("is not a file", where=where, expected="the CSV log of a power meter")
+        with open(open_regular(path), "rb") as file:
             data = file.read(MAX_LOG_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name with a null character
-        if isinstance(error, RunError):
-            raise
-        raise RunError(
-            "cannot be read", where=where, got=getattr(error, "strerror", None) or error
-        ) from error
+    except NotRegularError as error:
+        raise RunError("is not a file", where=where, expected="the CSV log of a power meter") from error
+    except OSError as error:
+        raise RunError("cannot be read", where=where, got=error.strerror) from error
     if len(data) > MAX_LOG_BYTES:
         raise RunError(
             "the log is too large",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
-import tempfile
 from collections.abc import Sequence
 
 from ..errors import RunError
+from ..files.atomic import replace_file
+from ..files.regular import NotRegularError, open_regular
 
 __all__ = ["SCHEMA_VERSION", "check_target", "old_profile", "write_text"]
 
@@ -36,16 +36,7 @@ def check_target(path: str | None, read: Sequence[str | None] = ()) -> None:
 
 def write_text(path: str, text: str) -> None:
     """Write a file, all or nothing."""
-    folder = os.path.dirname(os.path.abspath(path))
-    descriptor, part = tempfile.mkstemp(dir=folder, suffix=".part")
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    except OSError:
-        os.unlink(part)
-        raise
+    replace_file(path, text.encode())
 
 
 def old_profile(path: str) -> dict:
@@ -57,10 +48,10 @@ def old_profile(path: str) -> dict:
         If it is none, or of another schema.
     """
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise RunError("this is not a regular file", where=path)
+        with open(open_regular(path), "rb") as file:
             found = json.loads(file.read(_LARGEST))
+    except NotRegularError as error:
+        raise RunError("this is not a regular file", where=path) from error
     except OSError as error:
         raise RunError("the earlier profile cannot be read", where=path, got=error.strerror) from error
     except (ValueError, RecursionError) as error:

@@ -2,7 +2,7 @@
 
 ::
 
-    python tests/benchmarks/before_after.py OTHER [--other-python PYTHON] [--networks vgg16,...] [--steps 8,16]
+    python tests/benchmarks/before_after.py OTHER [--other-python PYTHON] [--networks vgg16,...] [--steps 16]
                                                   [--arithmetics float32,int8] [--rounds N] [--core N]
 
 OTHER is the root of another checkout, older or newer; each side runs its own code on networks that its own
@@ -52,7 +52,9 @@ for line in sys.stdin:
 class Side:
     """A process that runs one checkout's engine on one network."""
 
-    def __init__(self, python: str, root: Path, network: str, cache: Path, n_steps: int, arithmetic: str, core: int):
+    def __init__(
+        self, python: str, root: Path, network: str, cache: Path, n_steps: int, arithmetic: str, core: int
+    ):
         words = [python, "-c", SIDE, str(root), network, str(cache), str(n_steps), arithmetic, str(core)]
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self._process = subprocess.Popen(
@@ -91,7 +93,13 @@ def compared(ours: Side, other: Side, rounds: int, count: int) -> dict[str, floa
         times.append((a, b) if i % 2 else (b, a))
     here, there = np.array(times).T
     low, middle, high = np.percentile(here / there, (25, 50, 75))
-    return {"ms": float(np.median(here)), "other_ms": float(np.median(there)), "ratio": middle, "q1": low, "q3": high}
+    return {
+        "ms": float(np.median(here)),
+        "other_ms": float(np.median(there)),
+        "ratio": middle,
+        "q1": low,
+        "q3": high,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -233,9 +233,9 @@ def test_tables(call, folder, weights):
                 and entry["sops_per_sample"] == result.sops_per_sample
             )
     _, out, _ = call(path, "--steps", "2,4,16")
-    assert "table of T" in out and "thresholds of T" not in out
+    assert "parameters of T" in out and "thresholds of T" not in out
     _, out, _ = call(path, "--steps", "2,16")
-    assert "table of T" not in out
+    assert "parameters of T" not in out
     _, out, _ = call(path)  # T = 4
     assert "T = 4, shift bias, thresholds of T = 2" in out
     _, out, _ = call(path, "--steps", 16)
@@ -443,7 +443,7 @@ def test_inspect_tables(call, folder, weights):
             [v_threshold, v_threshold]
         ]
     status, out, _ = call(path, "--verify", "--threads", 1, main=inspect.main)
-    assert status == 0 and "T = 2, 16; thresholds below are of T = 2" in out and "intact" in out
+    assert status == 0 and "thresholds below are those of" in out and "intact" in out
     report = json.loads(call(weights, "--json", main=inspect.main)[1])
     assert report["step_parameters"] == [] and report["nearest_steps"] is None
 

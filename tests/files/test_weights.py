@@ -21,9 +21,8 @@ import pytest
 
 import evsnn
 from evsnn.errors import WeightsError
+from evsnn.files import atomic, weights
 from evsnn.files import storage as stored
-from evsnn.files import weights
-from evsnn.files.hdf5 import writer
 from evsnn.files.schema import FIELDS, STEP_PARAMETER_FIELDS, STORAGES
 from evsnn.network.layers import (
     IF,
@@ -569,9 +568,9 @@ def interrupt(*_):
 @pytest.mark.parametrize(
     "module, name",
     [
-        (writer.os, "fsync"),
-        (writer.os, "replace"),
-        (writer.os, "fchmod"),
+        (atomic.os, "fsync"),
+        (atomic.os, "replace"),
+        (atomic.os, "fchmod"),
         (stored, "sha256_of"),
         (weights, "open_stream"),
     ],
@@ -587,7 +586,7 @@ def test_failure_leaves_the_old_file(tmp_path, monkeypatch, old, module, name, f
     with pytest.raises(error) as caught:
         weights.save(path, every_kind())
     monkeypatch.undo()
-    if error is OSError and module is writer.os:
+    if error is OSError and module is atomic.os:
         assert (
             type(caught.value) is WeightsError
             and str(caught.value) == f"{path}: the file cannot be written: got No space left on device"
@@ -602,7 +601,7 @@ def test_failure_in_the_middle(tmp_path, monkeypatch, failure, error):
     path = tmp_path / "f.h5"
     weights.save(path, every_kind(1))
     before = path.read_bytes()
-    monkeypatch.setattr(writer, "open", lambda *a, **k: HalfWritten(open(*a, **k), failure), raising=False)
+    monkeypatch.setattr(atomic, "open", lambda *a, **k: HalfWritten(open(*a, **k), failure), raising=False)
     with pytest.raises(error):
         weights.save(path, every_kind(2))
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
@@ -634,13 +633,13 @@ def test_order_of_events(tmp_path, monkeypatch):
     fsync, replace = os.fsync, os.replace
     kind = {stat.S_IFDIR: "folder", stat.S_IFREG: "file"}
     monkeypatch.setattr(
-        writer.os,
+        atomic.os,
         "fsync",
         lambda fd: (
             events.append((kind[stat.S_IFMT(os.fstat(fd).st_mode)], os.fstat(fd).st_size)) or fsync(fd)
         ),
     )
-    monkeypatch.setattr(writer.os, "replace", lambda a, b: events.append(("rename", None)) or replace(a, b))
+    monkeypatch.setattr(atomic.os, "replace", lambda a, b: events.append(("rename", None)) or replace(a, b))
     weights.save(tmp_path / "f.h5", every_kind())
     assert [event for event, _ in events] == ["file", "rename", "folder"] and events[0][1] == os.path.getsize(
         tmp_path / "f.h5"
@@ -650,7 +649,7 @@ def test_order_of_events(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_flushed(tmp_path, monkeypatch):
     fsync = os.fsync
     monkeypatch.setattr(
-        writer.os, "fsync", lambda fd: refuse_disk() if stat.S_ISDIR(os.fstat(fd).st_mode) else fsync(fd)
+        atomic.os, "fsync", lambda fd: refuse_disk() if stat.S_ISDIR(os.fstat(fd).st_mode) else fsync(fd)
     )
     assert content(saved(tmp_path, every_kind())) == content(every_kind())
 
@@ -720,7 +719,7 @@ def test_only_networks(tmp_path):
 def test_write_protection(tmp_path, monkeypatch):
     path = tmp_path / "f.h5"
     path.write_bytes(b"old")
-    monkeypatch.setattr(writer.os, "access", lambda name, mode: False)  # root may write everything
+    monkeypatch.setattr(atomic.os, "access", lambda name, mode: False)  # root may write everything
     with pytest.raises(WeightsError, match="the file is write-protected"):
         weights.save(path, every_kind())
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
@@ -730,7 +729,7 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
     def no(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(writer.os, "open", no)
+    monkeypatch.setattr(atomic.os, "open", no)
     with pytest.raises(WeightsError, match="cannot be written: got Permission denied"):
         weights.save(tmp_path / "f.h5", every_kind())
 

@@ -6,17 +6,16 @@ declares against what it stores, and that data outside the file stay inside the 
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...errors import MissingExtraError, ModelError
+from ...files.regular import open_regular
 from ...text import printable
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ def _contents(path: str | bytes) -> bytes:
     """An ordinary file's bytes."""
     where = printable(os.fsdecode(path))
     try:
-        file = _open_regular(path)
+        file = open(open_regular(path), "rb")
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         raise ModelError(
             "cannot be opened", where=where, got=getattr(error, "strerror", None) or error
@@ -158,18 +157,6 @@ def _contents(path: str | bytes) -> bytes:
                 "is not an ONNX model", where=where, got=f"{size} bytes", expected=f"1 to {MAX_MODEL_BYTES}"
             )
         return file.read()
-
-
-def _open_regular(path: str | bytes) -> BinaryIO:
-    """An ordinary file, never a directory, a device or a pipe, which could block for ever."""
-    descriptor = os.open(
-        path,
-        os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0),
-    )
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not an ordinary file")
-    return open(descriptor, "rb")
 
 
 def _opset(model: onnx.ModelProto, name: str) -> int:
@@ -394,7 +381,7 @@ def _external(proto: onnx.TensorProto, folder: str | None, n_bytes: int, where: 
             hint="put the model and its data into one folder",
         )
     try:
-        file = _open_regular(path)
+        file = open(open_regular(path), "rb")
     except OSError as error:
         raise ModelError(
             "its file cannot be opened",

@@ -21,11 +21,12 @@ import os
 import platform
 import stat
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...files.atomic import replace_file
+from ...files.regular import open_regular
 from .selectors import Events, Vectors
 
 __all__ = ["Kernel", "Store", "compiler_off", "missing", "specialise", "store"]
@@ -232,7 +233,7 @@ class Store:
     def _read(self, kernel: Kernel) -> tuple[bytes, str] | None:
         path = self.path(kernel)
         try:
-            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            with open(open_regular(path, os.O_NOFOLLOW), "rb") as file:
                 trouble = _distrusted_status(os.fstat(file.fileno()), path, stat.S_ISREG)
                 content = b"" if trouble else file.read(_LARGEST)
         except FileNotFoundError:
@@ -270,7 +271,7 @@ class Store:
             "environment": self.environment,
         }
         try:
-            self._replace(self.path(kernel), json.dumps(header).encode() + b"\n" + code)
+            replace_file(self.path(kernel), json.dumps(header).encode() + b"\n" + code, mode=0o600)
         except OSError as error:
             self._say(
                 f"{self.folder} cannot be written to ({error.strerror}); every start compiles anew,"
@@ -293,17 +294,7 @@ class Store:
         self._notes[name] = dict(numbers)
         if not self.trouble:
             with contextlib.suppress(OSError):
-                self._replace(self.folder / f"{name}.json", json.dumps(numbers).encode())
-
-    def _replace(self, path: Path, content: bytes) -> None:
-        descriptor, part = tempfile.mkstemp(dir=self.folder, suffix=".part")
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(content)
-            os.replace(part, path)
-        except OSError:
-            Path(part).unlink(missing_ok=True)
-            raise
+                replace_file(self.folder / f"{name}.json", json.dumps(numbers).encode(), mode=0o600)
 
     def _say(self, trouble: str) -> None:
         if trouble not in self._said:

@@ -4,21 +4,16 @@ nothing.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
-import os
-import secrets
-import stat
 from collections.abc import Mapping
 
 import numpy as np
 from h5py import h5a, h5d, h5f, h5fd, h5g, h5p, h5s, h5t
 
-from ...errors import WeightsError
 from .objects import MAX_ATTRIBUTES
 
-__all__ = ["Writer", "replace_file"]
+__all__ = ["Writer"]
 
 _CHUNK_BYTES = 1 << 20
 _MOST_CHUNK_BYTES = 64 << 20  # what the gate lets pass
@@ -106,62 +101,3 @@ def _text_type(array: np.ndarray) -> h5t.TypeStringID:
     kind.set_strpad(h5t.STR_NULLPAD)
     kind.set_cset(h5t.CSET_UTF8)
     return kind
-
-
-def replace_file(target: str, data: memoryview | bytes, where: str) -> None:
-    """Make `target` a file that holds `data`, or leave it as it is.
-
-    Written beside it under another name, flushed to the disk, renamed. An existing file keeps its mode;
-    a new one gets what the umask leaves. On any failure, Ctrl-C too, the other name is removed.
-
-    Raises
-    ------
-    WeightsError
-        If something else, or a write-protected file, has that name.
-    OSError
-        If writing fails.
-    """
-    try:
-        status = os.stat(target)
-    except FileNotFoundError:
-        status = None
-    if status is not None:
-        if not stat.S_ISREG(status.st_mode):
-            word = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-            raise WeightsError(
-                "something else has that name", where=where, got=word, expected="a file, or nothing"
-            )
-        if not os.access(target, os.W_OK):
-            raise WeightsError(
-                "the file is write-protected", where=where, hint="choose another name, or allow writing"
-            )
-    folder = os.path.dirname(target)
-    sibling = os.path.join(folder, f".evsnn-{secrets.token_hex(8)}.tmp")
-
-    def create(name: str, flags: int) -> int:
-        return os.open(name, flags, 0o666 if status is None else 0o600)
-
-    try:
-        with open(sibling, "xb", opener=create) as stream:
-            if status is not None:
-                os.fchmod(stream.fileno(), stat.S_IMODE(status.st_mode))
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(sibling, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(sibling)
-        raise
-    with contextlib.suppress(
-        OSError
-    ):  # the new file is whole and in place; this makes the renaming outlast a power cut, where it can
-        _flush_folder(folder)
-
-
-def _flush_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,67 @@
+"""Writing a file all or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+
+__all__ = ["replace_file"]
+
+
+def replace_file(
+    path: str | os.PathLike, data: bytes | memoryview, *, mode: int | None = None, flush: bool = False
+) -> None:
+    """Make `path` a file that holds `data`, or leave it as it is.
+
+    It is written beside `path` under another name and renamed. On any failure, Ctrl-C too, the other name is
+    removed.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+    data : bytes or memoryview
+    mode : int, optional
+        Permissions. None: those of the file that is replaced; of a new one, what the umask leaves.
+    flush : bool
+        Whether it must outlast a power cut.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    sibling = os.path.join(folder, f".evsnn-{secrets.token_hex(8)}.part")
+    if mode is None:
+        with contextlib.suppress(FileNotFoundError):
+            mode = stat.S_IMODE(os.stat(path).st_mode)
+
+    def create(name: str, flags: int) -> int:
+        return os.open(name, flags, 0o666 if mode is None else 0o600)
+
+    try:
+        with open(sibling, "xb", opener=create) as stream:
+            if mode is not None:
+                os.fchmod(stream.fileno(), mode)
+            stream.write(data)
+            if flush:
+                stream.flush()
+                os.fsync(stream.fileno())
+        os.replace(sibling, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(sibling)
+        raise
+    if flush:  # the new file is whole and in place; this makes the renaming outlast a power cut, too
+        with contextlib.suppress(OSError):
+            _flush_folder(folder)
+
+
+def _flush_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
