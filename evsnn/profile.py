@@ -14,10 +14,9 @@ from .errors import RunError
 from .output import console
 
 if TYPE_CHECKING:
-    from .files.inputs import Inputs
-    from .network.network import Network, Samples
     from .profiling.measure import Profile
     from .profiling.report import Report
+    from .session import Session
 
 __all__ = ["main"]
 
@@ -162,11 +161,9 @@ def _profile(options: argparse.Namespace) -> int:
         from .errors import MissingExtraError
 
         raise MissingExtraError("--html needs plotly", hint='install it with: pip install "evsnn[html]"')
-    from .files.demo import demo
-    from .files.inputs import open_inputs
-    from .files.weights import load
     from .profiling.host import pin
     from .profiling.profile_files import check_target, old_profile, write_text
+    from .session import Session
 
     for path in (options.html, options.speedscope):
         check_target(path, (options.weights, options.input, options.compare, options.power_csv))
@@ -185,37 +182,22 @@ def _profile(options: argparse.Namespace) -> int:
             )
         pin(options.cpu)
     old = old_profile(options.compare) if options.compare else None
-    start_up_ms = {"import": 1e3 * (time.perf_counter() - started)}
-    started = time.perf_counter()
-    network = load(options.weights) if options.weights is not None else demo()
-    start_up_ms["load"] = 1e3 * (time.perf_counter() - started)
-    with open_inputs(
-        network,
-        options.input,
-        limit=options.limit,
-        seed=options.seed,
-        n_steps=max(options.steps or (0,)) or None,
-    ) as inputs:
-        if inputs.source == "noise":
-            console.print_message(
-                f"input: the model's file holds no samples, running on noise of seed {options.seed}"
-            )
-        steps = options.steps or (inputs.n_steps or network.n_steps,)
-        inputs.require_steps(max(steps))
+    import_ms = 1e3 * (time.perf_counter() - started)
+    with Session(options) as session:
         if old is not None:
             from .profiling.report import digest_of, require_same
 
             require_same(
                 old,
                 {
-                    "model_sha256": digest_of(network),
-                    "n_steps": steps[-1],
+                    "model_sha256": digest_of(session.network),
+                    "n_steps": session.n_steps[-1],
                     "arithmetic": options.arithmetic,
                     "threads": options.threads,
                 },
                 options.compare,
             )
-        report = _measured(network, steps, inputs, options, start_up_ms)
+        report = _measured(session, options, import_ms)
     if old is not None:
         report = report.compared_with(old, options.compare)
     if options.json:
@@ -235,86 +217,52 @@ def _profile(options: argparse.Namespace) -> int:
     return console.DONE
 
 
-def _measured(
-    network: Network,
-    steps: Sequence[int],
-    inputs: Inputs,
-    options: argparse.Namespace,
-    start_up_ms: dict[str, float],
-) -> Report:
-    """Measure the last T, run the others, and look at spikes where a page shows them."""
-    from .output.memory import announce
+def _measured(session: Session, options: argparse.Namespace, import_ms: float) -> Report:
+    """Measure the last T, run the others, and look at spikes if a page shows them."""
     from .profiling.measure import hints_of, measure
     from .profiling.report import Report, Sweep, seen_of
-    from .simulation import Simulator
-    from .startup import import_compiler
 
-    def prepared(T: int, samples: Samples | None) -> tuple[Simulator, Samples, dict[str, float], int]:
-        simulator = Simulator(network, T, arithmetic=options.arithmetic, threads=options.threads)
-        imported = import_compiler(simulator)
-        memory_bytes = announce(({} if samples else {"inputs": inputs.n_bytes}) | simulator.memory_bytes)
-        samples = samples or inputs.read()
-        with console.Progress(f"T = {T}: preparing layers") as progress:
-            times = simulator.prepare(progress=progress)
-        times = {
-            "import": imported["import"] + times["import"],
-            "plan": times["plan"],
-            "compile": times["compile"] + imported["compile"],
-        }
-        return simulator, samples, times, memory_bytes
-
-    *others, T = steps
-    simulator, samples, times, memory_bytes = prepared(T, None)
+    *others, T = session.n_steps
+    ready = session.prepared(T)
+    simulator, images = ready.simulator, ready.images
     started = time.perf_counter()
-    simulator.run(inputs.cut(samples.images[:1], T), seed=options.seed)
-    first = 1e3 * (time.perf_counter() - started)
+    simulator.run(images[:1], seed=options.seed)
+    first_ms = 1e3 * (time.perf_counter() - started)
+    times = ready.times_ms
     start_up_ms = {
-        "import": start_up_ms["import"] + times["import"],
-        "load": start_up_ms["load"],
+        "import": import_ms + times["import"],
+        "load": session.load_ms,
         "plan": times["plan"],
         "compile": times["compile"],
-        "first": first,
+        "first": first_ms,
     }
+    memory_bytes = ready.memory_bytes
     with console.Progress(f"T = {T}: measuring") as progress:
-        profile: Profile = measure(
-            simulator, inputs.cut(samples.images, T), samples.labels, options.seed, options.seconds, progress
-        )
+        profile: Profile = measure(simulator, images, ready.labels, options.seed, options.seconds, progress)
     energy = _metered(options, profile)
-    seen = seen_of(simulator, inputs.cut(samples.images, T), options.seed) if options.html else None
-    del simulator
+    seen = seen_of(simulator, images, options.seed) if options.html else None
+    del simulator, ready
     sweep = [Sweep.of(profile.result)]
-    for other in (
-        others
-        if others or not options.html
-        else [t for t in (T // 4, T // 2, 2 * T) if t and not inputs.n_steps]
-    ):
-        one, *_ = prepared(other, samples)
-        with console.Progress(f"T = {other}: running samples") as progress:
-            sweep.append(
-                Sweep.of(
-                    one.run(
-                        inputs.cut(samples.images, other),
-                        samples.labels,
-                        seed=options.seed,
-                        progress=progress,
-                    )
-                )
-            )
-        del one
-    sweep.sort(key=lambda entry: entry.n_steps)
-    model, hints = options.weights or "demo", hints_of(profile)
+    if options.html and not others and not session.inputs.n_steps:
+        others = [steps for steps in (T // 4, T // 2, 2 * T) if steps]
+    for steps in others:
+        ready = session.prepared(steps)
+        with console.Progress(f"T = {steps}: running samples") as progress:
+            result = ready.simulator.run(ready.images, ready.labels, seed=options.seed, progress=progress)
+        sweep.append(Sweep.of(result))
+        del ready
     return Report(
-        model,
-        network,
-        inputs.source,
+        session.model,
+        session.network,
+        session.inputs.source,
         options.seed,
         profile,
         start_up_ms,
         memory_bytes,
-        hints,
+        hints_of(profile),
         options.deadline_ms,
         energy,
-        tuple(sweep),
+        tuple(sorted(sweep, key=lambda entry: entry.n_steps)),
         seen,
     )
 

@@ -26,6 +26,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("simulation",),
         ("output",),
         ("startup",),
+        ("session",),
         ("profiling",),
         ("conversion",),
         ("warm",),

@@ -374,3 +374,12 @@ def test_events_are_profiled_too(tmp_path, capsys):
         and facts["input"] == "noise"
         and facts["neurobench"]["SynapticOperations"]["Effective_MACs"] == 0
     )
+
+
+def test_samples_of_another_scale_are_warned_of(tmp_path, capsys):
+    """As `run` does: a profile of pixels that were never scaled is one of another load."""
+    model, images = str(tmp_path / "net.h5"), str(tmp_path / "images.npy")
+    evsnn.save(model, network().replace(input_range=(0, 1)))
+    np.save(images, np.full((2, *network().input_shape), 255, np.float32))
+    assert main([model, "--input", images, "--seconds", "0.01"]) == 0
+    assert "warning: inputs run from 255 to 255, the model was made for 0 to 1" in capsys.readouterr().err

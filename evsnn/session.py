@@ -1,0 +1,152 @@
+"""What the commands that run a network have in common: from the command line to a simulator that is ready.
+
+A session loads the network and opens the samples, says what is remarkable about them, and makes a simulator
+ready for each T: memory is announced before it is taken, samples are read once.
+"""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from .files.demo import demo
+from .files.inputs import Inputs, open_inputs, range_of, range_warning
+from .files.weights import load
+from .network.network import Network, Samples
+from .output.console import Progress, print_message
+from .output.memory import announce
+from .simulation import Simulator
+from .startup import import_compiler
+
+__all__ = ["Prepared", "Session"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A simulator that is ready.
+
+    Parameters
+    ----------
+    simulator : Simulator
+    images : (n, ...) array
+        The samples as they are run at its T.
+    labels : (n,) int64, optional
+    times_ms : dict of str to float
+        What making it ready took: "import", "plan", "compile".
+    memory_bytes : int
+        The process's memory with all that was announced, in bytes.
+    """
+
+    simulator: Simulator
+    images: np.ndarray
+    labels: np.ndarray | None
+    times_ms: dict[str, float]
+    memory_bytes: int
+
+
+class Session:
+    """A network and samples that a command runs it on, as a context.
+
+    Parameters
+    ----------
+    options : Namespace
+        `weights` and `input`, paths or None; `steps`, a tuple of int or None; `limit`, `seed`, `arithmetic`,
+        `threads`.
+    backend : {"auto", "numba", "reference"}
+
+    Attributes
+    ----------
+    model : str
+        For people: the path, or "demo".
+    network : Network
+    inputs : Inputs
+    n_steps : tuple of int
+        Every T to run, in the order asked for.
+    load_ms : float
+    """
+
+    def __init__(self, options: Namespace, backend: str = "auto"):
+        self._options, self._backend = options, backend
+        self._samples: Samples | None = None
+        self._imported = False
+        self._files = ExitStack()
+        self.model = options.weights or "demo"
+        started = time.perf_counter()
+        self.network: Network = load(options.weights) if options.weights is not None else demo()
+        self.load_ms = 1e3 * (time.perf_counter() - started)
+        most = max(options.steps) if options.steps else None
+        opened = open_inputs(
+            self.network, options.input, limit=options.limit, seed=options.seed, n_steps=most
+        )
+        self.inputs: Inputs = self._files.enter_context(opened)
+        if self.inputs.source == "noise":
+            print_message(
+                f"input: the model's file holds no samples, running on noise of seed {options.seed}"
+            )
+        self.n_steps = options.steps or (self.inputs.n_steps or self.network.n_steps,)
+        self.inputs.require_steps(max(self.n_steps))
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._files.close()
+
+    def prepared(self, n_steps: int) -> Prepared:
+        """A simulator for `n_steps`, ready to run the samples.
+
+        The first call starts the compiler and reads the samples, once memory for them has been announced.
+        """
+        self._take_range_from_samples()
+        options = self._options
+        simulator = Simulator(
+            self.network,
+            n_steps,
+            arithmetic=options.arithmetic,
+            threads=options.threads,
+            backend=self._backend,
+        )
+        started = {"import": 0.0, "compile": 0.0} if self._imported else import_compiler(simulator)
+        self._imported = True
+        unread = {} if self._samples else {"inputs": self.inputs.n_bytes}
+        memory_bytes = announce(unread | simulator.memory_bytes)
+        samples = self._read()
+        with Progress(f"T = {n_steps}: preparing layers") as progress:
+            times = simulator.prepare(progress=progress)
+        return Prepared(
+            simulator=simulator,
+            images=self.inputs.cut(samples.images, n_steps),
+            labels=samples.labels,
+            times_ms={
+                "import": started["import"] + times["import"],
+                "plan": times["plan"],
+                "compile": started["compile"] + times["compile"],
+            },
+            memory_bytes=memory_bytes,
+        )
+
+    def _read(self) -> Samples:
+        """The samples, and a warning if their scale looks wrong."""
+        if self._samples is None:
+            self._samples = self.inputs.read()
+            warning = range_warning(self.network, self._samples.images)
+            if warning:
+                print_message(f"warning: {warning}")
+        return self._samples
+
+    def _take_range_from_samples(self) -> None:
+        """Integers need the input's range: if the file names none, it is that of the samples."""
+        network = self.network
+        known = network.input_range is not None or network.samples is not None
+        if self._options.arithmetic != "int8" or known or network.input.encoding != "constant":
+            return
+        announce({"inputs": self.inputs.n_bytes})
+        self.network = network.replace(input_range=range_of(self._read().images))
+        print_message(
+            "input: the model's file names no range for it, integers are scaled to the values found, {:g} to"
+            " {:g}".format(*self.network.input_range)
+        )
