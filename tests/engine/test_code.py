@@ -10,6 +10,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -273,3 +274,38 @@ def test_threads_share_kernels():
         got = list(pool.map(lambda i: count(words[i % 8].ctypes.data, 5000), range(400)))
     assert got == [5000 * (i % 8 + 1) for i in range(400)]
     assert evsnn.simulate(small_network(5), IMAGES, threads=1).n_samples == len(IMAGES)
+
+
+def aged(folder: Path, days: float, *names: str) -> Path:
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_bytes(b"x")
+    then = time.time() - days * 86_400
+    os.utime(folder, (then, then))
+    return folder
+
+
+def test_code_that_no_version_has_used_for_long_is_removed(tmp_path):
+    old = aged(tmp_path / ("0" * 16), 31, "queue.build-0123.o", "ceilings.json", ".evsnn-0.part")
+    used = aged(tmp_path / ("1" * 16), 29, "queue.build-0123.o")
+    foreign = aged(tmp_path / ("2" * 16), 400, "queue.build-0123.o", "thesis.tex")
+    other = aged(tmp_path / "somebody", 400, "queue.build-0123.o")
+    elsewhere = aged(tmp_path / "elsewhere", 400, "queue.build-0123.o")
+    (tmp_path / ("3" * 16)).symlink_to(elsewhere)
+    (tmp_path / ("4" * 16)).write_bytes(b"a file")
+    stored = Store(tmp_path, "an environment")
+    stored.save(KERNEL, b"code", "symbol")
+    assert not old.exists() and used.exists()
+    assert [path.name for path in foreign.iterdir()] == ["thesis.tex"]
+    assert list(other.iterdir()) and list(elsewhere.iterdir()) and (tmp_path / ("4" * 16)).exists()
+    assert Store(tmp_path, "an environment").load(KERNEL) == (b"code", "symbol")
+
+
+def test_code_that_is_used_stays(tmp_path):
+    stored = Store(tmp_path, "an environment")
+    stored.save(KERNEL, b"code", "symbol")
+    then = time.time() - 100 * 86_400
+    os.utime(stored.folder, (then, then))
+    assert Store(tmp_path, "an environment").load(KERNEL)  # a start that compiles nothing
+    Store(tmp_path, "another environment").save(KERNEL, b"code", "symbol")
+    assert stored.folder.exists()

@@ -19,8 +19,10 @@ import json
 import logging
 import os
 import platform
+import re
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,10 @@ _LOG = logging.getLogger("evsnn")
 _FORMAT = 1
 _LARGEST = 16 << 20
 _OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_KEPT_DAYS = 30
+"""Code of another environment (an older evsnn, numba or Python) that was not used for so long is removed."""
+_FOLDER_NAME = re.compile(r"[0-9a-f]{16}")
+_FILE_NAME = re.compile(r"[\w.-]+\.(o|json|part)")
 
 
 @dataclass(frozen=True)
@@ -208,6 +214,7 @@ class Store:
         self._loaded: dict[Kernel, tuple[bytes, str] | None] = {}
         self._said: set[str] = set()
         self._notes: dict[str, dict[str, float]] = {}
+        self._swept = False
         self.trouble = self._prepared()
 
     def _prepared(self) -> str | None:
@@ -216,10 +223,15 @@ class Store:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             return f"{self.folder} cannot be made ({error.strerror})"
-        return next(
+        trouble = next(
             (trouble for path in (self.home, self.folder) if (trouble := _distrusted(path, stat.S_ISDIR))),
             None,
         )
+        if trouble is None:
+            with contextlib.suppress(OSError):  # its time says when it was used last, to a day
+                if time.time() - os.stat(self.folder).st_mtime > 86_400:
+                    os.utime(self.folder)
+        return trouble
 
     def path(self, kernel: Kernel) -> Path:
         return self.folder / f"{kernel.name}-{hashlib.sha256(kernel.key.encode()).hexdigest()[:20]}.o"
@@ -272,11 +284,30 @@ class Store:
         }
         try:
             replace_file(self.path(kernel), json.dumps(header).encode() + b"\n" + code, mode=0o600)
+            self._sweep()
         except OSError as error:
             self._say(
                 f"{self.folder} cannot be written to ({error.strerror}); every start compiles anew,"
                 " EVSNN_CACHE_DIR can name another folder"
             )
+
+    def _sweep(self) -> None:
+        """Remove what other environments have left here and not used for long; once per process that
+        compiles.
+
+        Only folders that are named like ours and belong to this user are looked into, only files that are
+        named like ours are removed, and no link is followed.
+        """
+        if self._swept:
+            return
+        self._swept = True
+        before = time.time() - _KEPT_DAYS * 86_400
+        with contextlib.suppress(OSError):
+            for folder in self.home.iterdir():
+                status = folder.lstat()
+                known = _FOLDER_NAME.fullmatch(folder.name) and folder != self.folder
+                if known and stat.S_ISDIR(status.st_mode) and _is_ours(status) and status.st_mtime < before:
+                    _remove_folder(folder)
 
     def notes(self, name: str) -> dict[str, float]:
         """Numbers that were measured on this CPU; none where there are none, or they cannot be trusted."""
@@ -300,6 +331,19 @@ class Store:
         if trouble not in self._said:
             self._said.add(trouble)
             _LOG.warning("evsnn: compiled code is not used: %s", trouble)
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    return not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder of kept code; if it holds anything else, that stays, and so does the folder."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if _FILE_NAME.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
+                path.unlink()
+        folder.rmdir()
 
 
 def _distrusted(path: Path, is_kind: Callable[[int], bool]) -> str | None:
