@@ -26,6 +26,7 @@ from .errors import InputError, RunError
 from .network.layers import Shape
 from .network.network import Network
 from .network.step_parameters import ReadOnly
+from .parallel import usable_cores
 from .result import Result
 from .state import State
 from .tally import Tally
@@ -661,7 +662,7 @@ def _record_steps(record_steps: Iterable[int] | None, circuit: Circuit) -> tuple
 
 def _threads(threads: int | None) -> int:
     if threads is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return usable_cores()
     if (
         isinstance(threads, bool)
         or not isinstance(threads, (int, np.integer))

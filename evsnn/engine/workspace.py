@@ -17,6 +17,7 @@ from threading import Event
 import numpy as np
 
 from ..circuit.populations import INPUT
+from ..parallel import in_parallel
 from .kernels.code import Kernel
 from .kernels.layout import LEAST_PLANES
 from .pack import Packed, pack
@@ -50,20 +51,21 @@ class Engine:
     def __init__(self, plan: Plan, progress: Callable[[int, int], None] | None = None):
         self.plan = plan
         self.times_ms = {"plan": 0.0, "compile": 0.0}
-        self.packed: list[Packed | None] = []
+        started = time.perf_counter()
+        self.packed: list[Packed | None] = in_parallel(
+            lambda p: None if isinstance(p, MaxPoolPlan) else pack(p), plan.populations
+        )
+        self.times_ms["plan"] += (time.perf_counter() - started) * 1e3
         self.kernels: list[Kernels | MaxPoolKernels] = []
         for done, population in enumerate(plan.populations):
             if progress:
                 progress(done, len(plan.populations))
             started = time.perf_counter()
             pools = isinstance(population, MaxPoolPlan)
-            self.packed.append(None if pools else pack(population))
-            packed = time.perf_counter()
             self.kernels.append(
                 MaxPoolKernels(population, plan.block_steps) if pools else Kernels(population)
             )
-            self.times_ms["plan"] += (packed - started) * 1e3
-            self.times_ms["compile"] += (time.perf_counter() - packed) * 1e3
+            self.times_ms["compile"] += (time.perf_counter() - started) * 1e3
 
 
 class Workspace:

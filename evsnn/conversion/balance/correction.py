@@ -19,6 +19,7 @@ import numpy as np
 
 from ...circuit.neuron import Membranes
 from ...circuit.populations import INPUT, Circuit, MaxPool, Population
+from ...parallel import in_parallel
 from ..onnx.operators import OPERATORS
 from .currents import analog_current, last_uses, spiking_current
 
@@ -178,7 +179,8 @@ def fire(population: Population, currents: np.ndarray, bias: np.ndarray, spikes:
     n, n_steps, channels, height, width = currents.shape
     counts = np.empty((n, height, width, channels), np.float32)
     at_once = max(1, AT_ONCE // (height * width * channels))
-    for start in range(0, n, at_once):
+
+    def run(start: int) -> None:
         some = slice(start, start + at_once)
         membranes = Membranes(neuron, counts[some].shape, -1, np.float32, np.float32)
         for t in range(n_steps + neuron.warm_up_steps):
@@ -189,6 +191,8 @@ def fire(population: Population, currents: np.ndarray, bias: np.ndarray, spikes:
             if t >= neuron.warm_up_steps:
                 membranes.fire(spikes[some, t - neuron.warm_up_steps].transpose(0, 2, 3, 1))
         counts[some] = membranes.n
+
+    in_parallel(run, range(0, n, at_once))
     return counts.transpose(0, 3, 1, 2)
 
 

@@ -13,11 +13,13 @@ from math import erf, sqrt
 import numpy as np
 
 from ...errors import InputError
+from ...parallel import in_parallel, usable_cores
 from ..lowering.ann import Ann, forward
 
 __all__ = ["BINS", "Activations", "from_moments", "measure"]
 
 BINS = 512
+_ROWS = 4096
 _SILENT = 1e-30  # activations below are 0: thresholds and their reciprocals stay normal numbers
 _DEVIATIONS = 6.0  # how far a normal distribution is followed
 
@@ -97,14 +99,22 @@ def measure(
         maximum = maxima[name]
         scale = np.divide(BINS, maximum, out=np.zeros_like(maximum), where=maximum > 0).astype(np.float32)
         rows = np.ascontiguousarray(np.moveaxis(activation, 1, -1)).reshape(-1, len(maximum))
-        for first in range(0, len(rows), 4096):
-            part = rows[first : first + 4096]
-            positive = np.flatnonzero((part > 0) & (maximum > 0))
-            channel = positive % len(maximum)
-            position = np.minimum((part.reshape(-1)[positive] * scale[channel]).astype(np.int64), BINS - 1)
-            histograms[name] += np.bincount(
-                channel * BINS + position, minlength=histograms[name].size
-            ).reshape(-1, BINS)
+
+        def histogram(share: np.ndarray) -> np.ndarray:
+            total = np.zeros(len(maximum) * BINS, np.int64)
+            for first in range(0, len(share), _ROWS):  # few rows at a time: their copies stay in the cache
+                part = share[first : first + _ROWS]
+                positive = np.flatnonzero((part > 0) & (maximum > 0))
+                channel = positive % len(maximum)
+                position = np.minimum(
+                    (part.reshape(-1)[positive] * scale[channel]).astype(np.int64), BINS - 1
+                )
+                total += np.bincount(channel * BINS + position, minlength=total.size)
+            return total
+
+        step = max(_ROWS, -(-len(rows) // usable_cores()))
+        shares = (rows[first : first + step] for first in range(0, len(rows), step))
+        histograms[name] += sum(in_parallel(histogram, shares)).reshape(-1, BINS)
         counts[name] += len(rows)
 
     for done, batch in enumerate(batches(), 1):

@@ -1,0 +1,44 @@
+"""Work on several threads: NumPy lets others run while it computes on large arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+__all__ = ["in_parallel", "usable_cores"]
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+
+def usable_cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_parallel(
+    function: Callable[[Item], Value], items: Iterable[Item], threads: int | None = None
+) -> list[Value]:
+    """The values of a function for all items, in their order.
+
+    Parameters
+    ----------
+    function : callable
+        Called on several threads at once; what it changes must be its item's alone.
+    items : iterable
+    threads : int, optional
+        None: `usable_cores`.
+
+    Raises
+    ------
+    Exception
+        What the first call that failed has raised, once those that had begun have ended; no other begins.
+    """
+    listed = list(items)
+    threads = min(usable_cores() if threads is None else threads, len(listed))
+    if threads < 2:
+        return [function(item) for item in listed]
+    with ThreadPoolExecutor(threads, thread_name_prefix="evsnn") as executor:
+        return list(executor.map(function, listed))
