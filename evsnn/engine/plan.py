@@ -384,39 +384,23 @@ def _workspace_bytes(
 def components(circuit: Circuit) -> list[tuple[int, ...]]:
     """The strongly connected components of a circuit's populations, each behind those that it reads.
 
-    References
-    ----------
-    .. [1] R. Tarjan, "Depth-first search and linear graph algorithms", SIAM J. Comput. 1(2), 1972,
-       doi:10.1137/0201010.
+    A population reads those before it, and later ones only through recurrent connections; so components
+    stand in the order of their first populations.
     """
     reads = [sorted(sources_of(p) - {INPUT}) for p in circuit.populations]
-    index: dict[int, int] = {}
-    low: dict[int, int] = {}
-    stack: list[int] = []
-    found: list[tuple[int, ...]] = []
-    for root in range(len(reads)):
-        pending = [] if root in index else [(root, iter(reads[root]))]
-        for i, _ in pending:
-            index[i] = low[i] = len(index)
-            stack.append(i)
-        while pending:  # without recursion: a network may be 4096 layers deep
-            i, rest = pending[-1]
-            source = next(rest, None)
-            if source is None:
-                pending.pop()
-                if pending:
-                    low[pending[-1][0]] = min(low[pending[-1][0]], low[i])
-                if low[i] == index[i]:
-                    at = stack.index(i)
-                    found.append(tuple(sorted(stack[at:])))
-                    del stack[at:]
-            elif source not in index:
-                index[source] = low[source] = len(index)
-                stack.append(source)
-                pending.append((source, iter(reads[source])))
-            elif source in stack:
-                low[i] = min(low[i], index[source])
-    return found
+    if all(source < i for i, sources in enumerate(reads) for source in sources):
+        return [(i,) for i in range(len(reads))]
+    from scipy.sparse import csr_matrix  # here: it takes a while to import, and most circuits do without
+    from scipy.sparse.csgraph import connected_components
+
+    indptr = np.cumsum([0, *map(len, reads)])
+    indices = np.concatenate(reads).astype(np.int64)
+    graph = csr_matrix((np.ones(len(indices)), indices, indptr), shape=(len(reads), len(reads)))
+    _, labels = connected_components(graph, directed=True, connection="strong")
+    found: dict[int, list[int]] = {}
+    for i, label in enumerate(labels.tolist()):
+        found.setdefault(label, []).append(i)
+    return [tuple(part) for part in found.values()]
 
 
 def plan(circuit: Circuit, membranes: tuple[str, ...] | None = None, block_steps: int | None = None) -> Plan:
