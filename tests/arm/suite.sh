@@ -27,7 +27,7 @@ export EVSNN_CACHE_DIR="${EVSNN_CACHE_DIR:-$work/native}"
 native=$!
 
 on() {  # CPU: all of it on one core; machine code is made on this side, and is what the emulated numba makes
-    export EVSNN_ARM_CPU=$1 EVSNN_CACHE_DIR="$work/$1" PYTHONPATH=$PWD PYTHONUNBUFFERED=1 PYTEST_ADDOPTS="-p no:cacheprovider"
+    export EVSNN_ARM_CPU=$1 EVSNN_CACHE_DIR="$work/$1" PYTHONPATH=$PWD PYTHONUNBUFFERED=1 PYTEST_ADDOPTS="-p no:cacheprovider -o addopts=-q"
     PYTHONPATH='' "$python" tests/arm/results.py fill "$work/cases" "$dir/armpy" "$1" "$EVSNN_CACHE_DIR"
     "$dir/armpy" tests/arm/results.py run "$work/cases" $([ "$1" = "${cpus%% *}" ] || echo --engine) > "$work/$1.json"
     echo "results after $SECONDS s"

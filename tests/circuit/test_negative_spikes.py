@@ -37,6 +37,7 @@ def trains(up, down):
     return np.array([[up, down]], bool).transpose(0, 2, 1)
 
 
+@pytest.mark.slow
 @ARITHMETICS
 def test_a_neuron_worked_by_hand(arithmetic):
     """theta 1/2, threshold 1: v is 1 (fires), -1 (n = 1: corrects), -1 (n = 0: must not), 0, 1 (fires), 0, 0,
@@ -167,6 +168,7 @@ def every_path(encoding="constant", channels=6, leak=1.0, n_steps=12, readout="m
 IMAGES = np.random.default_rng(1).random((3, 2, 5, 4), dtype=np.float32)
 
 
+@pytest.mark.slow
 def test_every_path_has_negative_spikes():
     """What the tests below run is what they mean to."""
     circuit = build_circuit(every_path(channels=70))
@@ -194,6 +196,7 @@ def test_every_path_has_negative_spikes():
         assert layer.n_spikes == np.count_nonzero(layer.spikes)
 
 
+@pytest.mark.slow
 @ARITHMETICS
 @pytest.mark.parametrize("readout", ["membrane", "spikes"])
 @pytest.mark.parametrize("encoding", ["constant", "poisson"])
@@ -208,6 +211,7 @@ def test_any_number_of_steps(n_steps, arithmetic):
     run_both(every_path(), IMAGES[:1], n_steps, arithmetic)
 
 
+@pytest.mark.slow
 @ARITHMETICS
 @pytest.mark.parametrize("block_steps, threads", [(1, 1), (5, 3), (12, 2)])
 def test_blocks_and_threads(block_steps, threads, arithmetic):
@@ -304,6 +308,7 @@ def test_signed_events_gain_and_lose_the_whole_weight():
         assert np.array_equal(low, (-np.abs(w) if negative_threshold else np.minimum(w, 0)).sum(1))
 
 
+@pytest.mark.slow
 def test_net_counts_fit_the_membranes_width():
     """Beyond 32,767 steps a net count needs more than 16 bits."""
     for n_steps, negative_threshold, width in (

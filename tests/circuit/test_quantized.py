@@ -346,6 +346,7 @@ def test_thresholds_beyond_all_integers_are_refused():
     assert result.layers[0].n_spikes == 0, "a neuron that cannot fire in float32 must not fire in integers"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ["affine", "batch norm"])
 def test_inputs_that_the_model_itself_normalises(op):
     """Border neurons beside the analog input: their weights are on another scale, and take no bits from the

@@ -242,6 +242,7 @@ def _without_delay(layer):
     )
 
 
+@pytest.mark.slow
 @ARITHMETICS
 @pytest.mark.parametrize("readout", ["membrane", "spikes"])
 @pytest.mark.parametrize("encoding", ["constant", "poisson"])
@@ -257,6 +258,7 @@ def test_any_number_of_steps(n_steps, arithmetic):
     run_both(every_path(), IMAGES[:1], n_steps, arithmetic)
 
 
+@pytest.mark.slow
 @ARITHMETICS
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize("n_samples", [1, 3])

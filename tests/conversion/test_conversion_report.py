@@ -648,6 +648,7 @@ def test_a_layer_that_never_varies_has_no_correlation():
 # The picture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix, start", [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_it_is_drawn(tmp_path, suffix, start):
     pytest.importorskip("matplotlib")

@@ -520,6 +520,7 @@ def test_too_few_samples_to_draw(refused):
     assert "got 3, expected at least 4" in refused(1, "--limit", "3", "--plot", "a.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CALIBRATIONS)
 def test_bad_samples(refused, folder, kind):
     arrays, words = CALIBRATIONS[kind]
@@ -569,6 +570,7 @@ def python(code, *options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [

@@ -103,6 +103,7 @@ def assert_dense_equals(network, images, monkeypatch, **options):
     return result
 
 
+@pytest.mark.slow
 @given(networks(encodings=("constant",), small=True, max_layers=4))
 @SETTINGS
 def test_spikes_of_random_networks(case):

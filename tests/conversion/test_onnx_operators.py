@@ -124,6 +124,7 @@ PASSED_AS_NETWORKS = """
 """
 
 
+@pytest.mark.slow
 def test_operators_pass_onnx_own_tests():
     """Every test of every importable operator, apart from what is refused with a reason."""
     cases = {

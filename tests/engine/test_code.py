@@ -71,6 +71,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.o"))
 
 
+@pytest.mark.slow
 def test_a_second_process_needs_no_numba_and_gives_the_same_bits(filled):
     folder, first = filled
     again = answer(run(folder))
@@ -100,6 +101,7 @@ def test_kept_code_is_numbas(tmp_path):
         assert kept(words.ctypes.data, n) == value.value == sum(int(w).bit_count() for w in words)
 
 
+@pytest.mark.slow
 def test_damaged_files_are_said_and_made_anew(filled, copy):
     """A folder after a power cut, each file damaged in its own way."""
     damages = [
@@ -120,6 +122,7 @@ def test_damaged_files_are_said_and_made_anew(filled, copy):
     assert answer(once_more)[2] == "False" and once_more.stderr == ""
 
 
+@pytest.mark.slow
 def test_code_of_another_kernel_or_environment_is_not_run(copy):
     first, second, *_ = files(copy)
     content = first.read_bytes()
@@ -129,6 +132,7 @@ def test_code_of_another_kernel_or_environment_is_not_run(copy):
     assert run(copy).stderr.count("is damaged") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["home", "folder", "file"])
 def test_what_others_can_write_to_is_not_run(filled, copy, what):
     path = {"home": copy, "folder": files(copy)[0].parent, "file": files(copy)[0]}[what]
@@ -154,6 +158,7 @@ def test_links_are_not_followed(filled, copy, tmp_path):
     assert answer(done)[0] == filled[1][0] and "cannot be read" in done.stderr
 
 
+@pytest.mark.slow
 def test_other_settings_and_sources_find_nothing(filled):
     folder = filled[0]
     assert answer(run(folder, NUMBA_OPT="1"))[2] == "True"
@@ -191,6 +196,7 @@ def test_what_is_kept_is_private_and_found_by_a_new_store(tmp_path):
     assert Store(tmp_path / "code", "f").load(KERNEL) is None
 
 
+@pytest.mark.slow
 def test_processes_may_fill_a_folder_at_once(tmp_path):
     environment = os.environ | {
         "EVSNN_CACHE_DIR": str(tmp_path / "code"),
@@ -207,6 +213,7 @@ def test_processes_may_fill_a_folder_at_once(tmp_path):
     assert not list((tmp_path / "code").rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_warm_fills_a_folder_that_is_then_read_only(tmp_path):
     environment = os.environ | {
         "EVSNN_CACHE_DIR": str(tmp_path / "code"),
@@ -231,6 +238,7 @@ def test_warm_fills_a_folder_that_is_then_read_only(tmp_path):
         assert done.returncode == 0 and "| numba\n" not in done.stderr and "not used" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "environment", "status", "what"),
     [

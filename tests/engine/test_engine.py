@@ -43,18 +43,21 @@ def test_reference_equals_naive(case):
         assert np.array_equal(np.concatenate(spikes, axis=1), trains[name]), name
 
 
+@pytest.mark.slow
 @given(networks())
 @settings(SETTINGS, max_examples=120)
 def test_engine_equals_reference_float32(case):
     run_both(*case)
 
 
+@pytest.mark.slow
 @given(networks())
 @settings(SETTINGS, max_examples=120)
 def test_engine_equals_reference_int8(case):
     run_both(*case, arithmetic="int8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 @pytest.mark.parametrize("n_steps", [1, 7, 64, 65, 150])
 def test_any_number_of_steps(n_steps, arithmetic):
@@ -129,6 +132,7 @@ def wide_network():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 def test_rows_too_wide_for_16_bit_ids(arithmetic):
     network = wide_network()
@@ -161,6 +165,7 @@ def test_pools_with_counts_beyond_a_byte(arithmetic):
     assert result.layers[1].n_events <= 9 * 6 * 2  # a pooled position counts once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 def test_partial_sums_are_brought_home_in_time(arithmetic):
     """2,000 inputs of weight 127 at every step: a 16-bit sum would wrap many times within one step."""
@@ -280,6 +285,7 @@ def test_large_and_small_pools_share_a_workspace(arithmetic):
     run_both(network, rng.random((4, 2, 8, 8), dtype=np.float32), arithmetic=arithmetic, threads=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 def test_more_weight_rows_than_16_bits_count(arithmetic):
     """A linear layer over 65 channels of 33 x 33: rows of the map fit 16-bit ids, rows of the weights do

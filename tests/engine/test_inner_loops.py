@@ -42,6 +42,7 @@ def made():
     return {kernel: list(loops(code.assembly)) for kernel, code in compiled.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INTEGRATE)
 def test_the_loops_that_add_events(made, name):
     vectors, events = INTEGRATE[name]

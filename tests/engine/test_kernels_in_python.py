@@ -99,6 +99,7 @@ def test_the_reference_stands_in(tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="already there")
 def test_with_the_compiler_off():
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]

@@ -178,6 +178,7 @@ def test_reference_equals_naive(theta):
     assert np.array_equal(np.concatenate(parts, axis=1), spikes["p"])
 
 
+@pytest.mark.slow
 @ARITHMETICS
 @pytest.mark.parametrize("theta", [0.0, 0.1])
 @pytest.mark.parametrize("block_steps, threads", [(1, 1), (5, 3), (64, 2), (70, 1), (130, 1)])

@@ -66,6 +66,7 @@ def ended_at(network, images, step, n_steps, arithmetic, shift_steps=None, backe
     return simulator.run(images).outputs
 
 
+@pytest.mark.slow
 @given(networks(warm_ups=False), st.sampled_from(("float32", "int8")), st.data())
 @settings(SETTINGS, max_examples=60)
 def test_readings_are_runs_that_end_there(case, arithmetic, data):

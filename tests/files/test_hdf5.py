@@ -219,6 +219,7 @@ def write(group, tree):
     return expected
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tree=trees, libver=st.sampled_from(BOUNDS))
 def test_any_tree(tmp_path_factory, tree, libver):

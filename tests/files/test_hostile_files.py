@@ -791,6 +791,7 @@ def test_two_tables_of_one_number(path):
     assert refused(path, "two objects have one name: got 00004").startswith(f"{path}:{TABLES}: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(EDITS))
 def test_edit(path, name, capfd):
     function, match, inside, options = EDITS[name]

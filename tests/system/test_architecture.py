@@ -14,6 +14,7 @@ GLOSSARY = ROOT / "docs" / "glossary.md"
 PACKAGES = [name for name, path in modules().items() if path.name == "__init__.py"]
 
 
+@pytest.mark.slow
 def test_the_picture_is_current():
     current = draw_the_house.FILE.read_text(encoding="utf-8") == draw_the_house.draw()
     assert current, "draw it anew: python tests/draw_the_house.py"

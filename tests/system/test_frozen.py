@@ -29,6 +29,7 @@ def test_every_digest_is_there():
     }
 
 
+@pytest.mark.slow
 def test_random_networks_by_the_reference():
     wrong = [
         seed
@@ -43,6 +44,7 @@ def test_random_networks_by_the_engine(seed):
     assert frozen.of_random_network(seed) == FROZEN[f"network {seed}"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
 @pytest.mark.parametrize("seed", frozen.seeds_of_c()[:8])
 def test_random_networks_in_c(seed):

@@ -138,6 +138,7 @@ def commands(path: Path):
     return [line.split("#")[0].split("&&")[-1].split() for line in lines if "-m evsnn" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document, least", [("README.md", 7), ("docs/convert.md", 4)])
 def test_commands_of_documents_run(tmp_path, document, least):
     """With a weights file, a model that has limits, samples and digits at hand."""
@@ -162,6 +163,7 @@ def test_commands_of_documents_run(tmp_path, document, least):
         assert done.stdout
 
 
+@pytest.mark.slow
 def test_readme_from_torch_to_spikes(tmp_path):
     """The model in README, by README alone."""
     pytest.importorskip("torch")
