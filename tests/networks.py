@@ -88,3 +88,32 @@ def every_path(negative_threshold, warm_up_steps):
         n_steps=4,
         input_range=(0, 1),
     )
+
+
+def input_beside_spikes(gain=1.0, kernel=1, channels=6, readout="membrane", leak=1.0) -> Network:
+    """A convolution of spikes and one of the analog input, `gain` times as large, into one layer."""
+    rng = np.random.default_rng(7)
+
+    def normal(*shape):
+        return rng.normal(size=shape) * 1.5 / np.sqrt(np.prod(shape[1:]))
+
+    last = [IF(0.3)] if readout == "spikes" else []
+    return Network(
+        [
+            Input((2, 6, 5), name="x"),
+            Conv2d(normal(channels, 2, 3, 3), rng.normal(size=channels) * 0.1, padding=1, inputs="x"),
+            IF(1.0, name="a"),
+            Conv2d(normal(channels, channels, 3, 3), rng.normal(size=channels) * 0.1, padding=1, name="c"),
+            Conv2d(normal(channels, 2, kernel, kernel) * gain, padding=kernel // 2, name="d", inputs="x"),
+            Add(inputs=("c", "d")),
+            IF(max(1.0, gain), leak=leak),
+            AvgPool2d(),
+            Flatten(),
+            Linear(normal(3, channels)),
+            *last,
+            Readout(),
+        ],
+        n_steps=16,
+        readout=readout,
+        input_range=(0, 1),
+    )

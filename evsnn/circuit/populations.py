@@ -17,6 +17,7 @@ from .neuron import NEGATIVE_SPIKES, WARM_UP, Neuron, require
 
 __all__ = [
     "ANALOG_INPUT",
+    "ANALOG_SHIFT",
     "GROUPS",
     "MAX_POOL",
     "POOLED_SOURCES",
@@ -30,6 +31,7 @@ __all__ = [
     "Source",
     "as_map",
     "check_supported",
+    "shifted",
     "sources_of",
 ]
 
@@ -37,6 +39,7 @@ INPUT = -1
 """Index of the input where a population's is meant."""
 
 ANALOG_INPUT = "analog input"
+ANALOG_SHIFT = "an analog input on a grid of its own"
 GROUPS = "groups"
 MAX_POOL = "max pool"
 POOLED_SOURCES = "average-pooled sources"
@@ -190,6 +193,9 @@ class Population:
     bias : (channels,) float32 or int64
         The current of a step without input: biases and shift.
     neuron : Neuron
+    analog_shift : (channels,) int64, optional
+        Of integers: bits by which the sum of the analog input's products is shifted before the bias is
+        added, to the right and rounded if above 0, to the left if below; see `shifted`. None: not at all.
     """
 
     name: str
@@ -199,6 +205,7 @@ class Population:
     analog_projections: tuple[Projection, ...]
     bias: np.ndarray
     neuron: Neuron
+    analog_shift: np.ndarray | None = None
 
     @cached_property
     def fires(self) -> bool:
@@ -214,7 +221,11 @@ class Population:
     def features(self) -> frozenset[str]:
         """All that a back end must support to compute it."""
         parts = [projection.features for projection in (*self.projections, *self.analog_projections)]
-        return self.neuron.features.union(*parts, {ANALOG_INPUT} if self.analog_projections else ())
+        own = {
+            ANALOG_INPUT: bool(self.analog_projections),
+            ANALOG_SHIFT: self.analog_shift is not None,
+        }
+        return self.neuron.features.union(*parts, {name for name, used in own.items() if used})
 
     @cached_property
     def label(self) -> str:
@@ -310,6 +321,12 @@ class Circuit:
         all populations in turn.
         """
         return any(WARM_UP in p.features for p in self.populations)
+
+
+def shifted(values: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Integers shifted to the right, half a unit rounded up, or to the left if `shift` is below 0."""
+    right, left = np.maximum(shift, 0), np.maximum(-shift, 0)
+    return ((values + ((np.int64(1) << right) >> 1)) >> right) << left
 
 
 def sources_of(population: Population | MaxPool) -> set[int]:

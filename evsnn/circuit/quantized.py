@@ -14,6 +14,9 @@ For each channel of a population, with ``w`` its effective weights:
 - ``bias = rint(b / scale)``; what rounding takes from the charge ``T b`` over all steps is given back to
   ``v_init = rint(v(0) / scale) + rint(T b / scale) - T bias``;
 - an identity shortcut's amplitude is divided by the scale and rounded, without the limit of 127;
+- where spikes are gathered beside the analog input, the scale is that of the spikes' weights, and the analog
+  input's weights are ``rint(2^k w / scale)`` with the largest k for which they stay within 127; the sum of
+  their products is shifted back by k bits, rounded, once per sample (`Population.analog_shift`);
 - the analog input is ``x_q = clip(rint(x / input_scale), low, high)``, and ``input_scale`` is a factor of its
   weights.
 
@@ -37,6 +40,7 @@ from .build import build_circuit, drop_silent_negatives
 from .neuron import LEAK, NEGATIVE_SPIKES, WARM_UP, leak_shift, rounded
 from .populations import (
     ANALOG_INPUT,
+    ANALOG_SHIFT,
     GROUPS,
     MAX_POOL,
     POOLED_SOURCES,
@@ -45,12 +49,18 @@ from .populations import (
     Population,
     Projection,
     check_supported,
+    shifted,
 )
 
 __all__ = ["SUPPORTS", "LEAST_Q_MAX", "QuantizedNetwork", "membrane_bounds", "quantize"]
 
-SUPPORTS = frozenset({ANALOG_INPUT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP})
+SUPPORTS = frozenset(
+    {ANALOG_INPUT, ANALOG_SHIFT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP}
+)
 """Features of populations that can be brought to integers."""
+
+MAX_SHIFT = 15
+"""Most bits by which the analog input's grid is finer or coarser than that of the spikes beside it."""
 
 LEAST_Q_MAX = 16
 """Smallest `q_max` for which a population is fitted into 16 bits; below it, 32 bits are taken."""
@@ -211,21 +221,14 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
             hint="use float32 arithmetic",
         )
     channels = p.shape[0]
-    grids = {
-        s: grid[0] if s in p.analog_projections else 1.0 for s in (*p.analog_projections, *p.projections)
-    }
-    narrow = [s for s in grids if not _wide(s, p)] or list(grids)
-    reach = (
-        np.max(
-            [
-                _largest(s.weight, lambda rows, s=s: s.effective(rows).astype(np.float64)) * grids[s]
-                for s in narrow
-            ],
-            axis=0,
-        )
-        if narrow
-        else np.zeros(channels)
-    )
+    analog = dict.fromkeys(p.analog_projections, grid[0])
+    spiking = dict.fromkeys(p.projections, 1.0)
+    gathered = {s: 1.0 for s in p.projections if not _wide(s, p)}
+    apart = bool(analog and gathered)  # the analog input has a grid of its own, by powers of two
+    narrow = gathered if apart else analog | gathered or analog | spiking
+    reach = _reach(narrow, channels)
+    if apart:
+        reach = np.where(reach > 0, reach, _reach(analog, channels))
     if last and th is None:
         reach = np.full(channels, reach.max())
     reach = np.where(reach > 0, reach, 127 / 1024 * (1.0 if th is None else th))
@@ -233,10 +236,18 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
         reach = np.maximum(reach, 127 * th.astype(np.float64) / 2**24)
 
     def at(q_max: np.ndarray) -> Population:
-        return _rounded(p, grids, reach / q_max, circuit.n_steps)
+        scale = reach / q_max
+        shift = _shift(_reach(analog, channels), scale) if apart else None
+        return _rounded(p, analog | spiking, scale, circuit.n_steps, shift)
 
     full = np.full(channels, 127, np.int64)
-    if membrane != "int32" and th is not None:
+    if apart and membrane == "int16":
+        raise RunError(
+            "membranes of 16 bits cannot hold an analog input beside gathered spikes",
+            where=f"layer {p.name!r}",
+            hint="use membrane='auto'",
+        )
+    if membrane != "int32" and th is not None and not apart:
         least = np.full(channels, LEAST_Q_MAX if membrane == "auto" else 1, np.int64)
         if _fits(at(least), circuit.n_steps, grid, 16).all():
             low, high = least, full + 1  # channel by channel: fits at low, at high unknown or not
@@ -262,6 +273,23 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
     return _result(population, "int32", reach / full, full, circuit.n_steps, grid)
 
 
+def _reach(grids: dict[Projection, float], channels: int) -> np.ndarray:
+    """The largest effective weight of each output channel, (channels,), each times its projection's grid."""
+    largest = [
+        _largest(s.weight, lambda rows, s=s: s.effective(rows).astype(np.float64)) * grid
+        for s, grid in grids.items()
+    ]
+    return np.max(largest, axis=0) if largest else np.zeros(channels)
+
+
+def _shift(reach: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The power of two, (channels,), by which the analog input's grid is finer than `scale`: its largest
+    weight then takes 7 bits, too.
+    """
+    room = 127 * scale / np.where(reach > 0, reach, 127 * scale)
+    return np.clip(np.floor(np.log2(room)), -MAX_SHIFT, MAX_SHIFT).astype(np.int64)
+
+
 def _result(
     p: Population,
     width: str,
@@ -284,6 +312,9 @@ def _fits(p: Population, n_steps: int, grid: tuple[float, int, int], bits: int) 
             p.neuron.v_threshold < limit - 1
         )  # the largest integer is the threshold of lanes without a neuron
         fits &= low - p.neuron.v_threshold >= -limit  # firmware keeps v - V_th, and looks at its sign
+    if p.analog_shift is not None:  # the sum before it is shifted, and what rounds it
+        most, least = _analog_bounds(p, grid[1:])
+        fits &= np.maximum(most, -least) < limit - (1 << MAX_SHIFT)
     if p.has_negative_spikes:
         fits &= n_steps < limit  # a net count is as wide as a membrane
     for projection in p.projections:
@@ -308,14 +339,24 @@ def _largest(weight: np.ndarray, values: Callable[[slice], np.ndarray]) -> np.nd
     )
 
 
-def _rounded(p: Population, grids: dict[Projection, float], scale: np.ndarray, n_steps: int) -> Population:
-    """The population in integers of the given units."""
+def _rounded(
+    p: Population,
+    grids: dict[Projection, float],
+    scale: np.ndarray,
+    n_steps: int,
+    analog_shift: np.ndarray | None,
+) -> Population:
+    """The population in integers of the given scales."""
 
     def integers(s: Projection) -> Projection:
         wide = _wide(s, p)
         weight = np.empty(s.weight.shape, np.int64 if wide else np.int8)
         for rows in _slabs(s.weight):
+            finer = (
+                1.0 if analog_shift is None or s not in p.analog_projections else 2.0 ** analog_shift[rows]
+            )
             values = s.effective(rows).astype(np.float64) * grids[s] / scale[rows, None, None, None]
+            values *= np.reshape(finer, (-1, 1, 1, 1))
             weight[rows] = rounded(values) if wide else np.rint(values)
         return replace(s, weight=weight, scale=None)
 
@@ -328,6 +369,7 @@ def _rounded(p: Population, grids: dict[Projection, float], scale: np.ndarray, n
         analog_projections=tuple(integers(s) for s in p.analog_projections),
         bias=bias,
         neuron=p.neuron.in_integers(scale, rest),
+        analog_shift=analog_shift,
     )
 
 
@@ -361,9 +403,19 @@ def membrane_bounds(
             )
             gain[rows] += np.maximum(w, 0).sum(axis=1)
             loss[rows] += np.minimum(w, 0).sum(axis=1)
-    for projection in p.analog_projections:
-        w = projection.weight.reshape(channels, -1).astype(np.int64) * projection.max_count
-        ends = np.stack([w * input_range[0], w * input_range[1], np.zeros_like(w)])  # padding is 0
-        gain += ends.max(axis=0).sum(axis=1)
-        loss += ends.min(axis=0).sum(axis=1)
+    most, least = _analog_bounds(p, input_range)
+    if p.analog_shift is not None:
+        most, least = shifted(most, p.analog_shift), shifted(least, p.analog_shift)
+    gain, loss = gain + most, loss + least
     return p.neuron.bounds_after(n_steps, loss + p.bias, gain + p.bias)
+
+
+def _analog_bounds(p: Population, input_range: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The largest and the smallest sum of the analog input's products, (channels,) int64 each."""
+    most, least = np.zeros(p.shape[0], np.int64), np.zeros(p.shape[0], np.int64)
+    for projection in p.analog_projections:
+        w = projection.weight.reshape(p.shape[0], -1).astype(np.int64) * projection.max_count
+        ends = np.stack([w * input_range[0], w * input_range[1], np.zeros_like(w)])  # padding is 0
+        most += ends.max(axis=0).sum(axis=1)
+        least += ends.min(axis=0).sum(axis=1)
+    return most, least

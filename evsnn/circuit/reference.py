@@ -21,6 +21,7 @@ from ..network.geometry import Window
 from .neuron import LEAK, NEGATIVE_SPIKES, WARM_UP, Membranes
 from .populations import (
     ANALOG_INPUT,
+    ANALOG_SHIFT,
     GROUPS,
     INPUT,
     MAX_POOL,
@@ -31,11 +32,14 @@ from .populations import (
     Projection,
     Source,
     check_supported,
+    shifted,
 )
 
 __all__ = ["SUPPORTS", "State", "Trace", "advance", "pooled_input", "run", "seen", "start"]
 
-SUPPORTS = frozenset({ANALOG_INPUT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP})
+SUPPORTS = frozenset(
+    {ANALOG_INPUT, ANALOG_SHIFT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP}
+)
 """Features of populations that the reference computes."""
 
 
@@ -286,6 +290,8 @@ def _constant_current(population: Population, inputs: np.ndarray | None, dtype) 
         for target, ky, kx, channels, at in _products(projection):
             weight = projection.effective(target[1])[:, :, ky, kx].astype(dtype)
             _add_products(current[target], values, channels, at, weight)
+    if population.analog_shift is not None:
+        current = shifted(current, population.analog_shift[:, None, None])
     current += population.bias.astype(dtype)[:, None, None]
     return current
 

@@ -26,12 +26,14 @@ class Packed:
     channelwise : tuple of [tile][ky][kx][lane], membranes' element
     analog_projections : tuple of [tile][ky][kx][channel][lane]
     parameters : [tile][bias, threshold, v_init, leak, v_negative][lane], membranes' element
+    analog_shifts : [tile][half a unit, right, left][lane], optional
     """
 
     weights: np.ndarray
     channelwise: tuple[np.ndarray, ...]
     analog_projections: tuple[np.ndarray, ...]
     parameters: np.ndarray
+    analog_shifts: np.ndarray | None
 
 
 def pack(p: PopulationPlan) -> Packed:
@@ -55,7 +57,7 @@ def pack(p: PopulationPlan) -> Packed:
             first, last = gather.parts[tile if len(gather.parts) > 1 else 0]
             _fill(block, gather.projection, tile * p.lanes, int(first), int(last))
             row += gather.rows
-    return Packed(weights, channelwise, analog_projections, _parameters(p))
+    return Packed(weights, channelwise, analog_projections, _parameters(p), _analog_shifts(p))
 
 
 def _fill(block: np.ndarray, projection: Projection, first_out: int, first_in: int, last_in: int) -> None:
@@ -123,6 +125,21 @@ def _parameters(p: PopulationPlan) -> np.ndarray:
         )
     ):
         flat = np.full(p.n_tiles * p.lanes, rest, dtype)
+        flat[:channels] = values
+        out[:, row] = flat.reshape(p.n_tiles, p.lanes)
+    return out
+
+
+def _analog_shifts(p: PopulationPlan) -> np.ndarray | None:
+    """What is added to the analog input's sums, and the bits that they are then shifted right and left."""
+    shift = p.population.analog_shift
+    if shift is None:
+        return None
+    dtype, channels = np.dtype(p.membrane), p.population.shape[0]
+    out = aligned(p.n_tiles * 3 * p.lanes * dtype.itemsize).view(dtype).reshape(p.n_tiles, 3, p.lanes)
+    right = np.maximum(shift, 0)
+    for row, values in enumerate(((1 << right) >> 1, right, np.maximum(-shift, 0))):
+        flat = np.zeros(p.n_tiles * p.lanes, dtype)
         flat[:channels] = values
         out[:, row] = flat.reshape(p.n_tiles, p.lanes)
     return out

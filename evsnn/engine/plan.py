@@ -16,6 +16,7 @@ import numpy as np
 from ..circuit.neuron import LEAK, NEGATIVE_SPIKES, WARM_UP
 from ..circuit.populations import (
     ANALOG_INPUT,
+    ANALOG_SHIFT,
     GROUPS,
     INPUT,
     MAX_POOL,
@@ -45,7 +46,9 @@ __all__ = [
     "plan",
 ]
 
-SUPPORTS = frozenset({ANALOG_INPUT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP})
+SUPPORTS = frozenset(
+    {ANALOG_INPUT, ANALOG_SHIFT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP}
+)
 """Features of populations that the engine computes."""
 
 BLOCK_STEPS = 64
@@ -225,7 +228,8 @@ class PopulationPlan:
             * channels
             * size
         )
-        return gathered + channelwise + driven + PARAMETER_ROWS * channels * self.element_bytes
+        rows = PARAMETER_ROWS + (0 if self.population.analog_shift is None else 3)
+        return gathered + channelwise + driven + rows * channels * self.element_bytes
 
     def queue_bytes(self, n_steps: int) -> int:
         """Bytes of its event queues in the worst case."""

@@ -409,6 +409,7 @@ class LayerRunner(Runner):
 
     def _current_descriptor(self) -> Descriptor:
         p, k = self.plan, current
+        shifts = self.packed.analog_shifts
         branches = Descriptor(
             k.BRANCH_BYTES,
             *(
@@ -443,7 +444,8 @@ class LayerRunner(Runner):
                 k.BIAS_STRIDE: self.packed.parameters.strides[0],
                 k.BRANCHES: branches,
                 k.N_BRANCHES: len(self.values),
-            },
+            }
+            | ({} if shifts is None else {k.SHIFTS: shifts, k.SHIFTS_STRIDE: shifts.strides[0]}),
         )
 
 

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from generate import networks
 from hypothesis import HealthCheck, given, settings
+from networks import input_beside_spikes
+from running import run_both
 
 import evsnn
 from evsnn import IF, Add, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, RunError
 from evsnn.circuit import reference
 from evsnn.circuit.build import build_circuit
+from evsnn.circuit.populations import shifted
 from evsnn.circuit.quantized import LEAST_Q_MAX, membrane_bounds, quantize
 
 SETTINGS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -385,3 +388,48 @@ def test_dead_channels_do_not_stop_the_others():
         [Input((2,)), Linear(weight), IF(1.0), Linear(np.eye(2)), Readout()], n_steps=8, input_range=(0, 1)
     )
     assert quantize(network).circuit.populations[0].neuron.v_threshold.max() <= 1 << 24
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("gain", [1.0, 40.0, 0.02])
+def test_an_analog_input_beside_gathered_spikes_keeps_its_bits(gain, kernel):
+    """Its weights have a grid of their own: on that of the spikes they were 0, or took the spikes' bits."""
+    network = input_beside_spikes(gain, kernel)
+    images = np.random.default_rng(1).random((32, 2, 6, 5), dtype=np.float32)
+    exact = evsnn.simulate(network, images).outputs
+    integers = run_both(network, images, arithmetic="int8").outputs
+    assert np.sqrt(np.square(integers - exact).mean()) < 0.1 * exact.std()
+    mixed = quantize(network).circuit.populations[1]
+    assert (mixed.analog_shift > 0).all() if gain <= 1 else (mixed.analog_shift < 8).all()
+    assert all(63 < np.abs(s.weight).max() <= 127 for s in (*mixed.projections, *mixed.analog_projections))
+    assert quantize(network).widths[1] == "int32"
+
+
+@pytest.mark.parametrize("readout", ["membrane", "spikes"])
+@pytest.mark.parametrize("leak", [1.0, 0.5])
+@pytest.mark.parametrize("channels", [3, 70])
+def test_shifted_currents_of_engine_and_reference_are_the_same(channels, leak, readout):
+    network = input_beside_spikes(0.3, 3, channels, readout, leak)
+    low = network.replace(input_range=(-1, 1))
+    images = np.random.default_rng(2).uniform(-1, 1, (2, 2, 6, 5)).astype(np.float32)
+    for one in (network, low):
+        run_both(one, images, arithmetic="int8")
+
+
+def test_bounds_of_shifted_currents_hold():
+    quantized = quantize(input_beside_spikes(40.0, 3))
+    images = np.stack([np.zeros((2, 6, 5)), np.ones((2, 6, 5))]).astype(np.float32)
+    for image in images:
+        traces = reference.run(quantized.circuit, quantized.encode(image[None]))
+        for trace, bounds in zip(traces, quantized.bounds):
+            assert bounds[0] <= trace.v_mem.min() and trace.v_mem.max() <= bounds[1]
+
+
+def test_shifts_round_to_the_nearest_and_half_up():
+    values, shift = np.array([5, 6, 7, -5, -6, -7, 3]), np.array([2, 2, 2, 2, 2, 2, -3])
+    assert shifted(values, shift).tolist() == [1, 2, 2, -1, -1, -2, 24]
+
+
+def test_16_bits_cannot_hold_an_analog_input_beside_gathered_spikes():
+    with pytest.raises(RunError, match="membranes of 16 bits cannot hold an analog input beside gathered"):
+        quantize(input_beside_spikes(), membrane="int16")

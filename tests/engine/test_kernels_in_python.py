@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from generate import networks
 from hypothesis import HealthCheck, given, settings
-from networks import every_path
+from networks import every_path, input_beside_spikes
 from numba import config
 
 import evsnn
@@ -38,6 +38,13 @@ def assert_same_in_python(network, images, arithmetic, block_steps=None):
         assert np.array_equal(one.spikes, other.spikes), one.name
         assert np.array_equal(one.v_mem, other.v_mem), one.name
         assert (one.n_events, one.sops) == (other.n_events, other.sops)
+
+
+@python_only
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+def test_an_analog_input_beside_spikes(arithmetic):
+    images = np.random.default_rng(1).random((1, 2, 6, 5), dtype=np.float32)
+    assert_same_in_python(input_beside_spikes(0.3, 3), images, arithmetic)
 
 
 @python_only

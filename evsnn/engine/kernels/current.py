@@ -30,6 +30,8 @@ from .descriptors.current import (
     N_BRANCHES,
     N_TILES,
     OUT,
+    SHIFTS,
+    SHIFTS_STRIDE,
     WIDTH,
 )
 from .jit import kernel
@@ -85,6 +87,12 @@ def current(vectors, descriptor, tile_from, tile_to, y_from, y_to):
                                 value += value_bytes
                                 row += row_bytes
                     branch += BRANCH_BYTES
+                shifts = load_i64(descriptor + SHIFTS)
+                if shifts:
+                    shifts += tile * load_i64(descriptor + SHIFTS_STRIDE)
+                    v = vector.add(vectors, v, vector.load(vectors, shifts))
+                    right = vector.load(vectors, shifts + vector_bytes)
+                    v = vector.shift(vectors, v, right, vector.load(vectors, shifts + 2 * vector_bytes))
                 v = vector.add(
                     vectors,
                     v,

@@ -181,6 +181,10 @@ def leak(vectors: Vectors, v: Array, factor: Array) -> Array:
     return v * factor + np.float32(0) if vectors.membrane == "float32" else v - (v >> factor)
 
 
+def shift(vectors: Vectors, v: Array, right: Array, left: Array) -> Array:
+    return v if vectors.membrane == "float32" else v >> right << left
+
+
 def _ids(events: Events, address: int, count: int) -> Array:
     """Ids and, where they are graded, counts of events: (count, 1 or 2)."""
     columns = 2 if events.graded else 1

@@ -54,6 +54,7 @@ __all__ = [
     "put_ids",
     "reset",
     "row_bytes",
+    "shift",
     "has_negative_spikes",
     "store",
     "store_mask",
@@ -529,6 +530,18 @@ def leak(context, vectors, v, factor):
     return v(vectors, v, factor), generate
 
 
+@intrinsic
+def shift(context, vectors, v, right, left):
+    """v >> right << left for integers; floats stay."""
+
+    def generate(context, builder, signature, args):
+        if v.element == "float32":
+            return args[1]
+        return builder.shl(builder.ashr(args[1], args[2]), args[3])
+
+    return v(vectors, v, right, left), generate
+
+
 def _id_lanes(spec: Events):
     """The ids of the events in `COPY_BYTES` as a vector type, and 1 where a lane is an id (not a count)."""
     n = 8 * COPY_BYTES // spec.id_bits
@@ -645,6 +658,7 @@ if config.DISABLE_JIT:
         put_ids,
         reset,
         row_bytes,
+        shift,
         store,
         store_mask,
         tally,

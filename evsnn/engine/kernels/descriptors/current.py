@@ -12,8 +12,10 @@ from __future__ import annotations
     OUT,  # [y][x][tile][lane]
     BRANCHES,
     N_BRANCHES,
-) = range(0, 8 * 8, 8)
-DESCRIPTOR_BYTES = 8 * 8
+    SHIFTS,
+    SHIFTS_STRIDE,  # [tile][half a unit, right, left][lane], or 0; the bytes from tile to tile
+) = range(0, 8 * 10, 8)
+DESCRIPTOR_BYTES = 8 * 10
 
 # A branch: a dense convolution of the analog input.
 (
