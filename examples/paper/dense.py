@@ -1,8 +1,8 @@
 """The converted networks once more, by another road: a dense, synchronous simulation in PyTorch, for long T
 and as a check.
 
-usage: python -m examples.paper.dense MODELS/vgg16_cifar10 DATA -o RUNS [--methods S,T,TS,RMP,percentile]
-[--steps 16,32,...,400-600]
+usage: python -m examples.paper.dense MODELS/vgg16_cifar10 DATA -o RUNS
+                                      [--methods S,T,TS,RMP,percentile] [--steps 16,32,...,400-600]
 
 All layers in order within a step, as the paper has it. From evsnn come only the thresholds, read from the
 files that `examples.paper.evaluate` left in RUNS; weights come from MODELS/*.pt. Products are TF32 where that

@@ -1,9 +1,8 @@
 """Convert the paper's systems with evsnn, and run them by its engine on the test images.
 
 usage: python -m examples.paper.evaluate MODELS -o RUNS --cifar10 DATA --cifar100 DATA [--systems S,...]
-[--methods M,...]
-                                         [--steps 16,32,...,400-600] [--limit-long N] [--threads N]
-                                         [--only-convert]
+                                         [--methods M,...] [--steps 16,32,...,400-600] [--limit-long N]
+                                         [--threads N] [--only-convert]
 
 MODELS holds what train.py wrote, <system>_{regular,threshold}.onnx. Into RUNS go the converted networks
 (.h5), the source ANNs' predictions, and a record (records.py) for each system and method. What is in RUNS
@@ -13,8 +12,8 @@ more. Several processes may work on different --systems in one RUNS.
 Thresholds come from 4,096 training images, drawn with a fixed seed ("auto": 512, for thresholds and choice).
 Test sets are run whole up to T = 32, their first images (--limit-long) for more steps. A network without a
 shift is the same for every T: it is run once to the longest and read on the way. "auto" is made for and run
-at T = 4, 8, 16 and 32, whatever
---steps says.
+at T = 4, 8, 16 and 32, whatever --steps
+says.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Models for the repository: converted, weights as int8, measured on the whole test set, and a card beside
 each.
 
-usage: python -m examples.paper.publish MODELS -o examples/models --cifar10 DATA --cifar100 DATA [--systems
-S,...]
+usage: python -m examples.paper.publish MODELS -o examples/models --cifar10 DATA --cifar100 DATA
+                                        [--systems S,...]
 
 MODELS holds what train.py wrote, <system>_threshold.onnx and .json. For each system three files are written:
 <system>.h5, which runs by itself on the 16 test images in it; <system>.json, what was measured; <system>.md,

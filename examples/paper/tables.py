@@ -1,8 +1,9 @@
 """The tables: what was measured, beside what the paper reports.
 
-usage: python -m examples.paper.tables RUNS [MODELS ...]    merge what evaluate.py, dense.py and train.py
-wrote into examples/paper/results
-       python -m examples.paper.tables                      write docs/results.md and its figures from there
+usage: python -m examples.paper.tables RUNS [MODELS ...]
+           merge what evaluate.py, dense.py and train.py wrote into examples/paper/results
+       python -m examples.paper.tables
+           write docs/results.md and its figures from there
 """
 
 from __future__ import annotations

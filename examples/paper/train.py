@@ -1,9 +1,8 @@
 """Train a network of the paper on CIFAR-10 or CIFAR-100, and export it to ONNX (PyTorch; one GPU, or a
 patient CPU).
 
-usage: python -m examples.paper.train NETWORK DATA -o MODELS/vgg16_cifar10_threshold [--limit 1] [--epochs N]
-[--seed S]
-                                      [--start WEIGHTS] [--no-onnx]
+usage: python -m examples.paper.train NETWORK DATA -o MODELS/vgg16_cifar10_threshold [--limit 1]
+                                      [--epochs N] [--seed S] [--start WEIGHTS] [--no-onnx]
 
 Without --limit the activations stay plain ReLU ("regular"); with it they are limited from a fifteenth of the
 epochs on ("threshold"; the paper: 1 on CIFAR-10, 2 on CIFAR-100). Written are OUTPUT.pt (weights),

@@ -1,10 +1,14 @@
 """Instructions that kernels take on emulated 64-bit ARM cores, per synaptic operation and per sample, beside
 those recorded.
 
-    python tests/arm/instructions.py ARMPY [CPU ...]            compare with instructions.json: exit status 1
-    where one is 1 % off python tests/arm/instructions.py ARMPY [CPU ...] --write    record them python
-    tests/arm/instructions.py ARMPY [CPU ...] --caches   print them with what a Cortex-A72's caches would miss
-    ... --lanes=N                                               print them for tiles of N output channels
+    python tests/arm/instructions.py ARMPY [CPU ...]
+        compare with instructions.json: exit status 1 if one is 1 % off
+    python tests/arm/instructions.py ARMPY [CPU ...] --write
+        record them
+    python tests/arm/instructions.py ARMPY [CPU ...] --caches
+        print them with what a Cortex-A72's caches would miss
+    ... --lanes=N
+        print them for tiles of N output channels
 
 ARMPY is what `setup.sh` makes. Kernels are compiled on this side, into EVSNN_CACHE_DIR. The emulator counts
 every instruction of the kernels' machine code and of nothing else (`count.c`): one sample, the second that

@@ -1,10 +1,13 @@
 """What networks give, as digests: the same on every CPU.
 
-    python tests/arm/results.py make FOLDER                    write networks and images: every operator by
-    hand, and random ones python tests/arm/results.py fill FOLDER ARMPY CPU STORE    compile all kernels that
-    they need for a core, into a store of object files python tests/arm/results.py same STORE OTHER ...
-    check that the emulated Python makes the same machine code python tests/arm/results.py run FOLDER
-    [--engine]          print one JSON object: a digest of everything that each of them gives
+    python tests/arm/results.py make FOLDER
+        write networks and images: every operator by hand, and random ones
+    python tests/arm/results.py fill FOLDER ARMPY CPU STORE
+        compile all kernels that they need for a core, into a store of object files
+    python tests/arm/results.py same STORE OTHER ...
+        check that the emulated Python makes the same machine code
+    python tests/arm/results.py run FOLDER [--engine]
+        print one JSON object: a digest of everything that each of them gives
 
 `run` compares each small network with the NumPy reference, too (not with --engine), and adds what `evsnn.run
 --json` says of the demo model and the models of examples/models, times aside.

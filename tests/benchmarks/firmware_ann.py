@@ -1,7 +1,7 @@
 """The same networks as int8 ANNs on the same emulated cores: what a spiking network has to be compared with.
 
-    python tests/benchmarks/firmware_ann.py [--cmsis-nn FOLDER] [--cores cortex-m4,...] [--samples N]
-    [--write]
+    python tests/benchmarks/firmware_ann.py [--cmsis-nn FOLDER] [--cores cortex-m4,...]
+                                            [--samples N] [--write]
 
 Two ANNs of each network, int8 as TensorFlow Lite has it (a scale a channel of the weights, ReLUs limited at
 V_th): plain C of ours that skips zeros, built of the inner loops with which firmware drives a first layer,

@@ -1,8 +1,8 @@
 """Random networks without end: exported C against Python's integers, every output and every spike that is
 kept.
 
-    python tests/benchmarks/firmware_random.py --networks 3000 [--first SEED] [--core cortex-m4] [--processes
-    2]
+    python tests/benchmarks/firmware_random.py --networks 3000 [--first SEED] [--core cortex-m4]
+                                               [--processes 2]
 
 The suite runs a few dozen of them; this is the long run. Each network is of the kinds that tests/generate.py
 draws (every layer that integers can have, signed, delayed and leaky neurons, events and pictures) or one for

@@ -5,11 +5,10 @@ usage: squeezenet.py WEIGHTS.h5 PHOTOS.h5 FOLDER
 
 WEIGHTS.h5 holds a group a layer (conv1, fire2__squeeze1x1, ...) with `weight` OIHW and `bias`; PHOTOS.h5
 `blob`, `offsets` (encoded images of 256x256) and `labels`. Written into FOLDER: squeezenet.onnx, photos.npz
-(images, labels) and
-calibration.npz, the first 128 of them. Then::
+(images, labels) and calibration.npz, the first 128 of them. Then::
 
-    python -m evsnn.convert squeezenet.onnx -o squeezenet.h5 --calibration calibration.npz --steps 32,64,128
-    --validate photos.npz
+    python -m evsnn.convert squeezenet.onnx -o squeezenet.h5 --calibration calibration.npz
+                            --steps 32,64,128 --validate photos.npz
 
 The photos that calibrate are among those that validate: one of each class is all there is. The ANN and its
 spiking twin are compared on the same photos, which is what the figures are for.
