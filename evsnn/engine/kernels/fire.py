@@ -119,20 +119,32 @@ def fire(vectors, descriptor, tile_from, tile_to, y_from, y_to):
                 vector.store_mask(vectors, out + c * word_bytes, fc)
                 vector.store_mask(vectors, out + d * word_bytes, fd)
                 if vector.has_negative_spikes(vectors):
-                    ba, bb = vector.below(vectors, va, bound, na), vector.below(vectors, vb, bound, nb)
-                    bc, bd = vector.below(vectors, vc, bound, nc), vector.below(vectors, vd, bound, nd)
+                    ba, bb = (
+                        vector.negative_mask(vectors, va, bound, na),
+                        vector.negative_mask(vectors, vb, bound, nb),
+                    )
+                    bc, bd = (
+                        vector.negative_mask(vectors, vc, bound, nc),
+                        vector.negative_mask(vectors, vd, bound, nd),
+                    )
                     vector.store_mask(vectors, out + plane_bytes + a * word_bytes, ba)
                     vector.store_mask(vectors, out + plane_bytes + b * word_bytes, bb)
                     vector.store_mask(vectors, out + plane_bytes + c * word_bytes, bc)
                     vector.store_mask(vectors, out + plane_bytes + d * word_bytes, bd)
                     na, nb, nc, nd = (
-                        vector.tally(vectors, na, fa, ba),
-                        vector.tally(vectors, nb, fb, bb),
-                        vector.tally(vectors, nc, fc, bc),
-                        vector.tally(vectors, nd, fd, bd),
+                        vector.net_count(vectors, na, fa, ba),
+                        vector.net_count(vectors, nb, fb, bb),
+                        vector.net_count(vectors, nc, fc, bc),
+                        vector.net_count(vectors, nd, fd, bd),
                     )
-                    va, vb = vector.lift(vectors, va, threshold, ba), vector.lift(vectors, vb, threshold, bb)
-                    vc, vd = vector.lift(vectors, vc, threshold, bc), vector.lift(vectors, vd, threshold, bd)
+                    va, vb = (
+                        vector.undo_reset(vectors, va, threshold, ba),
+                        vector.undo_reset(vectors, vb, threshold, bb),
+                    )
+                    vc, vd = (
+                        vector.undo_reset(vectors, vc, threshold, bc),
+                        vector.undo_reset(vectors, vd, threshold, bd),
+                    )
                 va, vb = vector.reset(vectors, va, threshold, fa), vector.reset(vectors, vb, threshold, fb)
                 vc, vd = vector.reset(vectors, vc, threshold, fc), vector.reset(vectors, vd, threshold, fd)
                 out += step_bytes

@@ -184,10 +184,10 @@ def fire_step(vectors, v, n, threshold, bound, out, plane_bytes):
     fired = vector.mask(vectors, v, threshold)
     vector.store_mask(vectors, out, fired)
     if vector.has_negative_spikes(vectors):
-        below = vector.below(vectors, v, vector.load(vectors, bound), n)
+        below = vector.negative_mask(vectors, v, vector.load(vectors, bound), n)
         vector.store_mask(vectors, out + plane_bytes, below)
-        n = vector.tally(vectors, n, fired, below)
-        v = vector.lift(vectors, v, threshold, below)
+        n = vector.net_count(vectors, n, fired, below)
+        v = vector.undo_reset(vectors, v, threshold, below)
     return vector.reset(vectors, v, threshold, fired), n
 
 

@@ -79,6 +79,10 @@ def has_negative_spikes(vectors: Vectors) -> int:
     return int(vectors.has_negative_spikes)
 
 
+def has_shifts(vectors: Vectors) -> int:
+    return int(vectors.membrane == "int32")
+
+
 def has_warm_up(vectors: Vectors) -> int:
     return int(vectors.has_warm_up)
 
@@ -165,15 +169,15 @@ def reset(vectors: Vectors, v: Array, threshold: Array, fired: Array) -> Array:
     return np.where(fired, v - threshold, v)
 
 
-def below(vectors: Vectors, v: Array, bound: Array, n: Array) -> Array:
+def negative_mask(vectors: Vectors, v: Array, bound: Array, n: Array) -> Array:
     return (v < bound) & (n > 0)
 
 
-def tally(vectors: Vectors, n: Array, fired: Array, below: Array) -> Array:
+def net_count(vectors: Vectors, n: Array, fired: Array, below: Array) -> Array:
     return n + fired.astype(n.dtype) - below.astype(n.dtype)
 
 
-def lift(vectors: Vectors, v: Array, threshold: Array, below: Array) -> Array:
+def undo_reset(vectors: Vectors, v: Array, threshold: Array, below: Array) -> Array:
     return np.where(below, v + threshold, v)
 
 

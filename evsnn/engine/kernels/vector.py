@@ -36,13 +36,14 @@ __all__ = [
     "add_product",
     "begin",
     "behind",
-    "below",
+    "negative_mask",
     "copy_events",
+    "has_shifts",
     "has_warm_up",
     "event_bytes",
     "graded",
     "leak",
-    "lift",
+    "undo_reset",
     "load",
     "mask",
     "mask_bytes",
@@ -58,7 +59,7 @@ __all__ = [
     "has_negative_spikes",
     "store",
     "store_mask",
-    "tally",
+    "net_count",
     "type_of",
     "zero",
 ]
@@ -217,6 +218,7 @@ row_bytes = _constant(lambda vectors: vectors.row_bytes)
 mask_bytes = _constant(lambda vectors: vectors.lanes // 8)
 has_negative_spikes = _constant(lambda vectors: vectors.has_negative_spikes)
 has_warm_up = _constant(lambda vectors: vectors.has_warm_up)
+has_shifts = _constant(lambda vectors: vectors.membrane == "int32")
 event_bytes = _constant(lambda vectors: vectors.bytes)
 graded = _constant(lambda vectors: vectors.graded)
 
@@ -482,7 +484,7 @@ def reset(context, vectors, v, threshold, fired):
 
 
 @intrinsic
-def below(context, vectors, v, bound, n):
+def negative_mask(context, vectors, v, bound, n):
     """Lanes where v < bound and n > 0."""
     result = _Vector("bool", v.lanes)
 
@@ -494,7 +496,7 @@ def below(context, vectors, v, bound, n):
 
 
 @intrinsic
-def tally(context, vectors, n, fired, below):
+def net_count(context, vectors, n, fired, below):
     """n + 1 in the lanes that fired, n - 1 in the lanes below."""
 
     def generate(context, builder, signature, args):
@@ -509,7 +511,7 @@ def tally(context, vectors, n, fired, below):
 
 
 @intrinsic
-def lift(context, vectors, v, threshold, below):
+def undo_reset(context, vectors, v, threshold, below):
     """v + threshold in the lanes below."""
 
     def generate(context, builder, signature, args):
@@ -639,20 +641,21 @@ if config.DISABLE_JIT:
         add_product,
         begin,
         behind,
-        below,
         copy_events,
         event_bytes,
         graded,
         has_negative_spikes,
+        has_shifts,
         has_warm_up,
         leak,
-        lift,
         load,
         mask,
         mask_bytes,
         maximum,
         membrane_bytes,
         merge,
+        negative_mask,
+        net_count,
         pad_events,
         put_event,
         put_ids,
@@ -661,6 +664,6 @@ if config.DISABLE_JIT:
         shift,
         store,
         store_mask,
-        tally,
+        undo_reset,
         zero,
     )
