@@ -99,6 +99,8 @@ def _describe(network: Network, n_steps: int) -> dict:
         "nearest_steps": network.nearest_steps(n_steps),
         "shift": network.shift,
         "readout": network.readout,
+        "task": network.task,
+        "output_shape": list(network.output_shape),
         "n_classes": network.n_classes,
         "classes": list(network.classes),
         "n_parameters": sum(layer.n_parameters for layer in facts),
@@ -192,6 +194,7 @@ def _compare(network: Network, n_steps: int, threads: int | None) -> dict:
         "float32": None,
         "int8": None,
         "agreement": None,
+        "deviation": None,
     }
     results = {}
     for arithmetic in ("float32", "int8"):
@@ -210,7 +213,8 @@ def _compare(network: Network, n_steps: int, threads: int | None) -> dict:
             results[arithmetic] = simulator.run(images, samples.labels, progress=progress)
             report[arithmetic] = {"accuracy": results[arithmetic].accuracy, "reason": None}
     if len(results) == 2:
-        report["agreement"] = float((results["float32"].predictions == results["int8"].predictions).mean())
+        report["agreement"] = results["float32"].agreement(results["int8"])
+        report["deviation"] = results["float32"].deviation(results["int8"])
     return report
 
 
@@ -302,7 +306,9 @@ def _facts(inventory: dict) -> list[tuple[str, str]]:
             if inventory["step_parameters"]
             else []
         ),
-        ("classes", f"{inventory['n_classes']}{named}"),
+        ("classes", f"{inventory['n_classes']}{named}")
+        if inventory["task"] == "classify"
+        else ("outputs", f"{as_shape(inventory['output_shape'])} values, task {inventory['task']}"),
         ("samples", samples),
     ]
     facts += [
@@ -344,7 +350,10 @@ def _verdicts(inventory: dict) -> list[tuple[str, str, str]]:
     ]
     if checks["int8"]["reason"]:
         return [*rows, ("int8", checks["int8"]["reason"], "not possible")]
-    agreement = f"{100 * checks['agreement']:.2f} % of predictions agree"
+    if checks["agreement"] is None:
+        agreement = f"outputs differ by {checks['deviation']:.3g} (root mean square)"
+    else:
+        agreement = f"{100 * checks['agreement']:.2f} % of predictions agree"
     if checks["float32"]["accuracy"] is not None:
         agreement += (
             f", accuracy {100 * (checks['int8']['accuracy'] - checks['float32']['accuracy']):+.2f} points"
@@ -352,7 +361,11 @@ def _verdicts(inventory: dict) -> list[tuple[str, str, str]]:
     return [
         *rows,
         ("int8", accuracy("int8"), "runs"),
-        ("int8 against float32", agreement, "same" if checks["agreement"] == 1 else "differs"),
+        (
+            "int8 against float32",
+            agreement,
+            "same" if checks["agreement"] == 1 or checks["deviation"] == 0 else "differs",
+        ),
     ]
 
 

@@ -123,6 +123,15 @@ class Result:
             return None
         return float((self.predictions == self.labels).mean())
 
+    def agreement(self, other: Result) -> float | None:
+        """Share of predictions that are another result's, too; None if the task is not to classify."""
+        mine, others = self.predictions, other.predictions
+        return None if mine is None or others is None else float((mine == others).mean())
+
+    def deviation(self, other: Result) -> float:
+        """Root mean square of the difference from another result's outputs, in their unit."""
+        return float(np.sqrt(np.square(self.outputs - other.outputs).mean()))
+
     def predictions_at(self, n_steps: int) -> np.ndarray | None:
         """(n_samples,) int64: `predictions` after the first `n_steps`, one of the steps in `outputs_at`."""
         if n_steps not in self.outputs_at:

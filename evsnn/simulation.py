@@ -223,7 +223,7 @@ class Simulator:
         record, seed = _record(record), _seed(seed)
         steps = _record_steps(record_steps, self.circuit)
         images = check_images(self.network, images, self.n_steps)
-        labels = _labels(labels, len(images), self.network.n_classes)
+        labels = _labels(labels, len(images), self.network)
         with self._exclusively():
             self.prepare()
             tally = self._tally(len(images), record, steps)
@@ -710,9 +710,18 @@ def _problem(plan: Plan) -> tuple[str, bool]:
     return "numba's compiler is switched off" if compiler_off() else "", True
 
 
-def _labels(labels: np.ndarray | None, n_samples: int, n_classes: int) -> np.ndarray | None:
+def _labels(labels: np.ndarray | None, n_samples: int, network: Network) -> np.ndarray | None:
     if labels is None:
         return None
+    if network.task != "classify":
+        raise InputError(
+            "labels are for networks that classify",
+            where="labels",
+            got=f"task '{network.task}'",
+            expected="no labels",
+            hint="compare `Result.outputs` with what they should be",
+        )
+    n_classes = network.n_classes
     try:
         array = np.asarray(labels)
     except ValueError as error:

@@ -190,6 +190,8 @@ def _checked(
         raise InputError("there are no images", where=images.where, got=f"shape {images.shape}")
     if not events:
         check_numbers(images)
+    if network.task != "classify":
+        labels = None  # a file may serve other networks, too
     if labels is not None:
         check_labels(labels, shape[0], single)
     n = shape[0] if limit is None else min(limit, shape[0])

@@ -168,6 +168,13 @@ def checked_samples(samples: Samples, network: Network, where: str) -> Samples:
         )
     if not np.isfinite(images).all():
         raise WeightsError("images hold NaN or infinity", where=where)
+    if labels is not None and network.task != "classify":
+        raise WeightsError(
+            "labels are for networks that classify",
+            where=where,
+            got=f"task '{network.task}'",
+            expected="images alone",
+        )
     if labels is not None and labels.shape != images.shape[:1]:
         raise WeightsError(
             "labels and images do not fit",

@@ -100,10 +100,15 @@ def _figure(report: Report) -> Figure:
     if sweep:
         runs = sorted(report.runs, key=lambda run: run.result.n_steps)
         steps = [run.result.n_steps for run in runs]
-        curves = {f"agreement with T = {steps[-1]}": [100 * report.agreement(run) for run in runs]}
-        if result.labels is not None:
+        last, unit = f"T = {steps[-1]}", "% of samples"
+        if result.predictions is None:
+            differences = [run.result.deviation(runs[-1].result) for run in runs]
+            curves, unit = {f"rms difference from {last}": differences}, "in the output's unit"
+        else:
+            curves = {f"agreement with {last}": [100 * (report.agreement(run) or 0) for run in runs]}
+        if result.accuracy is not None:
             curves = {"accuracy": [100 * run.result.accuracy for run in runs]} | curves
-        draw_curves(axes[1, 0], steps, curves, "% of samples", "what more steps bring")
+        draw_curves(axes[1, 0], steps, curves, unit, "what more steps bring")
         draw_curves(
             axes[1, 1],
             steps,

@@ -71,9 +71,9 @@ class Report:
         """The run with the largest T."""
         return max(self.runs, key=lambda run: run.result.n_steps)
 
-    def agreement(self, run: Run) -> float:
-        """Share of predictions that equal those at the largest T."""
-        return float((run.result.predictions == self.main.result.predictions).mean())
+    def agreement(self, run: Run) -> float | None:
+        """Share of predictions that equal those at the largest T; None if the task is not to classify."""
+        return run.result.agreement(self.main.result)
 
     def nearest_steps(self, run: Run) -> int | None:
         """The T whose step parameters the run used; None if the network has none."""
@@ -89,10 +89,11 @@ class Report:
     def sweep_table(self) -> Table:
         """One row a T; with a column for the table it used where a T has none of its own."""
         counts = f".{_digits(self.main.result)}f"
+        classifies = self.network.task == "classify"
         columns = (
             Column("T", "d"),
             Column("accuracy", ".4f"),
-            Column("agreement", ".4f"),
+            Column("agreement", ".4f") if classifies else Column("rms difference", ".4g"),
             Column("rate", ".4f"),
             Column("spikes/sample", counts),
             Column("SOPs/sample", counts),
@@ -105,7 +106,7 @@ class Report:
                 (
                     result.n_steps,
                     result.accuracy,
-                    self.agreement(run),
+                    self.agreement(run) if classifies else result.deviation(self.main.result),
                     result.mean_rate,
                     result.spikes_per_sample,
                     result.sops_per_sample,
@@ -132,10 +133,14 @@ class Report:
             ("input", f"{as_count(result.n_samples, 'sample')}, {self._source()}"),
             ("steps", steps),
         ]
-        if result.labels is not None:
-            right = int((result.predictions == result.labels).sum())
+        if result.accuracy is not None:
+            right = round(result.accuracy * result.n_samples)
             facts.append(("accuracy", f"{100 * result.accuracy:.2f} % ({right:,} of {result.n_samples:,})"))
-        facts.append(("predictions", self._predictions()))
+        facts.append(
+            ("outputs", self._outputs())
+            if result.predictions is None
+            else ("predictions", self._predictions())
+        )
         latency, macs = run.latency_ms, sum(layer.macs for layer in result.layers) / result.n_samples
         facts += [
             ("latency", ", ".join(f"{name} {latency[name]:.3f}" for name in latency) + " ms a sample"),
@@ -165,7 +170,11 @@ class Report:
         """
         report = self._entry(self.main)
         if len(self.runs) > 1:
-            report["sweep"] = [self._entry(run) | {"agreement": self.agreement(run)} for run in self.runs]
+            report["sweep"] = [
+                self._entry(run)
+                | {"agreement": self.agreement(run), "deviation": run.result.deviation(self.main.result)}
+                for run in self.runs
+            ]
         return json.dumps(report, allow_nan=False)
 
     def _entry(self, run: Run) -> dict:
@@ -178,8 +187,10 @@ class Report:
             "n_steps": result.n_steps,
             "nearest_steps": self.nearest_steps(run),
             "n_samples": result.n_samples,
+            "task": result.task,
+            "output_shape": list(result.outputs.shape[1:]),
             "accuracy": result.accuracy,
-            "predictions": result.predictions.tolist(),
+            "predictions": None if result.predictions is None else result.predictions.tolist(),
             "latency_ms": run.latency_ms,
             "start_up_ms": {name: round(value, 3) for name, value in run.start_up_ms.items()},
             "memory_bytes": run.memory_bytes,
@@ -196,6 +207,12 @@ class Report:
         return {"samples": "stored in the model's file", "noise": f"noise, seed {self.seed}"}.get(
             self.inputs, self.inputs
         )
+
+    def _outputs(self) -> str:
+        """The outputs of a network that does not classify: their number and range."""
+        outputs = self.main.result.outputs
+        what = f"{as_shape(outputs.shape[1:])} values per sample"
+        return f"{what}, from {outputs.min():g} to {outputs.max():g}, mean {outputs.mean():g}"
 
     def _predictions(self) -> str:
         result, classes = self.main.result, self.network.classes
