@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -42,14 +43,14 @@ class Kernels:
     """The compiled kernels of one population."""
 
     def __init__(self, p: PopulationPlan):
-        self.integrate, self.current, self.count_spikes, self.count_events, *self.build = (
-            kernel and specialise(kernel) for kernel in self.needed(p)
-        )
+        self.integrate, self.count_spikes, self.count_events, *rest = map(specialise, self.needed(p))
+        self.build, analog = rest[: len(p.gathers)], rest[len(p.gathers) :]
+        self.current = analog[0] if analog else None
 
     @staticmethod
-    def needed(p: PopulationPlan) -> list[Kernel | None]:
-        """What integrates, what computes the analog input's current, what counts spikes and events, and what
-        builds the queue of each gather.
+    def needed(p: PopulationPlan) -> list[Kernel]:
+        """What integrates, what counts spikes and events, what builds the queue of each gather, and what
+        computes the analog input's current, if it is read.
         """
         events = Events(p.id_bits, ("float32" if p.membrane == "float32" else "integer") if p.graded else "")
         vectors, in_membrane = (
@@ -69,19 +70,17 @@ class Kernels:
                 if fires_only(p)
                 else Kernel("integrate.integrate", (vectors, events), 6)
             ),
-            (
-                Kernel(
-                    "current.current",
-                    (replace(in_membrane, has_negative_spikes=False, has_warm_up=False),),
-                    5,
-                )
-                if p.population.analog_projections
-                else None
-            ),
             COUNT_SPIKES,
             Kernel("queue.count_events", (), 2),
             *(Kernel("queue.build_simple" if g.simple else "queue.build", (events,), 1) for g in p.gathers),
+            *([_current_kernel(in_membrane)] if p.population.analog_projections else []),
         ]
+
+
+def _current_kernel(in_membrane: Vectors) -> Kernel:
+    return Kernel(
+        "current.current", (replace(in_membrane, has_negative_spikes=False, has_warm_up=False),), 5
+    )
 
 
 COUNT_SPIKES = Kernel("queue.count_spikes", (), 2, counts=True)
@@ -127,7 +126,10 @@ class Descriptor:
         self._fields[record * self._words + offset // 8] = value
 
 
-class Runner:
+_Plan = TypeVar("_Plan", PopulationPlan, MaxPoolPlan)
+
+
+class Runner(Generic[_Plan]):
     """What computes one population or max pool, as the threads see it that share its work.
 
     Parameters
@@ -149,7 +151,7 @@ class Runner:
 
     def __init__(
         self,
-        p: PopulationPlan | MaxPoolPlan,
+        p: _Plan,
         scratch_bytes: int,
         executor: ThreadPoolExecutor | None,
         threads: int,
@@ -178,7 +180,7 @@ class Runner:
             (descriptor, a, b, 0, height) if over_tiles else (descriptor, 0, tiles, a, b)
             for a, b in zip(edges, edges[1:])
         ]
-        futures: list[Future] = []
+        futures: list[Future[None]] = []
         try:
             for call, mine in zip(calls[1:], own[1:]):
                 futures.append(self.executor.submit(self._call, kernel, *call, *mine))
@@ -193,7 +195,7 @@ class Runner:
         kernel(*arguments)
 
 
-class LayerRunner(Runner):
+class LayerRunner(Runner[PopulationPlan]):
     """One population of neurons in one workspace.
 
     Parameters
@@ -259,14 +261,14 @@ class LayerRunner(Runner):
         k = integrate
         arrays = ((k.CURRENT, state.current), (k.MEMBRANES, state.membranes), (k.COUNTS, state.net_counts))
         self.descriptor.set({offset: 0 if array is None else array for offset, array in arrays})
-        if self.current_descriptor is not None:
+        if self.current_descriptor is not None and state.current is not None:
             self.current_descriptor.set({current.OUT: state.current})
 
     def start(self, sample: np.ndarray | None) -> None:
         """Begin a sample: compute the current it brings here."""
         started = time.perf_counter()
         self.begin()
-        if self.current_descriptor is not None:
+        if self.current_descriptor is not None and self.kernels.current is not None and sample is not None:
             for d, values in zip(self.plan.population.analog_projections, self.values):
                 seen = [pooled_input(source, sample[None])[0] for source in d.sources]
                 values[...] = (np.concatenate(seen) if len(seen) > 1 else seen[0]).transpose(1, 2, 0)
@@ -363,7 +365,8 @@ class LayerRunner(Runner):
             self.channelwise_descriptors.put(integrate.P_MASKS, address, i)
 
     def _projections(self) -> Descriptor:
-        k, row, records = integrate, 0, []
+        k, row = integrate, 0
+        records: list[Fields] = []
         for q in self.queues:
             g, (_, height, width) = q.gather, q.gather.projection.shape
             records.append(
