@@ -156,7 +156,8 @@ class Runner(Generic[_Plan]):
         executor: ThreadPoolExecutor | None,
         threads: int,
     ):
-        self.plan, self.steps = p, 0
+        self.plan: _Plan = p
+        self.steps = 0
         self.executor, self.threads = executor if p.n_tiles * p.positions >= threads else None, threads
         self.scratch = [aligned(scratch_bytes) for _ in range(threads if self.executor else 1)]
         self.scratch_addresses = [(scratch.ctypes.data,) for scratch in self.scratch]

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 
 __all__ = ["Graph", "Node"]
 
-Attribute = "int | float | str | tuple[int, ...] | tuple[float, ...]"
+Attribute: TypeAlias = "int | float | str | tuple[int, ...] | tuple[float, ...]"
 
 
 @dataclass(frozen=True, eq=False)
