@@ -521,9 +521,9 @@ class Simulator:
             while True:
                 while free and (j := next(todo, None)) is not None:
                     workspace = free.pop()
-                    running[
-                        executor.submit(self._run_sample, workspace, images[j], seed, j, tally, stop)
-                    ] = workspace
+                    running[executor.submit(self._run_sample, workspace, images[j], seed, j, tally, stop)] = (
+                        workspace
+                    )
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:

@@ -209,7 +209,14 @@ class Membranes:
         Net counts: spikes less negative ones.
     """
 
-    def __init__(self, neuron: Neuron, shape: tuple[int, ...], axis: int, dtype: DTypeLike, count_dtype: DTypeLike = np.int64):
+    def __init__(
+        self,
+        neuron: Neuron,
+        shape: tuple[int, ...],
+        axis: int,
+        dtype: DTypeLike,
+        count_dtype: DTypeLike = np.int64,
+    ):
         self.neuron = neuron
         ones = (1,) * (len(shape) - 1 - axis % len(shape))
         self._rows = {

@@ -279,7 +279,7 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
 def _reach(grids: dict[Projection, float], channels: int) -> np.ndarray:
     """The largest effective weight of each output channel, (channels,), each times its projection's grid."""
     largest = [
-        _largest(s.weight, lambda rows, s=s: s.effective(rows).astype(np.float64)) * grid
+        _largest(s.weight, partial(_effective, s)) * grid
         for s, grid in grids.items()
     ]
     return np.max(largest, axis=0) if largest else np.zeros(channels)
@@ -321,9 +321,7 @@ def _fits(p: Population, n_steps: int, grid: tuple[float, int, int], bits: int) 
     if p.has_negative_spikes:
         fits &= n_steps < limit  # a net count is as wide as a membrane
     for projection in p.projections:
-        fits &= (
-            _largest(projection.weight, partial(_whole, projection)) < limit
-        )
+        fits &= _largest(projection.weight, partial(_whole, projection)) < limit
     return fits
 
 

@@ -274,7 +274,9 @@ def _windows(values: np.ndarray, window: Window) -> np.ndarray:
     ]
 
 
-def _products(projection: Projection) -> Iterator[tuple[tuple[slice, ...], int, int, slice, tuple[slice, slice]]]:
+def _products(
+    projection: Projection,
+) -> Iterator[tuple[tuple[slice, ...], int, int, slice, tuple[slice, slice]]]:
     """The terms of a projection's sum, (ky, kx) ascending, group by group.
 
     Yields

@@ -149,9 +149,6 @@ def convert_model(
     n_held_out = min(HELD_OUT, n // 4)
     n_used = n - n_held_out
 
-    def inputs(first: int, last: int) -> np.ndarray:
-        return ann.arranged(samples.read(first, last))
-
     exact = options.max_pool == "spiking" or not any("MaxPool" in node.op for node in graph.nodes)
     mismatch = _compare(graph, ann, None if samples is None else samples.read(0, min(n, COMPARED)), exact)
     warnings: list[str] = []
@@ -160,9 +157,10 @@ def convert_model(
         corrected, held_out = None, np.zeros((0, *ann.network.input_shape), np.float32)
     else:
         warnings += suspicions(samples)
+        fitted = samples
 
         def batches() -> Iterator[np.ndarray]:
-            for images in samples.batches(
+            for images in fitted.batches(
                 n_used, ann.batch
             ):  # many at a time: chunks of a file are inflated for each
                 for first in range(0, len(images), ann.batch):
@@ -173,7 +171,8 @@ def convert_model(
             batches,
             lambda done, total: tell("measuring activations", done, total or 2 * -(-n_used // ann.batch)),
         )
-        corrected, held_out = inputs(0, min(n_used, CORRECTED)), inputs(n_used, n)
+        corrected = ann.arranged(samples.read(0, min(n_used, CORRECTED)))
+        held_out = ann.arranged(samples.read(n_used, n))
         warnings += _silent(activations, ann)
     scores = forward(ann, held_out) if len(held_out) else np.zeros((0, ann.network.n_classes), np.float32)
     labels = (
@@ -185,7 +184,7 @@ def convert_model(
         # Thresholds, corrections and choices are then for the weights of the file; what they aim at stays the
         # source's ANN.
         network = as_stored(network, options.storage)
-    if n:
+    if samples is not None and n:
         network = network.replace(input_range=_input_range(samples, ann))
     neurons = {layer.name for layer in ann.network.layers if isinstance(layer, IF)} - ann.fixed
     normal = samples is not None or neurons <= set(ann.moments)

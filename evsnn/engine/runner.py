@@ -78,9 +78,7 @@ class Kernels:
 
 
 def _current_kernel(in_membrane: Vectors) -> Kernel:
-    return Kernel(
-        "current.current", (replace(in_membrane, has_negative_spikes=False, has_warm_up=False),), 5
-    )
+    return Kernel("current.current", (replace(in_membrane, has_negative_spikes=False, has_warm_up=False),), 5)
 
 
 COUNT_SPIKES = Kernel("queue.count_spikes", (), 2, counts=True)

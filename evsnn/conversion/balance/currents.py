@@ -54,14 +54,10 @@ def last_uses(circuit: Circuit) -> dict[int, int]:
     return last
 
 
-def _sum(projections, sent: Sent) -> np.ndarray:
-    total = None
-    for projection in projections:
-        current = _convolved(projection, sent)
-        if total is None:
-            total = current
-        else:
-            total += current
+def _sum(projections: Sequence[Projection], sent: Sent) -> np.ndarray:
+    total = _convolved(projections[0], sent)
+    for projection in projections[1:]:
+        total += _convolved(projection, sent)
     return total
 
 
