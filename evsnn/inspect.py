@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .circuit.quantized import QuantizedNetwork
     from .network.network import Network
     from .output.table import Table
+    from .result import Result
 
 __all__ = ["main"]
 
@@ -149,7 +150,7 @@ def _populations(quantized: QuantizedNetwork) -> list[dict]:
             "membrane_bounds": list(bounds),
         }
         for p, width, largest, bounds in rows
-        if width is not None
+        if width is not None and largest is not None and bounds is not None
     ]
 
 
@@ -193,7 +194,7 @@ def _compare(network: Network, n_steps: int, threads: int | None) -> dict:
         "int8": None,
         "agreement": None,
     }
-    results = {}
+    results: dict[str, Result] = {}
     for arithmetic in ("float32", "int8"):
         with console.Progress(arithmetic) as progress:
             try:
@@ -209,8 +210,12 @@ def _compare(network: Network, n_steps: int, threads: int | None) -> dict:
             simulator.prepare()
             results[arithmetic] = simulator.run(images, samples.labels, progress=progress)
             report[arithmetic] = {"accuracy": results[arithmetic].accuracy, "reason": None}
-    if len(results) == 2:
-        report["agreement"] = float((results["float32"].predictions == results["int8"].predictions).mean())
+    floats, integers = (
+        results[arithmetic].predictions if arithmetic in results else None
+        for arithmetic in ("float32", "int8")
+    )
+    if floats is not None and integers is not None:
+        report["agreement"] = float((floats == integers).mean())
     return report
 
 
@@ -245,7 +250,7 @@ def _tables(inventory: dict) -> list[Table]:
     tables = [Table.of_facts(_facts(inventory)), Table(columns, tuple(rows), totals)]
     populations = inventory["int8"]["populations"]
     if populations:
-        columns = (
+        of_int8 = (
             Column("int8"),
             Column("projection"),
             Column("membrane"),
@@ -255,7 +260,7 @@ def _tables(inventory: dict) -> list[Table]:
         )
         tables.append(
             Table(
-                columns,
+                of_int8,
                 tuple(
                     (
                         row["name"],
@@ -344,6 +349,8 @@ def _verdicts(inventory: dict) -> list[tuple[str, str, str]]:
     ]
     if checks["int8"]["reason"]:
         return [*rows, ("int8", checks["int8"]["reason"], "not possible")]
+    if checks["agreement"] is None:  # the outputs are no scores of classes
+        return [*rows, ("int8", accuracy("int8"), "runs")]
     agreement = f"{100 * checks['agreement']:.2f} % of predictions agree"
     if checks["float32"]["accuracy"] is not None:
         agreement += (

@@ -278,10 +278,7 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
 
 def _reach(grids: dict[Projection, float], channels: int) -> np.ndarray:
     """The largest effective weight of each output channel, (channels,), each times its projection's grid."""
-    largest = [
-        _largest(s.weight, partial(_effective, s)) * grid
-        for s, grid in grids.items()
-    ]
+    largest = [_largest(s.weight, partial(_effective, s)) * grid for s, grid in grids.items()]
     return np.max(largest, axis=0) if largest else np.zeros(channels)
 
 

@@ -7,8 +7,10 @@ reporting; thresholds come from the rest, bias corrections from its first `CORRE
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -27,7 +29,10 @@ from .onnx.evaluate import evaluate
 from .onnx.graph import Graph
 from .onnx.importer import import_onnx
 
-__all__ = ["Conversion", "Progress", "convert", "convert_model"]
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Calibration", "Conversion", "Model", "Progress", "convert", "convert_model"]
 
 HELD_OUT = 256
 CORRECTED = 256
@@ -39,6 +44,11 @@ COMPARED = 64
 """Calibration inputs on which the ANN of the file is compared with the source's."""
 TOLERANCE = 1e-3
 """Largest difference allowed between them, as a share of the largest score."""
+
+Model: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
+Calibration: TypeAlias = (
+    "str | bytes | os.PathLike[str] | np.ndarray | tuple[np.ndarray, np.ndarray] | CalibrationSet"
+)
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is, and of how much (0: unknown)."""
@@ -83,7 +93,12 @@ class Conversion:
 
 
 def convert(
-    model, calibration=None, *, output: str | None = None, progress: Progress | None = None, **options
+    model: Model,
+    calibration: Calibration | None = None,
+    *,
+    output: str | None = None,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> Network:
     """Convert a trained ReLU network into a spiking one.
 
@@ -126,8 +141,8 @@ def convert(
 
 
 def convert_model(
-    model,
-    calibration=None,
+    model: Model,
+    calibration: Calibration | None = None,
     options: Options = Options(),  # noqa: B008 - frozen
     progress: Progress | None = None,
     output: str | None = None,

@@ -387,68 +387,63 @@ class LayerRunner(Runner[PopulationPlan]):
     def _descriptor(self) -> Descriptor:
         p, k = self.plan, integrate
         planes = {k.SPIKES: self.masks, k.NEGATIVES: self.negatives}
-        return Descriptor(
-            k.DESCRIPTOR_BYTES,
-            {
-                k.HEIGHT: p.population.shape[1],
-                k.WIDTH: p.population.shape[2],
-                k.N_TILES: p.n_tiles,
-                k.WEIGHTS: self.packed.weights,
-                k.TILE_BYTES: self.packed.weights.strides[0],
-                k.TILE_ROWS: p.tile_rows,
-                k.PARAMETERS: self.packed.parameters,
-                k.WORD_BYTES: 8 * p.words,
-                k.LEAKY: LEAK in p.population.features,
-                k.WARM_UP_STEPS: p.population.neuron.warm_up_steps,
-                k.MAX_EVENTS: p.max_events,
-                k.PROJECTIONS: self.projections,
-                k.N_PROJECTIONS: len(self.queues),
-                k.CHANNELWISE: self.channelwise_descriptors,
-                k.N_CHANNELWISE: len(self.channelwise),
-            }
-            | {offset: plane for offset, plane in planes.items() if plane is not None},
-        )
+        fields: Fields = {
+            k.HEIGHT: p.population.shape[1],
+            k.WIDTH: p.population.shape[2],
+            k.N_TILES: p.n_tiles,
+            k.WEIGHTS: self.packed.weights,
+            k.TILE_BYTES: self.packed.weights.strides[0],
+            k.TILE_ROWS: p.tile_rows,
+            k.PARAMETERS: self.packed.parameters,
+            k.WORD_BYTES: 8 * p.words,
+            k.LEAKY: LEAK in p.population.features,
+            k.WARM_UP_STEPS: p.population.neuron.warm_up_steps,
+            k.MAX_EVENTS: p.max_events,
+            k.PROJECTIONS: self.projections,
+            k.N_PROJECTIONS: len(self.queues),
+            k.CHANNELWISE: self.channelwise_descriptors,
+            k.N_CHANNELWISE: len(self.channelwise),
+        }
+        fields |= {offset: plane for offset, plane in planes.items() if plane is not None}
+        return Descriptor(k.DESCRIPTOR_BYTES, fields)
 
     def _current_descriptor(self) -> Descriptor:
         p, k = self.plan, current
-        shifts = self.packed.analog_shifts
-        branches = Descriptor(
-            k.BRANCH_BYTES,
-            *(
-                {
-                    k.B_VALUES: values,
-                    k.B_HEIGHT: d.shape[1],
-                    k.B_WIDTH: d.shape[2],
-                    k.B_CHANNELS: d.shape[0],
-                    k.B_WEIGHTS: weights,
-                    k.B_TILE_BYTES: weights.strides[0],
-                    k.B_KERNEL_HEIGHT: d.kernel[0],
-                    k.B_KERNEL_WIDTH: d.kernel[1],
-                    k.B_STRIDE_Y: d.stride[0],
-                    k.B_STRIDE_X: d.stride[1],
-                    k.B_PAD_TOP: d.padding[0],
-                    k.B_PAD_LEFT: d.padding[1],
-                    k.B_DILATION_Y: d.dilation[0],
-                    k.B_DILATION_X: d.dilation[1],
-                }
-                for d, values, weights in zip(
-                    p.population.analog_projections, self.values, self.packed.analog_projections
-                )
-            ),
-        )
-        return Descriptor(
-            k.DESCRIPTOR_BYTES,
+        records: list[Fields] = [
             {
-                k.HEIGHT: p.population.shape[1],
-                k.WIDTH: p.population.shape[2],
-                k.N_TILES: p.n_tiles,
-                k.BIAS: self.packed.parameters,
-                k.BIAS_STRIDE: self.packed.parameters.strides[0],
-                k.BRANCHES: branches,
-                k.N_BRANCHES: len(self.values),
+                k.B_VALUES: values,
+                k.B_HEIGHT: d.shape[1],
+                k.B_WIDTH: d.shape[2],
+                k.B_CHANNELS: d.shape[0],
+                k.B_WEIGHTS: weights,
+                k.B_TILE_BYTES: weights.strides[0],
+                k.B_KERNEL_HEIGHT: d.kernel[0],
+                k.B_KERNEL_WIDTH: d.kernel[1],
+                k.B_STRIDE_Y: d.stride[0],
+                k.B_STRIDE_X: d.stride[1],
+                k.B_PAD_TOP: d.padding[0],
+                k.B_PAD_LEFT: d.padding[1],
+                k.B_DILATION_Y: d.dilation[0],
+                k.B_DILATION_X: d.dilation[1],
             }
-            | ({} if shifts is None else {k.SHIFTS: shifts, k.SHIFTS_STRIDE: shifts.strides[0]}),
-        )
+            for d, values, weights in zip(
+                p.population.analog_projections, self.values, self.packed.analog_projections
+            )
+        ]
+        branches = Descriptor(k.BRANCH_BYTES, *records)
+        fields: Fields = {
+            k.HEIGHT: p.population.shape[1],
+            k.WIDTH: p.population.shape[2],
+            k.N_TILES: p.n_tiles,
+            k.BIAS: self.packed.parameters,
+            k.BIAS_STRIDE: self.packed.parameters.strides[0],
+            k.BRANCHES: branches,
+            k.N_BRANCHES: len(self.values),
+        }
+        shifts = self.packed.analog_shifts
+        if shifts is not None:
+            fields |= {k.SHIFTS: shifts, k.SHIFTS_STRIDE: shifts.strides[0]}
+        return Descriptor(k.DESCRIPTOR_BYTES, fields)
 
 
 class _Queue:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import RunError
@@ -100,9 +100,15 @@ def _figure(report: Report) -> Figure:
     if sweep:
         runs = sorted(report.runs, key=lambda run: run.result.n_steps)
         steps = [run.result.n_steps for run in runs]
-        curves = {f"agreement with T = {steps[-1]}": [100 * report.agreement(run) for run in runs]}
-        if result.labels is not None:
-            curves = {"accuracy": [100 * run.result.accuracy for run in runs]} | curves
+        shares = {
+            "accuracy": [run.result.accuracy for run in runs],
+            f"agreement with T = {steps[-1]}": [report.agreement(run) for run in runs],
+        }
+        curves = {
+            name: [100 * value for value in values if value is not None]
+            for name, values in shares.items()
+            if None not in values
+        }
         draw_curves(axes[1, 0], steps, curves, "% of samples", "what more steps bring")
         draw_curves(
             axes[1, 1],
@@ -133,7 +139,7 @@ def draw_bars(
 
 
 def draw_curves(
-    axes, steps: Sequence[int], curves: dict[str, Sequence[float]], label: str, title: str
+    axes, steps: Sequence[int], curves: Mapping[str, Sequence[float]], label: str, title: str
 ) -> None:
     """Values against T, on a logarithmic axis whose ticks are the T."""
     for (name, values), color, style in zip(curves.items(), (BAR, LINE), ("o-", "s--")):

@@ -71,9 +71,10 @@ class Report:
         """The run with the largest T."""
         return max(self.runs, key=lambda run: run.result.n_steps)
 
-    def agreement(self, run: Run) -> float:
-        """Share of predictions that equal those at the largest T."""
-        return float((run.result.predictions == self.main.result.predictions).mean())
+    def agreement(self, run: Run) -> float | None:
+        """Share of predictions that equal those at the largest T; None without classes."""
+        ours, wanted = run.result.predictions, self.main.result.predictions
+        return None if ours is None or wanted is None else float((ours == wanted).mean())
 
     def nearest_steps(self, run: Run) -> int | None:
         """The T whose step parameters the run used; None if the network has none."""
@@ -89,7 +90,7 @@ class Report:
     def sweep_table(self) -> Table:
         """One row a T; with a column for the table it used where a T has none of its own."""
         counts = f".{_digits(self.main.result)}f"
-        columns = (
+        columns: tuple[Column, ...] = (
             Column("T", "d"),
             Column("accuracy", ".4f"),
             Column("agreement", ".4f"),
@@ -98,7 +99,7 @@ class Report:
             Column("SOPs/sample", counts),
             Column("p50 ms/sample", ".3f"),
         )
-        rows = []
+        rows: list[tuple[object, ...]] = []
         for run in self.runs:
             result = run.result
             rows.append(
@@ -132,10 +133,11 @@ class Report:
             ("input", f"{as_count(result.n_samples, 'sample')}, {self._source()}"),
             ("steps", steps),
         ]
-        if result.labels is not None:
-            right = int((result.predictions == result.labels).sum())
-            facts.append(("accuracy", f"{100 * result.accuracy:.2f} % ({right:,} of {result.n_samples:,})"))
-        facts.append(("predictions", self._predictions()))
+        if result.predictions is not None:
+            if result.labels is not None and result.accuracy is not None:
+                right = f"{int((result.predictions == result.labels).sum()):,} of {result.n_samples:,}"
+                facts.append(("accuracy", f"{100 * result.accuracy:.2f} % ({right})"))
+            facts.append(("predictions", self._predictions(result.predictions)))
         latency, macs = run.latency_ms, sum(layer.macs for layer in result.layers) / result.n_samples
         facts += [
             ("latency", ", ".join(f"{name} {latency[name]:.3f}" for name in latency) + " ms a sample"),
@@ -179,7 +181,7 @@ class Report:
             "nearest_steps": self.nearest_steps(run),
             "n_samples": result.n_samples,
             "accuracy": result.accuracy,
-            "predictions": result.predictions.tolist(),
+            "predictions": None if result.predictions is None else result.predictions.tolist(),
             "latency_ms": run.latency_ms,
             "start_up_ms": {name: round(value, 3) for name, value in run.start_up_ms.items()},
             "memory_bytes": run.memory_bytes,
@@ -197,14 +199,14 @@ class Report:
             self.inputs, self.inputs
         )
 
-    def _predictions(self) -> str:
+    def _predictions(self, predictions: np.ndarray) -> str:
         result, classes = self.main.result, self.network.classes
 
         def name(index: int) -> str:
             return classes[index] if 0 <= index < len(classes) else str(index)
 
-        labels = result.predictions if result.labels is None else result.labels
-        pairs = list(zip(result.predictions.tolist(), labels.tolist()))[:_FEW]
+        labels = predictions if result.labels is None else result.labels
+        pairs = list(zip(predictions.tolist(), labels.tolist()))[:_FEW]
         words = [
             name(got) if got == label else f"{name(got)} (labelled {name(label)})" for got, label in pairs
         ]

@@ -10,7 +10,7 @@ Arrays are (n, channels, height, width) by shape and channels-last in memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 

@@ -76,7 +76,7 @@ def windows(
     else:
         n = window.output_size(size)
         if ceil_mode:
-            n = tuple(_rounded_up(window, axis, length) for axis, length in enumerate(size))
+            n = _rounded_up(window, 0, size[0]), _rounded_up(window, 1, size[1])
     if min(n) < 1:
         raise ModelError(
             "the kernel is larger than the padded map",
