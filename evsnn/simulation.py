@@ -200,7 +200,7 @@ class Simulator:
 
     def prepare(self, progress: Progress | None = None) -> dict[str, float]:
         """Allocate and compile; the milliseconds each took. `progress` is called layer by layer."""
-        if self.backend == "numba":
+        if self.backend == "numba" and self._engine is None:
             self._made_engine(progress)
         if self.backend == "numba" and self._executor is None and self.threads > 1:
             self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="evsnn")
@@ -625,10 +625,10 @@ def _record(record: Iterable[str]) -> frozenset[str]:
     given: tuple[object, ...] = (
         tuple(record) if isinstance(record, (tuple, list, set, frozenset)) else (record,)
     )
-    names = frozenset(name for name in given if isinstance(name, str) and name in RECORDS)
-    if not all(isinstance(name, str) and name in names for name in given):
+    names = [name for name in given if isinstance(name, str) and name in RECORDS]
+    if len(names) < len(given):
         raise RunError("unknown record", got=repr(given)[:80], expected=", ".join(RECORDS))
-    return names
+    return frozenset(names)
 
 
 def _seed(seed: int) -> int:

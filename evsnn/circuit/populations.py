@@ -316,7 +316,7 @@ class Circuit:
         """Whether the input is a constant current."""
         return self.network.input.encoding == "constant"
 
-    @property
+    @cached_property
     def readout(self) -> Population:
         """The population that is read out, the last."""
         last = self.populations[-1]

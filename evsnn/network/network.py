@@ -156,7 +156,7 @@ class Network:
         """Layers by name."""
         return {layer.name: layer for layer in self.layers}
 
-    @property
+    @cached_property
     def input(self) -> Input:
         first = self.layers[0]
         if not isinstance(first, Input):
