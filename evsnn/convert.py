@@ -11,9 +11,10 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from .output import console
 if TYPE_CHECKING:
     from .conversion.balance.calibration import CalibrationSet
     from .conversion.balance.options import Options
-    from .conversion.conversion import Conversion
+    from .conversion.conversion import Calibration, Conversion, Model
     from .conversion.lowering.ann import Ann
     from .conversion.report.validation import Validation
     from .network.network import Network
@@ -44,11 +45,19 @@ nothing is written unless everything succeeded, --validate included
 class _Callable(ModuleType):
     """A module that is called as the function of its name."""
 
-    def __call__(self, model, calibration=None, *, progress=None, **options) -> Network:
+    def __call__(
+        self,
+        model: Model,
+        calibration: Calibration | None = None,
+        *,
+        output: str | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+        **options: object,
+    ) -> Network:
         """See `evsnn.conversion.conversion.convert`."""
         from .conversion.conversion import convert
 
-        return convert(model, calibration, progress=progress, **options)
+        return convert(model, calibration, output=output, progress=progress, **options)
 
 
 def parser(prog: str) -> console.Parser:
@@ -222,7 +231,7 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
             else files.enter_context(open_calibration(arguments.calibration, limit=arguments.limit))
         )
         others = files.enter_context(open_calibration(arguments.validate)) if arguments.validate else None
-        if arguments.plot and samples.n < 4:
+        if arguments.plot and samples is not None and samples.n < 4:
             raise InputError(
                 "there are too few samples to draw: a quarter of them is held out for that",
                 where=arguments.calibration,
@@ -258,7 +267,7 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
         )
         network = _with_samples(conversion, fitted, arguments.samples).replace(metadata=summary.metadata())
     text = summary.json() if arguments.json else summary.text()
-    if arguments.plot:
+    if arguments.plot and explanation is not None:
         from .conversion.report import picture
 
         picture.save(arguments.plot, explanation)
@@ -272,9 +281,9 @@ def _with_samples(conversion: Conversion, samples: CalibrationSet | None, n: int
     """The network with the first few of its calibration samples, which are `fitted`."""
     from .network.network import Samples
 
-    n = 0 if samples is None else min(n, samples.n)
-    if not n:
+    if samples is None or not min(n, samples.n):
         return conversion.network
+    n = min(n, samples.n)
     labels = None if samples.labels is None else samples.labels[:n]
     return conversion.network.replace(samples=Samples(conversion.ann.arranged(samples.read(0, n)), labels))
 
@@ -299,7 +308,7 @@ def _validate(
             samples,
             predictions,
             T,
-            lambda done, total, T=T: progress(f"T = {T}: validating", done, total),
+            partial(progress, f"T = {T}: validating"),
         )
         for T in n_steps
     )
@@ -333,19 +342,20 @@ def _check_output(arguments: argparse.Namespace) -> None:
 class _Stages:
     """Progress of one stage after another, each with a bar of its own."""
 
-    def __init__(self):
-        self._what, self._bar = None, None
+    def __init__(self) -> None:
+        self._what: str | None = None
+        self._bar: console.Progress | None = None
 
     def __enter__(self) -> _Stages:
         return self
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        if what != self._what:
+        if self._bar is None or what != self._what:
             self.__exit__()
             self._what, self._bar = what, console.Progress(what).__enter__()
         self._bar(done, total)
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.__exit__()
             self._what, self._bar = None, None

@@ -39,7 +39,7 @@ def digest(value: object, without: frozenset[str] = frozenset()) -> str:
     return sha.hexdigest()
 
 
-def _add(sha, value: object, without: frozenset[str]) -> None:
+def _add(sha: hashlib._Hash, value: object, without: frozenset[str]) -> None:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value) if field.name not in without]
         sha.update(f"<{type(value).__name__} {' '.join(names)}>".encode())
@@ -47,7 +47,7 @@ def _add(sha, value: object, without: frozenset[str]) -> None:
             _add(sha, getattr(value, name), without)
     elif isinstance(value, np.ndarray):
         sha.update(f"<array {value.dtype.newbyteorder('<').str} {value.shape}>".encode())
-        sha.update(np.ascontiguousarray(value, value.dtype.newbyteorder("<")).reshape(-1).view(np.uint8))
+        sha.update(np.ascontiguousarray(value, value.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data)
     elif isinstance(value, Mapping):
         sha.update(f"<mapping {len(value)}>".encode())
         for key, item in value.items():

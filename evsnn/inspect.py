@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .circuit.quantized import QuantizedNetwork
     from .network.network import Network
     from .output.table import Table
+    from .result import Result
 
 __all__ = ["main"]
 
@@ -151,7 +152,7 @@ def _populations(quantized: QuantizedNetwork) -> list[dict]:
             "membrane_bounds": list(bounds),
         }
         for p, width, largest, bounds in rows
-        if width is not None
+        if width is not None and largest is not None and bounds is not None
     ]
 
 
@@ -196,7 +197,7 @@ def _compare(network: Network, n_steps: int, threads: int | None) -> dict:
         "agreement": None,
         "deviation": None,
     }
-    results = {}
+    results: dict[str, Result] = {}
     for arithmetic in ("float32", "int8"):
         with console.Progress(arithmetic) as progress:
             try:
@@ -249,7 +250,7 @@ def _tables(inventory: dict) -> list[Table]:
     tables = [Table.of_facts(_facts(inventory)), Table(columns, tuple(rows), totals)]
     populations = inventory["int8"]["populations"]
     if populations:
-        columns = (
+        of_int8 = (
             Column("int8"),
             Column("projection"),
             Column("membrane"),
@@ -259,7 +260,7 @@ def _tables(inventory: dict) -> list[Table]:
         )
         tables.append(
             Table(
-                columns,
+                of_int8,
                 tuple(
                     (
                         row["name"],

@@ -145,8 +145,9 @@ class Session:
         if self._options.arithmetic != "int8" or known or network.input.encoding != "constant":
             return
         announce({"inputs": self.inputs.n_bytes})
-        self.network = network.replace(input_range=range_of(self._read().images))
+        found = range_of(self._read().images)
+        self.network = network.replace(input_range=found)
         print_message(
             "input: the model's file names no range for it, integers are scaled to the values found, {:g} to"
-            " {:g}".format(*self.network.input_range)
+            " {:g}".format(*found)
         )

@@ -32,7 +32,8 @@ from .state import State
 from .tally import Tally
 
 if TYPE_CHECKING:
-    from .engine.workspace import Workspace
+    from .engine.state import State as EngineState
+    from .engine.workspace import Engine, Workspace
 
 __all__ = ["ARITHMETICS", "BACKENDS", "RECORDS", "Simulator", "simulate"]
 
@@ -172,9 +173,9 @@ class Simulator:
         )
         self.n_steps = self.circuit.n_steps
         self.plan: Plan = plan(self.circuit, self.quantized.widths if self.quantized else None)
-        self._engine = None
+        self._engine: Engine | None = None
         self._executor: ThreadPoolExecutor | None = None
-        self._kept: tuple[tuple | None, list[Workspace]] = None, []
+        self._kept: tuple[tuple[int, bool, bool] | None, list[Workspace]] = None, []
         self._running = Lock()
         self._runner: int | None = None
         self._process = os.getpid()
@@ -200,14 +201,20 @@ class Simulator:
     def prepare(self, progress: Progress | None = None) -> dict[str, float]:
         """Allocate and compile; the milliseconds each took. `progress` is called layer by layer."""
         if self.backend == "numba" and self._engine is None:
+            self._made_engine(progress)
+        if self.backend == "numba" and self._executor is None and self.threads > 1:
+            self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="evsnn")
+        return dict(self.start_up_ms)
+
+    def _made_engine(self, progress: Progress | None = None) -> Engine:
+        """The engine, made by the first who needs it."""
+        if self._engine is None:
             from .engine.workspace import Engine
 
             self._engine = Engine(self.plan, progress)
             for name, value in self._engine.times_ms.items():
                 self.start_up_ms[name] += value
-        if self.backend == "numba" and self._executor is None and self.threads > 1:
-            self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="evsnn")
-        return dict(self.start_up_ms)
+        return self._engine
 
     def run(
         self,
@@ -258,8 +265,8 @@ class Simulator:
     @cached_property
     def _output(self) -> tuple[Shape, np.ndarray | None]:
         """The shape of outputs, and what 1 means in the membranes that they are read from."""
-        integers = self.quantized is not None and not self.circuit.populations[-1].fires
-        return self.network.output_shape, self.quantized.scales[-1] if integers else None
+        quantized, fires = self.quantized, self.circuit.populations[-1].fires
+        return self.network.output_shape, None if quantized is None or fires else quantized.scales[-1]
 
     def _result(self, tally: Tally, n_steps: int, last: int, labels: np.ndarray | None = None) -> Result:
         """The result of `n_steps` steps that end after step `last`."""
@@ -317,7 +324,7 @@ class Simulator:
             expected = "no image: events come with advance" if events else "an image"
             raise InputError("the sample does not fit the network's input", where="image", expected=expected)
         seed = _seed(seed)
-        sample = None if events else check_images(self.network, image, self.n_steps)
+        sample = None if image is None else check_images(self.network, image, self.n_steps)
         if sample is not None:
             if len(sample) != 1:
                 raise InputError(
@@ -326,16 +333,18 @@ class Simulator:
             sample = sample[0].reshape(self.circuit.input_shape)
             if self.quantized and self.circuit.analog:
                 sample = self.quantized.encode(sample)
+        current = sample if self.circuit.analog else None
+        backend: EngineState | reference.State
         with self._exclusively():
             if self.backend == "reference":
-                backend = reference.start(self.circuit, 1, sample[None] if self.circuit.analog else None)
+                backend = reference.start(self.circuit, 1, None if current is None else current[None])
             else:
                 from .engine.state import State as EngineState
 
                 backend = EngineState(self.plan, carries=True)
                 workspace = self._workspace()
                 workspace.bind(backend)
-                workspace.start(sample if self.circuit.analog else None)
+                workspace.start(current)
         state = State(
             circuit=self._circuit_digest,
             about=self._about,
@@ -349,10 +358,9 @@ class Simulator:
     def reset(self, state: State) -> None:
         """Bring a state back to before the first step of its sample."""
         state.require(self._circuit_digest, self._about)
-        if self.backend == "reference":
-            state.backend = reference.start(
-                self.circuit, 1, state.sample[None] if self.circuit.analog else None
-            )
+        if isinstance(state.backend, reference.State):
+            current = state.sample if self.circuit.analog else None
+            state.backend = reference.start(self.circuit, 1, None if current is None else current[None])
         else:
             state.backend.reset()
         self._begin(state)
@@ -416,7 +424,7 @@ class Simulator:
             raise InputError("the network takes no events", where="events", got=self.network.input.encoding)
         n_steps = self.n_steps - state.step if n_steps is None else n_steps
         self._check_block(state.step, n_steps)
-        if state.generator is not None:
+        if state.generator is not None and state.sample is not None:
             events = (
                 state.generator.random((n_steps, *self.circuit.input_shape), dtype=np.float32) < state.sample
             )
@@ -424,7 +432,7 @@ class Simulator:
         tally = self._tally(1, record, (end,), first, n_steps, state.emitted)
         started = time.perf_counter()
         with self._exclusively():
-            if self.backend == "reference":
+            if isinstance(state.backend, reference.State):
                 inputs = None if events is None else events[None]
                 traces = reference.advance(self.circuit, state.backend, n_steps, inputs, tally.outputs_at)
                 _add_traces(tally, 0, first, traces, time.perf_counter() - started)
@@ -496,8 +504,9 @@ class Simulator:
 
     def _run_engine(self, images: np.ndarray, seed: int, tally: Tally, progress: Progress | None) -> None:
         keep = "v_mem" in tally.record
-        if self.threads == 1 or len(images) < self.threads:
-            (workspace,) = self._workspaces(1, keep, self._executor)
+        executor = self._executor
+        if executor is None or len(images) < self.threads:
+            (workspace,) = self._workspaces(1, keep, executor)
             for i, image in enumerate(images):
                 self._run_sample(workspace, image, seed, i, tally)
                 if progress:
@@ -505,16 +514,16 @@ class Simulator:
             return
         free = self._workspaces(self.threads, keep, None)
         stop = Event()
-        running: dict[Future, Workspace] = {}
+        running: dict[Future[None], Workspace] = {}
         done = 0
         todo = iter(range(len(images)))
         try:
             while True:
-                while free and (i := next(todo, None)) is not None:
+                while free and (j := next(todo, None)) is not None:
                     workspace = free.pop()
-                    running[
-                        self._executor.submit(self._run_sample, workspace, images[i], seed, i, tally, stop)
-                    ] = workspace
+                    running[executor.submit(self._run_sample, workspace, images[j], seed, j, tally, stop)] = (
+                        workspace
+                    )
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -537,7 +546,8 @@ class Simulator:
         if self._kept[0] != kind:
             self._kept = None, []
             threads = self.threads if executor else 1
-            made = [Workspace(self._engine, keep_membranes, executor, threads) for _ in range(count)]
+            engine = self._made_engine()
+            made = [Workspace(engine, keep_membranes, executor, threads) for _ in range(count)]
             self._kept = kind, made
         return list(self._kept[1])
 
@@ -572,7 +582,7 @@ class _Exclusively:
         self._simulator._running.acquire()
         self._simulator._runner = get_ident()
 
-    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:  # Ctrl-C: a thread may still be in one of the workspaces
             self._simulator._kept = None, []
         self._simulator._runner = None
@@ -600,7 +610,7 @@ def _add_traces(tally: Tally, i: int, first: int, traces: Sequence[reference.Tra
         tally.add(
             j,
             i,
-            n_spikes=np.count_nonzero(trace.spikes),
+            n_spikes=int(np.count_nonzero(trace.spikes)),
             n_events=trace.n_events,
             sops=trace.sops,
             seconds=seconds / len(traces),
@@ -612,11 +622,13 @@ def _add_traces(tally: Tally, i: int, first: int, traces: Sequence[reference.Tra
 
 def _record(record: Iterable[str]) -> frozenset[str]:
     """What is to be recorded, checked."""
-    if not isinstance(record, (tuple, list, set, frozenset)):
-        record = (record,)
-    if not all(isinstance(name, str) and name in RECORDS for name in record):
-        raise RunError("unknown record", got=repr(tuple(record))[:80], expected=", ".join(RECORDS))
-    return frozenset(record)
+    given: tuple[object, ...] = (
+        tuple(record) if isinstance(record, (tuple, list, set, frozenset)) else (record,)
+    )
+    names = [name for name in given if isinstance(name, str) and name in RECORDS]
+    if len(names) < len(given):
+        raise RunError("unknown record", got=repr(given)[:80], expected=", ".join(RECORDS))
+    return frozenset(names)
 
 
 def _seed(seed: int) -> int:

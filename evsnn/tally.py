@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .circuit.populations import Circuit, MaxPool
+from .network.layers import IF
 from .result import LayerResult
 
 __all__ = ["Tally"]
@@ -45,14 +46,16 @@ class Tally:
         emitted: np.ndarray | None = None,
     ):
         self.record, self.populations, self.first = record, circuit.populations, first
-        n, last = len(self.populations), self.populations[-1]
+        n, last = len(self.populations), circuit.readout
         self.counts = np.zeros((n_samples, n, 3), np.int64)
         self.seconds = np.zeros((n_samples, n))
         self.latency_ms = np.zeros(n_samples)
         self.outputs_at = {step: np.zeros((n_samples, *output_shape)) for step in record_steps}
         steps = circuit.n_steps if n_steps is None else n_steps
-        v_mem_type = np.float32 if circuit.populations[-1].bias.dtype == np.float32 else np.int64
-        self.spike_counts = self.v_mem = self.spikes = None
+        v_mem_type = np.float32 if circuit.readout.bias.dtype == np.float32 else np.int64
+        self.spike_counts: list[np.ndarray] | None = None
+        self.v_mem: list[np.ndarray | None] | None = None
+        self.spikes: list[np.ndarray] | None = None
         if "spike_counts" in record:
             self.spike_counts = [np.zeros((n_samples, *p.shape), np.int32) for p in self.populations]
         if "v_mem" in record:
@@ -68,8 +71,9 @@ class Tally:
         self.fires = last.fires
         if self.fires:
             self.emitted = np.zeros((n_samples, *last.shape)) if emitted is None else emitted
-            amplitude = circuit.network.by_name[last.name].v_threshold.astype(np.float64)
-            self.amplitude = np.broadcast_to(amplitude, last.shape[:1])[:, None, None]
+            layer = circuit.network.by_name[last.name]
+            amplitude = layer.v_threshold if isinstance(layer, IF) else last.neuron.threshold
+            self.amplitude = np.broadcast_to(amplitude.astype(np.float64), last.shape[:1])[:, None, None]
         self.scale = None if scale is None else scale[:, None, None]
 
     def add(
@@ -86,8 +90,8 @@ class Tally:
         """Sample i's numbers of population j."""
         self.counts[i, j] = n_spikes, n_events, sops
         self.seconds[i, j] = seconds
-        if self.v_mem is not None and self.v_mem[j] is not None:
-            self.v_mem[j][i] = v_mem
+        if self.v_mem is not None and (kept := self.v_mem[j]) is not None:
+            kept[i] = v_mem
 
     def add_spikes(self, j: int, i: int, first: int, spikes: np.ndarray) -> None:
         """Sample i's spikes (n_steps, channels, height, width) of population j from step `first` on."""
@@ -156,7 +160,8 @@ class Tally:
             for j, (p, (n_spikes, n_events, sops)) in enumerate(zip(self.populations, totals))
         )
 
-    def _shaped(self, arrays: list[np.ndarray | None], j: int, lead: int) -> np.ndarray | None:
-        if arrays[j] is None:
+    def _shaped(self, arrays: Sequence[np.ndarray | None], j: int, lead: int) -> np.ndarray | None:
+        array = arrays[j]
+        if array is None:
             return None
-        return arrays[j].reshape(*arrays[j].shape[:lead], *self.populations[j].output_shape)
+        return array.reshape(*array.shape[:lead], *self.populations[j].output_shape)

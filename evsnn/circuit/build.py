@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -53,6 +54,8 @@ MAX_PARTS = 1_024
 
 MAX_POPULATIONS = 4_096
 """Most populations and max pools."""
+
+_Parts = TypeVar("_Parts", bound=Sequence[object])
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,9 @@ def build_circuit(
             bias = np.zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias.astype(np.float64)
             currents[layer.name] = list(_weighted(layer, views[layer.inputs[0]])), bias
         elif isinstance(layer, Add):
-            branches, biases = zip(*(current(name) for name in layer.inputs))
-            currents[layer.name] = _bounded([b for branch in branches for b in branch], layer), sum(biases)
+            terms = [current(name) for name in layer.inputs]
+            branches = _bounded([branch for projections, _ in terms for branch in projections], layer)
+            currents[layer.name] = branches, sum((bias for _, bias in terms), np.zeros(()))
         elif isinstance(layer, Flatten) and layer.inputs[0] in currents:
             if as_map(network.shapes[layer.inputs[0]])[1:] != (1, 1):
                 raise NetworkError(
@@ -158,14 +162,14 @@ def build_circuit(
         elif isinstance(layer, Concat):
             views[layer.name] = _joined(views[name] for name in layer.inputs)
             _bounded(views[layer.name].sources, layer)
-        elif isinstance(layer, IF) or network.readout == "membrane":
+        elif isinstance(layer, IF) or (isinstance(layer, Readout) and network.readout == "membrane"):
             population = _population(
                 layer, *current(layer.inputs[0]), network, n_steps, shift_steps, populations
             )
             if population.fires:
                 source = Source(len(populations), population.shape)
                 views[layer.name] = _View(
-                    (source,), (population.neuron.v_threshold.astype(np.float64),), population.shape
+                    (source,), (population.neuron.threshold.astype(np.float64),), population.shape
                 )
             populations.append(population)
     if any(WARM_UP in p.features for p in populations):
@@ -209,7 +213,7 @@ def drop_silent_negatives(circuit: Circuit) -> Circuit:
     return replace(circuit, populations=tuple(populations))
 
 
-def _bounded(parts: Sequence, layer: Layer) -> Sequence:
+def _bounded(parts: _Parts, layer: Layer) -> _Parts:
     """`parts`, unless they are too many: sums of sums of themselves double with each layer."""
     if len(parts) > MAX_PARTS:
         raise NetworkError(
@@ -238,7 +242,7 @@ def _composed(layer: AvgPool2d, first: Window, second: Window) -> Window:
             where=layer._where,
             hint="make them one pool",
         )
-    kernel = tuple(a * b for a, b in zip(first.kernel, second.kernel))
+    kernel = first.kernel[0] * second.kernel[0], first.kernel[1] * second.kernel[1]
     if kernel[0] * kernel[1] > MAX_POOL_AREA:
         raise NetworkError(
             "the joint pooling window is too large",
@@ -246,12 +250,12 @@ def _composed(layer: AvgPool2d, first: Window, second: Window) -> Window:
             got=kernel,
             expected=f"an area <= {MAX_POOL_AREA}",
         )
-    return Window(kernel, tuple(a * b for a, b in zip(first.stride, second.stride)), (0, 0, 0, 0))
+    return Window(kernel, (first.stride[0] * second.stride[0], first.stride[1] * second.stride[1]))
 
 
 def _max_pools(layer: MaxPool2d, view: _View, before: Sequence[Population | MaxPool]) -> Iterator[MaxPool]:
     """A max pool for each source of a view; several are numbered: ``pool[0]``, ``pool[1]``."""
-    size = layer.output_shape([view.shape])[1:]
+    _, height, width = layer.output_shape([view.shape])
     for i, source in enumerate(view.sources):
         if source.pool:
             raise NetworkError(
@@ -259,7 +263,7 @@ def _max_pools(layer: MaxPool2d, view: _View, before: Sequence[Population | MaxP
                 where=layer._where,
                 hint="put an IF between the pools",
             )
-        shape = (source.shape[0], *size)
+        shape = (source.shape[0], height, width)
         name = layer.name if len(view.sources) == 1 else f"{layer.name}[{i}]"
         yield MaxPool(
             name,
@@ -351,10 +355,11 @@ def _both_signs(projection: Projection, populations: Sequence[Population | MaxPo
     ]
     if any(negative):
         channels = np.repeat(negative, [s.shape[0] for s in projection.sources])
+        scale = np.ones(projection.shape[0]) if projection.scale is None else projection.scale
         yield replace(
             projection,
             sources=tuple(replace(s, negative=True) for s in projection.sources),
-            scale=np.where(channels, -projection.scale, 0.0),
+            scale=np.where(channels, -scale, 0.0),
         )
 
 

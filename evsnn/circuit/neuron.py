@@ -21,11 +21,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import RunError
 from ..network.layers import IF
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 __all__ = [
     "LEAK",
@@ -101,6 +105,13 @@ class Neuron:
             v_negative=v_negative,
             warm_up_steps=min(layer.warm_up_steps, n_steps),
         )
+
+    @property
+    def threshold(self) -> np.ndarray:
+        """`v_threshold` of neurons that fire."""
+        if self.v_threshold is None:
+            raise RunError("these neurons never fire: they have no threshold")
+        return self.v_threshold
 
     @classmethod
     def integrator(cls, channels: int) -> Neuron:
@@ -198,16 +209,24 @@ class Membranes:
         Net counts: spikes less negative ones.
     """
 
-    def __init__(self, neuron: Neuron, shape: tuple[int, ...], axis: int, dtype, count_dtype=np.int64):
+    def __init__(
+        self,
+        neuron: Neuron,
+        shape: tuple[int, ...],
+        axis: int,
+        dtype: DTypeLike,
+        count_dtype: DTypeLike = np.int64,
+    ):
         self.neuron = neuron
         ones = (1,) * (len(shape) - 1 - axis % len(shape))
         self._rows = {
-            name: None if values is None else np.ascontiguousarray(values, dtype).reshape(-1, *ones)
+            name: np.ascontiguousarray(values, dtype).reshape(-1, *ones)
             for name, values in (
                 ("th", neuron.v_threshold),
                 ("negative", neuron.v_negative),
                 ("first", neuron.v_init),
             )
+            if values is not None
         }
         self.v = np.empty(shape, dtype)
         self.n = np.empty(shape, count_dtype)
@@ -253,7 +272,7 @@ def leak_shift(leak: float) -> int:
     return int(round(-np.log2(1 - leak)))
 
 
-def shift_current(layer: IF, channels: int, shift: str, shift_steps: int | None) -> np.ndarray:
+def shift_current(layer: IF, channels: int, shift: str, shift_steps: int) -> np.ndarray:
     """(channels,) float64: V_th/2T per step, if the network's shift is "bias" and applies to the layer;
     else 0.
     """

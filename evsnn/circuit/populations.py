@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ..errors import NetworkError
 from ..network.geometry import Window
 from ..network.network import Network
 from .neuron import NEGATIVE_SPIKES, WARM_UP, Neuron, require
@@ -151,7 +152,7 @@ class Projection:
     @cached_property
     def window(self) -> Window:
         """How the kernel slides over `shape`."""
-        return Window(tuple(self.kernel), self.stride, self.padding, self.dilation)
+        return Window(self.kernel, self.stride, self.padding, self.dilation)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -314,6 +315,14 @@ class Circuit:
     def analog(self) -> bool:
         """Whether the input is a constant current."""
         return self.network.input.encoding == "constant"
+
+    @cached_property
+    def readout(self) -> Population:
+        """The population that is read out, the last."""
+        last = self.populations[-1]
+        if isinstance(last, MaxPool):
+            raise NetworkError("a max pool cannot be read out", where=f"layer {last.name!r}")
+        return last
 
     @property
     def has_warm_up(self) -> bool:

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -64,6 +65,8 @@ MAX_SHIFT = 15
 
 LEAST_Q_MAX = 16
 """Smallest `q_max` for which a population is fitted into 16 bits; below it, 32 bits are taken."""
+
+_Fitted = tuple[Population, str, np.ndarray, np.ndarray, tuple[int, int]]
 
 _SLAB = 1 << 18  # weights of which copies of 64 bits are made at once
 
@@ -209,7 +212,7 @@ def _wide(projection: Projection, p: Population) -> bool:
     )
 
 
-def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane: str, last: bool):
+def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane: str, last: bool) -> _Fitted:
     """The integers of one population, the width of its membranes, its scales, limits and bounds."""
     neuron, th = p.neuron, p.neuron.v_threshold
     if LEAK in neuron.features and 1 - 2.0 ** -leak_shift(neuron.leak) != neuron.leak:
@@ -275,10 +278,7 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
 
 def _reach(grids: dict[Projection, float], channels: int) -> np.ndarray:
     """The largest effective weight of each output channel, (channels,), each times its projection's grid."""
-    largest = [
-        _largest(s.weight, lambda rows, s=s: s.effective(rows).astype(np.float64)) * grid
-        for s, grid in grids.items()
-    ]
+    largest = [_largest(s.weight, partial(_effective, s)) * grid for s, grid in grids.items()]
     return np.max(largest, axis=0) if largest else np.zeros(channels)
 
 
@@ -297,7 +297,7 @@ def _result(
     q_max: np.ndarray,
     n_steps: int,
     grid: tuple[float, int, int],
-):
+) -> _Fitted:
     low, high = membrane_bounds(p, n_steps, grid[1:])
     return p, width, scale, q_max, (int(low.min()), int(high.max()))
 
@@ -309,19 +309,25 @@ def _fits(p: Population, n_steps: int, grid: tuple[float, int, int], bits: int) 
     fits = (low >= -limit) & (high < limit)
     if p.fires:
         fits &= (
-            p.neuron.v_threshold < limit - 1
+            p.neuron.threshold < limit - 1
         )  # the largest integer is the threshold of lanes without a neuron
-        fits &= low - p.neuron.v_threshold >= -limit  # firmware keeps v - V_th, and looks at its sign
+        fits &= low - p.neuron.threshold >= -limit  # firmware keeps v - V_th, and looks at its sign
     if p.analog_shift is not None:  # the sum before it is shifted, and what rounds it
         most, least = _analog_bounds(p, grid[1:])
         fits &= np.maximum(most, -least) < limit - (1 << MAX_SHIFT)
     if p.has_negative_spikes:
         fits &= n_steps < limit  # a net count is as wide as a membrane
     for projection in p.projections:
-        fits &= (
-            _largest(projection.weight, lambda rows, w=projection.weight: w[rows].astype(np.int64)) < limit
-        )
+        fits &= _largest(projection.weight, partial(_whole, projection)) < limit
     return fits
+
+
+def _effective(projection: Projection, rows: slice) -> np.ndarray:
+    return projection.effective(rows).astype(np.float64)
+
+
+def _whole(projection: Projection, rows: slice) -> np.ndarray:
+    return projection.weight[rows].astype(np.int64)
 
 
 def _slabs(weight: np.ndarray) -> Iterator[slice]:

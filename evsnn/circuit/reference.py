@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,6 +35,9 @@ from .populations import (
     check_supported,
     shifted,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 __all__ = ["SUPPORTS", "State", "Trace", "advance", "pooled_input", "run", "seen", "start"]
 
@@ -91,6 +95,20 @@ class State:
     currents: Mapping[int, np.ndarray]
     step: int = 0
 
+    def membranes(self, i: int) -> Membranes:
+        """Those of population i, which has neurons."""
+        own = self.populations[i]
+        if not isinstance(own, Membranes):
+            raise RunError("the state belongs to another circuit", where=f"population {i}")
+        return own
+
+    def counts(self, i: int) -> PoolCounts:
+        """Those of population i, which is a max pool."""
+        own = self.populations[i]
+        if not isinstance(own, PoolCounts):
+            raise RunError("the state belongs to another circuit", where=f"population {i}")
+        return own
+
 
 def run(circuit: Circuit, inputs: np.ndarray, record_steps: Collection[int] = ()) -> list[Trace]:
     """Simulate all steps.
@@ -129,8 +147,12 @@ def start(circuit: Circuit, n_samples: int, inputs: np.ndarray | None = None) ->
         If the circuit has a feature that is not in `SUPPORTS`.
     """
     check_supported(circuit, SUPPORTS, "the reference")
-    dtype = np.float32 if circuit.populations[-1].bias.dtype == np.float32 else np.int64
-    inputs = None if inputs is None else inputs.astype(dtype)
+    dtype = np.float32 if circuit.readout.bias.dtype == np.float32 else np.int64
+    if inputs is None:
+        if circuit.analog:
+            raise RunError("a network of constant currents needs its inputs from the start")
+        inputs = np.zeros((1, *circuit.input_shape))  # which no population reads
+    inputs = inputs.astype(dtype)
     populations: list[Membranes | PoolCounts] = []
     currents = {}
     for i, p in enumerate(circuit.populations):
@@ -180,16 +202,17 @@ def advance(
         )
     traces: list[Trace] = []
     trains = {} if inputs is None else {INPUT: inputs}
-    for i, (p, own) in enumerate(zip(circuit.populations, state.populations)):
-        n_samples = len(own.v if isinstance(own, Membranes) else own.received)
+    first = state.populations[0]
+    n_samples = len(first.v if isinstance(first, Membranes) else first.received)
+    for i, p in enumerate(circuit.populations):
         spikes = np.zeros((n_samples, n_steps, *p.shape), np.int8 if p.has_negative_spikes else bool)
         trains[i] = spikes
         if isinstance(p, MaxPool):
             train = trains[p.source.population]
-            _pool(p, own, train, spikes)
+            _pool(p, state.counts(i), train, spikes)
             traces.append(Trace(spikes, None, int(np.count_nonzero(train)), 0))
             continue
-        events, kept = np.zeros(2, np.int64), {}
+        own, events, kept = state.membranes(i), np.zeros(2, np.int64), {}
         reads = {source.population for projection in p.projections for source in projection.sources}
         warm_up = p.neuron.warm_up_steps
         for u in range(n_steps + warm_up):
@@ -251,7 +274,9 @@ def _windows(values: np.ndarray, window: Window) -> np.ndarray:
     ]
 
 
-def _products(projection: Projection) -> Iterator[tuple]:
+def _products(
+    projection: Projection,
+) -> Iterator[tuple[tuple[slice, ...], int, int, slice, tuple[slice, slice]]]:
     """The terms of a projection's sum, (ky, kx) ascending, group by group.
 
     Yields
@@ -281,7 +306,7 @@ def _add_products(
         v += values[:, c, None].astype(v.dtype) * weight[:, c, None, None]
 
 
-def _constant_current(population: Population, inputs: np.ndarray | None, dtype) -> np.ndarray:
+def _constant_current(population: Population, inputs: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     """The current that is the same at every step: the analog input's, then the bias."""
     n = len(inputs) if population.analog_projections else 1
     current = np.zeros((n, *population.shape), dtype)

@@ -7,8 +7,10 @@ reporting; thresholds come from the rest, bias corrections from its first `CORRE
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -27,7 +29,10 @@ from .onnx.evaluate import evaluate
 from .onnx.graph import Graph
 from .onnx.importer import import_onnx
 
-__all__ = ["Conversion", "Progress", "convert", "convert_model"]
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Calibration", "Conversion", "Model", "Progress", "convert", "convert_model"]
 
 HELD_OUT = 256
 CORRECTED = 256
@@ -39,6 +44,11 @@ COMPARED = 64
 """Calibration inputs on which the ANN of the file is compared with the source's."""
 TOLERANCE = 1e-3
 """Largest difference allowed between them, as a share of the largest score."""
+
+Model: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
+Calibration: TypeAlias = (
+    "str | bytes | os.PathLike[str] | np.ndarray | tuple[np.ndarray, np.ndarray] | CalibrationSet"
+)
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is, and of how much (0: unknown)."""
@@ -83,7 +93,12 @@ class Conversion:
 
 
 def convert(
-    model, calibration=None, *, output: str | None = None, progress: Progress | None = None, **options
+    model: Model,
+    calibration: Calibration | None = None,
+    *,
+    output: str | None = None,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> Network:
     """Convert a trained ReLU network into a spiking one.
 
@@ -126,8 +141,8 @@ def convert(
 
 
 def convert_model(
-    model,
-    calibration=None,
+    model: Model,
+    calibration: Calibration | None = None,
     options: Options = Options(),  # noqa: B008 - frozen
     progress: Progress | None = None,
     output: str | None = None,
@@ -149,9 +164,6 @@ def convert_model(
     n_held_out = min(HELD_OUT, n // 4)
     n_used = n - n_held_out
 
-    def inputs(first: int, last: int) -> np.ndarray:
-        return ann.arranged(samples.read(first, last))
-
     exact = options.max_pool == "spiking" or not any("MaxPool" in node.op for node in graph.nodes)
     mismatch = _compare(graph, ann, None if samples is None else samples.read(0, min(n, COMPARED)), exact)
     warnings: list[str] = []
@@ -160,9 +172,10 @@ def convert_model(
         corrected, held_out = None, np.zeros((0, *ann.network.input_shape), np.float32)
     else:
         warnings += suspicions(samples)
+        fitted = samples
 
         def batches() -> Iterator[np.ndarray]:
-            for images in samples.batches(
+            for images in fitted.batches(
                 n_used, ann.batch
             ):  # many at a time: chunks of a file are inflated for each
                 for first in range(0, len(images), ann.batch):
@@ -173,7 +186,8 @@ def convert_model(
             batches,
             lambda done, total: tell("measuring activations", done, total or 2 * -(-n_used // ann.batch)),
         )
-        corrected, held_out = inputs(0, min(n_used, CORRECTED)), inputs(n_used, n)
+        corrected = ann.arranged(samples.read(0, min(n_used, CORRECTED)))
+        held_out = ann.arranged(samples.read(n_used, n))
         warnings += _silent(activations, ann)
     scores = forward(ann, held_out) if len(held_out) else np.zeros((0, ann.network.n_classes), np.float32)
     labels = (
@@ -185,7 +199,7 @@ def convert_model(
         # Thresholds, corrections and choices are then for the weights of the file; what they aim at stays the
         # source's ANN.
         network = as_stored(network, options.storage)
-    if n:
+    if samples is not None and n:
         network = network.replace(input_range=_input_range(samples, ann))
     neurons = {layer.name for layer in ann.network.layers if isinstance(layer, IF)} - ann.fixed
     normal = samples is not None or neurons <= set(ann.moments)

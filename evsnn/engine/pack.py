@@ -113,7 +113,7 @@ def _parameters(p: PopulationPlan) -> np.ndarray:
         )  # a wider shift has no meaning
     threshold = never if population.neuron.v_threshold is None else population.neuron.v_threshold
     v_negative = (
-        np.maximum(population.neuron.v_negative, least) if population.has_negative_spikes else least
+        least if population.neuron.v_negative is None else np.maximum(population.neuron.v_negative, least)
     )  # no membrane is below its type's least
     for row, (values, rest) in enumerate(
         (

@@ -407,7 +407,9 @@ def components(circuit: Circuit) -> list[tuple[int, ...]]:
     return [tuple(part) for part in found.values()]
 
 
-def plan(circuit: Circuit, membranes: tuple[str, ...] | None = None, block_steps: int | None = None) -> Plan:
+def plan(
+    circuit: Circuit, membranes: tuple[str | None, ...] | None = None, block_steps: int | None = None
+) -> Plan:
     """Plan a circuit.
 
     Parameters
@@ -431,7 +433,9 @@ def plan(circuit: Circuit, membranes: tuple[str, ...] | None = None, block_steps
     populations: list[PopulationPlan | MaxPoolPlan] = []
     for i, (p, kind) in enumerate(zip(circuit.populations, kinds)):
         populations.append(
-            MaxPoolPlan(p, words[p.source.population]) if isinstance(p, MaxPool) else _population(p, kind)
+            MaxPoolPlan(p, words[p.source.population])
+            if isinstance(p, MaxPool)
+            else _population(p, kind or "float32")
         )
         words[i] = populations[-1].words
     if circuit.has_warm_up:

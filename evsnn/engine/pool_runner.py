@@ -37,7 +37,7 @@ class MaxPoolKernels:
         ]
 
 
-class MaxPoolRunner(Runner):
+class MaxPoolRunner(Runner[MaxPoolPlan]):
     """One max pool in one workspace.
 
     Parameters

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -42,14 +43,14 @@ class Kernels:
     """The compiled kernels of one population."""
 
     def __init__(self, p: PopulationPlan):
-        self.integrate, self.current, self.count_spikes, self.count_events, *self.build = (
-            kernel and specialise(kernel) for kernel in self.needed(p)
-        )
+        self.integrate, self.count_spikes, self.count_events, *rest = map(specialise, self.needed(p))
+        self.build, analog = rest[: len(p.gathers)], rest[len(p.gathers) :]
+        self.current = analog[0] if analog else None
 
     @staticmethod
-    def needed(p: PopulationPlan) -> list[Kernel | None]:
-        """What integrates, what computes the analog input's current, what counts spikes and events, and what
-        builds the queue of each gather.
+    def needed(p: PopulationPlan) -> list[Kernel]:
+        """What integrates, what counts spikes and events, what builds the queue of each gather, and what
+        computes the analog input's current, if it is read.
         """
         events = Events(p.id_bits, ("float32" if p.membrane == "float32" else "integer") if p.graded else "")
         vectors, in_membrane = (
@@ -69,19 +70,15 @@ class Kernels:
                 if fires_only(p)
                 else Kernel("integrate.integrate", (vectors, events), 6)
             ),
-            (
-                Kernel(
-                    "current.current",
-                    (replace(in_membrane, has_negative_spikes=False, has_warm_up=False),),
-                    5,
-                )
-                if p.population.analog_projections
-                else None
-            ),
             COUNT_SPIKES,
             Kernel("queue.count_events", (), 2),
             *(Kernel("queue.build_simple" if g.simple else "queue.build", (events,), 1) for g in p.gathers),
+            *([_current_kernel(in_membrane)] if p.population.analog_projections else []),
         ]
+
+
+def _current_kernel(in_membrane: Vectors) -> Kernel:
+    return Kernel("current.current", (replace(in_membrane, has_negative_spikes=False, has_warm_up=False),), 5)
 
 
 COUNT_SPIKES = Kernel("queue.count_spikes", (), 2, counts=True)
@@ -127,7 +124,10 @@ class Descriptor:
         self._fields[record * self._words + offset // 8] = value
 
 
-class Runner:
+_Plan = TypeVar("_Plan", PopulationPlan, MaxPoolPlan)
+
+
+class Runner(Generic[_Plan]):
     """What computes one population or max pool, as the threads see it that share its work.
 
     Parameters
@@ -149,12 +149,13 @@ class Runner:
 
     def __init__(
         self,
-        p: PopulationPlan | MaxPoolPlan,
+        p: _Plan,
         scratch_bytes: int,
         executor: ThreadPoolExecutor | None,
         threads: int,
     ):
-        self.plan, self.steps = p, 0
+        self.plan: _Plan = p
+        self.steps = 0
         self.executor, self.threads = executor if p.n_tiles * p.positions >= threads else None, threads
         self.scratch = [aligned(scratch_bytes) for _ in range(threads if self.executor else 1)]
         self.scratch_addresses = [(scratch.ctypes.data,) for scratch in self.scratch]
@@ -178,7 +179,7 @@ class Runner:
             (descriptor, a, b, 0, height) if over_tiles else (descriptor, 0, tiles, a, b)
             for a, b in zip(edges, edges[1:])
         ]
-        futures: list[Future] = []
+        futures: list[Future[None]] = []
         try:
             for call, mine in zip(calls[1:], own[1:]):
                 futures.append(self.executor.submit(self._call, kernel, *call, *mine))
@@ -193,7 +194,7 @@ class Runner:
         kernel(*arguments)
 
 
-class LayerRunner(Runner):
+class LayerRunner(Runner[PopulationPlan]):
     """One population of neurons in one workspace.
 
     Parameters
@@ -259,14 +260,14 @@ class LayerRunner(Runner):
         k = integrate
         arrays = ((k.CURRENT, state.current), (k.MEMBRANES, state.membranes), (k.COUNTS, state.net_counts))
         self.descriptor.set({offset: 0 if array is None else array for offset, array in arrays})
-        if self.current_descriptor is not None:
+        if self.current_descriptor is not None and state.current is not None:
             self.current_descriptor.set({current.OUT: state.current})
 
     def start(self, sample: np.ndarray | None) -> None:
         """Begin a sample: compute the current it brings here."""
         started = time.perf_counter()
         self.begin()
-        if self.current_descriptor is not None:
+        if self.current_descriptor is not None and self.kernels.current is not None and sample is not None:
             for d, values in zip(self.plan.population.analog_projections, self.values):
                 seen = [pooled_input(source, sample[None])[0] for source in d.sources]
                 values[...] = (np.concatenate(seen) if len(seen) > 1 else seen[0]).transpose(1, 2, 0)
@@ -363,7 +364,8 @@ class LayerRunner(Runner):
             self.channelwise_descriptors.put(integrate.P_MASKS, address, i)
 
     def _projections(self) -> Descriptor:
-        k, row, records = integrate, 0, []
+        k, row = integrate, 0
+        records: list[Fields] = []
         for q in self.queues:
             g, (_, height, width) = q.gather, q.gather.projection.shape
             records.append(
@@ -385,68 +387,63 @@ class LayerRunner(Runner):
     def _descriptor(self) -> Descriptor:
         p, k = self.plan, integrate
         planes = {k.SPIKES: self.masks, k.NEGATIVES: self.negatives}
-        return Descriptor(
-            k.DESCRIPTOR_BYTES,
-            {
-                k.HEIGHT: p.population.shape[1],
-                k.WIDTH: p.population.shape[2],
-                k.N_TILES: p.n_tiles,
-                k.WEIGHTS: self.packed.weights,
-                k.TILE_BYTES: self.packed.weights.strides[0],
-                k.TILE_ROWS: p.tile_rows,
-                k.PARAMETERS: self.packed.parameters,
-                k.WORD_BYTES: 8 * p.words,
-                k.LEAKY: LEAK in p.population.features,
-                k.WARM_UP_STEPS: p.population.neuron.warm_up_steps,
-                k.MAX_EVENTS: p.max_events,
-                k.PROJECTIONS: self.projections,
-                k.N_PROJECTIONS: len(self.queues),
-                k.CHANNELWISE: self.channelwise_descriptors,
-                k.N_CHANNELWISE: len(self.channelwise),
-            }
-            | {offset: plane for offset, plane in planes.items() if plane is not None},
-        )
+        fields: Fields = {
+            k.HEIGHT: p.population.shape[1],
+            k.WIDTH: p.population.shape[2],
+            k.N_TILES: p.n_tiles,
+            k.WEIGHTS: self.packed.weights,
+            k.TILE_BYTES: self.packed.weights.strides[0],
+            k.TILE_ROWS: p.tile_rows,
+            k.PARAMETERS: self.packed.parameters,
+            k.WORD_BYTES: 8 * p.words,
+            k.LEAKY: LEAK in p.population.features,
+            k.WARM_UP_STEPS: p.population.neuron.warm_up_steps,
+            k.MAX_EVENTS: p.max_events,
+            k.PROJECTIONS: self.projections,
+            k.N_PROJECTIONS: len(self.queues),
+            k.CHANNELWISE: self.channelwise_descriptors,
+            k.N_CHANNELWISE: len(self.channelwise),
+        }
+        fields |= {offset: plane for offset, plane in planes.items() if plane is not None}
+        return Descriptor(k.DESCRIPTOR_BYTES, fields)
 
     def _current_descriptor(self) -> Descriptor:
         p, k = self.plan, current
-        shifts = self.packed.analog_shifts
-        branches = Descriptor(
-            k.BRANCH_BYTES,
-            *(
-                {
-                    k.B_VALUES: values,
-                    k.B_HEIGHT: d.shape[1],
-                    k.B_WIDTH: d.shape[2],
-                    k.B_CHANNELS: d.shape[0],
-                    k.B_WEIGHTS: weights,
-                    k.B_TILE_BYTES: weights.strides[0],
-                    k.B_KERNEL_HEIGHT: d.kernel[0],
-                    k.B_KERNEL_WIDTH: d.kernel[1],
-                    k.B_STRIDE_Y: d.stride[0],
-                    k.B_STRIDE_X: d.stride[1],
-                    k.B_PAD_TOP: d.padding[0],
-                    k.B_PAD_LEFT: d.padding[1],
-                    k.B_DILATION_Y: d.dilation[0],
-                    k.B_DILATION_X: d.dilation[1],
-                }
-                for d, values, weights in zip(
-                    p.population.analog_projections, self.values, self.packed.analog_projections
-                )
-            ),
-        )
-        return Descriptor(
-            k.DESCRIPTOR_BYTES,
+        records: list[Fields] = [
             {
-                k.HEIGHT: p.population.shape[1],
-                k.WIDTH: p.population.shape[2],
-                k.N_TILES: p.n_tiles,
-                k.BIAS: self.packed.parameters,
-                k.BIAS_STRIDE: self.packed.parameters.strides[0],
-                k.BRANCHES: branches,
-                k.N_BRANCHES: len(self.values),
+                k.B_VALUES: values,
+                k.B_HEIGHT: d.shape[1],
+                k.B_WIDTH: d.shape[2],
+                k.B_CHANNELS: d.shape[0],
+                k.B_WEIGHTS: weights,
+                k.B_TILE_BYTES: weights.strides[0],
+                k.B_KERNEL_HEIGHT: d.kernel[0],
+                k.B_KERNEL_WIDTH: d.kernel[1],
+                k.B_STRIDE_Y: d.stride[0],
+                k.B_STRIDE_X: d.stride[1],
+                k.B_PAD_TOP: d.padding[0],
+                k.B_PAD_LEFT: d.padding[1],
+                k.B_DILATION_Y: d.dilation[0],
+                k.B_DILATION_X: d.dilation[1],
             }
-            | ({} if shifts is None else {k.SHIFTS: shifts, k.SHIFTS_STRIDE: shifts.strides[0]}),
-        )
+            for d, values, weights in zip(
+                p.population.analog_projections, self.values, self.packed.analog_projections
+            )
+        ]
+        branches = Descriptor(k.BRANCH_BYTES, *records)
+        fields: Fields = {
+            k.HEIGHT: p.population.shape[1],
+            k.WIDTH: p.population.shape[2],
+            k.N_TILES: p.n_tiles,
+            k.BIAS: self.packed.parameters,
+            k.BIAS_STRIDE: self.packed.parameters.strides[0],
+            k.BRANCHES: branches,
+            k.N_BRANCHES: len(self.values),
+        }
+        shifts = self.packed.analog_shifts
+        if shifts is not None:
+            fields |= {k.SHIFTS: shifts, k.SHIFTS_STRIDE: shifts.strides[0]}
+        return Descriptor(k.DESCRIPTOR_BYTES, fields)
 
 
 class _Queue:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import RunError
 from .kernels.layout import COUNTS_PER_MASK
 from .plan import MaxPoolPlan, Plan, PopulationPlan, aligned
 
@@ -81,9 +82,24 @@ class State:
         """Before the first step: counts are 0; kernels begin with membranes of their own."""
         self.step = 0
         for own in self.populations:
-            if isinstance(own, PoolState) and own.received is not None:
-                own.received[...] = 0
-                own.largest[...] = 0
+            if isinstance(own, PoolState):
+                for counts in (own.received, own.largest):
+                    if counts is not None:
+                        counts[...] = 0
+
+    def layer(self, population: int) -> LayerState:
+        """That of a population of neurons."""
+        own = self.populations[population]
+        if not isinstance(own, LayerState):
+            raise RunError("the state belongs to another circuit", where=f"population {population}")
+        return own
+
+    def pool(self, population: int) -> PoolState:
+        """That of a max pool."""
+        own = self.populations[population]
+        if not isinstance(own, PoolState):
+            raise RunError("the state belongs to another circuit", where=f"population {population}")
+        return own
 
     def v_mem(self, population: int) -> np.ndarray | None:
         """The membranes (channels, height, width) of a population after the last step, if they are held."""

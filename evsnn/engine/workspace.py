@@ -21,7 +21,7 @@ from ..parallel import in_parallel
 from .kernels.code import Kernel
 from .kernels.layout import LEAST_PLANES
 from .pack import Packed, pack
-from .plan import Component, MaxPoolPlan, Plan, aligned, mask_words
+from .plan import Component, MaxPoolPlan, Plan, PopulationPlan, aligned, mask_words
 from .pool_runner import MaxPoolKernels, MaxPoolRunner
 from .runner import Kernels, LayerRunner, Masks
 from .state import State
@@ -35,7 +35,7 @@ def needed(plan: Plan) -> list[Kernel]:
         MaxPoolKernels.needed(p, plan.block_steps) if isinstance(p, MaxPoolPlan) else Kernels.needed(p)
         for p in plan.populations
     )
-    return [kernel for kernel in dict.fromkeys(itertools.chain.from_iterable(of_each)) if kernel]
+    return list(dict.fromkeys(itertools.chain.from_iterable(of_each)))
 
 
 class Engine:
@@ -52,19 +52,19 @@ class Engine:
         self.plan = plan
         self.times_ms = {"plan": 0.0, "compile": 0.0}
         started = time.perf_counter()
-        self.packed: list[Packed | None] = in_parallel(
-            lambda p: None if isinstance(p, MaxPoolPlan) else pack(p), plan.populations
-        )
+        neurons = {i: p for i, p in enumerate(plan.populations) if isinstance(p, PopulationPlan)}
+        packed = dict(zip(neurons, in_parallel(pack, list(neurons.values()))))
         self.times_ms["plan"] += (time.perf_counter() - started) * 1e3
-        self.kernels: list[Kernels | MaxPoolKernels] = []
+        self.layers: dict[int, tuple[Packed, Kernels]] = {}
+        self.pools: dict[int, MaxPoolKernels] = {}
         for done, population in enumerate(plan.populations):
             if progress:
                 progress(done, len(plan.populations))
             started = time.perf_counter()
-            pools = isinstance(population, MaxPoolPlan)
-            self.kernels.append(
-                MaxPoolKernels(population, plan.block_steps) if pools else Kernels(population)
-            )
+            if isinstance(population, MaxPoolPlan):
+                self.pools[done] = MaxPoolKernels(population, plan.block_steps)
+            else:
+                self.layers[done] = packed[done], Kernels(population)
             self.times_ms["compile"] += (time.perf_counter() - started) * 1e3
 
 
@@ -107,16 +107,18 @@ class Workspace:
         planes = aligned(8 * max(LEAST_PLANES, plan.widest_planes))
         self.own_state = self.state = State(plan, plan.carries, keep_membranes)
         self.runners: list[LayerRunner | MaxPoolRunner] = []
-        for i, (p, own) in enumerate(zip(plan.populations, self.state.populations)):
+        for i, p in enumerate(plan.populations):
             for negative in [False] * p.population.fires + [True] * p.population.has_negative_spikes:
                 self.masks[i, negative] = _masks(steps, *p.population.shape[1:], p.words)
-            kernels, sharing = engine.kernels[i], (executor, threads)
             if isinstance(p, MaxPoolPlan):
-                self.runners.append(MaxPoolRunner(p, kernels, self.masks, i, steps, own, *sharing))
-            else:
-                packed = engine.packed[i]
+                counts = self.state.pool(i)
                 self.runners.append(
-                    LayerRunner(p, packed, kernels, self.masks, i, queues, planes, own, *sharing)
+                    MaxPoolRunner(p, engine.pools[i], self.masks, i, steps, counts, executor, threads)
+                )
+            else:
+                own, ready = self.state.layer(i), engine.layers[i]
+                self.runners.append(
+                    LayerRunner(p, *ready, self.masks, i, queues, planes, own, executor, threads)
                 )
         neurons = [runner for runner in self.runners if isinstance(runner, LayerRunner)]
         for runner, following in zip(neurons, neurons[1:]):
@@ -126,8 +128,11 @@ class Workspace:
         """Read and write this state from now on, which is of a plan of the same circuit."""
         if state is not self.state:
             self.state = state
-            for runner, own in zip(self.runners, state.populations):
-                runner.bind(own)
+            for i, runner in enumerate(self.runners):
+                if isinstance(runner, LayerRunner):
+                    runner.bind(state.layer(i))
+                else:
+                    runner.bind(state.pool(i))
 
     def start(self, sample: np.ndarray | None) -> None:
         """Begin a sample in the state that this is bound to.
@@ -220,7 +225,9 @@ class Workspace:
             for i in component.populations:
                 self.runners[i].run(end - begin, resume=first + begin > 0, first=begin)
             if read and first + end in record_steps:
-                read(first + end, self.state.v_mem(component.populations[-1]))
+                v_mem = self.state.v_mem(component.populations[-1])
+                if v_mem is not None:
+                    read(first + end, v_mem)
 
     def spikes(self, population: int, n_steps: int) -> np.ndarray:
         """The last block's spikes (n_steps, channels, height, width) bool of a population, int8 if it has

@@ -28,9 +28,7 @@ _MAGIC = b"\x93NUMPY"
 _HEADER = re.compile(
     r"\{\s*'descr':\s*'([^']{1,16})',\s*'fortran_order':\s*(True|False),\s*'shape':\s*\(([0-9\s,L]{0,512})\),?\s*\}\s*"
 )
-_READABLE = {
-    f"{kind}{size}" for kind, size in ("b1", "f2", "f4", "f8", *(k + s for k in "iu" for s in "1248"))
-}
+_READABLE = {"b1", "f2", "f4", "f8", *(kind + size for kind in "iu" for size in "1248")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +184,7 @@ def _stored(stream: BinaryIO | _Member, size: int, where: str) -> UnreadArray:
     header = _exactly(read, n_header, where)
     match = _HEADER.fullmatch(header.decode("latin-1"))
     shape = _shape(match[3]) if match else None
-    if shape is None:
+    if match is None or shape is None:
         got = re.sub(r"\s+", " ", header.decode("latin-1"))[:80]
         raise InputError(
             "does not hold a plain array of numbers",

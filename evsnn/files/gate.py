@@ -24,14 +24,13 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO
 
 import numpy as np
 
 from ..errors import EvsnnError, WeightsError
 from ..text import shown
 from .hdf5 import indexes, messages, objects
-from .hdf5.source import NOWHERE, FormatError, Source
+from .hdf5.source import NOWHERE, FormatError, Source, Stream
 
 __all__ = ["Dataset", "File", "Group", "MAX_BYTES", "MAX_TEXT_BYTES", "open_file", "open_stream"]
 
@@ -133,14 +132,13 @@ class Dataset:
             if isinstance(self._layout, messages.Compact):
                 flat[:] = np.frombuffer(self._layout.data, np.uint8)[start : start + flat.size]
             elif isinstance(self._layout, messages.Contiguous):
-                self._source.read_into(memoryview(flat), self._layout.address + start)
+                self._source.read_into(flat.data, self._layout.address + start)
             else:
-                self._read_chunks(array, first)
+                self._read_chunks(self._layout.shape, array, first)
             return array.astype(self.dtype.newbyteorder("<"), copy=False)
 
-    def _read_chunks(self, array: np.ndarray, first: int) -> None:
-        """Fill `array` with the rows from `first` on."""
-        shape = self._layout.shape
+    def _read_chunks(self, shape: tuple[int, ...], array: np.ndarray, first: int) -> None:
+        """Fill `array` with the rows from `first` on, from chunks of `shape`."""
         reached = bisect_right(self._chunks, first - shape[0], key=lambda chunk: chunk.first[0])
         for chunk in itertools.takewhile(
             lambda chunk: chunk.first[0] < first + len(array), self._chunks[reached:]
@@ -159,7 +157,9 @@ class Dataset:
             ]
 
 
-def _decoded(data: bytes, filters: tuple[messages.Filter, ...], mask: int, n_bytes: int) -> bytes:
+def _decoded(
+    data: bytes | bytearray, filters: tuple[messages.Filter, ...], mask: int, n_bytes: int
+) -> bytes | bytearray:
     """A chunk of `n_bytes` without its filters; more than that, and checksums, is never inflated."""
     for index, step in reversed(tuple(enumerate(filters))):
         if mask >> index & 1:
@@ -206,7 +206,7 @@ class File:
     where: str
     size: int
     max_bytes: int
-    _stream: BinaryIO = field(repr=False)
+    _stream: Stream = field(repr=False)
     _root: int = field(repr=False)
 
     def attributes(self, only: Collection[str]) -> dict[str, object]:
@@ -223,7 +223,10 @@ class File:
             Look at these members of the root alone, and at no attributes: for files of which no more is
             known than that they hold an array of some name.
         """
-        return _Walk(self, Source(self._stream, self.size), only).object(self._root, "/", 0)
+        root = _Walk(self, Source(self._stream, self.size), only).object(self._root, "/", 0)
+        if not isinstance(root, Group):
+            raise WeightsError("the root is not a group", where=root.where, got="a dataset")
+        return root
 
 
 @contextmanager
@@ -272,7 +275,7 @@ def open_stream(stream: io.BytesIO, where: str) -> File:
         return _file(stream, stream.getbuffer().nbytes, 1 << 62, where)
 
 
-def _file(stream: BinaryIO, size: int, max_bytes: int, where: str) -> File:
+def _file(stream: Stream, size: int, max_bytes: int, where: str) -> File:
     return File(where, size, max_bytes, stream, objects.root_address(stream.read(96), size))
 
 
@@ -350,14 +353,15 @@ class _Walk:
             return Group(where, attributes, members)
 
     def dataset(self, header: objects.Object, where: str) -> Dataset:
-        layout = messages.layout(header.message(objects.LAYOUT))
+        stored_as = header.message(objects.LAYOUT)
         space, kind = header.message(objects.DATASPACE), header.message(objects.DATATYPE)
-        if space is None or kind is None:
+        if stored_as is None or space is None or kind is None:
             raise WeightsError(
                 "the file is damaged: a dataset has no shape or no type",
                 where=where,
                 hint="copy or download it again",
             )
+        layout = messages.layout(stored_as)
         shape, dtype = messages.dataspace(space), messages.datatype(kind)
         if dtype.kind == "S" and dtype.itemsize > MAX_TEXT_BYTES:
             raise WeightsError(

@@ -90,7 +90,7 @@ LABEL_TYPES = ("<i8", "<i4", "<i2", "|i1", "|u1")
 
 def sha256_of(values: np.ndarray) -> str:
     """Of the values' bytes, C-ordered and little-endian, in hexadecimal."""
-    return hashlib.sha256(values.reshape(-1).view(np.uint8)).hexdigest()
+    return hashlib.sha256(values.reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def decode_table(scale: float, offset: float) -> np.ndarray:
@@ -114,7 +114,8 @@ def checked_classes(names: Iterable[str], where: str) -> tuple[str, ...]:
 
 def checked_metadata(metadata: Mapping[str, object], where: str) -> dict[str, str | int | float]:
     """Metadata in its plain types, sorted; else a `WeightsError`."""
-    notes = {}
+    notes: dict[str, str | int | float] = {}
+    plain: str | int | float
     for key, value in sorted(metadata.items(), key=lambda item: str(item[0])):
         if not (isinstance(key, str) and key.isprintable() and 1 <= len(key.encode()) <= 128):
             raise WeightsError(

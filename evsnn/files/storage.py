@@ -34,7 +34,7 @@ def image(network: Network, storage: str, compress: bool, where: str) -> io.Byte
     WeightsError
         If the network holds what a file cannot.
     """
-    root = {
+    root: dict[str, object] = {
         "format": "evsnn",
         "format_version": ".".join(map(str, FORMAT_VERSION)),
         "input_shape": network.input_shape,
@@ -73,12 +73,14 @@ def _put(
 
 
 def _put_layer(writer: Writer, group, layer: Layer, storage: str, compress: bool, where: str) -> None:
-    attributes = {"kind": layer.kind, "name": layer.name}
+    attributes: dict[str, object] = {"kind": layer.kind, "name": layer.name}
     if layer.inputs:
         attributes["inputs"] = layer.inputs
-    if "weight" in FIELDS[layer.kind]:
-        for part, array in _stored_weight(layer.weight, storage, f"{where}: layer {layer.name!r}").items():
-            _put(writer, group, part, array, compress=compress and part == "weight")
+    for name, form in FIELDS[layer.kind].items():
+        if form == "weight":
+            at = f"{where}: layer {layer.name!r}"
+            for part, array in _stored_weight(getattr(layer, name), storage, at).items():
+                _put(writer, group, part, array, compress=compress and part == "weight")
     writer.attributes(group, attributes | _put_fields(writer, group, layer, FIELDS[layer.kind]))
 
 

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 
@@ -37,6 +38,9 @@ from .schema import (
     decode_table,
     sha256_of,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import StrOrBytesPath
 
 __all__ = ["StoredArray", "as_stored", "load", "save", "verify"]
 
@@ -73,7 +77,7 @@ class StoredArray:
     intact: bool
 
 
-def load(path, *, max_bytes: int = MAX_BYTES) -> Network:
+def load(path: StrOrBytesPath, *, max_bytes: int = MAX_BYTES) -> Network:
     """Read a weights file.
 
     The file is not trusted: it can be refused, but neither run nor make another file be read.
@@ -99,7 +103,7 @@ def load(path, *, max_bytes: int = MAX_BYTES) -> Network:
         return _network(file.tree(), file.where)
 
 
-def verify(path, *, max_bytes: int = MAX_BYTES) -> tuple[StoredArray, ...]:
+def verify(path: StrOrBytesPath, *, max_bytes: int = MAX_BYTES) -> tuple[StoredArray, ...]:
     """Compare every dataset of a weights file with its digest, in order of path.
 
     Where `load` stops at the first that is damaged, this reports all.
@@ -134,7 +138,9 @@ def verify(path, *, max_bytes: int = MAX_BYTES) -> tuple[StoredArray, ...]:
         return tuple(sorted(found, key=lambda array: array.path))
 
 
-def save(path, network: Network, *, storage: str = "float32", compress: bool | None = None) -> None:
+def save(
+    path: StrOrBytesPath, network: Network, *, storage: str = "float32", compress: bool | None = None
+) -> None:
     """Write a weights file, all or nothing.
 
     It is written beside `path` under another name, flushed to the disk and renamed; until then, and
@@ -256,6 +262,9 @@ def _check_format(file: File) -> None:
         )
 
 
+_Node = TypeVar("_Node", Group, Dataset)
+
+
 class _Fields:
     """What a group (or dataset) holds, taken piece by piece; what is left at the end is unknown."""
 
@@ -263,6 +272,19 @@ class _Fields:
         self.where = node.where
         self.attributes = dict(node.attributes)
         self.members = dict(node.members) if isinstance(node, Group) else {}
+
+    @overload
+    def attribute(self, name: str, form: Literal["text"], default: str = ...) -> str: ...
+    @overload
+    def attribute(self, name: str, form: Literal["integer"]) -> int: ...
+    @overload
+    def attribute(self, name: str, form: Literal["integers"]) -> tuple[int, ...]: ...
+    @overload
+    def attribute(self, name: str, form: Literal["real"]) -> float: ...
+    @overload
+    def attribute(self, name: str, form: Literal["reals"], default: None) -> tuple[float, ...] | None: ...
+    @overload
+    def attribute(self, name: str, form: str, default: object = ...) -> object: ...
 
     def attribute(self, name: str, form: str, default: object = ...) -> object:
         """An attribute of the given form; the default, if there is one, where it is absent."""
@@ -282,6 +304,13 @@ class _Fields:
     def group(self, name: str) -> Group | None:
         return self.member(name, Group, "a group")
 
+    def present(self, name: str) -> Group:
+        """A group that is known to be there."""
+        group = self.group(name)
+        if group is None:
+            raise WeightsError("a group is missing", where=self.where, expected=name)
+        return group
+
     def array(self, name: str, dtypes: Sequence[str]) -> np.ndarray | None:
         """A dataset's values, intact and of one of the types; None where it is absent."""
         dataset = self.member(name, Dataset, "a dataset")
@@ -291,7 +320,7 @@ class _Fields:
         rest.done()
         return values
 
-    def member(self, name: str, kind: type, words: str):
+    def member(self, name: str, kind: type[_Node], words: str) -> _Node | None:
         member = self.members.pop(name, None)
         if member is not None and not isinstance(member, kind):
             raise WeightsError("the object is of the wrong kind", where=member.where, expected=words)
@@ -351,27 +380,25 @@ def _network(tree: Group, where: str) -> Network:
     for name in ("format", "format_version"):
         root.attribute(name, "text")
     input_shape = root.attribute("input_shape", "integers")
-    settings = {
-        "n_steps": root.attribute("n_steps", "integer"),
-        "shift": root.attribute("shift", "text"),
-        "readout": root.attribute("readout", "text"),
-        "task": root.attribute("task", "text", "classify"),
-    }
-    input_range = root.attribute("input_range", "reals", None)
-    if input_range is not None and len(input_range) != 2:
-        raise WeightsError(
-            "input_range is not a range",
-            where=inside,
-            got=f"{len(input_range)} values",
-            expected="2: smallest and largest",
-        )
+    n_steps, shift = root.attribute("n_steps", "integer"), root.attribute("shift", "text")
+    readout, task = root.attribute("readout", "text"), root.attribute("task", "text", "classify")
+    ends, input_range = root.attribute("input_range", "reals", None), None
+    if ends is not None:
+        if len(ends) != 2:
+            raise WeightsError(
+                "input_range is not a range",
+                where=inside,
+                got=f"{len(ends)} values",
+                expected="2: smallest and largest",
+            )
+        input_range = ends[0], ends[1]
     stored = root.group("layers")
     if stored is None:
         raise WeightsError("the file has no layers", where=where, expected="a group /layers")
     metadata, samples, by_steps = root.group("metadata"), root.group("samples"), root.group("step_parameters")
     classes = _classes(root.array("classes", ()), f"{inside}classes")
     root.done()
-    notes = {}
+    notes: dict[str, str | int | float] = {}
     if metadata is not None:
         fields = _Fields(metadata)
         notes = checked_metadata(
@@ -381,7 +408,16 @@ def _network(tree: Group, where: str) -> Network:
     groups = _ordered(stored)
     layers = [_layer(group, kind, input_shape) for group, kind in groups]
     with _at_home({layer._where: group.where for layer, (group, _) in zip(layers, groups)}, where):
-        network = Network(layers, input_range=input_range, classes=classes, metadata=notes, **settings)
+        network = Network(
+            layers,
+            n_steps=n_steps,
+            shift=shift,
+            readout=readout,
+            input_range=input_range,
+            classes=classes,
+            metadata=notes,
+            task=task,
+        )
     if samples is not None:
         network = network.replace(samples=_read_samples(samples, network))
     if by_steps is not None:
@@ -410,7 +446,7 @@ def _as_weights_error(error: NetworkError, where: str) -> WeightsError:
 def _ordered(stored: Group) -> list[tuple[Group, str]]:
     """The layers' groups in the order of their numbers, and their kinds."""
     fields = _Fields(stored)
-    numbered = {}
+    numbered: dict[int, tuple[Group, str]] = {}
     for name in stored.members:
         match = _LAYER_NAME.fullmatch(name)
         if not match:
@@ -422,7 +458,7 @@ def _ordered(stored: Group) -> list[tuple[Group, str]]:
             )
         if int(match[1]) in numbered:
             raise WeightsError("two layers have one number", where=stored.where, got=name)
-        numbered[int(match[1])] = (fields.group(name), match[2])
+        numbered[int(match[1])] = (fields.present(name), match[2])
     fields.done()
     if sorted(numbered) != list(range(len(numbered))):
         raise WeightsError(
@@ -448,7 +484,7 @@ def _with_step_parameters(stored: Group, network: Network, names: Mapping[str, L
                 expected=f"00001 to {MAX_STEPS}",
             )
         table = step_parameters[int(name)] = {}
-        entries = _Fields(fields.group(name))
+        entries = _Fields(fields.present(name))
         for entry in tuple(entries.members):
             if entry not in names or names[entry].kind not in STEP_PARAMETER_FIELDS:
                 kinds = ", ".join(sorted(STEP_PARAMETER_FIELDS))
@@ -458,7 +494,7 @@ def _with_step_parameters(stored: Group, network: Network, names: Mapping[str, L
                     got=entry,
                     expected=f"the group of a layer of kind {kinds}",
                 )
-            layer, group = names[entry], entries.group(entry)
+            layer, group = names[entry], entries.present(entry)
             table[layer.name] = _step_parameters(group, layer)
             homes[step_parameters_where(int(name), layer)] = group.where
         entries.done()
@@ -469,7 +505,7 @@ def _with_step_parameters(stored: Group, network: Network, names: Mapping[str, L
 
 def _step_parameters(group: Group, layer: Layer) -> StepParameters:
     fields = _Fields(group)
-    values = {
+    values: dict[str, Any] = {
         name: fields.array(name, ("<f4",)) if form == "array" else fields.attribute(name, form, None)
         for name, form in STEP_PARAMETER_FIELDS[layer.kind].items()
     }
@@ -487,7 +523,11 @@ def _layer(group: Group, kind: str, input_shape: tuple[int, ...]) -> Layer:
             got=shown(repr(group.attributes["kind"]), 80),
             expected=expected,
         )
-    values = {"name": fields.attribute("name", "text", ""), "inputs": fields.attribute("inputs", "texts", ())}
+    values: dict[str, Any] = {
+        "name": fields.attribute("name", "text", ""),
+        "inputs": fields.attribute("inputs", "texts", ()),
+    }
+    value: object
     if kind == "input":
         values["shape"] = input_shape
     for name, form in FIELDS[kind].items():

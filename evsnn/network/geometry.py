@@ -76,7 +76,8 @@ class Window:
 
     def output_size(self, size: Sequence[int]) -> tuple[int, int]:
         """Output positions along each axis; 0 or less if the window is larger than its padded map."""
-        return tuple(self._outputs(axis, n) for axis, n in enumerate(size))
+        height, width = size
+        return self._outputs(0, height), self._outputs(1, width)
 
     def _outputs(self, axis: int, size: int) -> int:
         return (self.padded(axis, size) - self.extent(axis)) // self.stride[axis] + 1

@@ -94,7 +94,8 @@ def _conv_label(layer: Conv2d, shape: Shape) -> str:
 
 def _maxpool_label(layer: MaxPool2d) -> str:
     label = f"maxpool2d {layer.kernel[0]}x{layer.kernel[1]}"
-    return label if layer.stride == layer.kernel else f"{label}, stride {_pair(layer.stride)}"
+    stride = layer.stride or layer.kernel
+    return label if stride == layer.kernel else f"{label}, stride {_pair(stride)}"
 
 
 def _pair(value: tuple[int, int]) -> str:

@@ -7,8 +7,9 @@ Arrays become read-only float32 copies. What a layer cannot be is refused when i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -43,13 +44,14 @@ _NAME = re.compile(r"[!-~]{1,128}")
 Shape = tuple[int, ...]
 
 
-def _pair(value, where: str, what: str, least: int) -> tuple[int, int]:
+def _pair(value: object, where: str, what: str, least: int) -> tuple[int, int]:
     """One positive integer or two of them, as a (vertical, horizontal) pair."""
     values = value if isinstance(value, (tuple, list, np.ndarray)) else (value, value)
-    return _integers(values, 2, where, what, least)
+    vertical, horizontal = _integers(values, 2, where, what, least)
+    return vertical, horizontal
 
 
-def _integers(values, count: int, where: str, what: str, least: int) -> tuple[int, ...]:
+def _integers(values: Iterable[Any], count: int, where: str, what: str, least: int) -> tuple[int, ...]:
     try:
         integers = tuple(int(v) for v in values)
         right = len(integers) == count and all(
@@ -64,13 +66,15 @@ def _integers(values, count: int, where: str, what: str, least: int) -> tuple[in
     return integers
 
 
-def _padding(value, where: str) -> tuple[int, int, int, int]:
+def _padding(value: object, where: str) -> tuple[int, int, int, int]:
     """An integer, (vertical, horizontal) or (top, left, bottom, right), as the last."""
     values = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else (value, value)
-    return _integers(values * 2 if len(values) == 2 else values, 4, where, "padding", 0)
+    values = values * 2 if len(values) == 2 else values
+    top, left, bottom, right = _integers(values, 4, where, "padding", 0)
+    return top, left, bottom, right
 
 
-def _array(value, where: str, what: str, ranks: Sequence[int]) -> np.ndarray:
+def _array(value: object, where: str, what: str, ranks: Sequence[int]) -> np.ndarray:
     """A finite, read-only, C-ordered float32 copy of `value`."""
     try:
         array = np.array(value, dtype=np.float32, order="C")
@@ -112,7 +116,7 @@ class Layer:
     kind = "layer"
     arity = (1, 1)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         inputs = (self.inputs,) if isinstance(self.inputs, str) else tuple(self.inputs)
         object.__setattr__(self, "inputs", inputs)
         for name in (*inputs, *([self.name] if self.name else [])):
@@ -132,7 +136,7 @@ class Layer:
     def _check(self) -> None:
         """Bring the fields into their one form, or refuse them."""
 
-    def _set(self, **fields) -> None:
+    def _set(self, **fields: object) -> None:
         for name, value in fields.items():
             object.__setattr__(self, name, value)
 
@@ -177,7 +181,7 @@ class Input(Layer):
     kind = "input"
     arity = (0, 0)
 
-    def _check(self):
+    def _check(self) -> None:
         shape = tuple(self.shape) if isinstance(self.shape, (tuple, list, np.ndarray)) else (self.shape,)
         if len(shape) not in (1, 3):
             raise NetworkError(
@@ -195,7 +199,7 @@ class Input(Layer):
                 expected=" or ".join(ENCODINGS),
             )
 
-    def output_shape(self, shapes):
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         return self.shape
 
 
@@ -214,7 +218,7 @@ class Conv2d(Layer):
         Output group g reads input group g alone; ``groups == n_in`` is depthwise.
     """
 
-    weight: np.ndarray = field(default=None, repr=False)
+    weight: np.ndarray = field(default=None, repr=False)  # type: ignore[arg-type]  # refused by `_check`
     bias: np.ndarray | None = field(default=None, repr=False)
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -223,7 +227,7 @@ class Conv2d(Layer):
 
     kind = "conv2d"
 
-    def _check(self):
+    def _check(self) -> None:
         where = self._where
         weight = _array(self.weight, where, "weight", (4,))
         (groups,) = _integers((self.groups,), 1, where, "groups", 1)
@@ -248,7 +252,7 @@ class Conv2d(Layer):
         """How the kernel slides over a map."""
         return Window(self.weight.shape[2:], self.stride, self.padding, self.dilation)
 
-    def output_shape(self, shapes):
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         channels, *size = self._map(shapes[0])
         n_out, n_in = self.weight.shape[:2]
         if n_in * self.groups != channels:
@@ -276,16 +280,16 @@ class Linear(Layer):
         A current added at every step.
     """
 
-    weight: np.ndarray = field(default=None, repr=False)
+    weight: np.ndarray = field(default=None, repr=False)  # type: ignore[arg-type]  # refused by `_check`
     bias: np.ndarray | None = field(default=None, repr=False)
 
     kind = "linear"
 
-    def _check(self):
+    def _check(self) -> None:
         weight = _array(self.weight, self._where, "weight", (2,))
         self._set(weight=weight, bias=checked_bias(self.bias, weight.shape[0], self._where))
 
-    def output_shape(self, shapes):
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         (shape,) = shapes
         if len(shape) != 1:
             raise NetworkError(
@@ -325,7 +329,7 @@ class AvgPool2d(Layer):
 
     kind = "avgpool2d"
 
-    def _check(self):
+    def _check(self) -> None:
         where = self._where
         kernel = None if self.kernel is None else _pair(self.kernel, where, "kernel", 1)
         stride = kernel if self.stride is None else _pair(self.stride, where, "stride", 1)
@@ -350,10 +354,11 @@ class AvgPool2d(Layer):
     def window(self, shape: Shape) -> Window:
         """The window on a map of `shape`."""
         if self.kernel is None:
-            return Window(tuple(shape[1:]), tuple(shape[1:]))
-        return Window(self.kernel, self.stride, self.padding)
+            height, width = shape[1:]
+            return Window((height, width), (height, width))
+        return Window(self.kernel, self.stride or self.kernel, self.padding)
 
-    def output_shape(self, shapes):
+    def output_shape(self, shapes: Sequence[Shape]) -> tuple[int, int, int]:
         shape = self._map(shapes[0])
         window = self.window(shape)
         if window.area > MAX_POOL_AREA:
@@ -392,7 +397,7 @@ class MaxPool2d(Layer):
 
     kind = "maxpool2d"
 
-    def _check(self):
+    def _check(self) -> None:
         where = self._where
         kernel = _pair(self.kernel, where, "kernel", 1)
         stride = kernel if self.stride is None else _pair(self.stride, where, "stride", 1)
@@ -413,9 +418,9 @@ class MaxPool2d(Layer):
     @property
     def window(self) -> Window:
         """How the window slides over a map."""
-        return Window(self.kernel, self.stride, self.padding)
+        return Window(self.kernel, self.stride or self.kernel, self.padding)
 
-    def output_shape(self, shapes):
+    def output_shape(self, shapes: Sequence[Shape]) -> tuple[int, int, int]:
         shape = self._map(shapes[0])
         return (shape[0], *sized(self.window, shape[1:], self._where))
 
@@ -426,7 +431,7 @@ class Flatten(Layer):
 
     kind = "flatten"
 
-    def output_shape(self, shapes):
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         return (int(np.prod(shapes[0], dtype=np.int64)),)
 
 
@@ -441,7 +446,7 @@ class Add(Layer):
     kind = "add"
     arity = (1, 256)
 
-    def output_shape(self, shapes):
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         if len(set(shapes)) != 1:
             raise NetworkError(
                 "branches of a sum differ in shape",
@@ -459,7 +464,7 @@ class Concat(Layer):
     kind = "concat"
     arity = (1, 256)
 
-    def output_shape(self, shapes):
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         if len({(len(s), s[1:]) for s in shapes}) != 1:
             raise NetworkError(
                 "concatenated inputs differ in size",
@@ -496,8 +501,8 @@ class IF(Layer):
         without input. A warm-up beyond T is T.
     """
 
-    v_threshold: np.ndarray = field(default=1.0, repr=False)
-    v_init: np.ndarray = field(default=0.0, repr=False)
+    v_threshold: np.ndarray = field(default=1.0, repr=False)  # type: ignore[arg-type]  # `_check` makes
+    v_init: np.ndarray = field(default=0.0, repr=False)  # type: ignore[arg-type]  # an array of it
     leak: float = 1.0
     shift: bool = True
     negative_threshold: float = 0.0
@@ -505,7 +510,7 @@ class IF(Layer):
 
     kind = "if"
 
-    def _check(self):
+    def _check(self) -> None:
         threshold = _array(self.v_threshold, self._where, "v_threshold", (0, 1))
         if not (threshold >= np.finfo(np.float32).tiny).all():
             raise NetworkError(
@@ -548,7 +553,7 @@ class IF(Layer):
             warm_up_steps=warm_up_steps,
         )
 
-    def output_shape(self, shapes):
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         for what in ("v_threshold", "v_init"):
             values = getattr(self, what)
             if values.ndim and values.shape[0] != shapes[0][0]:
@@ -571,7 +576,7 @@ class Readout(Layer):
 
     kind = "readout"
 
-    def output_shape(self, shapes):
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         (shape,) = shapes
         return (shape[0],) if tuple(shape[1:]) in ((), (1, 1)) else tuple(shape)
 
@@ -581,21 +586,21 @@ KINDS: Mapping[str, type[Layer]] = {
 }
 
 
-def checked_bias(bias, n_out: int, where: str) -> np.ndarray | None:
+def checked_bias(bias: object, n_out: int, where: str) -> np.ndarray | None:
     """The bias of a layer of `n_out` channels in its one form, (n_out,) read-only float32; None if there is
     none.
     """
     if bias is None:
         return None
-    bias = _array(bias, where, "bias", (1,))
-    if bias.shape[0] != n_out:
+    array = _array(bias, where, "bias", (1,))
+    if array.shape[0] != n_out:
         raise NetworkError(
             "bias and weight do not fit",
             where=where,
-            got=f"{bias.shape[0]} biases",
+            got=f"{array.shape[0]} biases",
             expected=f"{n_out}, one per output channel",
         )
-    return bias
+    return array
 
 
 def sized(window: Window, size: Sequence[int], where: str) -> tuple[int, int]:

@@ -15,10 +15,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from ..errors import NetworkError, RunError
+from ..errors import EvsnnError, NetworkError, RunError
 from .layers import IF, Add, AvgPool2d, Concat, Conv2d, Input, Layer, Linear, MaxPool2d, Readout, Shape
 from .step_parameters import ReadOnly, StepParameters, with_step_parameters
 
@@ -90,18 +91,18 @@ class Network:
         If the layers do not form a network that can run; the message names the layer.
     """
 
-    layers: tuple[Layer, ...]
+    layers: Sequence[Layer]
     n_steps: int = 32
     shift: str = "bias"
     readout: str = "membrane"
     input_range: tuple[float, float] | None = None
-    classes: tuple[str, ...] = ()
+    classes: Sequence[str] = ()
     metadata: Mapping[str, str | int | float] = field(default_factory=dict)
     samples: Samples | None = field(default=None, repr=False)
     step_parameters: Mapping[int, Mapping[str, StepParameters]] = field(default_factory=dict, repr=False)
     task: str = "classify"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "layers", _named(self.layers))
         object.__setattr__(self, "classes", tuple(str(c) for c in self.classes))
         for what, allowed in (("shift", SHIFTS), ("readout", READOUTS), ("task", TASKS)):
@@ -155,13 +156,16 @@ class Network:
         """Layers by name."""
         return {layer.name: layer for layer in self.layers}
 
-    @property
+    @cached_property
     def input(self) -> Input:
-        return self.layers[0]
+        first = self.layers[0]
+        if not isinstance(first, Input):
+            raise NetworkError("a network starts with an input", where=first._where, got=first.kind)
+        return first
 
     @property
     def input_shape(self) -> Shape:
-        return self.layers[0].shape
+        return self.input.shape
 
     @property
     def output_shape(self) -> Shape:
@@ -173,7 +177,7 @@ class Network:
         """Scores per sample; channels, if the output is a map."""
         return self.output_shape[0]
 
-    def replace(self, **changes) -> Network:
+    def replace(self, **changes: Any) -> Network:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
@@ -208,7 +212,7 @@ class Network:
             step_parameters={},
         )
 
-    def _checked_step_parameters(self) -> ReadOnly:
+    def _checked_step_parameters(self) -> ReadOnly[int, ReadOnly[str, StepParameters]]:
         """The step parameters in their one form: ordered by T and layer, arrays read-only, layers that
         stay as they are left out.
         """
@@ -221,7 +225,7 @@ class Network:
                 got=repr(self.step_parameters)[:80],
                 expected="{T: {name of a layer: StepParameters}}",
             )
-        step_parameters: dict[int, ReadOnly] = {}
+        step_parameters: dict[int, ReadOnly[str, StepParameters]] = {}
         for n_steps, table in sorted(
             (check_steps(T, NetworkError, "step_parameters"), table)
             for T, table in self.step_parameters.items()
@@ -320,7 +324,7 @@ def step_parameters_where(n_steps: int, layer: Layer) -> str:
     return f"the step parameters of T = {n_steps}, {layer._where}"
 
 
-def check_steps(n_steps: int, error: type[Exception], where: str | None = None) -> int:
+def check_steps(n_steps: int, error: type[EvsnnError], where: str | None = None) -> int:
     """`n_steps` as an int from 1 to `MAX_STEPS`, else `error`."""
     if (
         isinstance(n_steps, bool)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,16 +26,20 @@ STEP_FIELDS: Mapping[str, tuple[str, ...]] = {
 """Fields of a `StepParameters` that each kind of layer takes."""
 
 
-class ReadOnly(Mapping):
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value", covariant=True)
+
+
+class ReadOnly(Mapping[_Key, _Value]):
     """A mapping that stays as it was made, and can be pickled."""
 
-    def __init__(self, items: Mapping):
+    def __init__(self, items: Mapping[_Key, _Value]):
         self._items = dict(items)
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: _Key) -> _Value:
         return self._items[key]
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator[_Key]:
         return iter(self._items)
 
     def __len__(self) -> int:
@@ -93,7 +98,9 @@ class StepParameters:
                     expected=kinds,
                 )
         if isinstance(layer, IF):
-            neurons = IF(**given, name=layer.name)
+            neurons = IF(name=layer.name)
+            neurons._set(**given)
+            neurons._check()
             neurons.output_shape([shape])
             return StepParameters(**{name: getattr(neurons, name) for name in given})
         return StepParameters(bias=checked_bias(self.bias, shape[0], layer._where))

@@ -14,9 +14,14 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import EvsnnError, MissingExtraError, RunError
 from ..text import has_extra, printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
 __all__ = [
     "DONE",
@@ -153,7 +158,9 @@ class Progress:
     every_s = 0.1
 
     def __init__(self, what: str):
-        self.what, self._bar, self._task = what, None, None
+        self.what = what
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
         self._next = (
             time.monotonic() + 4 * self.every_s
             if is_terminal(sys.stderr) and has_extra("rich")
@@ -205,7 +212,7 @@ def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None = No
             try:
                 return command(sys.argv[1:] if argv is None else argv)
             except SystemExit as leave:  # argparse, after --help or --version
-                return leave.code or DONE
+                return DONE if leave.code is None else int(leave.code)
             finally:
                 sys.stdout.flush()
         except BrokenPipeError:

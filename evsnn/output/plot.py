@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import RunError
@@ -101,13 +101,18 @@ def _figure(report: Report) -> Figure:
         runs = sorted(report.runs, key=lambda run: run.result.n_steps)
         steps = [run.result.n_steps for run in runs]
         last, unit = f"T = {steps[-1]}", "% of samples"
-        if result.predictions is None:
-            differences = [run.result.deviation(runs[-1].result) for run in runs]
-            curves, unit = {f"rms difference from {last}": differences}, "in the output's unit"
-        else:
-            curves = {f"agreement with {last}": [100 * (report.agreement(run) or 0) for run in runs]}
-        if result.accuracy is not None:
-            curves = {"accuracy": [100 * run.result.accuracy for run in runs]} | curves
+        shares = {
+            "accuracy": [run.result.accuracy for run in runs],
+            f"agreement with {last}": [report.agreement(run) for run in runs],
+        }
+        curves = {
+            name: [100 * value for value in values if value is not None]
+            for name, values in shares.items()
+            if None not in values
+        }
+        if not curves:  # the outputs are no scores of classes
+            unit = "in the outputs' unit"
+            curves[f"rms difference from {last}"] = [run.result.deviation(runs[-1].result) for run in runs]
         draw_curves(axes[1, 0], steps, curves, unit, "what more steps bring")
         draw_curves(
             axes[1, 1],
@@ -138,7 +143,7 @@ def draw_bars(
 
 
 def draw_curves(
-    axes, steps: Sequence[int], curves: dict[str, Sequence[float]], label: str, title: str
+    axes, steps: Sequence[int], curves: Mapping[str, Sequence[float]], label: str, title: str
 ) -> None:
     """Values against T, on a logarithmic axis whose ticks are the T."""
     for (name, values), color, style in zip(curves.items(), (BAR, LINE), ("o-", "s--")):

@@ -90,7 +90,7 @@ class Report:
         """One row a T; with a column for the table it used where a T has none of its own."""
         counts = f".{_digits(self.main.result)}f"
         classifies = self.network.task == "classify"
-        columns = (
+        columns: tuple[Column, ...] = (
             Column("T", "d"),
             Column("accuracy", ".4f"),
             Column("agreement", ".4f") if classifies else Column("rms difference", ".4g"),
@@ -99,7 +99,7 @@ class Report:
             Column("SOPs/sample", counts),
             Column("p50 ms/sample", ".3f"),
         )
-        rows = []
+        rows: list[tuple[object, ...]] = []
         for run in self.runs:
             result = run.result
             rows.append(
@@ -139,7 +139,7 @@ class Report:
         facts.append(
             ("outputs", self._outputs())
             if result.predictions is None
-            else ("predictions", self._predictions())
+            else ("predictions", self._predictions(result.predictions))
         )
         latency, macs = run.latency_ms, sum(layer.macs for layer in result.layers) / result.n_samples
         facts += [
@@ -214,14 +214,14 @@ class Report:
         what = f"{as_shape(outputs.shape[1:])} values per sample"
         return f"{what}, from {outputs.min():g} to {outputs.max():g}, mean {outputs.mean():g}"
 
-    def _predictions(self) -> str:
+    def _predictions(self, predictions: np.ndarray) -> str:
         result, classes = self.main.result, self.network.classes
 
         def name(index: int) -> str:
             return classes[index] if 0 <= index < len(classes) else str(index)
 
-        labels = result.predictions if result.labels is None else result.labels
-        pairs = list(zip(result.predictions.tolist(), labels.tolist()))[:_FEW]
+        labels = predictions if result.labels is None else result.labels
+        pairs = list(zip(predictions.tolist(), labels.tolist()))[:_FEW]
         words = [
             name(got) if got == label else f"{name(got)} (labelled {name(label)})" for got, label in pairs
         ]

@@ -450,6 +450,8 @@ def _ask_firmware(paths: Sequence[str | os.PathLike]) -> int | None:
         )
     except (OSError, ValueError):
         return None
+    if process.stdout is None:
+        return None
     with process.stdout as pipe:
         try:
             if process.wait(timeout=1) != 0:

@@ -319,7 +319,8 @@ def _column(index: int, name: str) -> _Column | None:
 
 def _header(lines: _Lines) -> _Header:
     """The header, the line among the first with most columns that count; `lines` goes on after it."""
-    at, header, columns = 0, "", []
+    at, header = 0, ""
+    columns: list[_Column] = []
     for line in itertools.islice(lines, _TITLE_LINES):
         found = max((_columns(line, delimiter) for delimiter in _DELIMITERS), key=len)
         if len(found) > len(columns):
@@ -472,10 +473,9 @@ def _readings(lines: _Lines, header: _Header, starts_at: float | None) -> _Readi
                 hint=hint,
             )
         at = clock.read([cells[column.index] for column in header.time], lines.where)
-        values = [
-            _value(cells[column.index], column, header.delimiter, lines.where) for column in header.power
-        ]
-        if None in values:
+        read = (_value(cells[column.index], column, header.delimiter, lines.where) for column in header.power)
+        values = [value for value in read if value is not None]
+        if len(values) < len(factors):
             n_missing += 1
             continue
         time_s.append(at)
@@ -563,9 +563,10 @@ class _Clock:
         return now
 
     def _settle(self, number: float | None, where: str) -> None:
+        absolute = True
         if number is not None:
-            self._scale = self._unit or (1e-6 if number >= 1e14 else 1e-3 if number >= 1e11 else 1.0)
-        absolute = number is None or self._scale * number >= _EPOCH_S[0]
+            scale = self._unit or (1e-6 if number >= 1e14 else 1e-3 if number >= 1e11 else 1.0)
+            self._scale, absolute = scale, scale * number >= _EPOCH_S[0]
         if self._starts_at is None and not absolute:
             hint = "say when its time 0 was with --power-start, in seconds since the epoch"
             raise RunError(
@@ -591,11 +592,12 @@ class _Clock:
         try:
             if not found:
                 raise ValueError("another form")
-            fields = [int(field or 0) for field in found.groups()[:6]]
+            year, month, day, hour, minute, second = (int(field or 0) for field in found.groups()[:6])
             offset = timedelta(hours=int(found[10] or 0), minutes=int(found[11] or 0)) * (
                 -1 if found[9] == "-" else 1
             )
-            moment = datetime(*fields, tzinfo=timezone(offset) if found[8] or found[9] else None)
+            zone = timezone(offset) if found[8] or found[9] else None
+            moment = datetime(year, month, day, hour, minute, second, tzinfo=zone)
             fraction = float(found[7].replace(",", ".")) if found[7] else 0.0
             now = moment.timestamp() + fraction
             if (

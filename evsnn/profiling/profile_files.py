@@ -79,7 +79,10 @@ def old_profile(path: str) -> dict:
         if isinstance(layers, list)
         else [None]
     )
-    if not all(type(time) in (int, float) and 0 <= time < math.inf for time in times):
+    if not all(
+        isinstance(time, (int, float)) and not isinstance(time, bool) and 0 <= time < math.inf
+        for time in times
+    ):
         raise RunError(
             "the earlier profile is damaged: layers or their times are missing",
             where=path,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def seen_of(simulator: Simulator, images: np.ndarray, seed: int) -> list[Seen]:
     some = simulator.run(images[:_SEEN_SAMPLES], seed=seed, record=("spike_counts",))
     seen = []
     for layer, counted in zip(first.layers, some.layers):
-        if layer.fires:
+        if layer.spikes is not None and counted.spike_counts is not None and layer.fires:
             trains = layer.spikes[0].reshape(first.n_steps, -1)
             drawn = np.unique(np.linspace(0, trains.shape[1] - 1, _RASTER_NEURONS).astype(int))
             steps, neurons = np.nonzero(trains[:, drawn])
@@ -246,7 +247,8 @@ class Report:
             Column("MB moved/sample", ".3f"),
             Column("of ceiling", ".0%"),
         )
-        rows, so_far = [], 0
+        rows: list[tuple[object, ...]] = []
+        so_far = Decimal(0)
         for i, layer in enumerate(layers):
             so_far += shares[i]
             rows.append(
@@ -390,6 +392,8 @@ class Report:
 
     def comparison(self) -> Table:
         """Milliseconds then and now."""
+        if self.old is None:
+            raise RunError("there is no earlier profile to compare with")
         old = [float(layer["ms"]) for layer in self.old["layers"]]
         rows = [
             (layer.name, before, layer.time_ms, layer.time_ms / before if before else None)

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -181,6 +182,17 @@ def test_json_has_the_promised_keys():
 
 def test_json_without_labels_has_no_accuracy():
     assert json.loads(make_report(labels=None).json())["accuracy"] is None
+
+
+@pytest.mark.parametrize("task", ["regress", "none"])
+def test_outputs_that_are_no_classes_have_no_predictions(task, tmp_path):
+    report = make_report((2, 4), labels=None)
+    runs = [replace(run, result=replace(run.result, task=task)) for run in report.runs]
+    report = replace(report, runs=runs)
+    said = json.loads(report.json())
+    assert said["predictions"] is said["accuracy"] is said["sweep"][0]["agreement"] is None
+    assert "predictions" not in dict(report.summary()) and "4" in draw(report.tables())
+    save(tmp_path / "sweep.svg", report)
 
 
 def test_json_of_a_sweep():

@@ -215,8 +215,8 @@ def test_packages_hold_the_demo_and_no_other_model():
     assert (
         dict(settings["options.package_data"])
         == {
-            "evsnn": "models/*.h5, profiling/pages/*.html",
-            "firmware_export": "runtime/*.h, emulator/*, templates/*.j2",
+            "evsnn": "py.typed, models/*.h5, profiling/pages/*.html",
+            "firmware_export": "py.typed, runtime/*.h, emulator/*, templates/*.j2",
         }
         and "include_package_data" not in settings["options"]
     )

@@ -15,7 +15,7 @@ import numpy as np
 from ...circuit.build import build_circuit
 from ...circuit.populations import Population, as_map
 from ...errors import ModelError
-from ...network.layers import IF, Add, Conv2d, Flatten, Layer, Linear, Readout
+from ...network.layers import IF, Add, Conv2d, Flatten, Linear, Readout
 from ...network.network import Network
 from ...network.step_parameters import StepParameters
 from ..lowering.ann import Ann, forward
@@ -126,8 +126,9 @@ def balance(
         tuned = assemble(network, recipe.shift, [Balanced(n_steps, recipe, table)])
         corrections = _corrections(ann, tuned, samples, progress)
         for name, correction in corrections.items():
-            layer = network.by_name[_charging(network, name)]
-            table[layer.name] = StepParameters(bias=_bias(layer) + correction.bias)
+            layer = _charging(network, name)
+            if layer is not None:
+                table[layer.name] = StepParameters(bias=_bias(layer) + correction.bias)
     return Balanced(n_steps, recipe, table, corrections)
 
 
@@ -142,12 +143,12 @@ def assemble(network: Network, shift: str, balanced: list[Balanced]) -> Network:
     if len(balanced) == 1:
         return base
     own = {
-        name: StepParameters(bias=_bias(network.by_name[name]))
+        name: StepParameters(bias=_bias(layer))
         for name, step_parameters in first.table.items()
-        if step_parameters.bias is not None
+        if step_parameters.bias is not None and isinstance(layer := network.by_name[name], (Conv2d, Linear))
     }
     return base.replace(
-        step_parameters={b.n_steps: own | b.table for b in balanced}
+        step_parameters={b.n_steps: {**own, **b.table} for b in balanced}
     )  # where the first's biases are corrected and another's are not
 
 
@@ -202,7 +203,9 @@ def _corrections(
     wanted = {
         layer.name
         for layer in network.layers
-        if isinstance(layer, (IF, Readout)) and layer.name not in ann.fixed and _charging(network, layer.name)
+        if isinstance(layer, (IF, Readout))
+        and layer.name not in ann.fixed
+        and _charging(network, layer.name) is not None
     }
 
     def observe(name: str, current: np.ndarray, activation: np.ndarray) -> None:
@@ -217,7 +220,7 @@ def _corrections(
     return correct(circuit, samples.reshape(-1, *circuit.input_shape), targets, progress)
 
 
-def _charging(network: Network, name: str) -> str | None:
+def _charging(network: Network, name: str) -> Conv2d | Linear | None:
     """A weighted layer whose bias reaches the neurons (or readout) `name` and nothing else; None where there
     is none.
     """
@@ -227,11 +230,11 @@ def _charging(network: Network, name: str) -> str | None:
             readers[source] = readers.get(source, 0) + 1
     open_ = list(network.by_name[name].inputs)
     while open_:
-        layer: Layer = network.by_name[open_.pop(0)]
+        layer = network.by_name[open_.pop(0)]
         if readers[layer.name] > 1:
             continue
         if isinstance(layer, (Conv2d, Linear)):
-            return layer.name
+            return layer
         if isinstance(layer, (Add, Flatten)):
             open_ += layer.inputs
     return None

@@ -168,7 +168,7 @@ class CalibrationSet:
         found._owner = self  # which closes the file when nobody uses it any more
         found._single = stored[1:] not in forms
         found.shape, found.n = shape, self._limited(1 if found._single else stored[0])
-        if found.labels is not None and (found.labels >= n_classes).any():
+        if self._labels is not None and found.labels is not None and (found.labels >= n_classes).any():
             at = int((found.labels >= n_classes).argmax())
             raise InputError(
                 "a label is out of range",

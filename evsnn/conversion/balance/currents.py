@@ -10,7 +10,7 @@ Arrays are (n, channels, height, width) by shape and channels-last in memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -54,14 +54,10 @@ def last_uses(circuit: Circuit) -> dict[int, int]:
     return last
 
 
-def _sum(projections, sent: Sent) -> np.ndarray:
-    total = None
-    for projection in projections:
-        current = _convolved(projection, sent)
-        if total is None:
-            total = current
-        else:
-            total += current
+def _sum(projections: Sequence[Projection], sent: Sent) -> np.ndarray:
+    total = _convolved(projections[0], sent)
+    for projection in projections[1:]:
+        total += _convolved(projection, sent)
     return total
 
 

@@ -114,7 +114,8 @@ def measure(
 
         step = max(_ROWS, -(-len(rows) // usable_cores()))
         shares = (rows[first : first + step] for first in range(0, len(rows), step))
-        histograms[name] += sum(in_parallel(histogram, shares)).reshape(-1, BINS)
+        none = np.zeros(len(maximum) * BINS, np.int64)
+        histograms[name] += sum(in_parallel(histogram, shares), none).reshape(-1, BINS)
         counts[name] += len(rows)
 
     for done, batch in enumerate(batches(), 1):

@@ -117,7 +117,7 @@ def forward(
 
 def _batch(ann: Ann, images: np.ndarray, observe: Observer | None) -> np.ndarray:
     layers, last = ann.network.layers, _last_readers(ann.network)
-    values = {}
+    values: dict[str, np.ndarray] = {}
     for i, layer in enumerate(layers):
         inputs = [values[name] for name in layer.inputs]
         value = images if isinstance(layer, Input) else _computed(layer, inputs, ann.clips.get(layer.name))

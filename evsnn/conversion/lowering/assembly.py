@@ -60,7 +60,8 @@ class Assembly:
         self.fixed: set[str] = set()  # neurons that fire by the clock
         self.notes: dict[str, None] = {}  # ordered, each once
         self._taken: set[str] = set()
-        self._made: dict[tuple, Signal | str] = {}
+        self._made: dict[tuple[object, ...], Signal] = {}
+        self._flattened: dict[str, str] = {}
         self._split: dict[
             int, tuple[Expression, Expression]
         ] = {}  # keyed by id; the first of the pair keeps it valid
@@ -87,7 +88,7 @@ class Assembly:
                     clip = np.where(clip > 0, clip, 1.0)
             out = self.relu(inner, name, clip)
             for window, pool in part.pools:
-                out = self.max_pool(out, window, pool)
+                out = self.drop_silent_negatives(self.max_pool(out, window, pool), pool)
             return out
         if clip is None and part.spikes is not None:
             return part
@@ -99,13 +100,16 @@ class Assembly:
         return self._fire(part, name, clip)
 
     def _fire(self, current: Expression, name: str, clip: np.ndarray | None = None) -> Expression:
+        return Expression.of(self._neurons(current, name, clip))
+
+    def _neurons(self, current: Expression, name: str, clip: np.ndarray | None = None) -> Signal:
         feed, vector = self._current(current)
         layer = self._add(IF(name=self._name(name), inputs=(feed,)))
         if clip is not None:
             self.clips[layer] = np.unique(clip)[0] if np.unique(clip).size == 1 else np.asarray(clip)
         if current.moments is not None:
             self.moments[layer] = current.moments
-        return Expression.of(Signal(layer, current.shape, vector, current=current))
+        return Signal(layer, current.shape, vector, current=current)
 
     def split(self, current: Expression, slope: np.ndarray | None = None, name: str = "") -> Expression:
         """relu(x) - slope * relu(-x): neurons for both signs of a current. A slope of 1 is the current
@@ -113,7 +117,7 @@ class Assembly:
         """
         if id(current) in self._split and slope is None:
             return self._split[id(current)][1]
-        pairs = self._fire(current.doubled(), name or f"{current.name}.split")
+        pairs = self._neurons(current.doubled(), name or f"{current.name}.split")
         if slope is None:
             self.note(
                 f"{current.name}: no ReLU behind it; neurons for both signs carry it on, x = relu(x) -"
@@ -122,7 +126,7 @@ class Assembly:
         ones = np.ones(current.shape[0])
         factors = np.stack([ones, -(ones if slope is None else slope)], 1)
         out = Expression(
-            (Term(pairs.signal, Convolution.diagonal(factors), current.name),),
+            (Term(pairs, Convolution.diagonal(factors), current.name),),
             np.zeros(len(ones)),
             current.name,
         )
@@ -163,13 +167,13 @@ class Assembly:
 
     def _composable(self, part: Expression, kernel: Convolution) -> bool:
         """Whether a convolution of an expression is one of its signals: exactly, and at no great cost."""
-        firsts = [t for t in part.terms if t.kernel is not None and not t.kernel.diagonal_like]
-        if not all(t.kernel.composable(kernel) for t in firsts):
+        firsts = [t.kernel for t in part.terms if t.kernel is not None and not t.kernel.diagonal_like]
+        if not all(first.composable(kernel) for first in firsts):
             return False
         positions = int(np.prod(kernel.output_shape(part.shape)[1:]))
-        weights = sum(int(np.prod(t.kernel.then_shape(kernel))) for t in firsts)
+        weights = sum(int(np.prod(first.then_shape(kernel))) for first in firsts)
         apart = (
-            sum(t.kernel.weight.size for t in firsts) * int(np.prod(part.shape[1:]))
+            sum(first.weight.size for first in firsts) * int(np.prod(part.shape[1:]))
             + kernel.weight.size * positions
         )
         return not firsts or (weights <= MAX_WEIGHTS and weights * positions <= MAX_GROWTH * apart)
@@ -182,8 +186,9 @@ class Assembly:
         if all(t.kernel is None or t.kernel.everywhere for t in part.terms) and not (
             part.bias.any() and any(window.padding)
         ):
-            signals = [self._pooled(t.signal, window, name) for t in part.terms]
-            if None not in signals:
+            pooled = (self._pooled(t.signal, window, name) for t in part.terms)
+            signals = [signal for signal in pooled if signal is not None]
+            if len(signals) == len(part.terms):
                 terms = tuple(replace(t, signal=signal) for signal, t in zip(signals, part.terms))
                 return Expression(terms, part.bias, part.name if part.signal is None else name)
         return self.convolved(part, Convolution.average(part.shape[0], window), name=name)
@@ -241,7 +246,7 @@ class Assembly:
         if key not in self._made:
             source = term.signal
             if source.pools:  # evidence accumulates per neuron, not per average of them
-                source = self._fire(Expression.of(source), f"{name}.in").signal
+                source = self._neurons(Expression.of(source), f"{name}.in")
             layer = MaxPool2d(
                 window.kernel, window.stride, window.padding, name=self._name(name), inputs=(source.layer,)
             )
@@ -275,8 +280,8 @@ class Assembly:
         """Parts side by side as one, where they are one or can be one signal; else None."""
         if len(parts) == 1:
             return parts[0]
-        signals = [p.signal for p in parts]
-        if None in signals or len({(s.spiking, s.shape[1:]) for s in signals}) > 1:
+        signals = [p.signal for p in parts if p.signal is not None]
+        if len(signals) < len(parts) or len({(s.spiking, s.shape[1:]) for s in signals}) > 1:
             return None
         vector = any(s.vector for s in signals)
         names = tuple(self._flat(s) if vector else s.layer for s in signals)
@@ -322,19 +327,19 @@ class Assembly:
             zero = replace(
                 like, weight=np.zeros((1, like.n_in, *like.size)), gain=None, groups=1, product=False
             )
-            ones = self._fire(
+            ones = self._neurons(
                 Expression((replace(term, kernel=zero, name=f"{name}.zero"),), np.ones(1), name),
                 f"{name}.ones",
                 limit,
             )
             outside = Convolution(-np.ones((channels, 1, 1, 1)), padding=padding)
-            ring = self._fire(
-                Expression((Term(ones.signal, outside, f"{name}.outside"),), np.ones(channels), name),
+            ring = self._neurons(
+                Expression((Term(ones, outside, f"{name}.outside"),), np.ones(channels), name),
                 name,
                 limit,
             )
-            self.fixed |= {ones.signal.layer, ring.signal.layer}
-            self._made[key] = ring.signal
+            self.fixed |= {ones.layer, ring.layer}
+            self._made[key] = ring
         return self._made[key]
 
     # Layers
@@ -358,6 +363,7 @@ class Assembly:
                 inputs.append(self._flat(term.signal) if vector else term.signal.layer)
                 continue
             kernel, name = term.kernel, self._name(term.name or part.name)
+            layer: Layer
             if vector:
                 layer = Linear(
                     kernel.matrix(term.signal.shape), bias, name=name, inputs=(self._flat(term.signal),)
@@ -383,12 +389,11 @@ class Assembly:
         """The layer of a signal as a vector."""
         if signal.vector:
             return signal.layer
-        key = ("flat", signal.layer)
-        if key not in self._made:
-            self._made[key] = self._add(
+        if signal.layer not in self._flattened:
+            self._flattened[signal.layer] = self._add(
                 Flatten(name=self._name(f"{signal.layer}.flat"), inputs=(signal.layer,))
             )
-        return self._made[key]
+        return self._flattened[signal.layer]
 
     def _add(self, layer: Layer) -> str:
         self.layers.append(layer)

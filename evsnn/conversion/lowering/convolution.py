@@ -10,7 +10,7 @@ import numpy as np
 from ...network.geometry import Window
 from ...network.layers import sized
 
-__all__ = ["Convolution", "pooled_shape"]
+__all__ = ["Convolution", "both_paddings", "pooled_shape"]
 
 _BLOCK = 1 << 20
 
@@ -18,6 +18,14 @@ _BLOCK = 1 << 20
 def pooled_shape(window: Window, shape: tuple[int, int, int]) -> tuple[int, int, int]:
     """The shape of a map of `shape` behind a pool."""
     return (shape[0], *sized(window, shape[1:], "a pool"))
+
+
+def both_paddings(
+    first: tuple[int, int, int, int], second: tuple[int, int, int, int]
+) -> tuple[int, int, int, int]:
+    """One padding around another, (top, left, bottom, right)."""
+    top, left, bottom, right = (a + b for a, b in zip(first, second))
+    return top, left, bottom, right
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,13 +166,13 @@ class Convolution:
     def then_shape(self, second: Convolution) -> tuple[int, int, int, int]:
         """Shape of the weights of `then`."""
         groups = _joint_groups(self, second)
-        size = (reach // step + 1 for reach, step in (_joint_taps(self, second, axis) for axis in (0, 1)))
-        return (second.n_out, self.n_in // groups, *size)
+        (reach_y, step_y), (reach_x, step_x) = (_joint_taps(self, second, axis) for axis in (0, 1))
+        return second.n_out, self.n_in // groups, reach_y // step_y + 1, reach_x // step_x + 1
 
     def then(self, second: Convolution) -> Convolution:
         """The convolution that does this one, then `second`; they are `composable`."""
         groups = _joint_groups(self, second)
-        steps = tuple(_joint_taps(self, second, axis)[1] for axis in (0, 1))
+        steps = _joint_taps(self, second, 0)[1], _joint_taps(self, second, 1)[1]
         a, b = (self, second) if _grouped(self, second) else (self.dense(), second.dense())
         first, weights = a.exact(), b.exact()
         out = np.zeros(self.then_shape(second))
@@ -176,8 +184,9 @@ class Convolution:
             out[:, :, at[0] // steps[0], at[1] // steps[1]] += _mixed(
                 first[:, :, y1, x1], a.groups, weights[:, :, y2, x2], b.groups
             )
-        stride = tuple(s1 * s2 for s1, s2 in zip(self.stride, second.stride))
-        padding = tuple(p1 + s1 * p2 for p1, s1, p2 in zip(self.padding, self.stride * 2, second.padding))
+        (down, right), (top, left, *ends) = self.stride, second.padding
+        stride = down * second.stride[0], right * second.stride[1]
+        padding = both_paddings(self.padding, (down * top, right * left, down * ends[0], right * ends[1]))
         return Convolution(out, None, stride, padding, steps, groups, self.product or second.product)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
+from typing import TypeAlias
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from .value import LayoutError, Value
 
 __all__ = ["RULES"]
 
-Part = "Expression | Pending"
+Part: TypeAlias = "Expression | Pending"
 
 MAX_FEATURES = 4_096
 """Most features of a flattened map that may each have a constant of their own: they take a square matrix."""
@@ -30,9 +31,9 @@ def _batch_norm(state: State, node: Node) -> Value:
     value = state.value(node)
     names = ("scale", "bias", "mean", "variance")
     gamma, beta, mean, variance = (
-        state.constant(node, i + 1, what).astype(np.float64) for i, what in enumerate(names)
+        state.needed(node, i + 1, what).astype(np.float64) for i, what in enumerate(names)
     )
-    variance = variance + float(node.attributes.get("epsilon", 1e-5))
+    variance = variance + node.number("epsilon", 1e-5)
     if not (variance > 0).all():
         raise refusal(
             node,
@@ -204,7 +205,7 @@ def _upper(node: Node, value: Value, limit: np.ndarray) -> list[np.ndarray]:
 def _capped(state: State, node: Node, value: Value, limit: np.ndarray) -> Value:
     """min(x, limit): of spikes at once, of a current when its ReLU comes."""
     limits = _upper(node, value, limit)
-    parts = []
+    parts: list[Part] = []
     for part, clip in zip(value.parts, limits):
         if isinstance(part, Expression) and part.spikes is not None:
             parts.append(state.assembly.relu(part, node.name, clip))
@@ -247,9 +248,9 @@ def _leaky(state: State, node: Node) -> Value:
     """LeakyRelu and PRelu: relu(x) - slope * relu(-x), neurons for both signs."""
     value = state.value(node)
     slope = (
-        state.constant(node, 1, "slope")
+        state.needed(node, 1, "slope")
         if node.op == "PRelu"
-        else np.float64(node.attributes.get("alpha", 0.01))
+        else np.array(node.number("alpha", 0.01), np.float64)
     )
     parts = []
     for part, factors in zip(value.parts, value.per_channel(slope)):

@@ -15,7 +15,7 @@ from .convolution import Convolution, pooled_shape
 
 __all__ = ["Expression", "Pending", "Signal", "Term"]
 
-Shape = "tuple[int, int, int]"
+Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)

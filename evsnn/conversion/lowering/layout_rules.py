@@ -10,6 +10,7 @@ import numpy as np
 
 from ...errors import ModelError
 from ..onnx.graph import Graph, Node
+from .convolution import both_paddings
 from .state import State, refusal
 from .value import Value
 
@@ -68,7 +69,7 @@ def axes_order(own: tuple[int, ...], positions: np.ndarray) -> tuple[int, ...]:
 
 def _axes(node: Node, rank: int) -> tuple[int, ...]:
     """Axes of a Transpose, without the batch."""
-    order = tuple(node.attributes.get("perm", range(rank, -1, -1)))
+    order = node.integers("perm", range(rank, -1, -1))
     if order[0] != 0:
         raise refusal(node, "it moves the batch axis", got=f"perm {order}", expected="perm[0] == 0")
     return tuple(a - 1 for a in order[1:])
@@ -89,7 +90,7 @@ def _transpose(state: State, node: Node) -> Value:
 
 def _concat(state: State, node: Node) -> Value:
     values = [state.value(node, i) for i in range(len(node.inputs))]
-    axis = int(node.attributes["axis"])
+    axis = node.integer("axis")
     axis += len(values[0].shape) + 1 if axis < 0 else 0
     if axis == 0:
         raise refusal(node, "it joins samples of a batch")
@@ -99,36 +100,36 @@ def _concat(state: State, node: Node) -> Value:
 def _pad(state: State, node: Node) -> Value:
     value = state.value(node)
     rank = len(value.shape) + 1
-    amounts, fill, axes = (
-        state.constant(node, i, what) for i, what in ((1, "pads"), (2, "value"), (3, "axes"))
-    )
-    axes = list(range(rank)) if axes is None else [int(a) % rank for a in axes]
+    amounts, fill = state.needed(node, 1, "pads"), state.constant(node, 2, "value")
+    chosen = state.constant(node, 3, "axes")
+    axes = list(range(rank)) if chosen is None else [int(a) % rank for a in chosen]
     before, after = [0] * rank, [0] * rank
     for i, axis in enumerate(axes):
         before[axis], after[axis] = int(amounts[i]), int(amounts[len(axes) + i])
     if not any(before) and not any(after):
         return value
     mode = node.attributes.get("mode", "constant")
+    filled = 0.0 if fill is None or not np.any(fill) else float(np.ravel(fill)[0])
     if mode != "constant" or (fill is not None and np.any(fill)):
         raise refusal(
             node,
             "it pads with values that are not 0",
-            got=mode if mode != "constant" else float(np.ravel(fill)[0]),
+            got=mode if mode != "constant" else filled,
             hint="pad with zeros",
         )
     if min(*before, *after) < 0:
         raise refusal(node, "negative padding cuts the map", hint="cut before the model, or use a stride")
-    amounts = dict(zip(value.axes() if rank == 4 else (), zip(before[1:], after[1:])))
-    if before[0] or after[0] or any(amounts.get(0, (0, 0))) or rank != 4:
+    pads = dict(zip(value.axes() if rank == 4 else (), zip(before[1:], after[1:])))
+    if before[0] or after[0] or any(pads.get(0, (0, 0))) or rank != 4:
         raise refusal(node, "it pads other axes than height and width")
-    around = (amounts[1][0], amounts[2][0], amounts[1][1], amounts[2][1])
-    return replace(value, padding=tuple(a + b for a, b in zip(around, value.padding)))
+    around = (pads[1][0], pads[2][0], pads[1][1], pads[2][1])
+    return replace(value, padding=both_paddings(around, value.padding))
 
 
 def _scores(state: State, node: Node) -> Value:
     """Left out at the end: the largest score stays the largest."""
     shape = state.shape(node)
-    if shape[int(node.attributes.get("axis", -1)) % (len(shape) + 1) - 1] != math.prod(shape):
+    if shape[node.integer("axis", -1) % (len(shape) + 1) - 1] != math.prod(shape):
         raise refusal(
             node,
             "it does not run over all scores",

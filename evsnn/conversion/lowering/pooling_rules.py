@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ...network.geometry import Window
 from ..onnx.graph import Node
-from ..onnx.windows import Windows, windows
+from ..onnx.windows import Windows
+from .convolution import both_paddings
 from .expression import Expression, Pending
-from .state import State, refusal
+from .state import State, refusal, windows_of
 from .value import LayoutError, Value
 
 __all__ = ["RULES"]
@@ -16,12 +17,7 @@ def _windows(node: Node, value: Value) -> Windows:
     """The windows of a pool on a map and a Pad's zeros around it."""
     _, height, width = value.map_shape()
     top, left, bottom, right = value.padding
-    how = {
-        key: node.attributes[key]
-        for key in ("strides", "pads", "dilations", "auto_pad", "ceil_mode")
-        if key in node.attributes
-    }
-    at = windows((height + top + bottom, width + left + right), node.attributes["kernel_shape"], **how)
+    at = windows_of(node, (height + top + bottom, width + left + right), node.integers("kernel_shape"))
     if at.window.dilation != (1, 1):
         raise refusal(node, "the pool is dilated", got=at.window.dilation, expected="(1, 1)")
     return at
@@ -40,7 +36,8 @@ def _max_pool(state: State, node: Node) -> Value:
             "zeros are padded to values that may be negative before the max pool",
             hint="put the ReLU before the Pad",
         )
-    padding = tuple(a + b + c for a, b, c in zip(at.window.padding, value.padding, (0, 0, *at.overhang)))
+    around = both_paddings(at.window.padding, value.padding)
+    padding = both_paddings(around, (0, 0, *at.overhang))
     window = Window(at.window.kernel, at.window.stride, padding)
     _note_average(state, node)
     return _placed([state.assembly.max_pool(p, window, node.name) for p in value.parts])
@@ -74,9 +71,7 @@ def _avg_pool(state: State, node: Node) -> Value:
             "its last windows stand over the map (ceil_mode), where the divisor is smaller",
             hint="use ceil_mode=0, or a size that the stride divides",
         )
-    window = Window(
-        at.window.kernel, at.window.stride, tuple(a + b for a, b in zip(at.window.padding, value.padding))
-    )
+    window = Window(at.window.kernel, at.window.stride, both_paddings(at.window.padding, value.padding))
     return _placed([state.assembly.avg_pool(p, window, node.name) for p in value.parts])
 
 
@@ -89,7 +84,8 @@ def _mean(state: State, node: Node, value: Value, over: tuple[int, int]) -> Valu
     value.unpadded()
     parts = []
     for part in value.parts:
-        kernel = tuple(n if whole else 1 for n, whole in zip(part.shape[1:], over))
+        height, width = (n if whole else 1 for n, whole in zip(part.shape[1:], over))
+        kernel = height, width
         parts.append(state.assembly.avg_pool(part, Window(kernel, kernel), node.name))
     return Value(tuple(parts), state.shape(node))
 
@@ -107,7 +103,7 @@ def _global_max(state: State, node: Node) -> Value:
 
 def _reduce_mean(state: State, node: Node) -> Value:
     value = state.value(node)
-    axes = [int(axis) for axis in state.constant(node, 1, "axes")]
+    axes = [int(axis) for axis in state.needed(node, 1, "axes")]
     sizes = {p.shape[1:] for p in value.parts}
     if (
         axes == [2] and value.index is None and len(sizes) == 1 and len(value.shape) == 2

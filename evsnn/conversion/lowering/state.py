@@ -8,12 +8,13 @@ import numpy as np
 
 from ...errors import ModelError
 from ..onnx.graph import Graph, Node
+from ..onnx.windows import Windows, windows
 from .assembly import Assembly
 from .convolution import Convolution
 from .expression import Expression
 from .value import Value
 
-__all__ = ["State", "refusal"]
+__all__ = ["State", "refusal", "windows_of"]
 
 
 def refusal(node: Node, what: str, **details) -> ModelError:
@@ -66,6 +67,13 @@ class State:
             )
         return self.graph.constants[node.inputs[at]]
 
+    def needed(self, node: Node, at: int, what: str) -> np.ndarray:
+        """A constant input that is not optional."""
+        value = self.constant(node, at, what)
+        if value is None:
+            raise refusal(node, f"its {what} is missing")
+        return value
+
     def forget(self, node: Node) -> None:
         """Drop values that no later node reads."""
         for name in node.inputs:
@@ -90,8 +98,21 @@ class State:
         self, value: Value, kernels: Sequence[Convolution], bias: np.ndarray | None, name: str
     ) -> Expression:
         """The sum of a convolution of each part."""
-        total = None
-        for part, kernel in zip(self.drop_silent_negatives(value, name), kernels):
-            term = self.assembly.convolved(part, kernel, bias if total is None else None, name)
-            total = term if total is None else self.assembly.sum(total, term, name)
+        first, *parts = self.drop_silent_negatives(value, name)
+        total = self.assembly.convolved(first, kernels[0], bias, name)
+        for part, kernel in zip(parts, kernels[1:]):
+            total = self.assembly.sum(total, self.assembly.convolved(part, kernel, None, name), name)
         return total
+
+
+def windows_of(node: Node, size: Sequence[int], kernel: Sequence[int]) -> Windows:
+    """The windows of an operator over a map of `size` (height, width), as its attributes say."""
+    return windows(
+        size,
+        kernel,
+        strides=node.integers("strides"),
+        pads=node.integers("pads"),
+        dilations=node.integers("dilations"),
+        auto_pad=str(node.attributes.get("auto_pad", "NOTSET")),
+        ceil_mode=node.integer("ceil_mode"),
+    )

@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from ..onnx.graph import Node
-from ..onnx.windows import windows
-from .convolution import Convolution
-from .state import State, refusal
+from .convolution import Convolution, both_paddings
+from .state import State, refusal, windows_of
 from .value import Value
 
 __all__ = ["RULES"]
 
 
 def _conv(state: State, node: Node) -> Value:
-    value, weight = state.value(node), state.constant(node, 1, "weight")
-    shape, groups = value.map_shape(), int(node.attributes.get("group", 1))
+    value, weight = state.value(node), state.needed(node, 1, "weight")
+    shape, groups = value.map_shape(), node.integer("group", 1)
     if weight.ndim != 4 or weight.shape[1] * groups != shape[0] or weight.shape[0] % groups:
         raise refusal(
             node,
@@ -23,17 +22,12 @@ def _conv(state: State, node: Node) -> Value:
             got=f"weight {weight.shape} in {groups} groups on {shape[0]} channels",
         )
     top, left, bottom, right = value.padding
-    how = {
-        key: node.attributes[key]
-        for key in ("strides", "pads", "dilations", "auto_pad")
-        if key in node.attributes
-    }
-    at = windows((shape[1] + top + bottom, shape[2] + left + right), weight.shape[2:], **how)
+    at = windows_of(node, (shape[1] + top + bottom, shape[2] + left + right), weight.shape[2:])
     kernel = Convolution(
         weight,
         None,
         at.window.stride,
-        tuple(a + b for a, b in zip(at.window.padding, value.padding)),
+        both_paddings(at.window.padding, value.padding),
         at.window.dilation,
         groups,
     )
@@ -51,11 +45,11 @@ def _applied(state: State, value: Value, kernel: Convolution, bias: np.ndarray |
 
 
 def _gemm(state: State, node: Node) -> Value:
-    weight = state.constant(node, 1, "weight")
+    weight = state.needed(node, 1, "weight")
     if node.attributes.get("transA", 0):
         raise refusal(node, "transA mixes the samples of a batch", hint="leave transA at 0")
     weight = weight if node.attributes.get("transB", 0) else weight.T
-    alpha, beta = (float(node.attributes.get(key, 1.0)) for key in ("alpha", "beta"))
+    alpha, beta = (float(node.number(key, 1.0)) for key in ("alpha", "beta"))
     bias = state.constant(node, 2, "bias")
     if bias is not None:
         bias = np.broadcast_to(bias, (1, len(weight)))[0].astype(np.float64) * beta
@@ -65,7 +59,7 @@ def _gemm(state: State, node: Node) -> Value:
 def _matmul(state: State, node: Node) -> Value:
     if node.inputs[0] in state.graph.constants:
         raise refusal(node, "the constant stands on the left", hint="write x @ W")
-    weight = state.constant(node, 1, "weight")
+    weight = state.needed(node, 1, "weight")
     if weight.ndim != 2:
         raise refusal(node, "the constant is not a matrix", got=f"shape {weight.shape}")
     value = state.value(node)

@@ -87,7 +87,25 @@ class Call:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the first input, which depends on the network's input, without the batch axis."""
-        return self.tensors[0].shape
+        first = self.tensors[0]
+        if first is None or first.shape is None:
+            raise ModelError("its first input must depend on the network's input")
+        return first.shape
+
+    @property
+    def operands(self) -> list[Tensor]:
+        """All inputs of an operator of which none may be absent."""
+        given = [tensor for tensor in self.tensors if tensor is not None]
+        if len(given) < len(self.tensors):
+            raise ModelError("lacks an input", got=f"{len(given)} of {len(self.tensors)}")
+        return given
+
+    def needed(self, position: int) -> np.ndarray:
+        """An input that must be constant and there."""
+        value = self.constant(position)
+        if value is None:
+            raise ModelError("lacks an input", expected=f"input {position + 1}")
+        return value
 
     @property
     def rank(self) -> int:
@@ -137,8 +155,9 @@ def _first_only(call: Call) -> None:
 
 def _broadcast(call: Call) -> None:
     """Constants and tensors that broadcast without touching the batch."""
-    ranks = {1 + len(t.shape) for t in call.tensors if t.shape is not None}
-    for i, tensor in enumerate(call.tensors):
+    tensors = call.operands
+    ranks = {1 + len(t.shape) for t in tensors if t.shape is not None}
+    for i, tensor in enumerate(tensors):
         value = None if tensor.shape is not None else call.constant(i)
         moves = value is not None and (
             value.ndim > max(ranks) or (value.ndim == max(ranks) and value.shape[0] != 1)
@@ -146,20 +165,18 @@ def _broadcast(call: Call) -> None:
         if len(ranks) > 1 or moves:
             got = [
                 f"{('N', *t.shape)}" if t.shape is not None else f"a constant {t.values[0].shape}"
-                for t in call.tensors
+                for t in tensors
             ]
             expected = "tensors of as many axes, and constants that are the same for each sample"
             raise ModelError(
                 "mixes the samples of a batch", got=" and ".join(got).replace("'", ""), expected=expected
             )
-    check_size(
-        np.broadcast_shapes(*(t.shape if t.shape is not None else t.values[0].shape for t in call.tensors))
-    )
+    check_size(np.broadcast_shapes(*(t.shape if t.shape is not None else t.values[0].shape for t in tensors)))
 
 
 def _one_tensor(call: Call) -> None:
     _broadcast(call)
-    if sum(t.shape is not None for t in call.tensors) > 1:
+    if sum(t.shape is not None for t in call.operands) > 1:
         hint = (
             "gates such as squeeze-and-excitation are not converted: use a block without"
             if call.op in ("Mul", "Div")
@@ -172,7 +189,7 @@ def _one_tensor(call: Call) -> None:
 
 def _divide(call: Call) -> None:
     _one_tensor(call)
-    if call.tensors[0].shape is None:
+    if call.operands[0].shape is None:
         raise ModelError(
             "divides by a tensor that depends on the network's input",
             expected="a constant",
@@ -193,7 +210,7 @@ def _conv(call: Call) -> None:
             expected="4",
             hint=hint,
         )
-    weight = call.constant(1)
+    weight = call.needed(1)
     at = _explicit(call, weight.shape[2:])
     check_size((len(weight), *at.shape))
     if weight.size * math.prod(at.shape) > _MAX_MACS:
@@ -261,8 +278,8 @@ def _gemm(call: Call) -> None:
 
 def _matrix(call: Call, transposed: bool = False) -> None:
     """The weights are a matrix that fits the input's last axis."""
-    shape = call.constant(1).shape
-    n_in, n_out = (shape[::-1] if transposed else shape) if len(shape) == 2 else (None, None)
+    shape = call.needed(1).shape
+    n_in, n_out = (shape[::-1] if transposed else shape) if len(shape) == 2 else (-1, -1)
     if n_in != call.shape[-1]:
         raise ModelError(
             "its weights do not fit its input",
@@ -273,7 +290,7 @@ def _matrix(call: Call, transposed: bool = False) -> None:
 
 
 def _matmul(call: Call) -> None:
-    if all(t.shape is not None for t in call.tensors):
+    if all(t.shape is not None for t in call.operands):
         raise ModelError(
             "multiplies two tensors that both depend on the network's input",
             hint="attention is not converted: only weights that are constants",
@@ -286,7 +303,7 @@ def _batch_norm(call: Call) -> None:
     _first_only(call)
     if call.attributes.get("training_mode", 0):
         raise ModelError("is a batch norm in training mode", hint="call model.eval() before the export")
-    shapes = [call.constant(i).shape for i in range(1, 5)]
+    shapes = [call.needed(i).shape for i in range(1, 5)]
     if any(shape != call.shape[:1] for shape in shapes):
         raise ModelError("its parameters do not fit its input", got=shapes, expected=f"{call.shape[:1]} each")
     call.attributes.pop("training_mode", None)
@@ -306,10 +323,10 @@ def _clip(call: Call) -> None:
 def _p_relu(call: Call) -> None:
     _first_only(call)
     _broadcast(call)
-    if np.broadcast_shapes((1, *call.shape), call.constant(1).shape) != (1, *call.shape):
+    if np.broadcast_shapes((1, *call.shape), call.needed(1).shape) != (1, *call.shape):
         raise ModelError(
             "its slopes do not fit its input",
-            got=f"slopes {call.constant(1).shape}",
+            got=f"slopes {call.needed(1).shape}",
             expected=f"those of {call.shape}",
         )
 
@@ -326,16 +343,14 @@ def _reduce(call: Call) -> None:
 
 
 def _concat(call: Call) -> None:
-    if any(t.shape is None for t in call.tensors):
+    shapes = [tensor.shape for tensor in call.operands if tensor.shape is not None]
+    if len(shapes) < len(call.tensors):
         raise ModelError(
             "joins a constant to a tensor", expected="inputs that all depend on the network's input"
         )
     call.attributes["axis"] = axis = call.axis(call.attributes["axis"])
     check_size(
-        [
-            sum(t.shape[i] for t in call.tensors) if i == axis - 1 else size
-            for i, size in enumerate(call.shape)
-        ]
+        [sum(shape[i] for shape in shapes) if i == axis - 1 else size for i, size in enumerate(call.shape)]
     )
 
 
@@ -352,15 +367,17 @@ def _flatten(call: Call) -> None:
 
 
 def _reshape(call: Call) -> None:
-    if call.tensors[0].shape is None:
+    first, target = call.operands[:2]
+    if first.shape is None:
         raise ModelError("its first input must depend on the network's input")
-    targets = call.tensors[1].values or (call.constant(1),)
+    targets = target.values or (call.needed(1),)
     keep_zeros = call.attributes.pop("allowzero", 0)
     rests = {
-        _reshaped(target.tolist(), (n, *call.shape), keep_zeros)
-        for n, target in zip(call.batches, targets * (len(call.batches) // max(1, len(targets))))
+        _reshaped(sizes.tolist(), (n, *call.shape), keep_zeros)
+        for n, sizes in zip(call.batches, targets * (len(call.batches) // max(1, len(targets))))
     }
-    if len(rests) != 1 or None in rests:
+    rest = rests.pop() if len(rests) == 1 else None
+    if rest is None:
         got = (
             f"{('N', *call.shape)} into"
             f" {targets[0].tolist() if len(targets) == 1 else 'a shape computed from the batch'}".replace(
@@ -372,7 +389,7 @@ def _reshape(call: Call) -> None:
             got=got,
             hint="keep the first axis: x.flatten(1) or x.reshape(len(x), ...), and export again",
         )
-    call.replaced[1] = np.array((-1, *rests.pop()), np.int64)
+    call.replaced[1] = np.array((-1, *rest), np.int64)
 
 
 def _reshaped(target: list[int], shape: tuple[int, ...], keep_zeros: int) -> tuple[int, ...] | None:
@@ -408,7 +425,7 @@ def _squeeze(call: Call) -> None:
 
 def _unsqueeze(call: Call) -> None:
     _first_only(call)
-    axes = call.constant(1).tolist()
+    axes = call.needed(1).tolist()
     rank = call.rank + len(axes)
     if any(not -rank <= a < rank or a % rank == 0 for a in axes):
         raise ModelError(
@@ -434,16 +451,16 @@ def _transpose(call: Call) -> None:
 
 def _pad(call: Call) -> None:
     _first_only(call)
-    pads, axes = call.constant(1), call.constant(3)
+    pads, chosen = call.needed(1), call.constant(3)
     axes = (
-        range(call.rank)
-        if axes is None
-        else [a % call.rank if -call.rank <= a < call.rank else call.axis(a) for a in axes.tolist()]
+        list(range(call.rank))
+        if chosen is None
+        else [a % call.rank if -call.rank <= a < call.rank else call.axis(a) for a in chosen.tolist()]
     )
     if pads.shape != (2 * len(axes),):
         raise ModelError("its pads do not fit its axes", got=f"{pads.size} numbers", expected=2 * len(axes))
     around = np.zeros((2, call.rank), np.int64)
-    around[:, list(axes)] = pads.reshape(2, -1)
+    around[:, axes] = pads.reshape(2, -1)
     if around[:, 0].any():
         raise ModelError("pads the batch", got=f"pads {pads.tolist()}")
     check_size(

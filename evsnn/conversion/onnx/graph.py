@@ -7,15 +7,18 @@ every tensor's first axis.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 
+from ...errors import ModelError
+
 __all__ = ["Graph", "Node"]
 
-Attribute = "int | float | str | tuple[int, ...] | tuple[float, ...]"
+Attribute: TypeAlias = "int | float | str | tuple[int, ...] | tuple[float, ...]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,27 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
+
+    def integer(self, name: str, default: int = 0) -> int:
+        """An attribute that is one integer."""
+        return int(self.number(name, default))
+
+    def number(self, name: str, default: float = 0.0) -> float:
+        """An attribute that is one number."""
+        value = self.attributes.get(name, default)
+        if isinstance(value, (str, tuple, list)):
+            raise ModelError(f"attribute {name} is not a number", got=repr(value)[:40])
+        return value
+
+    def integers(self, name: str, default: Sequence[int] = ()) -> tuple[int, ...]:
+        """An attribute that is a list of integers."""
+        value = self.attributes.get(name, default)
+        if isinstance(value, (str, int, float)):
+            raise ModelError(f"attribute {name} is not a list", got=repr(value)[:40])
+        listed = tuple(int(v) for v in value)
+        if listed != tuple(value):
+            raise ModelError(f"attribute {name} is not a list of integers", got=repr(value)[:40])
+        return listed
 
 
 @dataclass(frozen=True, eq=False)

@@ -238,7 +238,7 @@ class _Import:
         self._keep(
             proto.output[0],
             tuple(
-                fold(op, [values and values[i % len(values)] for values in operands], attributes)
+                fold(op, [values[i % len(values)] if values else None for values in operands], attributes)
                 for i in range(n)
             ),
         )
@@ -290,8 +290,8 @@ class _Import:
         call = Call(op, attributes, tensors, self.batches, {})
         RULES[op](call)
         inputs += [""] * (len(call.tensors) - len(inputs))
-        for position, value in call.replaced.items():
-            inputs[position] = "" if value is None else self._add(f"{name}/{position}", value)
+        for position, constant in call.replaced.items():
+            inputs[position] = "" if constant is None else self._add(f"{name}/{position}", constant)
         while not inputs[-1]:
             inputs.pop()
         operands = [

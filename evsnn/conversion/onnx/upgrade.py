@@ -48,7 +48,7 @@ def upgrade(
     ModelError
         If the old form has no new one.
     """
-    constants = {}
+    constants: dict[int, np.ndarray] = {}
     since, moved = _MOVED.get(op, (0, {}))
     if opset < since:
         for name, position in moved.items():
@@ -56,7 +56,7 @@ def upgrade(
                 value = attributes[name]
                 constants[position] = np.array(value, np.int64 if isinstance(value, tuple) else np.float32)
         attributes = {name: value for name, value in attributes.items() if name not in moved}
-    if op in ("Softmax", "LogSoftmax") and opset < 13 and shape is not None:
+    if op in ("Softmax", "LogSoftmax") and opset < 13 and rank is not None and shape is not None:
         attributes = attributes | {"axis": _softmax_axis(attributes.get("axis", 1), rank, shape)}
     if op == "BatchNormalization":
         if attributes.get("spatial", 1) != 1:

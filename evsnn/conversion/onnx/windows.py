@@ -38,9 +38,9 @@ def windows(
     size: Sequence[int],
     kernel: Sequence[int],
     *,
-    strides=None,
-    pads=None,
-    dilations=None,
+    strides: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    dilations: Sequence[int] | None = None,
     auto_pad: str = "NOTSET",
     ceil_mode: int = 0,
 ) -> Windows:
@@ -57,17 +57,12 @@ def windows(
     ModelError
         If an attribute is no number of places, or no window fits.
     """
-    kernel, strides, dilations = (
-        _integers(name, value, 2, 1)
-        for name, value in (
-            ("kernel_shape", kernel),
-            ("strides", strides or (1, 1)),
-            ("dilations", dilations or (1, 1)),
-        )
-    )
+    kernel = _pair("kernel_shape", kernel)
+    strides, dilations = _pair("strides", strides or (1, 1)), _pair("dilations", dilations or (1, 1))
     if kernel[0] * kernel[1] > MAX_PLACES:
         raise ModelError("the kernel is too large", got=kernel, expected=f"at most {MAX_PLACES} places")
-    pads = _integers("pads", pads or (0, 0, 0, 0), 4, 0)
+    top, left, bottom, right = _integers("pads", pads or (0, 0, 0, 0), 4, 0)
+    pads = top, left, bottom, right
     if auto_pad not in AUTO_PADS:
         raise ModelError("auto_pad is unknown", got=repr(auto_pad)[:40], expected=" or ".join(AUTO_PADS))
     if auto_pad != "NOTSET" and any(pads):
@@ -76,20 +71,20 @@ def windows(
         )
     window = Window(kernel, strides, pads, dilations)
     if auto_pad.startswith("SAME"):
-        n = tuple(-(-length // stride) for length, stride in zip(size, strides))
+        n = -(-size[0] // strides[0]), -(-size[1] // strides[1])
         window = replace(window, padding=_same_padding(window, size, n, auto_pad))
     else:
         n = window.output_size(size)
         if ceil_mode:
-            n = tuple(_rounded_up(window, axis, length) for axis, length in enumerate(size))
+            n = _rounded_up(window, 0, size[0]), _rounded_up(window, 1, size[1])
     if min(n) < 1:
         raise ModelError(
             "the kernel is larger than the padded map",
             got=f"a map of {tuple(size)}, kernel {kernel}, dilations {dilations}, pads {pads}",
         )
     reached = [(n[axis] - 1) * strides[axis] + window.extent(axis) for axis in (0, 1)]
-    overhang = tuple(max(0, reached[axis] - window.padded(axis, size[axis])) for axis in (0, 1))
-    return Windows(window, overhang, n)
+    down, right = (max(0, reached[axis] - window.padded(axis, size[axis])) for axis in (0, 1))
+    return Windows(window, (down, right), n)
 
 
 def _same_padding(
@@ -102,7 +97,7 @@ def _same_padding(
         max(0, (n[axis] - 1) * window.stride[axis] + window.extent(axis) - size[axis]) for axis in (0, 1)
     ]
     before = [total // 2 if auto_pad == "SAME_UPPER" else total - total // 2 for total in totals]
-    return (*before, *(total - first for total, first in zip(totals, before)))
+    return before[0], before[1], totals[0] - before[0], totals[1] - before[1]
 
 
 def _rounded_up(window: Window, axis: int, size: int) -> int:
@@ -112,6 +107,11 @@ def _rounded_up(window: Window, axis: int, size: int) -> int:
         return room // window.stride[axis] + 1
     n = -(-room // window.stride[axis]) + 1
     return n - ((n - 1) * window.stride[axis] >= size + window.padding[axis])
+
+
+def _pair(name: str, values: Sequence[int]) -> tuple[int, int]:
+    vertical, horizontal = _integers(name, values, 2, 1)
+    return vertical, horizontal
 
 
 def _integers(name: str, values: Sequence[int], count: int, least: int) -> tuple[int, ...]:

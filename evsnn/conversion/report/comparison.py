@@ -20,6 +20,7 @@ import numpy as np
 
 from ...circuit.populations import INPUT, Circuit, MaxPool, Population, Source
 from ...errors import ModelError
+from ...network.geometry import Window
 from ...result import LayerResult
 from ...simulation import Simulator
 from ..balance.thresholds import rate
@@ -180,12 +181,13 @@ def compare(
     totals = np.zeros((len(tallies), 2), np.int64)
     scores, outputs = [], []
     for start in range(0, len(images), batch):
+
+        def tell(done: int, _: int, start: int = start) -> None:
+            if progress:
+                progress(start + done, len(images))
+
         part = images[start : start + batch]
-        result = simulator.run(
-            part,
-            record="spike_counts",
-            progress=progress and (lambda done, _, start=start: progress(start + done, len(images))),
-        )
+        result = simulator.run(part, record="spike_counts", progress=tell)
         totals += [(layer.n_spikes, layer.sops) for layer in result.layers]
         outputs.append(result.outputs)
         scores.append(_followed(ann, part, circuit, result.layers, result.outputs, tallies))
@@ -228,15 +230,16 @@ def _followed(
     """The ANN's scores; on the way its activations are compared with what the SNN sent."""
     populations = circuit.populations
     index = {population.name: i for i, population in enumerate(populations)}
-    pools: dict[int, list[int]] = {}
+    pools: dict[int, list[tuple[int, Window]]] = {}
     for i, population in enumerate(populations):
         if isinstance(population, MaxPool):
-            pools.setdefault(population.source.population, []).append(i)
+            pools.setdefault(population.source.population, []).append((i, population.window))
 
     def take(i: int, activation: np.ndarray) -> None:
-        tallies[i].add(activation, results[i].spike_counts)
-        for j in pools.get(i, ()):
-            window = populations[j].window
+        counts = results[i].spike_counts
+        if counts is not None:
+            tallies[i].add(activation, counts)
+        for j, window in pools.get(i, ()):
             take(
                 j,
                 OPERATORS["MaxPool"](
@@ -315,7 +318,8 @@ class _Tally:
         total = self.sums[5]
         if self.v_threshold is None or total <= _LEAST_VARIANCE * self.sums[2] or not total:
             return None, None, None
-        return tuple(float(part / total) for part in self.parts)
+        clipping, rounding, unevenness = (float(part / total) for part in self.parts)
+        return clipping, rounding, unevenness
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> float:

@@ -24,7 +24,8 @@ def diagnose(layers: Sequence[LayerExplanation]) -> list[str]:
 
 
 def _diagnosis(layer: LayerExplanation, by_name: Mapping[str, LayerExplanation]) -> str:
-    if layer.fires and layer.dead == len(layer.v_threshold):
+    channels = 0 if layer.v_threshold is None else len(layer.v_threshold)
+    if layer.fires and layer.dead == channels:
         return "no channel is ever active: the layer says nothing; check the scale of the calibration inputs"
     if layer.fires and not layer.n_spikes and layer.ann_mean > 0:
         return (
@@ -33,9 +34,9 @@ def _diagnosis(layer: LayerExplanation, by_name: Mapping[str, LayerExplanation])
         )
     if layer.error > LARGE_ERROR:
         return f"off by {_percent(layer.error)}: " + _cause(layer, by_name)
-    if layer.fires and layer.dead > _MANY_DEAD * len(layer.v_threshold):
+    if layer.fires and layer.dead > _MANY_DEAD * channels:
         return (
-            f"{layer.dead} of {len(layer.v_threshold)} channels are never active on the calibration inputs:"
+            f"{layer.dead} of {channels} channels are never active on the calibration inputs:"
             " use more of them, or prune the channels"
         )
     return ""
@@ -50,8 +51,8 @@ def _cause(layer: LayerExplanation, by_name: Mapping[str, LayerExplanation]) -> 
     )
     if cause == "clipping" and share >= _MUCH:
         return (
-            f"{_percent(layer.saturated)} of activations pass the threshold; use --threshold max or a higher"
-            " percentile, or with mse raise --steps"
+            f"{_percent(layer.saturated or 0.0)} of activations pass the threshold; use --threshold max or a"
+            " higher percentile, or with mse raise --steps"
         )
     if cause == "quantization" and share >= _MUCH:
         least = f"{min(layer.v_threshold) / layer.n_steps:.3g}" if layer.v_threshold is not None else ""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -146,7 +147,7 @@ class Explanation:
             f": {share:.2f} of them" if share is not None else ""
         )
         facts = [("compared", f"{as_count(self.n_samples, 'held-out sample')}, T = {self.n_steps}")]
-        if self.accuracy is not None:
+        if self.accuracy is not None and self.ann_accuracy is not None:
             facts.append(
                 ("accuracy", f"ANN {100 * self.ann_accuracy:.2f} %, SNN {100 * self.accuracy:.2f} %")
             )
@@ -336,7 +337,8 @@ def explain(
     macs = sum(layer.macs for layer in layers)
     wanted = ann_predictions if labels is None else labels
     points, right = [], []
-    for T, simulator in simulators.items():
+    for T in tuple(simulators):
+        simulator = simulators.pop(T)  # its arrays go before the next one's come
         if network.n_steps == T:
             predictions, sops, mean_rate = (
                 compared.outputs.argmax(axis=1),
@@ -347,10 +349,13 @@ def explain(
             require(simulator.memory_bytes)
             result = simulator.run(
                 images,
-                progress=progress and (lambda done, total, T=T: progress(f"running T = {T}", done, total)),
+                progress=progress and partial(progress, f"running T = {T}"),
             )
-            predictions, sops, mean_rate = result.predictions, result.sops_per_sample, result.mean_rate
-        simulators[T] = None  # its arrays go before the next one's come
+            predictions, sops, mean_rate = (
+                result.outputs.argmax(axis=1),
+                result.sops_per_sample,
+                result.mean_rate,
+            )
         agreement, accuracy = (
             float((predictions == ann_predictions).mean()),
             None if labels is None else float((predictions == labels).mean()),
@@ -474,7 +479,7 @@ def _row(layer: LayerExplanation) -> dict:
 def _spread(v_threshold: np.ndarray | None) -> tuple[str, str, str]:
     if v_threshold is None:
         return "-", "-", "-"
-    return tuple(f"{value:.3g}" for value in (v_threshold.min(), np.median(v_threshold), v_threshold.max()))
+    return f"{v_threshold.min():.3g}", f"{np.median(v_threshold):.3g}", f"{v_threshold.max():.3g}"
 
 
 def _hundredfold(share: float | None) -> float | None:

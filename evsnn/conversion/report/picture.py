@@ -144,10 +144,13 @@ def _responses(axes, layers: Sequence[LayerExplanation]) -> None:
         RESPONSE_EDGES, np.minimum(RESPONSE_EDGES, 1), color="black", linewidth=3, alpha=0.25, label="ideal"
     )
     for layer, (color, style) in zip(worst, _LINES):
-        known = np.isfinite(layer.response)
+        response = layer.response
+        if response is None:
+            continue
+        known = np.isfinite(response)
         axes.plot(
             centres[known],
-            layer.response[known],
+            response[known],
             style,
             color=color,
             markersize=4,
@@ -167,9 +170,12 @@ def _responses(axes, layers: Sequence[LayerExplanation]) -> None:
 
 def _quality(axes, explanation: Explanation) -> None:
     steps = [point.n_steps for point in explanation.sweep]
-    curves = {"agreement with the ANN": [100 * point.agreement for point in explanation.sweep]}
+    curves: dict[str, Sequence[float]] = {
+        "agreement with the ANN": [100 * point.agreement for point in explanation.sweep]
+    }
+    known = [point.accuracy for point in explanation.sweep if point.accuracy is not None]
     if explanation.accuracy is not None:
-        curves = {"accuracy": [100 * point.accuracy for point in explanation.sweep]} | curves
+        curves = {"accuracy": [100 * value for value in known]} | curves
     draw_curves(axes, steps, curves, "% of samples", "what steps bring")
     if explanation.ann_accuracy is not None:
         axes.axhline(

@@ -71,7 +71,7 @@ class Summary:
             notes["validation_samples"] = row.n_samples
             notes[f"agreement_T{row.n_steps:02d}"] = row.agreement
             notes[f"sops_per_sample_T{row.n_steps:02d}"] = round(row.sops_per_sample)
-            if row.accuracy is not None:
+            if row.accuracy is not None and row.ann_accuracy is not None:
                 notes["accuracy_ann"] = row.ann_accuracy
                 notes[f"accuracy_T{row.n_steps:02d}"] = row.accuracy
         return notes

@@ -50,7 +50,9 @@ class Validation:
     @property
     def loss_points(self) -> float | None:
         """Percentage points of accuracy that are lost against the ANN; None without labels."""
-        return None if self.accuracy is None else 100 * (self.ann_accuracy - self.accuracy)
+        if self.accuracy is None or self.ann_accuracy is None:
+            return None
+        return 100 * (self.ann_accuracy - self.accuracy)
 
 
 def ann_predictions(ann: Ann, samples: CalibrationSet, progress: Progress | None = None) -> np.ndarray:
@@ -97,11 +99,13 @@ def validate(
     spikes = sops = rate = 0.0
     done = 0
     for images in samples.batches():
-        result = simulator.run(
-            ann.arranged(images),
-            progress=progress and (lambda n, _, before=done: progress(before + n, samples.n)),
-        )
-        ours[done : done + len(images)] = result.predictions
+
+        def tell(n: int, _: int, before: int = done) -> None:
+            if progress:
+                progress(before + n, samples.n)
+
+        result = simulator.run(ann.arranged(images), progress=tell)
+        ours[done : done + len(images)] = result.outputs.argmax(axis=1)
         share = len(images) / samples.n
         spikes, sops, rate = (
             spikes + share * result.spikes_per_sample,

@@ -75,7 +75,7 @@ def compiler_off() -> bool:
 
 
 @functools.cache
-def specialise(kernel: Kernel) -> Callable[..., int | None]:
+def specialise(kernel: Kernel) -> Callable[..., int]:
     """A function of the kernel's integers; it holds no GIL while it runs."""
     if compiler_off():
         from .jit import function_of
@@ -107,7 +107,7 @@ _NOWHERE = (
 _NO_VALUE, _NO_ERROR = (ctypes.addressof(_NOWHERE) + 8 * i for i in range(2))
 
 
-def native(code: bytes, symbol: str, kernel: Kernel) -> Callable[..., int | None]:
+def native(code: bytes, symbol: str, kernel: Kernel) -> Callable[..., int]:
     """An object file's function, by the calling convention of numba: a status, and the value through a
     pointer.
     """

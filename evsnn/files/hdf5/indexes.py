@@ -241,10 +241,10 @@ def chunks(source: Source, layout: Chunked, shape: tuple[int, ...], n_bytes: int
     elif layout.index == "single":
         found = [Chunk((0,) * len(shape), layout.address, layout.n_bytes or n_bytes, layout.mask)]
     elif layout.index == "fixed":
-        grid = itertools.product(*(range(0, n, c) for n, c in zip(shape, layout.shape)))
+        places = itertools.product(*(range(0, n, c) for n, c in zip(shape, layout.shape)))
         found = [
             Chunk(first, *entry)
-            for first, entry in zip(grid, _fixed_array(source, layout.address, total, n_bytes))
+            for first, entry in zip(places, _fixed_array(source, layout.address, total, n_bytes))
         ]
     else:
         found = []

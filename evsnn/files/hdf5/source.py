@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
-from typing import BinaryIO
+from io import BufferedReader, BytesIO
 
-__all__ = ["Cursor", "FormatError", "NOWHERE", "Source", "check", "checksum"]
+__all__ = ["Cursor", "FormatError", "NOWHERE", "Source", "Stream", "check", "checksum"]
 
+Stream = BufferedReader | BytesIO
 NOWHERE = (1 << 64) - 1  # the "undefined address"
 MAX_METADATA_BYTES = 8 << 20  # a walk; 4,000 layers take 4 MB
 
@@ -70,7 +71,7 @@ class Source:
         Its length in bytes.
     """
 
-    def __init__(self, stream: BinaryIO, size: int):
+    def __init__(self, stream: Stream, size: int):
         self._stream = stream
         self.size = size
         self._budget = MAX_METADATA_BYTES

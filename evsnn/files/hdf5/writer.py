@@ -53,9 +53,9 @@ class Writer:
         """
         for name, value in sorted(values.items()):
             listed = isinstance(value, (tuple, list))
-            items = value if listed else [value]
+            items = list(value) if isinstance(value, (tuple, list)) else [value]
             if isinstance(items[0], str):
-                array = np.array([item.encode() for item in items])
+                array = np.array([str(item).encode() for item in items])
                 kind = _text_type(array)
             else:
                 array = np.array(
