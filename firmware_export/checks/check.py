@@ -15,7 +15,8 @@ from evsnn.circuit.quantized import QuantizedNetwork
 from evsnn.errors import RunError
 
 from ..export import export_files
-from ..text.header import Export, expected_classes, outputs_of
+from ..text.header import Export
+from ..text.outputs import expected_classes, outputs_of
 from .harness import harness, outputs_in, traced_keys
 from .machines import Machine, Measured, build, host_compiler, measure
 

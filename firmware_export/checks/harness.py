@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..memory.arena import Arena
-from ..program.program import Key
+from ..program.views import Key
 from ..text.ctext import array, c_type, initialiser
 from ..text.header import Export
 

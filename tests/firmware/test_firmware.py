@@ -28,8 +28,10 @@ from firmware_export.checks.check import HOST, inputs_for, run_on
 from firmware_export.checks.machines import MACHINES, Machine
 from firmware_export.checks.report import on_cores
 from firmware_export.files import write_files
-from firmware_export.program.fast import Charge, at_once, fast_kind
-from firmware_export.text.header import expected_classes, expected_outputs, export_header
+from firmware_export.program.fast import fast_kind
+from firmware_export.program.incoming import Incoming, at_once
+from firmware_export.text.header import export_header
+from firmware_export.text.outputs import expected_classes, expected_outputs
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
 
@@ -109,7 +111,7 @@ def test_fast_code_equals_python(case, by_step):
         kinds = [fast_kind(stage, export.program) for stage in export.program.stages]
         assert kinds[1:] == ["singles" if compact else "wide" if is_wide else "pairs"] * (
             len(kinds) - 1
-        ) and kinds[0] == (None if by_step else "drive")
+        ) and kinds[0] == (None if by_step else "analog")
         run_on(GCC, export, shaped(quantized, images), SANITIZED, trace=True)
         for core in ("cortex-m55", "cortex-m0plus") if is_wide and size < 20 else ():
             if not MACHINES[core].missing():
@@ -128,9 +130,9 @@ def test_fast_code_of_neurons_that_take_spikes_back_and_that_wait(case, neurons)
         for compact in (False, True):
             export = export_header(quantized, "net", by_step=by_step, compact=compact)
             kinds = [fast_kind(stage, export.program) for stage in export.program.stages]
-            assert kinds[0] == (None if by_step else "drive") and set(kinds[1:]) <= {
+            assert kinds[0] == (None if by_step else "analog") and set(kinds[1:]) <= {
                 "singles" if compact else "wide",
-                "taps",
+                "channelwise",
             }
             run_on(GCC, export, images, SANITIZED, trace=True)
             turn = list(NETWORKS).index(case) + list(CORRECTING).index(neurons) + by_step
@@ -209,7 +211,7 @@ def depthwise(channels: int, pool: int, stride: int, last: bool, **neurons) -> N
 def test_depthwise_weights(channels, pool, stride, last, by_step):
     quantized = quantize(depthwise(channels, pool, stride, last))
     export = export_header(quantized, "net", by_step=by_step)
-    assert fast_kind(export.program.stages[1], export.program) == "taps"
+    assert fast_kind(export.program.stages[1], export.program) == "channelwise"
     images = shaped(quantized, np.random.default_rng(channels).random((3, 2, 20, 20), np.float32))
     run_on(GCC, export, images, SANITIZED, trace=True)
     if not MACHINES["cortex-m0plus"].missing():
@@ -239,7 +241,7 @@ def test_sums_of_a_step_are_widened_before_they_leave_16_bits(channels, kernel, 
     source = Source(0, (channels, 9, 9), pool)
     for takes_back in (False, True):
         n = at_once(
-            Charge(Projection("", (source,), source.shape, weight, None), source, takes_back=takes_back)
+            Incoming(Projection("", (source,), source.shape, weight, None), source, has_negative=takes_back)
         )
         either = np.abs(weight) if takes_back else weight  # a spike taken back charges the other way
         fits = [
