@@ -15,17 +15,26 @@ __all__ = ["MARK", "write_files"]
 MARK = "evsnn (firmware_export)"
 """Stands in the first lines of every file that an export writes, so that the next may replace it."""
 
+HEAD = 4096
+"""Characters at the beginning of a file in which the mark stands."""
 
-def write_files(folder: Path, files: Mapping[str, str]) -> None:
+
+def write_files(folder: Path, files: Mapping[str, str]) -> list[str]:
     """Write texts into a folder, which is made if need be.
 
-    Files of an earlier export are replaced; others, and links, are not.
+    Files of an earlier export are replaced, and those that this one does not write are removed, if they lie in
+    the folder itself; other files, and links, stay as they are.
 
     Parameters
     ----------
     folder : Path
     files : mapping of str to str
         Paths below the folder, with ``/``, to ASCII text.
+
+    Returns
+    -------
+    list of str
+        Names of the files that were removed.
 
     Raises
     ------
@@ -34,6 +43,7 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
     """
     for name in files:
         _check(folder, folder / name)
+    leftovers = _leftovers(folder, files)
     written: list[tuple[str, Path]] = []
     try:
         for name, text in files.items():
@@ -57,6 +67,34 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
         for part, _ in written:
             with contextlib.suppress(OSError):
                 os.unlink(part)
+    return [path.name for path in leftovers if _removed(path)]
+
+
+def _leftovers(folder: Path, files: Mapping[str, str]) -> list[Path]:
+    """Files that an earlier export wrote into the folder itself, and that are not written now."""
+    if not folder.is_dir():
+        return []
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name not in files and not path.is_symlink() and path.is_file() and _is_marked(path)
+    ]
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether an export wrote a file; one that cannot be read is nobody's."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return MARK in file.read(HEAD)
+    except OSError:
+        return False
+
+
+def _removed(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+        return True
+    return False
 
 
 def _umask() -> int:
@@ -85,7 +123,7 @@ def _check(folder: Path, path: Path) -> None:
     if path.exists():
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
-                head = file.read(4096)
+                head = file.read(HEAD)
         except OSError as error:
             raise RunError(
                 "the file that is to be replaced cannot be read", where=str(path), got=error.strerror

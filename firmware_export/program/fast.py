@@ -108,9 +108,7 @@ COMMON = (
     Condition("it is read out", lambda c: bool(c.stage.writes or c.stage.readout)),
     Condition(
         "its spikes and its negative spikes are kept in different forms",
-        lambda c: (
-            len({replace(c.program.views[key], key=c.stage.writes[0]) for key in c.stage.writes}) <= 1
-        ),
+        lambda c: len({replace(c.program.views[key], key=c.stage.writes[0]) for key in c.stage.writes}) <= 1,
     ),
     # The runtime compares v - v_threshold with 0.
     Condition("v - V_th could leave 32 bits", lambda c: not c.population.fires or c.above >= -(2**31)),

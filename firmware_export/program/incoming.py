@@ -48,7 +48,11 @@ class Incoming:
             replace(program.views[key_of(source)], key=key_of(self.source))
             for source in (self.source, other.source)
         ]
-        same = (a.window, a.groups, self.source) == (b.window, b.groups, replace(other.source, negative=False))
+        same = (a.window, a.groups, self.source) == (
+            b.window,
+            b.groups,
+            replace(other.source, negative=False),
+        )
         return same and views[0] == views[1] and np.array_equal(self.weight, -other.weight)
 
 

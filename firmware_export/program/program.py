@@ -109,7 +109,9 @@ def program_of(network: QuantizedNetwork, by_step: bool = False, compact: bool =
     circuit = network.circuit
     check_supported(circuit, SUPPORTS, "firmware")
     if by_step and circuit.has_warm_up:
-        raise RunError("a network with warm-up steps cannot run step by step", hint="export it layer by layer")
+        raise RunError(
+            "a network with warm-up steps cannot run step by step", hint="export it layer by layer"
+        )
     stages, needed = stages_of(circuit)
     schedule = schedule_of(stages)
     return Program(

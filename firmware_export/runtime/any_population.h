@@ -62,7 +62,7 @@ static EVSNN_NOINLINE void evsnn_population_start(const evsnn_population_t *s, u
     }
 }
 
-/* All steps of a row of windows, or one. `out` are the readout's membranes. */
+/* All steps of a row of windows, or one. `out` are the readout's outputs; of a map [y][x][channel], from this row on. */
 static EVSNN_NOINLINE void evsnn_population_row(const evsnn_population_t *s, uint8_t *arena, const void *input, uint32_t *out, uint32_t oy, uint32_t n_steps) {
     uint32_t per_group = (uint32_t)s->channels / s->groups, tiles = (per_group + EVSNN_TILE - 1u) / EVSNN_TILE, ox, group, tile, i, j;
     if (s->kept) {
@@ -144,5 +144,6 @@ static EVSNN_NOINLINE void evsnn_population_row(const evsnn_population_t *s, uin
                 }
             }
         }
+        if (s->outputs && !s->readout) { out += s->channels; }
     }
 }

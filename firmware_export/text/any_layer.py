@@ -77,7 +77,9 @@ def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
         [s for s in p.projections if s.channelwise],
     )
     parts = [part for j, s in enumerate(gathers) for part in _parts(s, f"s{i}_w{j}", groups, arena, tables)]
-    singles = [item for j, s in enumerate(channelwise) for item in _channelwise(s, f"s{i}_c{j}", arena, tables)]
+    singles = [
+        item for j, s in enumerate(channelwise) for item in _channelwise(s, f"s{i}_c{j}", arena, tables)
+    ]
     analog = [
         item for j, s in enumerate(p.analog_projections) for item in _analog(s, f"s{i}_a{j}", groups, tables)
     ]
@@ -124,7 +126,11 @@ def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
         "by_step": arena.program.by_step,
         "neurons": p.shape[1:],
     }
-    return {"descriptor": tables.structs(f"s{i}", "evsnn_population_t", [fields])}
+    is_map = stage.population == len(network.circuit.populations) - 1 and stage.rows > 1
+    return {
+        "descriptor": tables.structs(f"s{i}", "evsnn_population_t", [fields]),
+        "row_outputs": stage.width * p.shape[0] if is_map else 0,
+    }
 
 
 def readout_table(stage: Stage, i: int, tables: Tables) -> tuple[str, int]:

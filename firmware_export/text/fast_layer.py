@@ -280,11 +280,7 @@ def _layer(stage: Stage, p: Population, values: dict, arena: Arena) -> dict:
         "row": values["row"],
         "lanes": values["lanes"],
         "n_steps": program.view_steps,
-        "emit": "EVSNN_TOTALS"
-        if out is None
-        else "EVSNN_SPIKES"
-        if out.field_bits == 1
-        else "EVSNN_COUNTS",
+        "emit": "EVSNN_TOTALS" if out is None else "EVSNN_SPIKES" if out.field_bits == 1 else "EVSNN_COUNTS",
         "out_word_bits": out.word_bits if out else 8,
         "out_field_bits": out.field_bits if out else 1,
         "out_step_bytes": out.step_bytes if out else 0,

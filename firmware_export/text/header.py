@@ -156,9 +156,12 @@ def _stack_bytes(stages: list[dict]) -> int:
     """A bound on what calls take on 32-bit cores: measured for each kind of code, and what gather.h.j2
     declares for each row of a kernel.
     """
-    kinds = {
-        "negative spikes" if stage.get("has_negative") else stage["kind"] for stage in stages
-    } - {"analog", "channelwise", "pairs", "singles"}
+    kinds = {"negative spikes" if stage.get("has_negative") else stage["kind"] for stage in stages} - {
+        "analog",
+        "channelwise",
+        "pairs",
+        "singles",
+    }
     code = _STACK_BYTES["fast" if not kinds else "wide" if kinds == {"wide"} else "any"]
     gathers = [stage for stage in stages if "sources" in stage]
     return code + max(

@@ -13,9 +13,9 @@ RUNTIME = Path(__file__).parents[1] / "runtime"
 PARTS = (
     "core.h",
     "views.h",
+    "pools.h",
     "any_projections.h",
     "any_population.h",
-    "pools.h",
     "runs.h",
     "pairs.h",
     "fire.h",

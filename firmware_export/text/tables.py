@@ -22,7 +22,9 @@ STRUCT_BYTES = {
 }
 """Sizes of structures on a core whose pointers have 32 bits."""
 
-WIDE_FIELDS = frozenset(("offset", "row_bytes", "step_bytes", "tile_stride", "state", "state_net", "state_current"))
+WIDE_FIELDS = frozenset(
+    ("offset", "row_bytes", "step_bytes", "tile_stride", "state", "state_net", "state_current")
+)
 """Fields of 32 bits; the others have 16, or 8 and values that always fit them."""
 
 
@@ -38,7 +40,8 @@ def _check(item: Mapping, what: str) -> None:
         if isinstance(value, Mapping):
             _check(value, what)
         elif any(
-            not isinstance(v, str) and int(v) >= (1 << 32 if field in WIDE_FIELDS else 1 << 16) for v in values
+            not isinstance(v, str) and int(v) >= (1 << 32 if field in WIDE_FIELDS else 1 << 16)
+            for v in values
         ):
             raise RunError(
                 "the network is too large for firmware",
