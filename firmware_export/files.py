@@ -22,8 +22,8 @@ HEAD = 4096
 def write_files(folder: Path, files: Mapping[str, str]) -> list[str]:
     """Write texts into a folder, which is made if need be.
 
-    Files of an earlier export are replaced, and those that this one does not write are removed, if they lie in
-    the folder itself; other files, and links, stay as they are.
+    Files of an earlier export are replaced, and those that this one does not write are removed, if they lie
+    in the folder itself; other files, and links, stay as they are.
 
     Parameters
     ----------

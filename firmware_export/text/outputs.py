@@ -64,8 +64,9 @@ def expected_classes(network: QuantizedNetwork, outputs: np.ndarray) -> np.ndarr
 
 
 def amplitude_of(network: QuantizedNetwork) -> np.ndarray | None:
-    """What a spike of each class counts, (classes,) float64; None if all count the same, or membranes are read
-    out, or there are no classes.
+    """What a spike of each class counts, (classes,) float64.
+
+    None if all count the same, or membranes are read out, or there are no classes.
     """
     last = network.circuit.populations[-1]
     if not last.fires or network.network.task != "classify":

@@ -97,7 +97,7 @@ def test_an_export_refuses_what_it_does_not_know(monkeypatch):
     with pytest.raises(RunError, match="firmware does not support made-up feature"):
         export_header(odd, "net")
     monkeypatch.setattr("firmware_export.export.quantize", lambda *a, **k: odd)
-    with pytest.raises(RunError, match="layer .*: firmware does not support made-up feature"):
+    with pytest.raises(RunError, match=r"layer .*: firmware does not support made-up feature"):
         export_network(cnn(), Settings(name="net"))
 
 

@@ -1,5 +1,5 @@
-"""The structures of the C runtime and the descriptors that Python fills: the same fields, in one order, of one
-size; and the runtime's parts need what they say they need.
+"""The structures of the C runtime and the descriptors that Python fills: the same fields, in one order, of
+one size; and the runtime's parts need what they say they need.
 """
 
 from __future__ import annotations
