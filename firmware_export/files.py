@@ -18,6 +18,9 @@ MARK = "evsnn (firmware_export)"
 HEAD = 4096
 """Characters at the beginning of a file in which the mark stands."""
 
+FIRST_LINES = 4
+"""Lines at the beginning of a header in which the mark stands."""
+
 
 def write_files(folder: Path, files: Mapping[str, str]) -> list[str]:
     """Write texts into a folder, which is made if need be.
@@ -77,17 +80,22 @@ def _leftovers(folder: Path, files: Mapping[str, str]) -> list[Path]:
     return [
         path
         for path in sorted(folder.iterdir())
-        if path.name not in files and not path.is_symlink() and path.is_file() and _is_marked(path)
+        if path.name not in files
+        and path.suffix == ".h"
+        and not path.is_symlink()
+        and path.is_file()
+        and _is_written_by_us(path)
     ]
 
 
-def _is_marked(path: Path) -> bool:
-    """Whether an export wrote a file; one that cannot be read is nobody's."""
+def _is_written_by_us(path: Path) -> bool:
+    """Whether a header is an export's own, and does not merely speak of one; what cannot be read is not."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            return MARK in file.read(HEAD)
+            first = file.read(HEAD).splitlines()[:FIRST_LINES]
     except OSError:
         return False
+    return any(MARK in line for line in first)
 
 
 def _removed(path: Path) -> bool:

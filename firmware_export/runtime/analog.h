@@ -31,7 +31,7 @@ EVSNN_INLINE void evsnn_fire_constant(int32_t current, int32_t u, int32_t thresh
         } \
     }
 
-/* The currents of 8 neurons (4 where lanes is 4) at one place: a += sum x * w over a kernel; weight is [channel][ky][kx][8] of the tile.
+/* The currents of 8 neurons (4 if lanes is 4) at one place: a += sum x * w over a kernel; weight is [channel][ky][kx][8] of the tile.
  * y and x are those of the kernel's first position; at most `left` and `right` positions of a row lie outside the map. */
 #define EVSNN_DEFINE_CURRENTS(NAME, INPUT) \
     EVSNN_INLINE void NAME(int32_t *a, const INPUT *input, const int8_t *weight, int lanes, int channels, int height, int width, int kernel_height, int kernel_width, int left, int right, \

@@ -5,9 +5,9 @@
  *   step      t = 0 .. n_steps - 1
  *   view      what the targets of a layer see of it: for each row, step and column the counts of its channels, packed into words.
  *             A count is a field of 1, 4, 8 or 16 bits: 1 for spikes, more behind an average pool. The first channel has the highest bits.
- *   row       [step][column][word]; columns of zeros stand left and right where kernels reach over the edge
+ *   row       [step][column][word]; columns of zeros stand left and right if kernels reach over the edge
  *   run       the words that one row of a kernel covers at one step: they lie side by side
- *   pair      two neurons of 16 bits in one uint32_t. With u = v - v_threshold + 0x8000 in each half, a neuron has fired where the
+ *   pair      two neurons of 16 bits in one uint32_t. With u = v - v_threshold + 0x8000 in each half, a neuron has fired if the
  *             half's highest bit is set. Weights are w_low + w_high * 65536, so u += k * w is exact modulo 2^32 in both halves at
  *             once: a borrow that the low half takes from the high one comes back with the sum. That u fits its half is proven
  *             from the weights when the network is exported.
@@ -16,7 +16,7 @@
  *   negative  spikes of -1: they lie in a view of their own, and subtract the weights that others add
  *   u         v - v_threshold in fast code: a neuron fires if u >= 0
  *
- * What stands between lines of - is a part. It says what it defines, and which parts before it it needs. Macros of inner loops use
+ * What stands between lines of - is a part. It says what it defines, and which of the parts before it that needs. Macros of inner loops use
  * variables of the function they stand in (accumulators have to be named scalars: of arrays GCC makes memory); "Uses" lists them.
  */
 

@@ -1,4 +1,4 @@
-/* ------------------------------------------------------------------ fast code: runs of spikes; constants are known where these are inlined
+/* ------------------------------------------------------------------ fast code: runs of spikes; constants are known once these are inlined
  * Defines: EVSNN_TOTALS, EVSNN_SPIKES, EVSNN_COUNTS; evsnn_run_t, evsnn_run8_t, evsnn_run32_t, evsnn_source_t, evsnn_fast_t; evsnn_rows, evsnn_tile_spikes; EVSNN_RUNS, EVSNN_KEEP.
  * Needs: core.h, views.h.
  */
@@ -21,7 +21,7 @@ typedef struct {
     const int32_t *w;
 } evsnn_run32_t;
 
-/* How the words of a source lie, and the weights of its channels: known where code is inlined. */
+/* How the words of a source lie, and the weights of its channels: known once code is inlined. */
 typedef struct {
     int word_bits;
     int field_bits;
@@ -29,7 +29,7 @@ typedef struct {
     int words;           /* of a position */
     int rows;            /* channels of a kernel position in the weights */
     uint32_t step_bytes; /* from a step to the next */
-    int at_once;         /* runs whose sums stay within 16 bits together, where membranes have 32 */
+    int at_once;         /* runs whose sums stay within 16 bits together, if membranes have 32 */
     int32_t negative;    /* bytes from a count of spikes to that of negative ones, which subtract the weights; 0: there are none */
 } evsnn_source_t;
 
@@ -39,7 +39,7 @@ typedef struct {
     int same_word_bits;
     uint32_t same_step_bytes;
     int32_t same_negative; /* like that of a source */
-    int row;               /* pairs of a tile; 8 neurons where they have 32 bits */
+    int row;               /* pairs of a tile; 8 neurons if they have 32 bits */
     int lanes;             /* of them computed in a call */
     uint32_t n_steps;
     int emit;

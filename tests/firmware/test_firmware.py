@@ -120,7 +120,7 @@ def test_fast_code_equals_python(case, by_step):
 
 @pytest.mark.parametrize("neurons", CORRECTING)
 @pytest.mark.parametrize("case", NETWORKS)
-def test_fast_code_of_neurons_that_take_spikes_back_and_that_wait(case, neurons):
+def test_fast_code_of_neurons_with_negative_spikes_and_warm_up(case, neurons):
     network = NETWORKS[case](**CORRECTING[neurons])
     quantized = quantize(network)
     images = shaped(quantized, np.random.default_rng(1).random((3, *network.input_shape), np.float32))
@@ -143,7 +143,7 @@ def test_fast_code_of_neurons_that_take_spikes_back_and_that_wait(case, neurons)
                 run_on(core, export, images[:1])
 
 
-def test_weights_of_spikes_that_are_taken_back_are_not_stored_twice():
+def test_weights_of_negative_spikes_are_not_stored_twice():
     plain, negative_threshold = (
         export_header(quantize(cnn(pool=1, n_steps=60, **neurons)), "net").constant_bytes
         for neurons in ({}, {"negative_threshold": 0.25})
@@ -151,7 +151,7 @@ def test_weights_of_spikes_that_are_taken_back_are_not_stored_twice():
     assert negative_threshold < 1.02 * plain
 
 
-def test_neurons_that_only_the_input_drives_take_nothing_back():
+def test_neurons_with_analog_input_alone_send_no_negative_spikes():
     """A first layer's negative spikes are not looked for: there are none, whatever the input; unless it
     begins above its threshold.
     """
@@ -208,7 +208,7 @@ def depthwise(channels: int, pool: int, stride: int, last: bool, **neurons) -> N
         (33, 5, 1, False),
     ],
 )
-def test_depthwise_weights(channels, pool, stride, last, by_step):
+def test_channelwise_weights(channels, pool, stride, last, by_step):
     quantized = quantize(depthwise(channels, pool, stride, last))
     export = export_header(quantized, "net", by_step=by_step)
     assert fast_kind(export.program.stages[1], export.program) == "channelwise"
@@ -218,8 +218,8 @@ def test_depthwise_weights(channels, pool, stride, last, by_step):
         run_on(MACHINES["cortex-m0plus"], export, images[:1])
 
 
-def largest_charges(weight: np.ndarray, rows: int) -> tuple[int, int]:
-    """The most that so many rows of a kernel next to each other can charge a neuron with, up and down, row by
+def largest_sums(weight: np.ndarray, rows: int) -> tuple[int, int]:
+    """The most that so many rows of a kernel next to each other can add to a neuron, up and down, row by
     row and neuron by neuron.
     """
     up = down = 0
@@ -239,13 +239,13 @@ def test_sums_of_a_step_are_widened_before_they_leave_16_bits(channels, kernel, 
     weight = rng.integers(-127, 128, (3, channels, kernel, kernel))
     pool = Window((2, 2), (2, 2)) if area == 4 else None
     source = Source(0, (channels, 9, 9), pool)
-    for takes_back in (False, True):
+    for has_negative in (False, True):
         n = at_once(
-            Incoming(Projection("", (source,), source.shape, weight, None), source, has_negative=takes_back)
+            Incoming(Projection("", (source,), source.shape, weight, None), source, has_negative=has_negative)
         )
-        either = np.abs(weight) if takes_back else weight  # a spike taken back charges the other way
+        either = np.abs(weight) if has_negative else weight  # a negative spike subtracts
         fits = [
-            all(-(2**15) <= area * charge < 2**15 for charge in largest_charges(either, rows))
+            all(-(2**15) <= area * total < 2**15 for total in largest_sums(either, rows))
             for rows in range(1, kernel + 1)
         ]
         assert n == max([rows for rows, fit in enumerate(fits, 1) if fit], default=0)
@@ -783,7 +783,7 @@ def test_classes_whose_spikes_count_differently(amplitudes):
         assert "net_margin" not in export.text and "net_run_until" not in export.text
 
 
-def test_delays_cannot_run_step_by_step():
+def test_warm_up_cannot_run_step_by_step():
     network = Network(
         [Input((4,)), Linear(np.ones((3, 4))), IF(1.0, warm_up_steps=2), Linear(np.ones((2, 3))), Readout()],
         n_steps=4,

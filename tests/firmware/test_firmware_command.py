@@ -275,7 +275,8 @@ def test_what_an_earlier_export_left_is_removed_and_nothing_else(tmp_path):
     folder, mark = tmp_path / "out", "/* evsnn (firmware_export) */\n"
     assert write_files(folder, {"old.h": mark, "evsnn_rt.h": mark, "lib/net.h": mark}) == []
     (folder / "mine.h").write_text("/* mine */\n")
-    (folder / "late.h").write_text("\n" * 5000 + mark)
+    (folder / "late.h").write_text("int mine;\n" * 5 + mark)
+    (folder / "notes.txt").write_text(mark)
     (folder / "folder.h").mkdir()
     (tmp_path / "elsewhere.h").write_text(mark)
     (folder / "link.h").symlink_to(tmp_path / "elsewhere.h")
@@ -285,7 +286,7 @@ def test_what_an_earlier_export_left_is_removed_and_nothing_else(tmp_path):
     assert (folder / "old.h").exists()
     assert write_files(folder, {"net.h": mark, "evsnn_rt.h": mark}) == ["old.h"]
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("evsnn_rt.h", "folder.h", "late.h", "lib", "link.h", "mine.h", "net.h", "pipe.h")
+        *("evsnn_rt.h", "folder.h", "late.h", "lib", "link.h", "mine.h", "net.h", "notes.txt", "pipe.h")
     ]
     assert (folder / "lib" / "net.h").exists() and (tmp_path / "elsewhere.h").exists()
 
