@@ -14,6 +14,7 @@ import numpy as np
 from evsnn.circuit.neuron import LEAK, NEGATIVE_SPIKES, WARM_UP
 from evsnn.circuit.populations import (
     ANALOG_INPUT,
+    ANALOG_SHIFT,
     GROUPS,
     INPUT,
     MAX_POOL,
@@ -31,7 +32,9 @@ from .views import Key, View
 
 __all__ = ["SUPPORTS", "Program", "groups_of", "padded_to_tiles", "program_of"]
 
-SUPPORTS = frozenset({ANALOG_INPUT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP})
+SUPPORTS = frozenset(
+    {ANALOG_INPUT, ANALOG_SHIFT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP}
+)
 """Features of populations that the C computes, with the code for any layer if not with fast code."""
 
 

@@ -1,5 +1,5 @@
 /* ------------------------------------------------------------------ any layer: a row of neurons at a time
- * Defines: EVSNN_NO_LEAK; evsnn_population_t, evsnn_bias_and_input, evsnn_population_start, evsnn_population_row.
+ * Defines: EVSNN_NO_LEAK; evsnn_population_t, evsnn_shift_sums, evsnn_bias_and_input, evsnn_population_start, evsnn_population_row.
  * Needs: core.h, views.h, any_projections.h.
  */
 
@@ -10,6 +10,7 @@ typedef struct {
     const evsnn_channelwise_t *channelwise;
     const evsnn_analog_t *analog;
     const int32_t *bias;        /* (channels) added at every step; here and below padded to whole tiles of each group */
+    const int8_t *analog_shift; /* (channels) bits by which the analog input's sum is shifted to the right, rounded, or if below 0 to the left; NULL: none */
     const int32_t *v_init;
     const int32_t *v_threshold;
     const int32_t *v_negative;  /* below it a neuron whose net count is above 0 sends a negative spike; NULL: none does */
@@ -33,6 +34,21 @@ typedef struct {
     uint16_t neurons[2];        /* rows and columns of neurons */
 } evsnn_population_t;
 
+/* a, a bias and a sum: the sum is shifted. */
+static EVSNN_NOINLINE void evsnn_shift_sums(uint32_t a[EVSNN_TILE], const int32_t *bias, const int8_t *shift) {
+    uint32_t j;
+    for (j = 0; j < EVSNN_TILE; j++) {
+        uint32_t b = evsnn_u(EVSNN_I32(bias + j)), sum = a[j] - b;
+        int right = EVSNN_I8(shift + j);
+        if (right > 0) {
+            sum = evsnn_u(evsnn_signed(sum + ((uint32_t)1 << (right - 1))) >> right);
+        } else {
+            sum <<= -right;
+        }
+        a[j] = b + sum;
+    }
+}
+
 EVSNN_INLINE void evsnn_bias_and_input(uint32_t a[EVSNN_TILE], const evsnn_population_t *s, const void *input, uint32_t tile, uint32_t group, uint32_t y, uint32_t x) {
     uint32_t i;
     evsnn_load(a, s->bias + tile * EVSNN_TILE, EVSNN_TILE);
@@ -44,6 +60,7 @@ EVSNN_INLINE void evsnn_bias_and_input(uint32_t a[EVSNN_TILE], const evsnn_popul
             evsnn_analog_i16(a, projection, (const int16_t *)input, tile, group, y, x);
         }
     }
+    if (s->analog_shift) { evsnn_shift_sums(a, s->bias + tile * EVSNN_TILE, s->analog_shift + tile * EVSNN_TILE); }
 }
 
 /* Step by step: membranes before the first step, and the currents of an input. */

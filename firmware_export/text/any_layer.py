@@ -89,11 +89,11 @@ def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     elif stage.population == len(network.circuit.populations) - 1:
         outputs = p.shape[0]
 
-    def padded(what: str, values: np.ndarray | None, fill: int = 0) -> str:
+    def padded(what: str, values: np.ndarray | None, fill: int = 0, dtype=np.int32) -> str:
         return (
             "NULL"
             if values is None
-            else tables.array(f"s{i}_{what}", padded_to_tiles(values, groups, TILE, fill), np.int32)
+            else tables.array(f"s{i}_{what}", padded_to_tiles(values, groups, TILE, fill), dtype)
         )
 
     fields = {
@@ -101,6 +101,7 @@ def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
         "channelwise": tables.structs(f"s{i}_channelwise", "evsnn_channelwise_t", singles),
         "analog": tables.structs(f"s{i}_analog", "evsnn_analog_t", analog),
         "bias": padded("bias", p.bias),
+        "analog_shift": padded("shift", p.analog_shift, dtype=np.int8),
         "v_init": padded("init", p.neuron.v_init),
         "v_threshold": padded("th", p.neuron.v_threshold, NEVER),
         "v_negative": padded("neg", p.neuron.v_negative),

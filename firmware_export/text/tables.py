@@ -16,7 +16,7 @@ STRUCT_BYTES = {
     "evsnn_part_t": 60,
     "evsnn_channelwise_t": 48,
     "evsnn_analog_t": 48,
-    "evsnn_population_t": 124,
+    "evsnn_population_t": 128,
     "evsnn_pool_t": 60,
     "evsnn_maxpool_t": 112,
 }

@@ -15,6 +15,7 @@ import pytest
 from firmware_networks import cnn, digits, hidden, residual
 from generate import networks
 from hypothesis import HealthCheck, given, settings
+from networks import input_beside_spikes
 
 import evsnn
 from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, RunError
@@ -781,6 +782,21 @@ def test_classes_whose_spikes_count_differently(amplitudes):
         export = export_header(quantized, "net", by_step=by_step)
         run_on(GCC, export, inputs, SANITIZED)
         assert "net_margin" not in export.text and "net_run_until" not in export.text
+
+
+@pytest.mark.parametrize("by_step", [False, True])
+@pytest.mark.parametrize("gain", [0.01, 1.0, 300.0])
+def test_the_analog_input_beside_spikes_has_a_grid_of_its_own(gain, by_step):
+    network = input_beside_spikes(gain)
+    quantized = quantize(network)
+    shift = quantized.circuit.populations[1].analog_shift
+    assert shift is not None and ((shift > 0).all() or (gain > 1 and (shift < 0).any()))
+    images = np.random.default_rng(3).random((3, *network.input_shape), np.float32)
+    export = export_header(quantized, "net", by_step=by_step)
+    run_on(GCC, export, shaped(quantized, images), SANITIZED, trace=True)
+    for core in ("cortex-m0plus", "avr"):
+        if not MACHINES[core].missing():
+            run_on(MACHINES[core], export, shaped(quantized, images[:1]))
 
 
 def test_warm_up_cannot_run_step_by_step():
