@@ -1,5 +1,5 @@
 /* ------------------------------------------------------------------ any layer: a row of neurons at a time
- * Defines: EVSNN_NO_LEAK; evsnn_population_t, evsnn_shift_sums, evsnn_bias_and_input, evsnn_population_start, evsnn_population_row.
+ * Defines: EVSNN_NO_LEAK; evsnn_population_t, evsnn_add_input, evsnn_bias_and_input, evsnn_population_start, evsnn_population_row.
  * Needs: core.h, views.h, any_projections.h.
  */
 
@@ -34,24 +34,9 @@ typedef struct {
     uint16_t neurons[2];        /* rows and columns of neurons */
 } evsnn_population_t;
 
-/* a, a bias and a sum: the sum is shifted. */
-static EVSNN_NOINLINE void evsnn_shift_sums(uint32_t a[EVSNN_TILE], const int32_t *bias, const int8_t *shift) {
-    uint32_t j;
-    for (j = 0; j < EVSNN_TILE; j++) {
-        uint32_t b = evsnn_u(EVSNN_I32(bias + j)), sum = a[j] - b;
-        int right = EVSNN_I8(shift + j);
-        if (right > 0) {
-            sum = evsnn_u(evsnn_signed(sum + ((uint32_t)1 << (right - 1))) >> right);
-        } else {
-            sum <<= -right;
-        }
-        a[j] = b + sum;
-    }
-}
-
-EVSNN_INLINE void evsnn_bias_and_input(uint32_t a[EVSNN_TILE], const evsnn_population_t *s, const void *input, uint32_t tile, uint32_t group, uint32_t y, uint32_t x) {
+/* a += the analog input's current, which is shifted if the layer's analog_shift says so. */
+static EVSNN_NOINLINE void evsnn_add_input(uint32_t a[EVSNN_TILE], const evsnn_population_t *s, const void *input, uint32_t tile, uint32_t group, uint32_t y, uint32_t x) {
     uint32_t i;
-    evsnn_load(a, s->bias + tile * EVSNN_TILE, EVSNN_TILE);
     for (i = 0; i < s->n_analog; i++) {
         EVSNN_GET(evsnn_analog_t, projection, s->analog + i);
         if (s->input_bits == 8) {
@@ -60,7 +45,21 @@ EVSNN_INLINE void evsnn_bias_and_input(uint32_t a[EVSNN_TILE], const evsnn_popul
             evsnn_analog_i16(a, projection, (const int16_t *)input, tile, group, y, x);
         }
     }
-    if (s->analog_shift) { evsnn_shift_sums(a, s->bias + tile * EVSNN_TILE, s->analog_shift + tile * EVSNN_TILE); }
+    for (i = 0; s->analog_shift && i < EVSNN_TILE; i++) {
+        uint32_t bias = evsnn_u(EVSNN_I32(s->bias + tile * EVSNN_TILE + i)), sum = a[i] - bias;
+        int right = EVSNN_I8(s->analog_shift + tile * EVSNN_TILE + i);
+        if (right > 0) {
+            sum = evsnn_u(evsnn_signed(sum + ((uint32_t)1 << (right - 1))) >> right);
+        } else {
+            sum <<= -right;
+        }
+        a[i] = bias + sum;
+    }
+}
+
+EVSNN_INLINE void evsnn_bias_and_input(uint32_t a[EVSNN_TILE], const evsnn_population_t *s, const void *input, uint32_t tile, uint32_t group, uint32_t y, uint32_t x) {
+    evsnn_load(a, s->bias + tile * EVSNN_TILE, EVSNN_TILE);
+    if (s->n_analog) { evsnn_add_input(a, s, input, tile, group, y, x); }
 }
 
 /* Step by step: membranes before the first step, and the currents of an input. */
