@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from evsnn.errors import RunError
+from evsnn.files.regular import open_regular
 
 __all__ = ["MARK", "write_files"]
 
@@ -75,27 +76,30 @@ def write_files(folder: Path, files: Mapping[str, str]) -> list[str]:
 
 def _leftovers(folder: Path, files: Mapping[str, str]) -> list[Path]:
     """Files that an earlier export wrote into the folder itself, and that are not written now."""
-    if not folder.is_dir():
+    try:
+        found = sorted(folder.iterdir())
+    except OSError:  # not there yet, or not to be read
         return []
-    return [
+    return [  # names are in lower case, and some disks take upper case for it
         path
-        for path in sorted(folder.iterdir())
-        if path.name not in files
-        and path.suffix == ".h"
-        and not path.is_symlink()
-        and path.is_file()
-        and _is_written_by_us(path)
+        for path in found
+        if path.suffix == ".h" and path.name.lower() not in files and _is_written_by_us(path)
     ]
 
 
 def _is_written_by_us(path: Path) -> bool:
     """Whether a header is an export's own, and does not merely speak of one; what cannot be read is not."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            first = file.read(HEAD).splitlines()[:FIRST_LINES]
+        first = _head(path, os.O_NOFOLLOW).splitlines()[:FIRST_LINES]
     except OSError:
         return False
     return any(MARK in line for line in first)
+
+
+def _head(path: Path, flags: int = 0) -> str:
+    """The first characters of an ordinary file."""
+    with open(open_regular(path, flags), encoding="utf-8", errors="replace") as file:
+        return file.read(HEAD)
 
 
 def _removed(path: Path) -> bool:
@@ -130,8 +134,7 @@ def _check(folder: Path, path: Path) -> None:
             )
     if path.exists():
         try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                head = file.read(HEAD)
+            head = _head(path)
         except OSError as error:
             raise RunError(
                 "the file that is to be replaced cannot be read", where=str(path), got=error.strerror

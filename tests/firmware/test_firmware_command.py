@@ -262,10 +262,11 @@ def test_an_export_replaces_an_export_and_nothing_else(tmp_path):
     (folder / "there").mkdir()
     (tmp_path / "elsewhere").write_text("/* evsnn (firmware_export) */")
     (folder / "link.h").symlink_to(tmp_path / "elsewhere")
-    for name in ("mine.h", "there", "link.h", "net.h/deeper.h"):
+    os.mkfifo(folder / "pipe.h")
+    for name in ("mine.h", "there", "link.h", "net.h/deeper.h", "pipe.h"):
         with pytest.raises(RunError):
             write_files(folder, {"first.h": "x", name: "y"})
-    assert sorted(p.name for p in folder.iterdir()) == ["link.h", "mine.h", "net.h", "there"]
+    assert sorted(p.name for p in folder.iterdir()) == ["link.h", "mine.h", "net.h", "pipe.h", "there"]
     assert (folder / "mine.h").read_text() == "int mine;\n" and "deeper" not in (
         tmp_path / "elsewhere"
     ).read_text()
