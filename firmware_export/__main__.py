@@ -79,8 +79,8 @@ def parser() -> console.Parser:
         "--compact",
         action="store_true",
         help=(
-            "1 byte a weight, not 2, in layers with 32-bit membranes: less flash, slower (taken by itself"
-            " where --flash asks for it)"
+            "1 byte per weight, not 2, in layers with 32-bit membranes: less flash, slower (taken by itself"
+            " if --flash asks for it)"
         ),
     )
     p.add_argument("--single-file", action="store_true", help="put the runtime into the header")
@@ -175,7 +175,9 @@ def _run(p: console.Parser, words: Sequence[str]) -> int:
         files |= bundle(name, export, settings)
     from .files import write_files
 
-    write_files(Path(options.output), files)
+    found["removed"] = write_files(Path(options.output), files)
+    if found["removed"]:
+        console.print_message(f"removed, of an earlier export: {', '.join(found['removed'])}")
     _tell(options, export, sorted(files), found, work)
     return console.DONE
 
@@ -185,7 +187,7 @@ def _tell(
 ) -> None:
     from evsnn.output.table import Table, draw
 
-    from .checks.report import dense_macs, memory_of, memory_table, runs_table
+    from .checks.report import code_table, codes_of, dense_macs, memory_of, memory_table, runs_table
 
     program = export.program
     facts = {
@@ -199,6 +201,7 @@ def _tell(
         "dense_macs": dense_macs(program.network),
         "files": files,
         "memory": memory_of(export),
+        "code": codes_of(export),
         "sops_per_sample": work and work[0],
         "weight_additions_per_sample": work and work[1],
     } | found
@@ -226,7 +229,7 @@ def _tell(
                 ),
             )
         )
-    tables = [Table.of_facts(lines), memory_table(export)]
+    tables = [Table.of_facts(lines), memory_table(export), code_table(export)]
     if found["report"]:
         tables.append(runs_table(found["report"], work[1] if work else 0.0))
     console.print_result(draw(tables))

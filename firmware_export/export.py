@@ -8,8 +8,9 @@ from evsnn.circuit.quantized import quantize
 from evsnn.errors import RunError
 from evsnn.network.network import Network
 
-from .text.header import Export, export_header, runtime
+from .text.header import Export, export_header
 from .text.names import check_name, name_from
+from .text.runtime import runtime
 
 __all__ = ["Settings", "export_files", "export_network"]
 
@@ -27,9 +28,9 @@ class Settings:
     n_steps : int, optional
         None: the network's own.
     order : {"layer", "step"}, optional
-        None: "step" where the input is events and no layer is delayed, else "layer".
+        None: "step" if the input is events and no neuron warms up, else "layer".
     compact : bool
-        Weights of 1 byte where membranes have 32 bits, instead of 2: less flash, slower. So, too, if
+        Weights of 1 byte if membranes have 32 bits, instead of 2: less flash, slower. So, too, if
         `flash_bytes` asks for it.
     single_file : bool
         Whether the header holds the runtime.
@@ -52,6 +53,16 @@ class Settings:
 
 def export_network(network: Network, settings: Settings | None = None) -> Export:
     """Bring a network to integers, and those to C.
+
+    Parameters
+    ----------
+    network : Network
+    settings : Settings, optional
+        None: the defaults.
+
+    Returns
+    -------
+    Export
 
     Raises
     ------
@@ -112,7 +123,18 @@ def _as_events(layer):
 
 
 def export_files(export: Export, settings: Settings = Settings()) -> dict[str, str]:
-    """The headers: names and texts."""
+    """The headers of an export.
+
+    Parameters
+    ----------
+    export : Export
+    settings : Settings
+
+    Returns
+    -------
+    dict of str to str
+        Their names and texts.
+    """
     text, _ = runtime()
     if not settings.single_file:
         return {f"{export.name}.h": export.text, "evsnn_rt.h": text}

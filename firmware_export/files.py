@@ -9,23 +9,36 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from evsnn.errors import RunError
+from evsnn.files.regular import open_regular
 
 __all__ = ["MARK", "write_files"]
 
 MARK = "evsnn (firmware_export)"
 """Stands in the first lines of every file that an export writes, so that the next may replace it."""
 
+HEAD = 4096
+"""Characters at the beginning of a file in which the mark stands."""
 
-def write_files(folder: Path, files: Mapping[str, str]) -> None:
+FIRST_LINES = 4
+"""Lines at the beginning of a header in which the mark stands."""
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> list[str]:
     """Write texts into a folder, which is made if need be.
 
-    Files of an earlier export are replaced; others, and links, are not.
+    Files of an earlier export are replaced, and those that this one does not write are removed, if they lie
+    in the folder itself; other files, and links, stay as they are.
 
     Parameters
     ----------
     folder : Path
     files : mapping of str to str
         Paths below the folder, with ``/``, to ASCII text.
+
+    Returns
+    -------
+    list of str
+        Names of the files that were removed.
 
     Raises
     ------
@@ -34,6 +47,7 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
     """
     for name in files:
         _check(folder, folder / name)
+    leftovers = _leftovers(folder, files)
     written: list[tuple[str, Path]] = []
     try:
         for name, text in files.items():
@@ -57,6 +71,42 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
         for part, _ in written:
             with contextlib.suppress(OSError):
                 os.unlink(part)
+    return [path.name for path in leftovers if _removed(path)]
+
+
+def _leftovers(folder: Path, files: Mapping[str, str]) -> list[Path]:
+    """Files that an earlier export wrote into the folder itself, and that are not written now."""
+    try:
+        found = sorted(folder.iterdir())
+    except OSError:  # not there yet, or not to be read
+        return []
+    return [  # names are in lower case, and some disks take upper case for it
+        path
+        for path in found
+        if path.suffix == ".h" and path.name.lower() not in files and _is_written_by_us(path)
+    ]
+
+
+def _is_written_by_us(path: Path) -> bool:
+    """Whether a header is an export's own, and does not merely speak of one; what cannot be read is not."""
+    try:
+        first = _head(path, os.O_NOFOLLOW).splitlines()[:FIRST_LINES]
+    except OSError:
+        return False
+    return any(MARK in line for line in first)
+
+
+def _head(path: Path, flags: int = 0) -> str:
+    """The first characters of an ordinary file."""
+    with open(open_regular(path, flags), encoding="utf-8", errors="replace") as file:
+        return file.read(HEAD)
+
+
+def _removed(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+        return True
+    return False
 
 
 def _umask() -> int:
@@ -84,8 +134,7 @@ def _check(folder: Path, path: Path) -> None:
             )
     if path.exists():
         try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                head = file.read(4096)
+            head = _head(path)
         except OSError as error:
             raise RunError(
                 "the file that is to be replaced cannot be read", where=str(path), got=error.strerror

@@ -109,9 +109,22 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("checks",),
         ("__main__",),
     ),
-    "firmware_export.program": (("program",), ("fast",)),
+    "firmware_export.program": (
+        ("views",),
+        ("packing", "stages"),
+        ("schedule",),
+        ("program",),
+        ("blank", "incoming"),
+        ("fast",),
+    ),
     "firmware_export.memory": (("placement",), ("arena",)),
-    "firmware_export.text": (("ctext", "names"), ("tables",), ("any_layer",), ("fast_layer",), ("header",)),
+    "firmware_export.text": (
+        ("ctext", "names", "runtime"),
+        ("tables",),
+        ("any_layer", "outputs"),
+        ("fast_layer",),
+        ("header",),
+    ),
     "firmware_export.checks": (("harness", "machines"), ("check",), ("report",)),
 }
 """By package, its rooms from the ground up: a room may import those of lower floors, never one of its own

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, MaxPool2d, Network, Readout
+from evsnn.circuit.neuron import Neuron
+from evsnn.circuit.populations import Circuit
 
 IMAGES = np.random.default_rng(1).random((5, 3, 9, 8), dtype=np.float32)
 """For `small_network`."""
@@ -117,3 +121,20 @@ def input_beside_spikes(gain=1.0, kernel=1, channels=6, readout="membrane", leak
         readout=readout,
         input_range=(0, 1),
     )
+
+
+class Strange(Neuron):
+    """Neurons with a feature that nobody has heard of."""
+
+    @property
+    def features(self) -> frozenset[str]:
+        return frozenset({"made-up feature"})
+
+
+def strange(circuit: Circuit, at: int = 0) -> Circuit:
+    """The circuit with such neurons in one population."""
+    populations = list(circuit.populations)
+    neuron = populations[at].neuron
+    fields = {field.name: getattr(neuron, field.name) for field in dataclasses.fields(Neuron)}
+    populations[at] = dataclasses.replace(populations[at], neuron=Strange(**fields))
+    return dataclasses.replace(circuit, populations=tuple(populations))

@@ -15,7 +15,8 @@ from evsnn.circuit.quantized import QuantizedNetwork
 from evsnn.errors import RunError
 
 from ..export import export_files
-from ..text.header import Export, expected_classes, outputs_of
+from ..text.header import Export
+from ..text.outputs import expected_classes, outputs_of
 from .harness import harness, outputs_in, traced_keys
 from .machines import Machine, Measured, build, host_compiler, measure
 
@@ -71,12 +72,13 @@ def run_on(
         raise RunError(str(error), where=machine.name) from error
     traces = reference.run(export.program.network.circuit, inputs)
     expected = outputs_of(export.program.network, traces)
-    expected = np.column_stack([expected_classes(export.program.network, expected), expected])
-    found = np.column_stack([classes, outputs])
-    wrong = np.flatnonzero((found != expected).any(axis=1)) if found.shape == expected.shape else np.arange(1)
-    if wrong.size:
-        i = int(wrong[0])
-        got, wanted = (f"class {row[0]} of {row[1:].tolist()}" for row in (found[i], expected[i]))
+    predicted = expected_classes(export.program.network, expected)
+    i = _first_difference((classes, outputs), (predicted, expected))
+    if i is not None:
+        got, wanted = (
+            f"{'' if c is None else f'class {c[i]} of '}{values[i].tolist()}"
+            for c, values in ((classes, outputs), (predicted, expected))
+        )
         raise RunError(
             "C and Python differ, which must never be",
             where=f"{machine.name}, sample {i}",
@@ -96,6 +98,16 @@ def run_on(
                 hint="please report it",
             )
     return measured
+
+
+def _first_difference(found: tuple, expected: tuple) -> int | None:
+    """The first sample of which (classes, outputs) differ; classes are None if none are predicted."""
+    if found[1].shape != expected[1].shape or (found[0] is None) != (expected[0] is None):
+        return 0
+    differs = (found[1] != expected[1]).any(axis=1)
+    if found[0] is not None:
+        differs |= found[0] != expected[0]
+    return int(differs.argmax()) if differs.any() else None
 
 
 def expected_trace(export: Export, inputs: np.ndarray, traces: Sequence[reference.Trace]) -> list[int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..memory.arena import Arena
-from ..program.program import Key
+from ..program.views import Key
 from ..text.ctext import array, c_type, initialiser
 from ..text.header import Export
 
@@ -42,10 +42,8 @@ int main(void) {{
         machine_end();
         machine_write("status ");
         write_number(status);
-        machine_write(" class ");
-        write_number({name}_predict(&ctx));
-        machine_write(" outputs");
-        for (i = 0; i < {classes}u; i++) {{
+{predict}        machine_write(" outputs");
+        for (i = 0; i < {n_outputs}u; i++) {{
             machine_write(" ");
             write_number({name}_output(&ctx, i));
         }}
@@ -87,6 +85,9 @@ static void trace(uint8_t *arena, uint32_t stage, uint32_t row, uint32_t step, u
         }}
     }}
 }}
+"""
+_PREDICT = """        machine_write(" class ");
+        write_number({name}_predict(&ctx));
 """
 _REPORT = """    for (i = 0; i < {n}u; i++) {{
         machine_write("trace ");
@@ -180,22 +181,37 @@ def harness(export: Export, inputs: np.ndarray, trace: bool = False) -> str:
             )
             run = f"        status |= {name}_run(&ctx, {name.upper()}_N_STEPS);"
     report = _REPORT.format(n=len(keys)) if keys else ""
-    classes = network.circuit.populations[-1].shape[0]
+    predict = _PREDICT.format(name=name) if program.classifies else ""
     return text + _MAIN.format(
-        name=name, report=report, input=declared, n=len(inputs), fill=fill, run=run, classes=classes
+        name=name,
+        report=report,
+        input=declared,
+        n=len(inputs),
+        fill=fill,
+        run=run,
+        predict=predict,
+        n_outputs=program.n_outputs,
     )
 
 
-def outputs_in(text: str) -> tuple[np.ndarray, np.ndarray]:
-    """What a program printed: predictions (n,) and outputs (n, classes).
+def outputs_in(text: str) -> tuple[np.ndarray | None, np.ndarray]:
+    """What a program printed.
+
+    Returns
+    -------
+    classes : (n,) int64, optional
+        None if it predicts none.
+    outputs : (n, n_outputs) int64
 
     Raises
     ------
     ValueError
         If a call failed.
     """
-    rows = [line.split() for line in text.splitlines() if line.startswith("status ") and " class " in line]
+    rows = [line.split() for line in text.splitlines() if line.startswith("status ") and " outputs" in line]
     failed = [row for row in rows if row[1] != "0"]
     if failed or not rows:
         raise ValueError(f"the program failed: {' '.join(failed[0][:4]) if failed else text[-200:]!r}")
-    return np.array([int(row[3]) for row in rows]), np.array([[int(v) for v in row[5:]] for row in rows])
+    at = rows[0].index("outputs") + 1
+    classes = np.array([int(row[3]) for row in rows]) if "class" in rows[0] else None
+    return classes, np.array([[int(v) for v in row[at:]] for row in rows])

@@ -12,12 +12,25 @@ from evsnn.circuit.populations import MaxPool
 from evsnn.circuit.quantized import QuantizedNetwork
 from evsnn.output.table import Column, Table
 
+from ..program.fast import code_of
 from ..text.header import Export, products
 from .check import run_on
 from .harness import samples_of
 from .machines import MACHINES
 
-__all__ = ["dense_macs", "memory_of", "memory_table", "on_cores", "runs_table", "weight_additions"]
+__all__ = [
+    "code_table",
+    "codes_of",
+    "dense_macs",
+    "memory_of",
+    "memory_table",
+    "on_cores",
+    "runs_table",
+    "weight_additions",
+]
+
+ANY_LAYER = {"population": "any layer", "maxpool": "max pool", "pool": "pool"}
+"""The code of stages that have no fast code, by kind."""
 
 
 def memory_of(export: Export) -> list[dict]:
@@ -43,6 +56,38 @@ def memory_of(export: Export) -> list[dict]:
                 }
             )
     return rows
+
+
+def codes_of(export: Export) -> list[dict]:
+    """Which code computes each stage, and why it is not fast code."""
+    program = export.program
+    rows = []
+    for stage in program.stages:
+        code = code_of(stage, program)
+        rows.append(
+            {
+                "layer": program.network.circuit.populations[stage.population].name
+                if stage.population >= 0
+                else "input",
+                "code": code.kind or ANY_LAYER[stage.kind],
+                "why": list(code.reasons),
+            }
+        )
+    if program.counts:
+        rows.append(
+            {
+                "layer": program.network.circuit.populations[-1].name,
+                "code": "totals",
+                "why": [],
+            }
+        )
+    return rows
+
+
+def code_table(export: Export) -> Table:
+    """The same for people."""
+    rows = [(row["layer"], row["code"], "; ".join(row["why"])) for row in codes_of(export)]
+    return Table((Column("layer"), Column("code"), Column("why no fast code")), tuple(rows))
 
 
 def memory_table(export: Export) -> Table:

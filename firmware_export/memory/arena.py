@@ -6,8 +6,11 @@ from functools import cached_property
 
 from evsnn.circuit.populations import INPUT, MaxPool, Population
 
-from ..program.fast import fast_kind, tile_pairs
-from ..program.program import TILE, Key, Program, Stage, groups_of
+from ..program.fast import fast_kind
+from ..program.packing import tile_pairs
+from ..program.program import Program, groups_of
+from ..program.stages import Stage
+from ..program.views import TILE, Key
 from .placement import Buffer, Placed, place
 
 __all__ = ["Arena", "NO_VIEW", "buffer_name"]
@@ -39,6 +42,7 @@ class Arena:
 
     @cached_property
     def placed(self) -> Placed:
+        """The buffers and where they lie."""
         return place(self._buffers())
 
     @cached_property
@@ -103,7 +107,7 @@ class Arena:
         }
 
     def state(self, what: str, population: int) -> int:
-        """Where a population's state begins; 0 where it has none."""
+        """Where a population's state begins; 0 if it has none."""
         return self.offsets.get(f"{what} {population}", 0)
 
 

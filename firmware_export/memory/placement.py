@@ -31,6 +31,7 @@ class Buffer:
     life: tuple[int, int]
 
     def meets(self, other: Buffer) -> bool:
+        """Whether both are needed at the same time."""
         return self.life[0] <= other.life[1] and other.life[0] <= self.life[1]
 
 
@@ -42,7 +43,7 @@ class Placed:
     ----------
     buffers : tuple of Buffer
     offsets : tuple of int
-        In bytes, one a buffer.
+        In bytes, one per buffer.
     n_bytes : int
         Of all of them.
     """

@@ -1,1 +1,1 @@
-"""What a network is to firmware: stages, views, the order of rows, and which stages have fast code."""
+"""What a network is to firmware: stages, views, the order of rows, and which code computes a stage."""

@@ -1,5 +1,5 @@
-"""Descriptors of stages for the runtime's code that any layer can use. Fields stand in the order of the C
-structures.
+"""Descriptors of stages for the runtime's code that any layer can use: names and order of their fields are
+those of the C structures.
 """
 
 from __future__ import annotations
@@ -12,20 +12,32 @@ from evsnn.circuit.neuron import leak_shift
 from evsnn.circuit.populations import MaxPool, Population, Projection
 
 from ..memory.arena import Arena
-from ..program.program import TILE, Key, Stage, groups_of, key_of, live_sources, padded_to_tiles
+from ..program.program import groups_of, padded_to_tiles
+from ..program.stages import Stage, live_sources
+from ..program.views import TILE, Key, Read, key_of
 from .tables import Tables
 
-__all__ = ["NEVER", "describe", "tiled"]
+__all__ = ["NEVER", "check_analog", "describe", "tiled"]
 
 NO_LEAK = 255
 NEVER = 2**31 - 1
-"""A threshold that is not reached, or a current that is not: for lanes without a neuron."""
+"""A threshold or a current that is never reached: for lanes without a neuron."""
 
 
 def describe(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
-    """What the header's template says of a stage: its kind and the name of its descriptor."""
+    """What the header's template says of a stage: its kind and the name of its descriptor.
+
+    Parameters
+    ----------
+    stage : Stage
+    i : int
+        Its number.
+    arena : Arena
+    tables : Tables
+        Gets the definition.
+    """
     make = {"pool": _pool, "maxpool": _max_pool, "population": _population}[stage.kind]
-    return {"kind": stage.kind} | make(stage, i, arena, tables)
+    return {"kind": stage.kind, "template": None} | make(stage, i, arena, tables)
 
 
 def _pool(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
@@ -33,28 +45,22 @@ def _pool(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     fields = {
         "from": arena.view(read.key),
         "to": arena.view(key),
-        "kernel": read.kernel,
-        "stride": read.stride,
-        "padding": read.padding,
-    }
+    } | _sliding(read)
     return {"descriptor": tables.structs(f"s{i}", "evsnn_pool_t", [fields])}
 
 
 def _max_pool(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     pool: MaxPool = arena.program.network.circuit.populations[stage.population]
     read, keys = stage.reads[0], [read.key for read in stage.reads]
-    fields = {
+    fields: dict = {
         "from": arena.view(keys[0]),
         "from_negative": arena.view(keys[1] if pool.has_negative_spikes else None),
         "to": arena.view(stage.writes[0]),
         "to_negative": arena.view(stage.writes[1] if pool.has_negative_spikes else None),
         "channels": pool.shape[0],
-        "kernel": read.kernel,
-        "stride": read.stride,
-        "padding": read.padding,
-        "is_signed": pool.has_negative_spikes,
-        "by_step": arena.program.by_step,
     }
+    fields |= _sliding(read)
+    fields |= {"has_negative": pool.has_negative_spikes, "by_step": arena.program.by_step}
     return {
         "descriptor": tables.structs(f"s{i}", "evsnn_maxpool_t", [fields]),
         "counts": arena.state("counts", stage.population),
@@ -71,31 +77,31 @@ def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
         [s for s in p.projections if s.channelwise],
     )
     parts = [part for j, s in enumerate(gathers) for part in _parts(s, f"s{i}_w{j}", groups, arena, tables)]
-    wise = [item for j, s in enumerate(channelwise) for item in _channelwise(s, f"s{i}_c{j}", arena, tables)]
-    analog_projections = [
-        item for j, s in enumerate(p.analog_projections) for item in _analog(s, f"s{i}_d{j}", groups, tables)
+    singles = [
+        item for j, s in enumerate(channelwise) for item in _channelwise(s, f"s{i}_c{j}", arena, tables)
     ]
-    readout, classes = "NULL", 0
-    if stage.tally is not None:
-        readout, classes = (
-            tables.array(f"s{i}_out", stage.tally.weight.transpose(2, 3, 1, 0), np.int8),
-            stage.tally.weight.shape[0],
-        )
+    analog = [
+        item for j, s in enumerate(p.analog_projections) for item in _analog(s, f"s{i}_a{j}", groups, tables)
+    ]
+    readout, outputs = "NULL", 0
+    if stage.readout is not None:
+        readout, outputs = readout_table(stage, i, tables)
     elif stage.population == len(network.circuit.populations) - 1:
-        classes = p.shape[0]
+        outputs = p.shape[0]
 
-    def padded(what: str, values: np.ndarray | None, fill: int = 0) -> str:
+    def padded(what: str, values: np.ndarray | None, fill: int = 0, dtype=np.int32) -> str:
         return (
             "NULL"
             if values is None
-            else tables.array(f"s{i}_{what}", padded_to_tiles(values, groups, TILE, fill), np.int32)
+            else tables.array(f"s{i}_{what}", padded_to_tiles(values, groups, TILE, fill), dtype)
         )
 
     fields = {
         "parts": tables.structs(f"s{i}_parts", "evsnn_part_t", parts),
-        "channelwise": tables.structs(f"s{i}_wise", "evsnn_channelwise_t", wise),
-        "analog_projections": tables.structs(f"s{i}_drives", "evsnn_drive_t", analog_projections),
+        "channelwise": tables.structs(f"s{i}_channelwise", "evsnn_channelwise_t", singles),
+        "analog": tables.structs(f"s{i}_analog", "evsnn_analog_t", analog),
         "bias": padded("bias", p.bias),
+        "analog_shift": padded("shift", p.analog_shift, dtype=np.int8),
         "v_init": padded("init", p.neuron.v_init),
         "v_threshold": padded("th", p.neuron.v_threshold, NEVER),
         "v_negative": padded("neg", p.neuron.v_negative),
@@ -106,14 +112,14 @@ def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
         "state_net": arena.state("net counts", stage.population),
         "state_current": arena.state("currents", stage.population),
         "n_parts": len(parts),
-        "n_channelwise": len(wise),
-        "n_drives": len(analog_projections),
+        "n_channelwise": len(singles),
+        "n_analog": len(analog),
         "channels": p.shape[0],
         "groups": groups,
         "width": stage.width,
         "window": stage.window,
-        "delay": p.neuron.warm_up_steps,
-        "classes": classes,
+        "warm_up": p.neuron.warm_up_steps,
+        "outputs": outputs,
         "leak": NO_LEAK if p.neuron.leak == 1 else leak_shift(p.neuron.leak),
         "input_bits": 8 if network.input_low >= 0 else 16,
         "kept": bool(keys),
@@ -121,12 +127,29 @@ def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
         "by_step": arena.program.by_step,
         "neurons": p.shape[1:],
     }
-    return {"descriptor": tables.structs(f"s{i}", "evsnn_population_t", [fields])}
+    is_map = stage.population == len(network.circuit.populations) - 1 and stage.rows > 1
+    return {
+        "descriptor": tables.structs(f"s{i}", "evsnn_population_t", [fields]),
+        "row_outputs": stage.width * p.shape[0] if is_map else 0,
+    }
+
+
+def readout_table(stage: Stage, i: int, tables: Tables) -> tuple[str, int]:
+    """The weights with which the readout integrates a stage's totals, as [y][x][channel][output]: the table's
+    name, and the number of outputs.
+    """
+    weight = stage.readout.weight
+    return tables.array(f"s{i}_out", weight.transpose(2, 3, 1, 0), np.int8), weight.shape[0]
 
 
 def tiled(weight: np.ndarray, split: int = 1) -> np.ndarray:
-    """Weights (n_out, n_in, ky, kx) as [group][tile][ky][kx][channel][8], their outputs divided into `split`
-    groups.
+    """Weights (n_out, n_in, ky, kx) as [group][tile][ky][kx][channel][8].
+
+    Parameters
+    ----------
+    weight : (n_out, n_in, ky, kx) integer
+    split : int
+        Groups into which the outputs are divided.
     """
     n_out = weight.shape[0] // split
     tiles = -(-n_out // TILE)
@@ -135,7 +158,17 @@ def tiled(weight: np.ndarray, split: int = 1) -> np.ndarray:
     return padded.reshape(split, tiles, TILE, *weight.shape[1:]).transpose(0, 1, 4, 5, 3, 2)
 
 
+def _sliding(read: Read) -> dict:
+    """The window of a pool."""
+    return {
+        "kernel": read.window.kernel,
+        "stride": read.window.stride,
+        "padding": read.window.padding[:2],
+    }
+
+
 def _geometry(projection: Projection) -> dict:
+    """The window of a projection."""
     return {
         "kernel": projection.kernel,
         "stride": projection.stride,
@@ -215,9 +248,9 @@ def _analog(projection: Projection, what: str, groups: int, tables: Tables) -> l
     return items
 
 
-def check_drives(populations: Sequence[Population | MaxPool]) -> str | None:
-    """The name of a population whose drive cannot be exported: groups that cut through a concatenation of the
-    input with itself.
+def check_analog(populations: Sequence[Population | MaxPool]) -> str | None:
+    """The name of a population whose analog projections cannot be exported: groups that cut through a
+    concatenation of the input with itself.
     """
     for p in populations:
         for projection in () if isinstance(p, MaxPool) else p.analog_projections:

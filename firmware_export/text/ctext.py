@@ -10,6 +10,9 @@ __all__ = ["array", "c_type", "initialiser"]
 
 _TYPES = {np.dtype(t): f"{t}_t" for t in ("int8", "uint8", "int16", "uint16", "int32", "uint32")}
 _COLUMNS = 150
+_INDENT = "    "
+LONGEST_LINE = 4
+"""Fields of a structure that stand on one line."""
 
 
 def c_type(dtype: np.dtype) -> str:
@@ -32,10 +35,24 @@ def array(name: str, values: np.ndarray) -> str:
     return f"static const {c_type(values.dtype)} {name}[{values.size}] EVSNN_CONST = {{\n{body}\n}};\n"
 
 
-def initialiser(value: object) -> str:
-    """A structure (mapping, in C's order), an array (sequence) or a scalar as it stands in a definition."""
+def initialiser(value: object, depth: int = 0) -> str:
+    """A structure, an array or a scalar as it stands in a definition.
+
+    C++11 has no designated initialisers, so the name of each field stands in a comment before it.
+
+    Parameters
+    ----------
+    value : mapping, sequence, str or integer
+        A structure: names of fields, in C's order, to their values. A str is text of C.
+    depth : int
+        How far the line is indented on which it begins.
+    """
     if isinstance(value, Mapping):
-        return initialiser(tuple(value.values()))
+        if len(value) <= LONGEST_LINE and not any(isinstance(v, Mapping) for v in value.values()):
+            return "{" + ", ".join(f"/* {name} */ {initialiser(v)}" for name, v in value.items()) + "}"
+        inner = _INDENT * (depth + 1)
+        lines = [f"{inner}/* {name} */ {initialiser(v, depth + 1)}" for name, v in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{_INDENT * depth}}}"
     if isinstance(value, (tuple, list)):
-        return "{" + ", ".join(initialiser(v) for v in value) + "}"
+        return "{" + ", ".join(initialiser(v, depth) for v in value) + "}"
     return value if isinstance(value, str) else str(int(value))

@@ -1,4 +1,4 @@
-"""Descriptions of stages for the templates of the runtime's fast code: drive.h.j2 and gather.h.j2."""
+"""Descriptions of stages for the templates of the runtime's fast code: analog.h.j2 and gather.h.j2."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ import numpy as np
 from evsnn.circuit.populations import Population
 
 from ..memory.arena import Arena
-from ..program.fast import (
-    Blank,
-    Charge,
-    apart,
-    at_once,
-    blank_of,
-    blank_totals,
-    charges_of,
-    pair_words,
-    pairs_of,
-    tapped,
-    tile_pairs,
-    view_words,
-)
-from ..program.program import TILE, Key, Stage, key_of, padded_to_tiles
-from .any_layer import NEVER, tiled
+from ..program.blank import Blank, blank_of, blank_totals
+from ..program.incoming import Incoming, apart, at_once, incoming_of
+from ..program.packing import channelwise_tiles, pair_words, pairs_of, tile_pairs, view_words
+from ..program.program import padded_to_tiles
+from ..program.stages import Stage
+from ..program.views import TILE, Key, View, key_of
+from .any_layer import NEVER, readout_table, tiled
 from .ctext import initialiser
 from .tables import Tables
 
 __all__ = ["describe_fast", "tiled_currents"]
+
+NO_SOURCE = {
+    "word_bits": 8,
+    "field_bits": 1,
+    "positions": 0,
+    "words": 1,
+    "rows": 0,
+    "step_bytes": 0,
+    "at_once": 1,
+    "negative": 0,
+}
+"""An evsnn_source_t for a second source that there is not."""
 
 
 def describe_fast(
@@ -41,19 +44,17 @@ def describe_fast(
     stage : Stage
     i : int
         Its number.
-    kind : {"drive", "pairs", "wide", "singles", "taps"}
+    kind : {"analog", "channelwise", "pairs", "wide", "singles"}
     arena : Arena
     tables : Tables
-        Where constants are defined.
+        Gets the definitions of constants.
     blanks : dict
-        Patterns of blank places, by view; a drive adds its own.
+        Patterns of blank places, by view; a stage with analog input adds its own.
     """
     common = _common(stage, i, arena, tables) | {"kind": kind}
-    return common | (
-        _analog(stage, i, arena, tables, blanks)
-        if kind == "drive"
-        else _gather(stage, i, kind, arena, tables, blanks)
-    )
+    if kind == "analog":
+        return common | {"template": "analog.h.j2"} | _analog(stage, i, arena, tables, blanks)
+    return common | {"template": "gather.h.j2"} | _gather(stage, i, kind, arena, tables, blanks)
 
 
 def _common(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
@@ -64,27 +65,25 @@ def _common(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
         "i": i,
         "window": stage.window,
         "width": stage.width,
-        "tally": stage.tally is not None,
+        "totals": stage.readout is not None,
         "n_channels": program.network.circuit.populations[stage.population].shape[0],
         "blank": None,
         "out": program.views[key] if key else None,
-        "out_view": initialiser(arena.view(key)),
+        "out_view": initialiser(arena.view(key), 1),
         "state": arena.state("membranes", stage.population),
     }
-    if stage.tally is not None:
-        values |= {
-            "readout": tables.array(f"s{i}_out", stage.tally.weight.transpose(2, 3, 1, 0), np.int8),
-            "classes": stage.tally.weight.shape[0],
-        }
+    if stage.readout is not None:
+        values["readout"], values["outputs"] = readout_table(stage, i, tables)
     return values
 
 
 def tiled_currents(weight: np.ndarray) -> np.ndarray:
-    """Weights (n_out, n_in, ky, kx) that the input drives, as [tile][channel][ky][kx][8]."""
+    """Weights (n_out, n_in, ky, kx) of the analog input, as [tile][channel][ky][kx][8]."""
     return tiled(weight)[0].transpose(0, 3, 1, 2, 4)
 
 
-def _sides_bits(columns: int) -> int:
+def _bits(columns: int) -> int:
+    """Of a word that has one for each column."""
     return 16 if columns <= 16 else 32
 
 
@@ -93,10 +92,8 @@ def _analog(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key
     p: Population = program.network.circuit.populations[stage.population]
     (projection,), n_steps = p.analog_projections, program.n_steps
     to_threshold = (p.neuron.v_threshold - p.neuron.v_init).astype(np.int64)
-    least = np.minimum(
-        to_threshold, -(-to_threshold // n_steps)
-    )  # a smaller current never reaches the threshold
-    columns = stage.width * stage.window[1]
+    least = np.minimum(to_threshold, -(-to_threshold // n_steps))  # a smaller current never reaches it
+    low, high = projection.window.span(1, 0, stage.width * stage.window[1] - 1)
 
     def padded(what: str, values: np.ndarray, fill: int = 0) -> str:
         return tables.array(
@@ -110,21 +107,12 @@ def _analog(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key
         "kernel": projection.kernel,
         "stride": projection.stride,
         "padding": projection.padding,
-        "sides": (
-            projection.padding[1],
-            max(
-                0,
-                (columns - 1) * projection.stride[1]
-                - projection.padding[1]
-                + projection.kernel[1]
-                - projection.shape[2],
-            ),
-        ),
+        "sides": (-low, max(0, high + 1 - projection.shape[2])),
         "tiles": -(-p.shape[0] // TILE),
         "last_channels": (p.shape[0] - 1) % TILE + 1,
         "weight": tables.array(f"s{i}_w", tiled_currents(projection.weight), np.int8),
         "tile_weights": int(np.prod(projection.weight.shape[1:])) * TILE,
-        "delay": min(p.neuron.warm_up_steps, n_steps),
+        "warm_up": min(p.neuron.warm_up_steps, n_steps),
         "bias": padded("bias", p.bias),
         "least": padded("least", np.clip(least, -(2**31), NEVER), NEVER),
         "u_init": padded("init", -to_threshold, -1),
@@ -133,31 +121,33 @@ def _analog(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key
     blank = blank_of(stage, p, program)
     if blank is not None:
         (key,) = stage.writes
-        out = program.views[key]
         blanks[key] = blank
-        field = [(w - 1) * s + k for w, s, k in zip(stage.window, projection.stride, projection.kernel)]
-        stored = out.left + out.shape[2] + out.right
-        words = view_words(blank.spikes, out)
-        values["blank"] = {
-            "bits": _sides_bits(stored),
-            "field": field,
-            "mask": (1 << field[1]) - 1,
-            "sides": sum(1 << x for x in range(stored) if not out.left <= x < out.left + out.shape[2]),
-            "word_type": {8: "uint8_t", 16: "evsnn_half_t", 32: "uint32_t"}[out.word_bits],
-            "pattern": tables.array(f"s{i}_blank", words, words.dtype),
-            "ring": out.ring,
-        }
+        values["blank"] = _blank_places(blank, program.views[key], i, tables)
     return values
+
+
+def _blank_places(blank: Blank, out: View, i: int, tables: Tables) -> dict:
+    """What a layer with analog input writes, and notes, for blank places."""
+    words = view_words(blank.spikes, out)
+    return {
+        "bits": _bits(out.columns),
+        "field": blank.field,
+        "mask": (1 << blank.field[1]) - 1,
+        "sides": sum(1 << x for x in range(out.columns) if not out.left <= x < out.left + out.shape[2]),
+        "word_type": {8: "uint8_t", 16: "evsnn_half_t", 32: "uint32_t"}[out.word_bits],
+        "pattern": tables.array(f"s{i}_blank", words, words.dtype),
+        "ring": out.ring,
+    }
 
 
 def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blanks: dict[Key, Blank]) -> dict:
     program = arena.program
     p: Population = program.network.circuit.populations[stage.population]
-    charges = charges_of(p, program)
-    gathers, same = (charges, []) if kind == "taps" else apart(charges)
-    pairs, packed = kind == "pairs", kind in ("pairs", "wide")  # membranes, and weights
-    row = tile_pairs(p.shape[0]) if packed else TILE
-    tile = 2 * row if packed else TILE
+    incoming = incoming_of(p, program)
+    gathers, same = (incoming, []) if kind == "channelwise" else apart(incoming)
+    pairs = kind == "pairs"  # membranes, not weights alone
+    row = tile_pairs(p.shape[0]) if kind in ("pairs", "wide") else TILE
+    tile = 2 * row if kind in ("pairs", "wide") else TILE
 
     def constants(what: str, values: np.ndarray, fill: int = 0) -> str:
         words = (
@@ -167,104 +157,55 @@ def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blank
         )
         return tables.array(f"s{i}_{what}", words, np.uint32 if pairs else np.int32)
 
-    projections = dict.fromkeys(charge.projection for charge in gathers)
-    weights = {
-        s: pairs_of(s, row) if packed else tapped(s) if kind == "taps" else tiled(s.weight)[0]
-        for s in projections
-    }
-    types = {"singles": np.int8, "taps": np.int32}
-    names = {
-        s: tables.array(f"s{i}_w{j}", weight, types.get(kind, np.uint32))
-        for j, (s, weight) in enumerate(weights.items())
-    }
-    sources = []
-    for charge in gathers:
-        projection, view, weight = (
-            charge.projection,
-            program.views[key_of(charge.source)],
-            weights[charge.projection],
-        )
-        layout = (
-            {"rows": weight.shape[2], "tile_weights": TILE}
-            if kind == "taps"
-            else {"rows": projection.weight.shape[1], "tile_weights": int(np.prod(weight.shape[1:]))}
-        )
-        sources.append(
-            layout
-            | {
-                "view": view,
-                "c_view": initialiser(arena.view(view.key)),
-                "kernel": projection.kernel,
-                "stride": projection.stride,
-                "dilation": projection.dilation,
-                "padding": projection.padding,
-                "weight": names[projection],
-                "first": charge.first * row,
-                "row_weights": int(np.prod(weight.shape[1:] if kind == "taps" else weight.shape[2:])),
-                "position_bytes": view.words * view.word_bits // 8,
-                "at_once": at_once(charge) if kind == "wide" else 1,
-                "negative": _negative(charge, arena),
-            }
-        )
+    sources = _sources(gathers, i, kind, row, arena, tables)
     tiles = -(-p.shape[0] // tile)
     u_init = p.neuron.v_init.astype(np.int64) - p.neuron.v_threshold
-    state, net = (arena.state(what, stage.population) for what in ("membranes", "net counts"))
-    spike, negative = (
-        (arena.view(key)["offset"] for key in stage.writes) if len(stage.writes) == 2 else (0, 0)
-    )
     values = {
         "row": row,
-        "lanes": "8" if kind == "taps" else "4" if row == 4 else "EVSNN_LANES",
+        "lanes": "8" if kind == "channelwise" else "4" if row == 4 else "EVSNN_LANES",
         "sources": sources,
         "tiles": tiles,
         "last_channels": (p.shape[0] - 1) % tile + 1,
-        "emit": "EVSNN_TALLY"
-        if stage.tally
-        else "EVSNN_SPIKES"
-        if program.views[stage.writes[0]].field_bits == 1
-        else "EVSNN_COUNTS",
         "same": None,
         "state_words": tiles * (row if pairs else tile),
         "state_length": p.shape[1] * p.shape[2] * tiles * (row if pairs else tile),
         "neurons_width": p.shape[2],
         "u_init": constants(
             "init", u_init + 2**15 if pairs else u_init, 0 if pairs else -1
-        ),  # a pair has fired where its highest bit is set
+        ),  # a pair has fired if its highest bit is set
         "bias": constants("bias", p.bias),
         "threshold": constants("th", p.neuron.v_threshold, NEVER),
-        "delay": p.neuron.warm_up_steps,
-        "signed": p.has_negative_spikes,
-        "bottom": constants("bottom", p.neuron.v_negative.astype(np.int64) - p.neuron.v_threshold)
+        "has_negative": p.has_negative_spikes,
+        "u_negative": constants("negative", p.neuron.v_negative.astype(np.int64) - p.neuron.v_threshold)
         if p.has_negative_spikes
         else None,
-        "negative": negative - spike,
-        "net": net,
-        "net_words": (net - state) // 4 if p.has_negative_spikes and program.by_step else 0,
+        "net": arena.state("net counts", stage.population),
     }
-    for charge in same:
-        view = program.views[key_of(charge.source)]
+    for one in same:
+        view = program.views[key_of(one.source)]
         values["same"] = {
             "view": view,
-            "c_view": initialiser(arena.view(view.key)),
-            "weight": constants("same", charge.projection.weight.reshape(-1)),
-            "position_bytes": view.words * view.word_bits // 8,
-            "negative": _negative(charge, arena),
+            "c_view": initialiser(arena.view(view.key), 1),
+            "weight": constants("same", one.projection.weight.reshape(-1)),
+            "negative": _negative(one, arena),
         }
+    values["fast"] = _layer(stage, p, values, arena)
+    values["fast_init"] = initialiser(values["fast"], 1)
     if (
         pairs
-        and stage.tally
+        and stage.readout
         and len(gathers) == 1
-        and not gathers[0].takes_back
+        and not gathers[0].has_negative
         and not same
         and sources[0]["view"].key in blanks
         and not program.by_step
     ):
         (read,), view = stage.reads, sources[0]["view"]
-        totals, rows, columns = blank_totals(stage, p, read, blanks[read.key], view, program.n_steps)
+        totals, rows, columns = blank_totals(stage, p, read, blanks[read.key], view)
         if len(totals) < 256:
             values["blank"] = {
-                "bits": _sides_bits(view.left + view.shape[2] + view.right),
-                "mask": (1 << read.kernel[1]) - 1,
+                "bits": _bits(view.columns),
+                "mask": (1 << read.window.kernel[1]) - 1,
                 "totals": tables.array(f"s{i}_blank", pair_words(totals, row), np.uint32),
                 "rows": tables.array(f"s{i}_rows", rows, np.uint8),
                 "columns": tables.array(f"s{i}_columns", columns, np.uint8),
@@ -272,11 +213,89 @@ def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blank
     return values
 
 
-def _negative(charge: Charge, arena: Arena) -> int:
-    """Bytes from a source's spikes to those that take one back; 0: it sends none."""
-    key = key_of(charge.source)
+def _sources(
+    gathers: list[Incoming], i: int, kind: str, row: int, arena: Arena, tables: Tables
+) -> list[dict]:
+    """What the template says of each source; its evsnn_source_t is under "descriptor"."""
+    projections = dict.fromkeys(one.projection for one in gathers)
+    packed = {
+        s: pairs_of(s, row)
+        if kind in ("pairs", "wide")
+        else channelwise_tiles(s)
+        if kind == "channelwise"
+        else tiled(s.weight)[0]
+        for s in projections
+    }
+    types = {"singles": np.int8, "channelwise": np.int32}
+    names = {
+        s: tables.array(f"s{i}_w{j}", weight, types.get(kind, np.uint32))
+        for j, (s, weight) in enumerate(packed.items())
+    }
+    sources = []
+    for one in gathers:
+        projection, view = one.projection, arena.program.views[key_of(one.source)]
+        shape = packed[projection].shape  # behind the first axis: of a tile, or of a row of positions
+        sources.append(
+            {
+                "view": view,
+                "c_view": initialiser(arena.view(view.key), 1),
+                "kernel": projection.kernel,
+                "stride": projection.stride,
+                "dilation": projection.dilation,
+                "padding": projection.padding,
+                "weight": names[projection],
+                "first": one.first * row,
+                "tile_weights": TILE if kind == "channelwise" else int(np.prod(shape[1:])),
+                "row_weights": int(np.prod(shape[1:] if kind == "channelwise" else shape[2:])),
+                "descriptor": {
+                    "word_bits": view.word_bits,
+                    "field_bits": view.field_bits,
+                    "positions": projection.kernel[1],
+                    "words": view.words,
+                    "rows": shape[2] if kind == "channelwise" else projection.weight.shape[1],
+                    "step_bytes": view.step_bytes,
+                    "at_once": at_once(one) if kind == "wide" else 1,
+                    "negative": _negative(one, arena),
+                },
+            }
+        )
+    return sources
+
+
+def _layer(stage: Stage, p: Population, values: dict, arena: Arena) -> dict:
+    """A stage as an evsnn_fast_t."""
+    program, same = arena.program, values["same"]
+    out = None if stage.readout else program.views[stage.writes[0]]
+    spikes, negative = (
+        (arena.view(key)["offset"] for key in stage.writes) if len(stage.writes) == 2 else (0, 0)
+    )
+    keeps_net = p.has_negative_spikes and program.by_step
+    sources = [source["descriptor"] for source in values["sources"]]
+    return {
+        "source": [*sources, NO_SOURCE][:2],
+        "same": same is not None,
+        "same_word_bits": same["view"].word_bits if same else 8,
+        "same_step_bytes": same["view"].step_bytes if same else 0,
+        "same_negative": same["negative"] if same else 0,
+        "row": values["row"],
+        "lanes": values["lanes"],
+        "n_steps": program.view_steps,
+        "emit": "EVSNN_TOTALS" if out is None else "EVSNN_SPIKES" if out.field_bits == 1 else "EVSNN_COUNTS",
+        "out_word_bits": out.word_bits if out else 8,
+        "out_field_bits": out.field_bits if out else 1,
+        "out_step_bytes": out.step_bytes if out else 0,
+        "warm_up": p.neuron.warm_up_steps,
+        "has_negative": p.has_negative_spikes,
+        "negative": negative - spikes,
+        "net": (values["net"] - arena.state("membranes", stage.population)) // 4 if keeps_net else 0,
+    }
+
+
+def _negative(one: Incoming, arena: Arena) -> int:
+    """Bytes from a source's spikes to its negative ones; 0: it sends none."""
+    key = key_of(one.source)
     return (
         arena.view(replace(key, negative=True))["offset"] - arena.view(key)["offset"]
-        if charge.takes_back
+        if one.has_negative
         else 0
     )

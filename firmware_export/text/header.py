@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from evsnn import __version__
-from evsnn.circuit import reference
 from evsnn.circuit.populations import INPUT, Population
 from evsnn.circuit.quantized import QuantizedNetwork
 from evsnn.digest import digest
@@ -18,24 +14,19 @@ from evsnn.errors import MissingExtraError, RunError
 
 from ..memory.arena import Arena
 from ..memory.placement import Placed
-from ..program.fast import Blank, fast_kind
-from ..program.program import Key, Program, program_of
-from .any_layer import check_drives, describe
+from ..program.blank import Blank
+from ..program.fast import fast_kind
+from ..program.program import Program, program_of
+from ..program.views import Key
+from .any_layer import check_analog, describe
 from .ctext import initialiser
 from .fast_layer import describe_fast
+from .outputs import amplitude_of, expected_outputs, in_32_bits, start_of
+from .runtime import runtime
 from .tables import Tables
 
-__all__ = [
-    "Export",
-    "expected_classes",
-    "expected_outputs",
-    "export_header",
-    "outputs_of",
-    "products",
-    "runtime",
-]
+__all__ = ["Export", "export_header", "products"]
 
-RUNTIME = Path(__file__).parents[1] / "runtime"
 _STACK_BYTES = {"fast": 480, "wide": 576, "any": 704}
 
 
@@ -76,7 +67,7 @@ def export_header(
     name : str
         See `firmware_export.text.names.check_name`.
     by_step : bool
-        Keep membranes and compute one step a call, instead of all steps layer by layer.
+        Keep membranes and compute one step per call, instead of all steps layer by layer.
     compact : bool
         Weights of 1 byte in layers whose membranes have 32 bits: less flash, slower.
     n_vectors : int
@@ -87,7 +78,7 @@ def export_header(
     RunError
         If the network cannot be exported so.
     """
-    unusual = check_drives(network.circuit.populations)
+    unusual = check_analog(network.circuit.populations)
     if unusual:
         raise RunError(
             "grouped weights on a concatenation of the input with itself are not for firmware",
@@ -101,7 +92,7 @@ def export_header(
     stages = _stages(arena, tables)
     circuit, last = network.circuit, network.circuit.populations[-1]
     macs_input, macs_spikes = products(network)
-    events, amplitude = program.views.get(Key(INPUT)), _amplitude(network)
+    events, amplitude = program.views.get(Key(INPUT)), amplitude_of(network)
     schedule = np.array(program.schedule)
     values = {
         "name": name,
@@ -117,39 +108,34 @@ def export_header(
         "by_step": by_step,
         "n_steps": network.n_steps,
         "view_steps": program.view_steps,
-        "blanks": [s["blank"] for s in stages if s["kind"] == "drive" and s["blank"]],
+        "blanks": [s["blank"] for s in stages if s["kind"] == "analog" and s["blank"]],
         "schedule": tables.array("schedule", schedule, np.uint8 if len(stages) < 256 else np.uint16),
-        "start": tables.array("start", _start(program), np.int32),
+        "start": tables.array("start", start_of(program), np.int32),
         "out_bias": tables.array("out_bias", last.bias, np.int32) if by_step and program.counts else None,
         "amplitude": (
-            None if amplitude is None else tables.array("amplitude", _in_32_bits(amplitude), np.uint32)
+            None if amplitude is None else tables.array("amplitude", in_32_bits(amplitude), np.uint32)
         ),
         "stack_bytes": _stack_bytes(stages),
         "macs_input": macs_input,
         "sops_max": network.n_steps * macs_spikes,
         "input_events": not circuit.analog,
-        "event_view": initialiser(arena.view(Key(INPUT))),
+        "event_view": initialiser(arena.view(Key(INPUT)), 1),
         "event_offset": arena.view(Key(INPUT))["offset"],
         "event_bytes": events.n_bytes(1) if events else 0,
         "input_type": "uint8_t" if network.input_low >= 0 else "int16_t",
         "input_suffix": "u8" if network.input_low >= 0 else "i16",
         "input_length": int(np.prod(circuit.input_shape)),
-        "classes": last.shape[0],
+        "n_outputs": program.n_outputs,
+        "output_shape": last.output_shape,
+        "n_channels": last.shape[0],
+        "n_positions": last.shape[1] * last.shape[2],
+        "classifies": program.classifies,
         "fires": last.fires,
         "vectors": _vectors(network, name, n_vectors),
         "tables": tables,
     }
     text = _template("network.h.j2").render(values)
     return Export(name, program, arena.placed, text, tables.n_bytes, _context_bytes(values))
-
-
-def runtime() -> tuple[str, str]:
-    """The runtime's text with its version in it, and this version: a digest of the text, as a number of 32
-    bits in C.
-    """
-    text = (RUNTIME / "evsnn_rt.h").read_text(encoding="ascii")
-    version = f"0x{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    return text.replace("EVSNN_RT_VERSION 0 ", f"EVSNN_RT_VERSION {version} ", 1), version
 
 
 def _stages(arena: Arena, tables: Tables) -> list[dict]:
@@ -170,11 +156,11 @@ def _stack_bytes(stages: list[dict]) -> int:
     """A bound on what calls take on 32-bit cores: measured for each kind of code, and what gather.h.j2
     declares for each row of a kernel.
     """
-    kinds = {"signed" if stage.get("signed") else stage["kind"] for stage in stages} - {
-        "drive",
+    kinds = {"negative spikes" if stage.get("has_negative") else stage["kind"] for stage in stages} - {
+        "analog",
+        "channelwise",
         "pairs",
         "singles",
-        "taps",
     }
     code = _STACK_BYTES["fast" if not kinds else "wide" if kinds == {"wide"} else "any"]
     gathers = [stage for stage in stages if "sources" in stage]
@@ -194,7 +180,7 @@ def _context_bytes(values: dict) -> int:
     blank = sum(b["bits"] // 8 * b["ring"] for b in values["blanks"])
     n_bytes = (
         4 * values["arena_words"]
-        + 4 * values["classes"]
+        + 4 * values["n_outputs"]
         + (0 if values["input_events"] else 4)
         + blank
         + 2 * len(values["stages"])
@@ -249,53 +235,3 @@ def _vectors(network: QuantizedNetwork, name: str, n: int) -> dict | None:
     inputs = tables.array("test_inputs", images, np.uint8 if network.input_low >= 0 else np.int16)
     outputs = tables.array("test_outputs", expected_outputs(network, images), np.int32)
     return {"n": len(images), "texts": tables.texts, "inputs": inputs, "outputs": outputs}
-
-
-def expected_outputs(network: QuantizedNetwork, inputs: np.ndarray) -> np.ndarray:
-    """What Python's specification of the integers reads out: membranes, or spike counts, (n, classes)."""
-    return outputs_of(network, reference.run(network.circuit, inputs))
-
-
-def outputs_of(network: QuantizedNetwork, traces: Sequence[reference.Trace]) -> np.ndarray:
-    """The same, of a run that is there."""
-    last = traces[-1]
-    fires = network.circuit.populations[-1].fires
-    return (last.spikes.sum(axis=1, dtype=np.int64) if fires else last.v_mem).reshape(len(last.v_mem), -1)
-
-
-def _start(program: Program) -> np.ndarray:
-    """The readout's membranes before the first spike; where the order of its charges does not matter, with
-    all its bias.
-    """
-    last = program.network.circuit.populations[-1]
-    steps = 0 if program.by_step else program.n_steps
-    return last.neuron.v_init + steps * last.bias if program.counts else np.zeros(last.shape[0])
-
-
-def expected_classes(network: QuantizedNetwork, outputs: np.ndarray) -> np.ndarray:
-    """The classes (n,) that Python predicts from outputs (n, classes): the first of the largest, spikes
-    weighted with their amplitudes.
-    """
-    amplitude = _amplitude(network)
-    return (outputs if amplitude is None else outputs * amplitude).argmax(axis=1)
-
-
-def _amplitude(network: QuantizedNetwork) -> np.ndarray | None:
-    """What a spike of each class counts, (classes,) float64, where spikes are read out and their amplitudes
-    differ.
-    """
-    last = network.circuit.populations[-1]
-    if not last.fires:
-        return None
-    amplitude = np.broadcast_to(
-        network.circuit.network.by_name[last.name].v_threshold, last.shape[:1]
-    ).astype(np.float64)
-    return None if np.ptp(amplitude) == 0 else amplitude
-
-
-def _in_32_bits(amplitude: np.ndarray) -> np.ndarray:
-    """Amplitudes times a power of two: exact for all that are float32 and at least 1/256 of the largest, and
-    so ties stay ties.
-    """
-    _, exponent = np.frexp(amplitude.max())
-    return np.rint(np.ldexp(amplitude, 32 - exponent))

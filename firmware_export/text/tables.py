@@ -10,20 +10,22 @@ from evsnn.errors import RunError
 
 from .ctext import array, initialiser
 
-__all__ = ["Tables"]
+__all__ = ["STRUCT_BYTES", "WIDE_FIELDS", "Tables"]
 
-_STRUCT_BYTES = {
+STRUCT_BYTES = {
     "evsnn_part_t": 60,
     "evsnn_channelwise_t": 48,
-    "evsnn_drive_t": 48,
-    "evsnn_population_t": 124,
+    "evsnn_analog_t": 48,
+    "evsnn_population_t": 128,
     "evsnn_pool_t": 60,
     "evsnn_maxpool_t": 112,
 }
-"""On a core whose pointers have 32 bits."""
+"""Sizes of structures on a core whose pointers have 32 bits."""
 
-
-_WIDE = frozenset(("offset", "row_bytes", "step_bytes", "tile_stride", "state", "state_net", "state_current"))
+WIDE_FIELDS = frozenset(
+    ("offset", "row_bytes", "step_bytes", "tile_stride", "state", "state_net", "state_current")
+)
+"""Fields of 32 bits; the others have 16, or 8 and values that always fit them."""
 
 
 def _check(item: Mapping, what: str) -> None:
@@ -38,7 +40,8 @@ def _check(item: Mapping, what: str) -> None:
         if isinstance(value, Mapping):
             _check(value, what)
         elif any(
-            not isinstance(v, str) and int(v) >= (1 << 32 if field in _WIDE else 1 << 16) for v in values
+            not isinstance(v, str) and int(v) >= (1 << 32 if field in WIDE_FIELDS else 1 << 16)
+            for v in values
         ):
             raise RunError(
                 "the network is too large for firmware",
@@ -73,7 +76,7 @@ class Tables:
         return self._known[key]
 
     def structs(self, what: str, c_type: str, items: Sequence[Mapping]) -> str:
-        """Define an array of structures, whose fields are in C's order; gives its name, or NULL where there
+        """Define an array of structures, whose fields are in C's order; gives its name, or NULL if there
         are none.
 
         Raises
@@ -86,7 +89,7 @@ class Tables:
         for item in items:
             _check(item, what)
         name = f"{self.prefix}_{what}"
-        self.n_bytes += _STRUCT_BYTES[c_type] * len(items)
-        body = ",\n    ".join(initialiser(item) for item in items)
+        self.n_bytes += STRUCT_BYTES[c_type] * len(items)
+        body = ",\n    ".join(initialiser(item, 1) for item in items)
         self.texts.append(f"static const {c_type} {name}[{len(items)}] EVSNN_CONST = {{\n    {body}\n}};\n")
         return name

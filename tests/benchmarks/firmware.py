@@ -4,8 +4,8 @@
 
 Every core whose compiler and emulator are installed runs the demo model and the two networks of
 examples/firmware at several T, networks with random weights that no recipe here was made for (wide, unpooled,
-residual, with a hidden linear layer), and two of the first with neurons that take spikes back and that wait,
-as `auto` makes them for few steps ("correcting"). Outputs are compared with Python's; a difference ends the
+residual, with a hidden linear layer), and two of the first with negative spikes and warm-up, as
+`auto` makes them for few steps ("correcting"). Outputs are compared with Python's; a difference ends the
 run. --write puts the tables between the marks in docs/firmware.md. Instructions are exact and the same in
 every run; they are not cycles.
 """
@@ -138,7 +138,7 @@ def trained_networks() -> Iterator[tuple[str, Network, int]]:
 
 
 def correcting_networks() -> Iterator[tuple[str, Network, int]]:
-    """Signed and delayed neurons in networks that were converted without: what they cost, not what they
+    """Negative spikes and warm-up in networks that were converted without: what they cost, not what they
     gain.
     """
     for file in ("evsnn/models/mnist.h5", "examples/firmware/digits_cnn.h5"):

@@ -4,7 +4,7 @@
                                             [--samples N] [--write]
 
 Two ANNs of each network, int8 as TensorFlow Lite has it (a scale a channel of the weights, ReLUs limited at
-V_th): plain C of ours that skips zeros, built of the inner loops with which firmware drives a first layer,
+V_th): plain C of ours that skips zeros, built of the inner loops of a first layer in firmware,
 and CMSIS-NN, if FOLDER is a checkout of it (github.com/ARM-software/CMSIS-NN). Both are compared output by
 output with one specification in NumPy; a difference ends the run. --write puts the table between the marks in
 docs/firmware.md.
@@ -34,7 +34,7 @@ from firmware_export.checks.machines import EMULATOR, MACHINES, Machine, build, 
 from firmware_export.checks.report import dense_macs, on_cores  # noqa: E402
 from firmware_export.text.ctext import array, initialiser  # noqa: E402
 from firmware_export.text.fast_layer import tiled_currents  # noqa: E402
-from firmware_export.text.header import RUNTIME  # noqa: E402
+from firmware_export.text.runtime import runtime  # noqa: E402
 
 ZERO = -128
 """The zero point of what a ReLU sends: int8 from -128 to 127 stands for 0 to V_th."""
@@ -592,9 +592,8 @@ def measured(
 ) -> tuple[float, int, int]:
     """Instructions a sample, RAM and flash of a program; ends if its scores are not those expected."""
     (folder / "program.c").write_text(text)
-    found = measure(
-        machine, build(machine, folder / "program.c", folder, (folder, RUNTIME, EMULATOR), flags), folder
-    )
+    (folder / "evsnn_rt.h").write_text(runtime()[0])
+    found = measure(machine, build(machine, folder / "program.c", folder, (folder, EMULATOR), flags), folder)
     scores = np.array(
         [[int(v) for v in line.split()[1:]] for line in found.text.splitlines() if line.startswith("scores ")]
     )

@@ -5,9 +5,9 @@ kept.
                                                [--processes 2]
 
 The suite runs a few dozen of them; this is the long run. Each network is of the kinds that tests/generate.py
-draws (every layer that integers can have, signed, delayed and leaky neurons, events and pictures) or one for
-which there is fast code, is exported in both orders where both exist, compiled with UBSan (or for an emulated
-core), and run. Ends with the first difference and its seed.
+draws (every layer that integers can have, neurons with negative spikes, warm-up and leaks, events and
+pictures) or one for which there is fast code, is exported in both orders if both exist, compiled with UBSan
+(or for an emulated core), and run. Ends with the first difference and its seed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ A_BATCH = 20
 
 def drawn(number: int) -> list[tuple]:
     """Networks and inputs of one seed: `A_BATCH` of any kind, and four with fast code, two of them of neurons
-    that take spikes back.
+    with negative spikes.
     """
     found: list[tuple] = []
 

@@ -9,13 +9,14 @@ import itertools
 
 import numpy as np
 import pytest
+from networks import strange
 
 from evsnn import IF, Conv2d, Flatten, Input, Linear, Network, Readout, RunError
 from evsnn.circuit import neuron as neurons
 from evsnn.circuit import quantized, reference
 from evsnn.circuit.build import build_circuit
 from evsnn.circuit.neuron import LEAK, NEGATIVE_SPIKES, NEURON_FEATURES, WARM_UP, Membranes, Neuron, require
-from evsnn.circuit.populations import Circuit, Population
+from evsnn.circuit.populations import Population
 from evsnn.circuit.quantized import quantize
 from evsnn.digest import digest
 from evsnn.engine import plan as planning
@@ -150,21 +151,6 @@ def network(encoding="constant") -> Network:
         Flatten(),
     ]
     return Network([*layers, Linear(np.ones((3, 32))), Readout()], n_steps=4, input_range=(0, 1))
-
-
-class Strange(Neuron):
-    """Neurons with a feature that nobody has heard of."""
-
-    @property
-    def features(self) -> frozenset[str]:
-        return frozenset({"made-up feature"})
-
-
-def strange(circuit: Circuit) -> Circuit:
-    first = circuit.populations[0]
-    fields = {field.name: getattr(first.neuron, field.name) for field in dataclasses.fields(Neuron)}
-    changed = dataclasses.replace(first, neuron=Strange(**fields))
-    return dataclasses.replace(circuit, populations=(changed, *circuit.populations[1:]))
 
 
 MATCH = "layer 'first': .* does not support made-up feature"

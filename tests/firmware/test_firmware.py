@@ -15,6 +15,7 @@ import pytest
 from firmware_networks import cnn, digits, hidden, residual
 from generate import networks
 from hypothesis import HealthCheck, given, settings
+from networks import input_beside_spikes
 
 import evsnn
 from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, RunError
@@ -28,8 +29,10 @@ from firmware_export.checks.check import HOST, inputs_for, run_on
 from firmware_export.checks.machines import MACHINES, Machine
 from firmware_export.checks.report import on_cores
 from firmware_export.files import write_files
-from firmware_export.program.fast import Charge, at_once, fast_kind
-from firmware_export.text.header import expected_classes, expected_outputs, export_header
+from firmware_export.program.fast import fast_kind
+from firmware_export.program.incoming import Incoming, at_once
+from firmware_export.text.header import export_header
+from firmware_export.text.outputs import expected_classes, expected_outputs
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
 
@@ -109,7 +112,7 @@ def test_fast_code_equals_python(case, by_step):
         kinds = [fast_kind(stage, export.program) for stage in export.program.stages]
         assert kinds[1:] == ["singles" if compact else "wide" if is_wide else "pairs"] * (
             len(kinds) - 1
-        ) and kinds[0] == (None if by_step else "drive")
+        ) and kinds[0] == (None if by_step else "analog")
         run_on(GCC, export, shaped(quantized, images), SANITIZED, trace=True)
         for core in ("cortex-m55", "cortex-m0plus") if is_wide and size < 20 else ():
             if not MACHINES[core].missing():
@@ -118,7 +121,7 @@ def test_fast_code_equals_python(case, by_step):
 
 @pytest.mark.parametrize("neurons", CORRECTING)
 @pytest.mark.parametrize("case", NETWORKS)
-def test_fast_code_of_neurons_that_take_spikes_back_and_that_wait(case, neurons):
+def test_fast_code_of_neurons_with_negative_spikes_and_warm_up(case, neurons):
     network = NETWORKS[case](**CORRECTING[neurons])
     quantized = quantize(network)
     images = shaped(quantized, np.random.default_rng(1).random((3, *network.input_shape), np.float32))
@@ -128,9 +131,9 @@ def test_fast_code_of_neurons_that_take_spikes_back_and_that_wait(case, neurons)
         for compact in (False, True):
             export = export_header(quantized, "net", by_step=by_step, compact=compact)
             kinds = [fast_kind(stage, export.program) for stage in export.program.stages]
-            assert kinds[0] == (None if by_step else "drive") and set(kinds[1:]) <= {
+            assert kinds[0] == (None if by_step else "analog") and set(kinds[1:]) <= {
                 "singles" if compact else "wide",
-                "taps",
+                "channelwise",
             }
             run_on(GCC, export, images, SANITIZED, trace=True)
             turn = list(NETWORKS).index(case) + list(CORRECTING).index(neurons) + by_step
@@ -141,7 +144,7 @@ def test_fast_code_of_neurons_that_take_spikes_back_and_that_wait(case, neurons)
                 run_on(core, export, images[:1])
 
 
-def test_weights_of_spikes_that_are_taken_back_are_not_stored_twice():
+def test_weights_of_negative_spikes_are_not_stored_twice():
     plain, negative_threshold = (
         export_header(quantize(cnn(pool=1, n_steps=60, **neurons)), "net").constant_bytes
         for neurons in ({}, {"negative_threshold": 0.25})
@@ -149,7 +152,7 @@ def test_weights_of_spikes_that_are_taken_back_are_not_stored_twice():
     assert negative_threshold < 1.02 * plain
 
 
-def test_neurons_that_only_the_input_drives_take_nothing_back():
+def test_neurons_with_analog_input_alone_send_no_negative_spikes():
     """A first layer's negative spikes are not looked for: there are none, whatever the input; unless it
     begins above its threshold.
     """
@@ -206,18 +209,18 @@ def depthwise(channels: int, pool: int, stride: int, last: bool, **neurons) -> N
         (33, 5, 1, False),
     ],
 )
-def test_depthwise_weights(channels, pool, stride, last, by_step):
+def test_channelwise_weights(channels, pool, stride, last, by_step):
     quantized = quantize(depthwise(channels, pool, stride, last))
     export = export_header(quantized, "net", by_step=by_step)
-    assert fast_kind(export.program.stages[1], export.program) == "taps"
+    assert fast_kind(export.program.stages[1], export.program) == "channelwise"
     images = shaped(quantized, np.random.default_rng(channels).random((3, 2, 20, 20), np.float32))
     run_on(GCC, export, images, SANITIZED, trace=True)
     if not MACHINES["cortex-m0plus"].missing():
         run_on(MACHINES["cortex-m0plus"], export, images[:1])
 
 
-def largest_charges(weight: np.ndarray, rows: int) -> tuple[int, int]:
-    """The most that so many rows of a kernel next to each other can charge a neuron with, up and down, row by
+def largest_sums(weight: np.ndarray, rows: int) -> tuple[int, int]:
+    """The most that so many rows of a kernel next to each other can add to a neuron, up and down, row by
     row and neuron by neuron.
     """
     up = down = 0
@@ -237,13 +240,13 @@ def test_sums_of_a_step_are_widened_before_they_leave_16_bits(channels, kernel, 
     weight = rng.integers(-127, 128, (3, channels, kernel, kernel))
     pool = Window((2, 2), (2, 2)) if area == 4 else None
     source = Source(0, (channels, 9, 9), pool)
-    for takes_back in (False, True):
+    for has_negative in (False, True):
         n = at_once(
-            Charge(Projection("", (source,), source.shape, weight, None), source, takes_back=takes_back)
+            Incoming(Projection("", (source,), source.shape, weight, None), source, has_negative=has_negative)
         )
-        either = np.abs(weight) if takes_back else weight  # a spike taken back charges the other way
+        either = np.abs(weight) if has_negative else weight  # a negative spike subtracts
         fits = [
-            all(-(2**15) <= area * charge < 2**15 for charge in largest_charges(either, rows))
+            all(-(2**15) <= area * total < 2**15 for total in largest_sums(either, rows))
             for rows in range(1, kernel + 1)
         ]
         assert n == max([rows for rows, fit in enumerate(fits, 1) if fit], default=0)
@@ -781,7 +784,22 @@ def test_classes_whose_spikes_count_differently(amplitudes):
         assert "net_margin" not in export.text and "net_run_until" not in export.text
 
 
-def test_delays_cannot_run_step_by_step():
+@pytest.mark.parametrize("by_step", [False, True])
+@pytest.mark.parametrize("gain", [0.01, 1.0, 300.0])
+def test_the_analog_input_beside_spikes_has_a_grid_of_its_own(gain, by_step):
+    network = input_beside_spikes(gain)
+    quantized = quantize(network)
+    shift = quantized.circuit.populations[1].analog_shift
+    assert shift is not None and ((shift > 0).all() or (gain > 1 and (shift < 0).any()))
+    images = np.random.default_rng(3).random((3, *network.input_shape), np.float32)
+    export = export_header(quantized, "net", by_step=by_step)
+    run_on(GCC, export, shaped(quantized, images), SANITIZED, trace=True)
+    for core in ("cortex-m0plus", "avr"):
+        if not MACHINES[core].missing():
+            run_on(MACHINES[core], export, shaped(quantized, images[:1]))
+
+
+def test_warm_up_cannot_run_step_by_step():
     network = Network(
         [Input((4,)), Linear(np.ones((3, 4))), IF(1.0, warm_up_steps=2), Linear(np.ones((2, 3))), Readout()],
         n_steps=4,

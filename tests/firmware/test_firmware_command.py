@@ -21,8 +21,8 @@ from firmware_export.__main__ import main
 from firmware_export.bundles import BUNDLES, bundle
 from firmware_export.files import write_files
 from firmware_export.memory.placement import Buffer, place
-from firmware_export.text.header import RUNTIME
 from firmware_export.text.names import check_name, name_from
+from firmware_export.text.runtime import PARTS, RUNTIME, joined
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,9 +38,8 @@ def test_writes_two_files_and_says_what_they_need(weights, tmp_path, capsys):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["digits_net.h", "evsnn_rt.h"]
     out = capsys.readouterr().out
     assert "bytes of arena" in out and "layer 0 pooled 2x2" in out and "digits_net.h" in out
-    assert len((tmp_path / "out" / "evsnn_rt.h").read_text().splitlines()) == len(
-        (RUNTIME / "evsnn_rt.h").read_text().splitlines()
-    )
+    assert "any layer" not in out and "why no fast code" in out
+    assert len((tmp_path / "out" / "evsnn_rt.h").read_text().splitlines()) == len(joined().splitlines())
 
 
 def test_json_says_the_same(weights, tmp_path, capsys):
@@ -117,10 +116,12 @@ def test_the_header_refuses_another_runtime(tmp_path, monkeypatch):
     """
     if shutil.which("gcc") is None:
         pytest.skip("no C compiler")
-    raw, export = (RUNTIME / "evsnn_rt.h").read_text(), export_network(cnn(), Settings(name="net"))
+    raw, export = joined(), export_network(cnn(), Settings(name="net"))
     files = export_files(export)
-    (tmp_path / "evsnn_rt.h").write_text(raw.replace("uint16_t ring;", "uint16_t other;\n    uint16_t ring;"))
-    monkeypatch.setattr("firmware_export.text.header.RUNTIME", tmp_path)
+    for part in PARTS:
+        text = (RUNTIME / part).read_text()
+        (tmp_path / part).write_text(text.replace("uint16_t ring;", "uint16_t other;\n    uint16_t ring;"))
+    monkeypatch.setattr("firmware_export.text.runtime.RUNTIME", tmp_path)
     other = export_files(export_network(cnn(), Settings(name="net")))
     for i, (header, runtime, fits) in enumerate(
         [
@@ -261,13 +262,45 @@ def test_an_export_replaces_an_export_and_nothing_else(tmp_path):
     (folder / "there").mkdir()
     (tmp_path / "elsewhere").write_text("/* evsnn (firmware_export) */")
     (folder / "link.h").symlink_to(tmp_path / "elsewhere")
-    for name in ("mine.h", "there", "link.h", "net.h/deeper.h"):
+    os.mkfifo(folder / "pipe.h")
+    for name in ("mine.h", "there", "link.h", "net.h/deeper.h", "pipe.h"):
         with pytest.raises(RunError):
             write_files(folder, {"first.h": "x", name: "y"})
-    assert sorted(p.name for p in folder.iterdir()) == ["link.h", "mine.h", "net.h", "there"]
+    assert sorted(p.name for p in folder.iterdir()) == ["link.h", "mine.h", "net.h", "pipe.h", "there"]
     assert (folder / "mine.h").read_text() == "int mine;\n" and "deeper" not in (
         tmp_path / "elsewhere"
     ).read_text()
+
+
+def test_what_an_earlier_export_left_is_removed_and_nothing_else(tmp_path):
+    folder, mark = tmp_path / "out", "/* evsnn (firmware_export) */\n"
+    assert write_files(folder, {"old.h": mark, "evsnn_rt.h": mark, "lib/net.h": mark}) == []
+    (folder / "mine.h").write_text("/* mine */\n")
+    (folder / "late.h").write_text("int mine;\n" * 5 + mark)
+    (folder / "notes.txt").write_text(mark)
+    (folder / "folder.h").mkdir()
+    (tmp_path / "elsewhere.h").write_text(mark)
+    (folder / "link.h").symlink_to(tmp_path / "elsewhere.h")
+    os.mkfifo(folder / "pipe.h")
+    with pytest.raises(RunError):  # nothing is removed if nothing is written
+        write_files(folder, {"net.h": mark, "mine.h": mark})
+    assert (folder / "old.h").exists()
+    assert write_files(folder, {"net.h": mark, "evsnn_rt.h": mark}) == ["old.h"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("evsnn_rt.h", "folder.h", "late.h", "lib", "link.h", "mine.h", "net.h", "notes.txt", "pipe.h")
+    ]
+    assert (folder / "lib" / "net.h").exists() and (tmp_path / "elsewhere.h").exists()
+
+
+def test_the_command_says_what_it_removed(weights, tmp_path, capsys):
+    out = ["-o", str(tmp_path / "out"), "--json"]
+    assert main([weights, *out]) == 0
+    assert json.loads(capsys.readouterr().out)["removed"] == []
+    assert main([weights, *out, "--name", "other", "--single-file"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["removed"] == ["digits_net.h", "evsnn_rt.h"]
+    assert "removed, of an earlier export: digits_net.h, evsnn_rt.h" in captured.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["other.h"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -1,4 +1,4 @@
-"""Two membranes of 16 bits in a word of 32 (runtime/evsnn_rt.h, "pair"): that they never disturb each other,
+"""Two membranes of 16 bits in a word of 32 (runtime/core.h, "pair"): that they never disturb each other,
 for all values.
 
 The exporter proves from weights, T and bias that v and v - V_th of every neuron fit 16 bits whenever they are
@@ -70,7 +70,7 @@ def test_an_identity_shortcut_adds_its_amplitude_where_there_is_a_spike():
     proved(z3.Implies(given, word(a0, a1) & (s0 | s1 << 16) * 0xFFFF == word(a0 * s0, a1 * s1)))
 
 
-def test_tallies_of_two_neurons_stay_apart():
+def test_totals_of_two_neurons_stay_apart():
     n0, n1, s0, s1 = z3.BitVecs("n0 n1 s0 s1", 32)
     given = z3.And(*(z3.And(z3.ULT(n, 2**16 - 1), z3.ULE(s, 1)) for n, s in ((n0, s0), (n1, s1))))
     total = word(n0, n1) + (s0 | s1 << 16)

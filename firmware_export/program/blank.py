@@ -1,0 +1,134 @@
+"""Blank places: what neurons do if the input is 0 all around is the same everywhere, and is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evsnn.circuit.neuron import Membranes
+from evsnn.circuit.populations import Population
+from evsnn.network.geometry import Window
+
+from .program import Program
+from .stages import Stage
+from .views import Read, View
+
+__all__ = ["Blank", "blank_of", "blank_totals"]
+
+COLUMNS = 32
+"""Columns of a row, padding included, up to which blank places are tracked: a word's bits."""
+
+MOST_SEEN = 0.9
+"""The largest share of places that are not blank for which it is worth to look."""
+
+
+@dataclass(frozen=True, eq=False)
+class Blank:
+    """What neurons do if the input is 0 all around.
+
+    Parameters
+    ----------
+    spikes : (n_steps, channels) int64
+        Of the neurons of a window, together.
+    field : (int, int)
+        Positions of the input that a window of neurons looks at.
+    """
+
+    spikes: np.ndarray
+    field: tuple[int, int]
+
+
+def blank_of(stage: Stage, p: Population, program: Program) -> Blank | None:
+    """The blank pattern of a stage with analog input.
+
+    Parameters
+    ----------
+    stage : Stage
+    p : Population
+    program : Program
+
+    Returns
+    -------
+    Blank, optional
+        None: too little of the stored samples is blank, or there are none, or a row is too wide.
+    """
+    network = program.network
+    samples = network.network.samples
+    (projection,) = p.analog_projections
+    window, size = projection.window, projection.size
+    view = program.views.get(stage.writes[0]) if stage.writes else None
+    if (
+        view is None
+        or samples is None
+        or samples.images.size == 0
+        or window.padded(1, size[1]) > COLUMNS
+        or view.columns > COLUMNS
+        or any(pad >= extent for pad, extent in zip(window.padding, window.kernel * 2))
+    ):
+        return None
+    spans = [window.span(axis, 0, stage.window[axis] - 1) for axis in (0, 1)]
+    field = tuple(last - first + 1 for first, last in spans)
+    steps = tuple(n * stride for n, stride in zip(stage.window, window.stride))
+    images = network.encode(samples.images.reshape(-1, *network.circuit.input_shape))
+    if _share_seen((images != 0).any(axis=1), Window(field, steps, window.padding)) > MOST_SEEN:
+        return None
+    spikes = constant_spikes(p.bias, p, network.n_steps)
+    return Blank(stage.window[0] * stage.window[1] * spikes, field)
+
+
+def _share_seen(seen: np.ndarray, window: Window) -> float:
+    """How many windows over maps (n, height, width) hold anything."""
+    for axis in (0, 1):
+        taps = window.taps(axis, seen.shape[1 + axis])
+        padded = np.pad(seen, [(0, int(i == 1 + axis)) for i in range(3)])  # -1 is what is off the map
+        seen = padded.take(taps, axis=1 + axis).any(axis=2 + axis)
+    return seen.mean()
+
+
+def constant_spikes(current: np.ndarray, p: Population, n_steps: int) -> np.ndarray:
+    """Spikes (n_steps, channels) of neurons under a constant current."""
+    membranes = Membranes(p.neuron, current.shape, -1, np.int64)
+    spikes = np.zeros((n_steps, *current.shape), np.int64)
+    for u in range(n_steps + p.neuron.warm_up_steps):
+        if u < n_steps:
+            membranes.leak()
+            membranes.v += current
+        if u >= p.neuron.warm_up_steps:
+            membranes.fire(spikes[u - p.neuron.warm_up_steps])
+    return spikes
+
+
+def blank_totals(
+    stage: Stage, p: Population, read: Read, source: Blank, view: View
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Totals of spikes of neurons all of whose inputs are blank: which kernel positions lie on the map
+    decides.
+
+    Returns
+    -------
+    totals : (classes, channels) int64
+    row_class : (neurons' rows,) uint8
+        The part of a neuron's class that its row decides, times the number of parts that its column does.
+    column_class : (neurons' columns,) uint8
+    """
+    weight = p.projections[0].weight.astype(np.int64)
+
+    def classes(axis: int, n: int) -> tuple[np.ndarray, list[tuple[bool, ...]]]:
+        on_map = [tuple(row) for row in (read.window.taps(axis, view.shape[1 + axis])[:n] >= 0).tolist()]
+        kinds = sorted(set(on_map))
+        return np.array([kinds.index(row) for row in on_map]), kinds
+
+    rows, row_kinds = classes(0, stage.rows * stage.window[0])
+    columns, column_kinds = classes(1, stage.width * stage.window[1])
+    totals = []
+    for row in row_kinds:
+        for column in column_kinds:
+            reached = weight[:, :, np.array(row)][..., np.array(column)].sum(axis=(2, 3))
+            membranes = Membranes(p.neuron, (p.shape[0],), -1, np.int64)
+            for spikes in source.spikes:
+                membranes.leak()
+                membranes.v += reached @ spikes + p.bias
+                membranes.fire(np.empty(p.shape[0], np.int8))
+            totals.append(membranes.n)
+    return np.array(totals), (rows * len(column_kinds)).astype(np.uint8), columns.astype(np.uint8)
