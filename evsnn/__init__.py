@@ -5,9 +5,10 @@
 >>> evsnn.save("weights.h5", net)
 >>> net = evsnn.load("weights.h5")
 >>> result = evsnn.simulate(net, images, n_steps=32)
->>> result.predictions
+>>> result.predictions.shape == (len(images),)
+True
 
-Importing this package imports numpy alone; what else is needed comes with first use.
+``import evsnn`` imports no other package, not even numpy. A public name is imported when it is first used.
 """
 
 from __future__ import annotations

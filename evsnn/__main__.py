@@ -1,4 +1,4 @@
-"""``python -m evsnn`` and the console script ``evsnn``: one command for each module that is one."""
+"""``python -m evsnn`` and the console script ``evsnn``: they run one of the commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COMMANDS: Mapping[str, str] = MappingProxyType(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Hand the command line to the command it names, and return its exit status."""
+    """Run the command that the command line names, and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in _COMMANDS:
         return importlib.import_module(f".{arguments[0]}", __package__).main(
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse(arguments: Sequence[str]) -> int:
-    """--help, --version, and everything that is no command."""
+    """Answer --help, --version, and a command line that names no command."""
     lines = [f"  {name:10}{what}" for name, what in _COMMANDS.items()]
     parser = console.Parser(
         prog="evsnn",

@@ -1,7 +1,7 @@
-"""``python -m evsnn.convert`` makes a weights file of a trained ReLU network; ``evsnn.convert(...)`` makes a
-`Network`.
+"""``python -m evsnn.convert`` and ``evsnn.convert(...)``: a trained ReLU network becomes a spiking one.
 
-Both names are one module, which can be called: ``evsnn.convert(model, calibration, n_steps=32)`` is
+The command writes a weights file, the function returns a `Network`. Both names are one module, which can be
+called: ``evsnn.convert(model, calibration, n_steps=32)`` is
 `evsnn.conversion.conversion.convert`. docs/decisions/0007-a-module-that-is-called.md says why.
 """
 
@@ -37,7 +37,7 @@ N_SAMPLES = 16
 _EPILOG = """\
 a calibration file is .npz or .h5 with 'images' (and 'labels'), or .npy:
 a few hundred inputs as the model reads them
-with several T the first is the model's own, and each has its own thresholds and biases in the file
+with several T, the first is the network's own, and each has its own thresholds and biases in the file
 nothing is written unless everything succeeded, --validate included
 """
 
@@ -85,7 +85,7 @@ def parser(prog: str) -> console.Parser:
     p.add_argument(
         "--scores",
         metavar="NAME",
-        help="the tensor to read scores from: one of several outputs, or one before the last operators",
+        help="the tensor that holds the scores: one of several outputs, or one before the last operators",
     )
     p.add_argument(
         "--steps",
@@ -103,7 +103,7 @@ def parser(prog: str) -> console.Parser:
     p.add_argument(
         "--granularity",
         choices=("layer", "channel"),
-        help="one threshold a layer or a channel (default: channel with mse, else layer)",
+        help="one threshold per layer or per channel (default: channel with mse, else layer)",
     )
     p.add_argument(
         "--shift",
@@ -195,7 +195,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m evsnn.convert
 
 
 def _options(p: console.Parser, arguments: argparse.Namespace) -> Options:
-    """The conversion's options; what they refuse is a bad command line."""
+    """The conversion's options. Values that they refuse are errors of the command line."""
     from .conversion.balance.options import Options
 
     correction = {"on": True, "off": False, None: None}[arguments.correction]
@@ -291,7 +291,7 @@ def _with_samples(conversion: Conversion, samples: CalibrationSet | None, n: int
 def _validate(
     network: Network, ann: Ann, samples: CalibrationSet, n_steps: Sequence[int], progress: _Stages
 ) -> tuple[Validation, ...]:
-    """ANN and spiking network on the same samples, for every T."""
+    """Run the ANN and the spiking network on the same samples, for every T."""
     from .conversion.balance.calibration import suspicions
     from .conversion.report.validation import ann_predictions, validate
 
@@ -315,7 +315,7 @@ def _validate(
 
 
 def _check_output(arguments: argparse.Namespace) -> None:
-    """Refuse what would fail only after the conversion."""
+    """Refuse before the conversion what would fail only after it."""
     if not text.has_extra("onnx"):
         raise MissingExtraError(
             "reading ONNX models needs the onnx package", hint='install it with: pip install "evsnn[onnx]"'
@@ -340,7 +340,7 @@ def _check_output(arguments: argparse.Namespace) -> None:
 
 
 class _Stages:
-    """Progress of one stage after another, each with a bar of its own."""
+    """Progress of one part of the work after another, each with a bar of its own."""
 
     def __init__(self) -> None:
         self._what: str | None = None

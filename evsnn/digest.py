@@ -1,4 +1,4 @@
-"""A digest of everything that a value holds, by construction: nobody lists the fields."""
+"""A digest of everything that a value holds. No list of fields is kept by hand, so none can be forgotten."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ __all__ = ["digest"]
 
 
 def digest(value: object, without: frozenset[str] = frozenset()) -> str:
-    """SHA-256 in hexadecimal of a value: dataclasses by all their fields, mappings, sequences, arrays and
-    scalars.
+    """SHA-256 in hexadecimal of all that a value holds.
 
-    A field that is added to a dataclass changes the digest of what has it. Equal values have equal digests,
-    whatever the process or machine.
+    A field that is added to a dataclass changes the digest of each value that has it. Equal values have equal
+    digests in every process and on every machine.
 
     Parameters
     ----------
     value : object
+        Dataclasses (by all their fields), mappings, sequences, arrays and scalars, at any depth.
     without : frozenset of str
         Names of fields that do not count, at any depth.
+
+    Returns
+    -------
+    str
 
     Raises
     ------
     TypeError
-        If something in it has no bytes of its own.
+        If something in it has no digest.
 
     Examples
     --------

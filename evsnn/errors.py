@@ -1,13 +1,13 @@
-"""The errors of evsnn: one tree, one sentence a cause.
+"""The errors of evsnn: one tree, one sentence per cause.
 
 ::
 
     EvsnnError
-    ├── NetworkError        a network that cannot be: a shape, a value, a connection
+    ├── NetworkError        a network that is not valid: a shape, a value, a connection
     ├── WeightsError        a weights file that is refused, or cannot be written
     ├── InputError          images or labels that do not fit the network
     ├── ModelError          a model file or its ANN that cannot be converted
-    ├── RunError            a run that cannot be: its steps, threads, arithmetic or memory
+    ├── RunError            a run that is not possible: its steps, threads, arithmetic or memory
     └── MissingExtraError   an optional package that is not installed
 
 Every message says what is wrong, where, what was found, what was expected and what to do.
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class EvsnnError(Exception):
-    """Base of all errors raised on purpose by evsnn.
+    """The base of all errors that evsnn raises on purpose.
 
     Parameters
     ----------
@@ -39,6 +39,11 @@ class EvsnnError(Exception):
         What was found and what would have been right.
     hint : str, optional
         What to do about it.
+
+    Examples
+    --------
+    >>> print(evsnn.EvsnnError("the file is empty", where="net.h5", got="0 bytes", hint="write it again"))
+    net.h5: the file is empty: got 0 bytes. Write it again
     """
 
     def __init__(
@@ -62,16 +67,27 @@ class EvsnnError(Exception):
         super().__init__(message)
 
     def at(self, where: str) -> EvsnnError:
-        """The same error with its place, for those who raised it without knowing that."""
+        """The same error with its place, for code that raised it without knowing the place.
+
+        Parameters
+        ----------
+        where : str
+            The layer, file or argument that the error is about.
+
+        Returns
+        -------
+        EvsnnError
+            A new error of the same class.
+        """
         return type(self)(self.what, where=where, got=self.got, expected=self.expected, hint=self.hint)
 
 
 class NetworkError(EvsnnError, ValueError):
-    """A network that cannot be: a shape, a value or a connection."""
+    """A network that is not valid: a shape, a value or a connection is wrong."""
 
 
 class WeightsError(EvsnnError, OSError):
-    """A weights file that is refused, or cannot be written."""
+    """A weights file that is refused, or that cannot be written."""
 
     def __str__(self) -> str:  # OSError would print its own fields
         return str(self.args[0])
@@ -86,7 +102,7 @@ class ModelError(EvsnnError, ValueError):
 
 
 class RunError(EvsnnError, ValueError):
-    """A run that cannot be: its steps, threads, arithmetic or memory."""
+    """A run that is not possible: its steps, threads, arithmetic or memory do not allow it."""
 
 
 class MissingExtraError(EvsnnError, ImportError):

@@ -1,6 +1,4 @@
-"""``python -m evsnn.inspect``: what is in a weights file and, with ``--verify``, whether it holds what it
-promises.
-"""
+"""``python -m evsnn.inspect``: what is in a weights file, and with ``--verify`` whether it is intact."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ def parser(prog: str) -> console.Parser:
     p = console.Parser(prog=prog, description="Say what is in a weights file.", epilog=_EPILOG)
     p.add_argument("weights", metavar="WEIGHTS.h5")
     p.add_argument(
-        "--verify", action="store_true", help="check sums, integer ranges, and int8 against float32"
+        "--verify", action="store_true", help="compare checksums, prove integer ranges, run int8 and float32"
     )
     p.add_argument(
         "--steps",
@@ -86,7 +84,7 @@ def _run(p: console.Parser, arguments: Sequence[str]) -> int:
 
 
 def _describe(network: Network, n_steps: int) -> dict:
-    """What the file says, and what follows from it; layers as they are in runs of `n_steps`."""
+    """What the file says, and what follows from it. Layers are as they are in runs of `n_steps`."""
     from .network.inventory import layer_facts
 
     facts = layer_facts(network.at(n_steps))
@@ -131,7 +129,7 @@ def _describe(network: Network, n_steps: int) -> dict:
 
 
 def _int8(network: Network, n_steps: int) -> dict:
-    """What integers of 8 bits bring, or why there are none."""
+    """The network in integers: widths and bounds, or why it cannot be brought to integers."""
     from .circuit.quantized import quantize
 
     try:
@@ -157,12 +155,12 @@ def _populations(quantized: QuantizedNetwork) -> list[dict]:
 
 
 def _checksums(path: str) -> int:
-    """The number of arrays, all intact.
+    """The number of arrays, if all are intact.
 
     Raises
     ------
     WeightsError
-        If one is not.
+        If one is damaged.
     """
     from .files.weights import verify
 
@@ -179,7 +177,7 @@ def _checksums(path: str) -> int:
 
 
 def _compare(network: Network, n_steps: int, threads: int | None) -> dict:
-    """The samples, or noise, in float32 and in int8."""
+    """Run the samples (or noise) in float32 and in int8."""
     from .files.inputs import open_inputs
     from .output.memory import announce
     from .simulation import Simulator
@@ -322,7 +320,7 @@ def _facts(inventory: dict) -> list[tuple[str, str]]:
 
 
 def _range(values: Sequence[float] | None) -> str:
-    """``0.5 to 2``; a dash for nothing."""
+    """A range as text, ``0.5 to 2``; a dash if there is none."""
     if values is None:
         return "-"
     return f"{values[0]:g}" if values[0] == values[1] else f"{values[0]:g} to {values[1]:g}"

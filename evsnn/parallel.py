@@ -1,4 +1,4 @@
-"""Work on several threads: NumPy lets others run while it computes on large arrays."""
+"""Work on several threads: NumPy lets other threads run while it computes on large arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Value = TypeVar("Value")
 
 
 def usable_cores() -> int:
-    """Processors that this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -26,7 +26,7 @@ def in_parallel(
     Parameters
     ----------
     function : callable
-        Called on several threads at once; what it changes must be its item's alone.
+        It is called on several threads at once, and may change only what belongs to its item.
     items : iterable
     threads : int, optional
         None: `usable_cores`.
@@ -34,7 +34,7 @@ def in_parallel(
     Raises
     ------
     Exception
-        What the first call that failed has raised, once those that had begun have ended; no other begins.
+        That of the first call that failed, after the calls that had begun have ended. No other call begins.
     """
     listed = list(items)
     threads = min(usable_cores() if threads is None else threads, len(listed))

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _BORN = time.time()
-"""Since when this process is busy."""
+"""The time since which this process is busy."""
 
 _JUMP_S = 0.2
 
 _EPILOG = """\
 without WEIGHTS, the packaged demo model (handwritten digits) runs
 without --input, the samples stored with the model run, else seeded noise
-with several T the last is profiled, the others are run once: for accuracy and latency against T
+with several T the last is profiled; the others are run once, for accuracy and latency against T
 """
 
 
@@ -128,7 +128,7 @@ def parser(prog: str) -> console.Parser:
         "--power-start",
         metavar="S",
         type=_number,
-        help="seconds since the epoch at which the log's times are 0, where they do not count from the epoch",
+        help="seconds since the epoch at which the log's times are 0, if they do not count from the epoch",
     )
     p.add_argument(
         "--compare", metavar="OLD.json", help="beside an earlier profile of the same model on the same host"
@@ -218,7 +218,7 @@ def _profile(options: argparse.Namespace) -> int:
 
 
 def _measured(session: Session, options: argparse.Namespace, import_ms: float) -> Report:
-    """Measure the last T, run the others, and look at spikes if a page shows them."""
+    """Measure the last T, run the others, and collect spikes if a page shows them."""
     from .profiling.measure import hints_of, measure
     from .profiling.report import Report, Sweep, seen_of
 
@@ -268,7 +268,7 @@ def _measured(session: Session, options: argparse.Namespace, import_ms: float) -
 
 
 def _metered(options: argparse.Namespace, profile: Profile):
-    """What the meter's log says of the run, if there is one."""
+    """The energy of the run from the meter's log, if there is a log."""
     if not options.power_csv:
         return None
     from .profiling.energy import PowerLog

@@ -1,4 +1,4 @@
-"""What a run gives back: plain numbers and arrays, frozen."""
+"""What a run returns: plain numbers and arrays, frozen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LayerResult", "Result"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LayerResult:
-    """One population (an `IF` layer, a max pool, or the readout), summed over a run.
+    """What one population (an `IF` layer, a max pool, or the readout) did in a run.
 
     Parameters
     ----------
@@ -23,29 +23,35 @@ class LayerResult:
         The layer's name; a max pool of several concatenated layers has a row for each: ``pool[0]``,
         ``pool[1]``.
     projection : str
-        What charges it, in a few words: ``"conv2d 3x3"``, ``"conv2d 3x3 + identity"``, ``"linear"``,
+        Its projections in a few words: ``"conv2d 3x3"``, ``"conv2d 3x3 + identity"``, ``"linear"``,
         ``"maxpool2d 3x3"``.
     shape : tuple of int
         Without the batch: ``(channels, height, width)`` or ``(features,)``.
     n_spikes : int
-        Spikes emitted, negative ones too, over all samples and steps; 0 for a readout that never fires.
+        Spikes that it sent, negative ones too, over all samples and steps; 0 for a readout that never fires.
     n_events : int
         Events that reached it (an average-pooled position counts once), over all samples and steps.
     sops : int
-        Synaptic operations: weight additions done, borders exact, over all samples and steps; 0 for a max
-        pool.
+        Synaptic operations: additions of a weight, without those that a border cuts off, over all samples and
+        steps; 0 for a max pool.
     macs : int
-        Multiply-adds of the current that the analog input brings, computed once a sample, over all samples.
+        Multiply-adds of the current of the analog input, which is computed once per sample, over all samples.
     time_ms : float
-        Time in this layer, summed over samples (and threads).
+        Time in this layer in milliseconds, summed over samples (and threads).
     fires : bool
         False for a readout that only integrates.
     spike_counts : (n_samples, *shape) int32, optional
-        Spikes of each neuron, less its negative ones; only when asked for.
-    v_mem : (n_samples, *shape), optional
-        Membranes after the last step, float32 or integer; only when asked for, and never of a max pool.
+        The net count of each neuron: its spikes less its negative ones. None unless it is recorded.
+    v_mem : (n_samples, *shape) float32 or int64, optional
+        Membranes after the last step. None unless they are recorded; a max pool has none.
     spikes : (n_samples, n_steps, *shape) bool, optional
-        The spike trains, int8 of -1, 0 and 1 if neurons have negative spikes; only when asked for.
+        The spike trains; int8 of -1, 0 and 1 if neurons have negative spikes. None unless they are recorded.
+
+    Examples
+    --------
+    >>> first = evsnn.simulate(net, images, record=("spike_counts",)).layers[0]
+    >>> first.name, first.projection, first.spike_counts.shape == (len(images), *first.shape)
+    ('a', 'conv2d 3x3', True)
     """
 
     name: str
@@ -63,35 +69,47 @@ class LayerResult:
 
     @property
     def n_neurons(self) -> int:
-        """Neurons, or outputs of a max pool."""
+        """The number of neurons, or of outputs of a max pool."""
         return int(np.prod(self.shape, dtype=np.int64))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Result:
-    """The outcome of a run.
+    """What a run found.
 
     Parameters
     ----------
     outputs : (n_samples, *output_shape) float64
-        The readout's mean current (or mean emitted amplitude) per step: what the ANN gives, scores of classes
-        or values.
+        The readout's mean current per step, or its mean emitted amplitude per step, in units of the ANN's
+        outputs: scores of classes, values, or a map.
     n_steps : int
+        Steps of the run, or of the block of steps that `Simulator.advance` ran.
     arithmetic : {"float32", "int8"}
+        What membranes and weights are.
     backend : {"numba", "reference"}
         The event-driven engine, or the NumPy reference.
     threads : int
+        Threads that shared the work.
     latency_ms : (n_samples,) float64
-        Wall time from a sample's arrival to its outputs.
+        Wall time of each sample in milliseconds, from its arrival to its outputs.
     layers : tuple of LayerResult
         In order: each `IF` and max pool, and last the readout if it integrates. Their sums are the run's
         totals.
     labels : (n_samples,) int64, optional
+        The right classes.
     outputs_at : mapping of int to (n_samples, *output_shape) float64
-        By step t, ascending: the mean over the first t steps, with the biases and the shift of the whole run;
-        at the steps asked for, and after the last one, where it is `outputs`.
+        By step t, ascending: the mean over the first t steps, with the biases and the shift of the whole run.
+        It has the steps that were recorded and the last one, whose entry equals `outputs`.
     task : {"classify", "regress", "none"}
-        The network's: how outputs are read.
+        The network's task: how outputs are read.
+
+    Examples
+    --------
+    >>> result = evsnn.simulate(net, images, labels=labels, record_steps=(4,))
+    >>> result.n_samples == len(images), sorted(result.outputs_at)
+    (True, [4, 16])
+    >>> result.accuracy == float((result.predictions == labels).mean())
+    True
     """
 
     outputs: np.ndarray
@@ -107,33 +125,73 @@ class Result:
 
     @property
     def n_samples(self) -> int:
+        """The number of samples."""
         return self.outputs.shape[0]
 
     @property
     def predictions(self) -> np.ndarray | None:
-        """(n_samples,) int64: the class with the largest output, the first of equals; None if the
-        network's task is not to classify.
+        """(n_samples,) int64: the class with the largest output, of equal ones the first.
+
+        None if the network's task is not to classify.
         """
         return self.outputs.argmax(axis=1) if self.task == "classify" else None
 
     @property
     def accuracy(self) -> float | None:
-        """Share of predictions that equal the labels; None without labels."""
+        """The share of predictions that equal the labels, 0 to 1; None without labels or predictions."""
         if self.labels is None or self.predictions is None:
             return None
         return float((self.predictions == self.labels).mean())
 
     def agreement(self, other: Result) -> float | None:
-        """Share of predictions that are another result's, too; None if the task is not to classify."""
+        """The share of predictions that equal those of another result.
+
+        Parameters
+        ----------
+        other : Result
+            Of the same samples.
+
+        Returns
+        -------
+        float or None
+            0 to 1; None if one of both has no predictions.
+        """
         mine, others = self.predictions, other.predictions
         return None if mine is None or others is None else float((mine == others).mean())
 
     def deviation(self, other: Result) -> float:
-        """Root mean square of the difference from another result's outputs, in their unit."""
+        """The root mean square of the difference from the outputs of another result.
+
+        Parameters
+        ----------
+        other : Result
+            Of the same samples.
+
+        Returns
+        -------
+        float
+            In units of the outputs.
+        """
         return float(np.sqrt(np.square(self.outputs - other.outputs).mean()))
 
     def predictions_at(self, n_steps: int) -> np.ndarray | None:
-        """(n_samples,) int64: `predictions` after the first `n_steps`, one of the steps in `outputs_at`."""
+        """The `predictions` after the first `n_steps` steps.
+
+        Parameters
+        ----------
+        n_steps : int
+            One of the steps in `outputs_at`.
+
+        Returns
+        -------
+        (n_samples,) int64 or None
+            None if the network's task is not to classify.
+
+        Raises
+        ------
+        RunError
+            If the outputs after this step were not recorded.
+        """
         if n_steps not in self.outputs_at:
             raise RunError(
                 "the run was not read after this step",
@@ -144,7 +202,23 @@ class Result:
         return self.outputs_at[n_steps].argmax(axis=1) if self.task == "classify" else None
 
     def accuracy_at(self, n_steps: int) -> float | None:
-        """`accuracy` after the first `n_steps`, one of the steps in `outputs_at`."""
+        """The `accuracy` after the first `n_steps` steps.
+
+        Parameters
+        ----------
+        n_steps : int
+            One of the steps in `outputs_at`.
+
+        Returns
+        -------
+        float or None
+            0 to 1; None without labels or predictions.
+
+        Raises
+        ------
+        RunError
+            If the outputs after this step were not recorded.
+        """
         predictions = self.predictions_at(n_steps)
         if self.labels is None or predictions is None:
             return None
@@ -152,20 +226,33 @@ class Result:
 
     @property
     def sops_per_sample(self) -> float:
+        """Synaptic operations per sample: additions of a weight, over all layers and steps."""
         return sum(layer.sops for layer in self.layers) / self.n_samples
 
     @property
     def spikes_per_sample(self) -> float:
+        """Spikes per sample, negative ones too, over all layers and steps."""
         return sum(layer.n_spikes for layer in self.layers) / self.n_samples
 
     @property
     def mean_rate(self) -> float:
-        """Spikes per neuron and step, over the layers that fire; 0 without any."""
+        """Spikes per neuron and step, over the layers that fire; 0 if no layer fires."""
         neurons = sum(layer.n_neurons for layer in self._firing)
         return self.spikes_per_sample / (neurons * self.n_steps) if neurons else 0.0
 
     def rate(self, layer: LayerResult) -> float:
-        """Spikes per neuron and step in one layer."""
+        """Spikes per neuron and step in one layer.
+
+        Parameters
+        ----------
+        layer : LayerResult
+            One of `layers`.
+
+        Returns
+        -------
+        float
+            0 to 1.
+        """
         return layer.n_spikes / (layer.n_neurons * self.n_steps * self.n_samples)
 
     @property

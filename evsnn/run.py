@@ -1,4 +1,4 @@
-"""``python -m evsnn.run``: run a network and say what came out, how fast, and with how many operations."""
+"""``python -m evsnn.run``: run a network and report outputs, time and operations."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["main"]
 _EPILOG = """\
 without WEIGHTS, the packaged demo model (handwritten digits) runs
 without --input, the samples stored with the model run, else seeded noise
-with several T, one row a T; agreement is with the predictions at the largest T
-`warm [WEIGHTS.h5 ...]` instead compiles what networks need, and keeps it
+with several T, one row per T; agreement is with the predictions at the largest T
+`warm [WEIGHTS.h5 ...]` instead of options compiles what networks need, and keeps it
 """
 
 

@@ -1,7 +1,7 @@
-"""What the commands that run a network have in common: from the command line to a simulator that is ready.
+"""What the commands that run a network share: from the command line to a simulator that is ready.
 
-A session loads the network and opens the samples, says what is remarkable about them, and makes a simulator
-ready for each T: memory is announced before it is taken, samples are read once.
+A session loads the network and opens the samples, prints warnings about them, and prepares a simulator for
+each T. Memory is announced before it is allocated, and samples are read once.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Prepared:
         The samples as they are run at its T.
     labels : (n,) int64, optional
     times_ms : dict of str to float
-        What making it ready took: "import", "plan", "compile".
+        Milliseconds that its preparation took: "import", "plan", "compile".
     memory_bytes : int
-        The process's memory with all that was announced, in bytes.
+        The memory of the process with all that was announced.
     """
 
     simulator: Simulator
@@ -49,7 +49,7 @@ class Prepared:
 
 
 class Session:
-    """A network and samples that a command runs it on, as a context.
+    """A network and the samples that a command runs it on; a context manager.
 
     Parameters
     ----------
@@ -61,11 +61,11 @@ class Session:
     Attributes
     ----------
     model : str
-        For people: the path, or "demo".
+        Its name for people: the path, or "demo".
     network : Network
     inputs : Inputs
     n_steps : tuple of int
-        Every T to run, in the order asked for.
+        Every T to run, in the given order.
     load_ms : float
     """
 
@@ -130,7 +130,7 @@ class Session:
         )
 
     def _read(self) -> Samples:
-        """The samples, and a warning if their scale looks wrong."""
+        """Read the samples, and warn if their scale looks wrong."""
         if self._samples is None:
             self._samples = self.inputs.read()
             warning = range_warning(self.network, self._samples.images)
@@ -139,7 +139,7 @@ class Session:
         return self._samples
 
     def _take_range_from_samples(self) -> None:
-        """Integers need the input's range: if the file names none, it is that of the samples."""
+        """Take the input's range, which integers need, from the samples if the file has none."""
         network = self.network
         known = network.input_range is not None or network.samples is not None
         if self._options.arithmetic != "int8" or known or network.input.encoding != "constant":

@@ -1,4 +1,4 @@
-"""Running a network: the one door to the engine and to the reference."""
+"""Running a network: every run, by the engine or by the reference, starts here."""
 
 from __future__ import annotations
 
@@ -64,39 +64,54 @@ def simulate(
 
     Parameters
     ----------
-    network : Network
+    network : Network or QuantizedNetwork
+        The network to run; one in integers is run as it is.
     images : (n, *input_shape) real
-        In the network's own scale; for networks of events (n, n_steps, *input_shape) of 0 and 1.
+        In the network's own scale. For networks that read events: (n, n_steps, *input_shape) of 0 and 1.
     n_steps : int, optional
-        Time steps T. None: the network's own.
+        Time steps T, 1 to 65536. None: the network's own.
     record_steps : iterable of int, optional
-        Steps from 1 to T after which the readout is read, each once, in any order: `Result.outputs_at`.
-        Where a layer has a warm-up, T alone. The shift V_th/2T and the integers of int8 stay those of the
-        whole run.
+        Steps from 1 to T after which outputs are recorded in `Result.outputs_at`, each once, in any order. If
+        a layer has a warm-up, only T is possible. The shift V_th/2T and the integers of int8 stay those of
+        the whole run.
     shift_steps : int, optional
-        T of the shift V_th/2T, if not the run's; only for networks whose shift is "bias".
+        T of the shift V_th/2T, if it is not the run's T; only for networks whose shift is "bias".
     arithmetic : {"float32", "int8"}
-        "int8": weights of 8 bits and exact integer membranes, see `evsnn.quantize`; needs the network's
+        "int8": weights of 8 bits and exact integer membranes, see `evsnn.quantize`. It needs the network's
         `input_range` or samples.
     threads : int, optional
-        None: the processors this process may use.
+        Threads that share the work, 1 to 1024. None: as many as processors that this process may use.
     labels : (n,) integers, optional
+        The right classes, 0 to n_classes - 1; only for networks whose task is to classify.
     seed : int
-        Of the Poisson encoding.
+        The seed of the Poisson encoding, at least 0.
     record : iterable of {"spike_counts", "v_mem", "spikes"}
-        What to keep of every layer.
+        What to keep of every layer, see `LayerResult`.
     backend : {"auto", "numba", "reference"}
-        "auto": the event-driven engine where numba works, else the NumPy reference; same bits.
+        "auto": the event-driven engine if it can run here, else the NumPy reference. Both give the same bits.
     progress : callable (done, total), optional
-        Called after each sample.
+        It is called after each sample.
 
     Returns
     -------
     Result
+        Outputs, counts and times of all samples.
 
     Raises
     ------
-    RunError, InputError
+    RunError
+        If an option is out of range, the engine cannot run here, or outputs are not finite.
+    InputError
+        If images or labels do not fit the network.
+
+    Examples
+    --------
+    >>> result = evsnn.simulate(net, images, n_steps=8, labels=labels)
+    >>> result.outputs.shape == (len(images), net.n_classes)
+    True
+    >>> integers = evsnn.simulate(net, images, n_steps=8, arithmetic="int8")
+    >>> integers.arithmetic
+    'int8'
     """
     simulator = Simulator(
         network, n_steps, shift_steps=shift_steps, arithmetic=arithmetic, threads=threads, backend=backend
@@ -107,23 +122,39 @@ def simulate(
 
 
 class Simulator:
-    """A network made ready to run at one number of steps.
+    """A network that is ready to run for one number of steps.
 
-    Creating one plans only: `memory_bytes` says what `prepare` will allocate. `run` prepares when
-    that has not been done.
+    Making a simulator only plans: `memory_bytes` says what `prepare` will allocate. `run` and `start` call
+    `prepare` if that has not been done.
 
     Parameters
     ----------
     network : Network or QuantizedNetwork
+        The network to run; one in integers is run as it is.
     n_steps, shift_steps, arithmetic, threads, backend
         As for `simulate`.
 
     Attributes
     ----------
-    memory_bytes : dict of str to int
-        What will be allocated, by name.
+    backend : {"numba", "reference"}
+        The one that runs.
+    backend_note : str
+        Why it is not the compiled engine; empty if it is.
     start_up_ms : dict of str to float
-        Time spent on planning and compiling so far.
+        Milliseconds spent on planning and compiling so far: "import", "plan" and "compile".
+
+    Raises
+    ------
+    RunError
+        If an option is out of range, or the engine cannot run here.
+
+    Examples
+    --------
+    >>> simulator = evsnn.Simulator(net, 8, threads=1)
+    >>> all(n_bytes > 0 for n_bytes in simulator.memory_bytes.values())
+    True
+    >>> simulator.run(images).n_steps
+    8
     """
 
     def __init__(
@@ -189,6 +220,7 @@ class Simulator:
 
     @property
     def memory_bytes(self) -> dict[str, int]:
+        """Bytes that `prepare` and `run` will allocate, by what they are for."""
         if self.backend == "reference":
             n_bytes = sum(
                 p.n_neurons * (self.n_steps + 16 + 8 * p.has_negative_spikes)
@@ -199,7 +231,18 @@ class Simulator:
         return {"weights": self.plan.n_bytes, "workspaces": self.plan.workspace_bytes * self.threads}
 
     def prepare(self, progress: Progress | None = None) -> dict[str, float]:
-        """Allocate and compile; the milliseconds each took. `progress` is called layer by layer."""
+        """Allocate memory and load or compile kernels, unless that has been done.
+
+        Parameters
+        ----------
+        progress : callable (done, total), optional
+            It is called after each layer.
+
+        Returns
+        -------
+        dict of str to float
+            The milliseconds that each part took, as in `start_up_ms`.
+        """
         if self.backend == "numba" and self._engine is None:
             self._made_engine(progress)
         if self.backend == "numba" and self._executor is None and self.threads > 1:
@@ -226,7 +269,25 @@ class Simulator:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Result:
-        """Run on images; see `simulate`."""
+        """Run all steps of all images.
+
+        Parameters
+        ----------
+        images, labels, record_steps, record, seed, progress
+            As for `simulate`.
+
+        Returns
+        -------
+        Result
+
+        Raises
+        ------
+        RunError
+            If an option is out of range, the simulator is running already in this thread, or outputs are not
+            finite.
+        InputError
+            If images or labels do not fit the network.
+        """
         record, seed = _record(record), _seed(seed)
         steps = _record_steps(record_steps, self.circuit)
         images = check_images(self.network, images, self.n_steps)
@@ -241,7 +302,7 @@ class Simulator:
         return self._result(tally, self.n_steps, self.n_steps, labels)
 
     def _exclusively(self) -> _Exclusively:
-        """One run at a time, as a context: workspaces serve no two."""
+        """A context manager that allows one run at a time: a workspace serves one sample at a time."""
         if self._process != os.getpid():  # a fork has this object's memory, but not its threads
             self._executor, self._kept, self._running, self._process = None, (None, []), Lock(), os.getpid()
         if self._runner == get_ident():
@@ -291,33 +352,38 @@ class Simulator:
         )
 
     def start(self, image: np.ndarray | None = None, *, seed: int = 0, index: int = 0) -> State:
-        """Begin a run of one sample that is advanced by blocks of steps.
+        """Begin a run of one sample that `advance` continues by blocks of steps.
 
         Parameters
         ----------
         image : (*input_shape) real, optional
-            The sample; left out for networks of events, whose events come with `advance`.
+            The sample. None for networks that read events, whose events come with `advance`.
         seed, index : int
-            Of the Poisson spikes: those of sample `index` in a run of `seed`.
+            Poisson spikes are those of sample `index` in a run with this seed.
 
         Returns
         -------
         State
-            Before the first step.
+            The state before the first step.
 
         Raises
         ------
         InputError
             If the image does not fit.
+        RunError
+            If the seed is out of range.
 
         Examples
         --------
         >>> simulator = evsnn.Simulator(net, 32)
         >>> state = simulator.start(image)
-        >>> simulator.advance(state, 8).predictions, state.step
-        (array([7]), 8)
-        >>> simulator.advance(state).predictions, state.step
-        (array([7]), 32)
+        >>> simulator.advance(state, 8).n_steps, state.step
+        (8, 8)
+        >>> last = simulator.advance(state)
+        >>> last.n_steps, state.step
+        (24, 32)
+        >>> np.array_equal(last.outputs, simulator.run(image[None]).outputs)
+        True
         """
         events = self.network.input.encoding == "events"
         if events != (image is None):
@@ -328,7 +394,7 @@ class Simulator:
         if sample is not None:
             if len(sample) != 1:
                 raise InputError(
-                    "a state is of one sample", where="image", got=f"{len(sample)} images", expected="one"
+                    "a state holds one sample", where="image", got=f"{len(sample)} images", expected="one"
                 )
             sample = sample[0].reshape(self.circuit.input_shape)
             if self.quantized and self.circuit.analog:
@@ -356,7 +422,28 @@ class Simulator:
         return state
 
     def reset(self, state: State) -> None:
-        """Bring a state back to before the first step of its sample."""
+        """Bring a state back to before the first step of its sample.
+
+        Parameters
+        ----------
+        state : State
+            Changed in place.
+
+        Raises
+        ------
+        RunError
+            If the state belongs to another circuit.
+
+        Examples
+        --------
+        >>> simulator = evsnn.Simulator(net, 8)
+        >>> state = simulator.start(image)
+        >>> once = simulator.advance(state)
+        >>> simulator.reset(state)
+        >>> again = simulator.advance(state)
+        >>> np.array_equal(once.outputs, again.outputs)
+        True
+        """
         state.require(self._circuit_digest, self._about)
         if isinstance(state.backend, reference.State):
             current = state.sample if self.circuit.analog else None
@@ -366,7 +453,7 @@ class Simulator:
         self._begin(state)
 
     def _begin(self, state: State) -> None:
-        """What a state holds beside the back end's, before the first step."""
+        """Set what a state holds beside the back end's part, as it is before the first step."""
         last = self.circuit.populations[-1]
         state.emitted = np.zeros((1, *last.shape)) if last.fires else None
         state.outputs = None
@@ -384,30 +471,41 @@ class Simulator:
     ) -> Result:
         """Run a block of steps of a sample that `start` has begun, and move its state on.
 
+        A run may pass its last step T only if nothing in the network depends on T; `Circuit.depends_on_steps`
+        names what does.
+
         Parameters
         ----------
         state : State
             Changed in place.
         n_steps : int, optional
-            None: what is left of the run, or as many as there are events.
+            None: the rest of the run, or as many steps as there are events.
         events : (n_steps, *input_shape) of 0 and 1, optional
-            The input of these steps, for networks of events.
+            The input of these steps, for networks that read events.
         record : iterable of {"spike_counts", "v_mem", "spikes"}
-            What to keep of every layer, of these steps.
+            What to keep of every layer for these steps, see `LayerResult`.
 
         Returns
         -------
         Result
-            Of one sample: `outputs` are the means over all steps so far, counts are those of these steps, and
+            Of one sample. `outputs` are the means over all steps so far; counts are those of these steps, and
             `n_steps` is their number.
 
         Raises
         ------
         RunError
-            If the state is another circuit's; if the run would pass its last step, and that has decided
-            something (`Circuit.depends_on_steps`); if a warm-up wants all steps at once.
+            If the state belongs to another circuit; if the run would pass its last step and something depends
+            on it; if a network with a warm-up does not run all its steps at once.
         InputError
             If the events do not fit.
+
+        Examples
+        --------
+        >>> simulator = evsnn.Simulator(net, 16)
+        >>> state = simulator.start(image)
+        >>> first = simulator.advance(state, 4, record=("spikes",))
+        >>> first.layers[0].spikes.shape[1]
+        4
         """
         state.require(self._circuit_digest, self._about)
         record = _record(record)
@@ -460,10 +558,10 @@ class Simulator:
         end, decided = step + n_steps, self.circuit.depends_on_steps
         if end > self.n_steps and decided:
             raise RunError(
-                f"the run would pass its last step, for which its {' and '.join(decided)} were made",
+                f"the run would pass its last step, on which its {' and '.join(decided)} depend",
                 got=f"step {end}",
                 expected=f"at most T = {self.n_steps}",
-                hint="make a Simulator of more steps; only what does not depend on T can run on",
+                hint="make a Simulator with more steps; only a network that does not depend on T can run on",
             )
         if self.circuit.has_warm_up and n_steps != self.n_steps:
             raise RunError(
@@ -483,12 +581,25 @@ class Simulator:
         return f"T = {self.n_steps}, {self.arithmetic}, {self.backend}"
 
     def _workspace(self) -> Workspace:
-        """The workspace of single samples."""
+        """The workspace that runs single samples."""
         self.prepare()
         return self._workspaces(1, False, self._executor)[0]
 
     def encode(self, image: np.ndarray, seed: int, index: int) -> np.ndarray:
-        """A checked image as the backends take it."""
+        """A checked image in the form that back ends take.
+
+        Parameters
+        ----------
+        image : (*input_shape) float32, or (n_steps, *input_shape) bool
+            As `evsnn.circuit.encoding.check_images` returns it, without the batch.
+        seed, index : int
+            Poisson spikes are those of sample `index` in a run with this seed.
+
+        Returns
+        -------
+        (channels, height, width) float32 or int32, or (n_steps, channels, height, width) bool
+            A constant current, or spikes.
+        """
         encoded = encode(self.network, image, self.n_steps, seed, index)
         return self.quantized.encode(encoded) if self.quantized and self.circuit.analog else encoded
 
@@ -532,14 +643,14 @@ class Simulator:
                     done += 1
                     if progress:
                         progress(done, len(images))
-        finally:  # an error, or Ctrl-C: the others stop after the layer they are in
+        finally:  # after an error or Ctrl-C the other threads stop at the end of the layer that they compute
             stop.set()
             wait(running)
 
     def _workspaces(
         self, count: int, keep_membranes: bool, executor: ThreadPoolExecutor | None
     ) -> list[Workspace]:
-        """Workspaces of one kind, kept from run to run; those of another kind go first."""
+        """Workspaces of one kind, kept from run to run; workspaces of another kind are freed first."""
         from .engine.workspace import Workspace
 
         kind = count, keep_membranes, executor is not None
@@ -590,7 +701,7 @@ class _Exclusively:
 
 
 def _add_runners(tally: Tally, i: int, workspace: Workspace) -> None:
-    """Sample i's numbers, from the workspace that has run it."""
+    """Add the counts and times of sample i, from the workspace that has run it."""
     for j, runner in enumerate(workspace.runners):
         tally.add(
             j,
@@ -604,7 +715,7 @@ def _add_runners(tally: Tally, i: int, workspace: Workspace) -> None:
 
 
 def _add_traces(tally: Tally, i: int, first: int, traces: Sequence[reference.Trace], seconds: float) -> None:
-    """Sample i's numbers and spikes from step `first` on, from the reference's traces of it alone."""
+    """Add the counts and spikes of sample i from step `first` on, from the reference's traces of it alone."""
     for j, trace in enumerate(traces):
         tally.add_spikes(j, i, first, trace.spikes[0])
         tally.add(
@@ -621,7 +732,7 @@ def _add_traces(tally: Tally, i: int, first: int, traces: Sequence[reference.Tra
 
 
 def _record(record: Iterable[str]) -> frozenset[str]:
-    """What is to be recorded, checked."""
+    """The names of what is to be recorded, checked."""
     given: tuple[object, ...] = (
         tuple(record) if isinstance(record, (tuple, list, set, frozenset)) else (record,)
     )
@@ -638,17 +749,17 @@ def _seed(seed: int) -> int:
 
 
 def _record_steps(record_steps: Iterable[int] | None, circuit: Circuit) -> tuple[int, ...]:
-    """The steps to read after, ascending, the last step always among them."""
+    """The steps after which outputs are recorded, ascending; the last step is always among them."""
     n_steps = circuit.n_steps
     if record_steps is None:
         return (n_steps,)
     expected = f"integers from 1 to {n_steps}, each once"
     if not isinstance(record_steps, Iterable) or isinstance(record_steps, (str, bytes)):
         raise RunError("record_steps is not a list of steps", got=repr(record_steps)[:80], expected=expected)
-    steps = tuple(islice(record_steps, n_steps + 1))  # no more: then one comes twice, or is out of range
+    steps = tuple(islice(record_steps, n_steps + 1))  # if there are more, one comes twice or is out of range
     if not steps:
         raise RunError(
-            "record_steps is empty", expected=expected, hint="leave it out to read after the last step alone"
+            "record_steps is empty", expected=expected, hint="leave it out to record the last step alone"
         )
     for step in steps:
         if (
@@ -662,9 +773,9 @@ def _record_steps(record_steps: Iterable[int] | None, circuit: Circuit) -> tuple
             "record_steps names a step twice", got=Counter(steps).most_common(1)[0][0], expected=expected
         )
     if circuit.has_warm_up and min(steps) < n_steps:
-        hint = "run each number of steps on its own, or use no delays"
+        hint = "run each number of steps on its own, or use no warm-up"
         raise RunError(
-            "a network that has a warm-up can be read after its last step alone",
+            "outputs of a network with a warm-up can be recorded after its last step alone",
             got=f"step {min(steps)}",
             expected=f"step {n_steps}",
             hint=hint,
@@ -685,7 +796,7 @@ def _threads(threads: int | None) -> int:
 
 
 def _backend(name: str, plan: Plan) -> tuple[str, str]:
-    """The backend to use, and why it is not the engine where "auto" was asked for."""
+    """The back end to use, and why it is not the engine if "auto" was asked for."""
     if name == "reference":
         return name, ""
     problem, possible = _problem(plan)
@@ -706,8 +817,9 @@ def _backend(name: str, plan: Plan) -> tuple[str, str]:
 
 
 def _problem(plan: Plan) -> tuple[str, bool]:
-    """What speaks against the engine, and whether it could run all the same. numba is imported if machine
-    code is missing, not else.
+    """Why the engine should not run, and whether it could run nevertheless.
+
+    numba is imported only if machine code is missing.
     """
     if sys.byteorder == "big":
         return "this CPU is big-endian", False

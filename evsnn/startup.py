@@ -1,4 +1,4 @@
-"""The start of the engine: what happens once a process, before memory is measured and samples run."""
+"""The start of the engine: what happens once per process, before memory is measured and samples run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["import_compiler"]
 
 
 def import_compiler(simulator: Simulator) -> dict[str, float]:
-    """Start the compiler, if the engine needs it, so that the memory it takes counts as in use.
+    """Start the compiler if the engine needs it, so that its memory counts as in use.
 
-    Says on stderr if the engine does not run.
+    It says on stderr if the engine does not run.
 
     Returns
     -------
@@ -46,10 +46,10 @@ def import_compiler(simulator: Simulator) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _without(module: str) -> Iterator[None]:
-    """Keep a module that is not imported yet from being imported.
+    """Keep a module from being imported, if it is not imported yet.
 
-    numba looks for scipy's BLAS when its compiler starts, which costs 0.2 s and serves matrix products
-    alone; kernels have none. For a command's own process only: a library must not decide this.
+    numba looks for scipy's BLAS when its compiler starts. That costs 0.2 s and serves matrix products alone,
+    of which kernels have none. This is for a command's own process only: a library must not decide it.
     """
     if module in sys.modules:
         yield

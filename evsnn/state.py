@@ -18,10 +18,10 @@ __all__ = ["State"]
 
 @dataclass(eq=False, kw_only=True)
 class State:
-    """Where a run of one sample is.
+    """Where a run of one sample is: what `Simulator.start` returns.
 
-    It belongs to the circuit that it was started in: the network, its number of steps and its arithmetic. It
-    outlives the simulator that made it, and goes on in any other of the same circuit and back end.
+    A state belongs to the circuit that it was started in: the network, its number of steps and its
+    arithmetic. It can be carried on by any simulator of the same circuit and back end.
 
     Parameters
     ----------
@@ -30,17 +30,25 @@ class State:
     about : str
         The same for people: "T = 16, float32, numba".
     backend : EngineState or ReferenceState
-        What the back end carries from step to step.
-    sample : array
-        The encoded sample: a constant current; firing probabilities; None if events come with each block.
+        What the back end carries from step to step: membranes, net counts, counts of max pools.
+    sample : array or None
+        The encoded sample: a constant current, or firing probabilities; None if events come with each block.
+    seed : (int, int)
+        The seed of the generator: the run's seed and the sample's index.
     generator : numpy.random.Generator, optional
-        Of Poisson spikes.
-    seed : tuple of int
-        Of the generator.
+        It draws Poisson spikes.
     emitted : (1, channels, height, width) float64, optional
-        Net spikes of a readout of spikes.
+        The net counts of a readout of spikes so far.
     outputs : (*output_shape) float64, optional
-        The outputs after the last step; None before the first.
+        The mean outputs over all steps so far; None before the first step.
+
+    Examples
+    --------
+    >>> simulator = evsnn.Simulator(net, 16)
+    >>> state = simulator.start(image)
+    >>> result = simulator.advance(state, 4)
+    >>> state.step, state.about
+    (4, 'T = 16, float32, ...')
     """
 
     circuit: str
@@ -54,15 +62,21 @@ class State:
 
     @property
     def step(self) -> int:
-        """Steps done."""
+        """The number of steps that are done."""
         return self.backend.step
 
     def require(self, circuit: str, about: str) -> None:
         """Refuse a state of another circuit.
 
+        Parameters
+        ----------
+        circuit, about : str
+            What the state has to belong to.
+
         Raises
         ------
         RunError
+            If the state belongs to another circuit.
         """
         if self.circuit != circuit:
             raise RunError(

@@ -1,4 +1,4 @@
-"""Results in the making: what every sample of a run adds to them."""
+"""Results while a run makes them: what every sample adds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Tally"]
 
 
 class Tally:
-    """Results in the making; each sample writes its own rows, so threads do not meet.
+    """Results while a run makes them. Each sample writes its own rows, so threads do not meet.
 
     Parameters
     ----------
@@ -22,15 +22,15 @@ class Tally:
     output_shape : tuple of int
         Of the network's output.
     scale : (channels,) float64, optional
-        What 1 means in the readout's membranes; None: they are values of the ANN.
+        What the integer 1 stands for in the readout's membranes; None: they are in units of the ANN.
     n_samples : int
     record : frozenset of {"spike_counts", "v_mem", "spikes"}
     record_steps : sequence of int
-        Steps after which outputs are read, from the start of the run.
+        Steps after which outputs are recorded, counted from the start of the run.
     first, n_steps : int
-        The steps that are recorded: so many from `first` on.
+        The steps that are recorded: `n_steps` steps after the first `first` ones.
     emitted : (n_samples, channels, height, width) float64, optional
-        What a readout of spikes has sent before `first`.
+        The net counts of a readout of spikes before these steps.
     """
 
     def __init__(
@@ -87,14 +87,14 @@ class Tally:
         seconds: float,
         v_mem: np.ndarray | None,
     ) -> None:
-        """Sample i's numbers of population j."""
+        """Add the counts and the time of population j for sample i."""
         self.counts[i, j] = n_spikes, n_events, sops
         self.seconds[i, j] = seconds
         if self.v_mem is not None and (kept := self.v_mem[j]) is not None:
             kept[i] = v_mem
 
     def add_spikes(self, j: int, i: int, first: int, spikes: np.ndarray) -> None:
-        """Sample i's spikes (n_steps, channels, height, width) of population j from step `first` on."""
+        """Add sample i's spikes (n_steps, channels, height, width) of population j, from step `first` on."""
         if self.spikes is not None:
             self.spikes[j][i, first - self.first : first - self.first + len(spikes)] = spikes
         if self.spike_counts is not None:
@@ -109,7 +109,7 @@ class Tally:
                     self.outputs_at[step][i] = values.reshape(self.outputs_at[step].shape[1:])
 
     def read(self, i: int, step: int, v_mem: np.ndarray) -> None:
-        """Sample i's membranes (channels, height, width) of a readout that never fires, after `step`."""
+        """Add sample i's membranes (channels, height, width) of a readout that never fires, after `step`."""
         out = self.outputs_at[step][i]
         if self.scale is None:
             np.divide(v_mem.reshape(out.shape), step, out=out, dtype=np.float64)
@@ -119,7 +119,7 @@ class Tally:
     def watcher(
         self, i: int, spikes_of: Callable[[int, int], np.ndarray]
     ) -> Callable[[int, int], None] | None:
-        """What is to be called after each block of sample i; None if spikes are not needed.
+        """The function to call after each block of sample i; None if spikes are not needed.
 
         Parameters
         ----------

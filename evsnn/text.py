@@ -16,7 +16,7 @@ def as_bytes(n_bytes: int) -> str:
 
 
 def as_count(count: int, noun: str) -> str:
-    """``1 thread``, ``2 threads``."""
+    """A number with its noun: ``1 thread``, ``2 threads``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
@@ -33,9 +33,7 @@ def has_extra(package: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """`text` with control and other unprintable characters escaped: names in a file never steer a
-    terminal.
-    """
+    """`text` with all characters escaped that are not printable, so that no name steers a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -1,4 +1,4 @@
-"""``python -m evsnn.run warm``: compile what networks need, and keep it, so that later starts do not."""
+"""``python -m evsnn.run warm``: compile what networks need and keep it, so that later starts need not."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def parser(prog: str) -> console.Parser:
         "--arithmetic",
         choices=("float32", "int8", "both"),
         default="both",
-        help="default: both, where a network can be brought to integers",
+        help="default: both, if a network can be brought to integers",
     )
     return p
 
 
 def main(argv: Sequence[str], prog: str) -> int:
-    """Compile and keep; returns the exit status."""
+    """Run the command and return its exit status."""
     options = parser(prog).parse_args(argv)
     from .engine.kernels.code import compiler_off, specialise, store
     from .engine.workspace import needed

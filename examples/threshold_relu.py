@@ -1,6 +1,6 @@
 """The threshold ReLU of Deng & Gu (ICLR 2021, section 3.1) for PyTorch: what makes a network convert well.
 
-A spiking neuron sends at most one spike a step, so its rate is limited; a network trained with
+A spiking neuron sends at most one spike per step, so its rate is limited; a network trained with
 activations limited to y_th loses nothing when its thresholds are set to y_th. Use it in place of
 `torch.nn.ReLU`, train a while without a limit, then call `set_limit`::
 

@@ -77,8 +77,9 @@ def read_digits(path: Path) -> list[np.ndarray]:
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
-    """Pixels as float32 (n, 1, 28, 28) in [0, 1]: no mean is subtracted, so that the background stays
-    zero.
+    """Pixels as float32 (n, 1, 28, 28) in [0, 1].
+
+    No mean is subtracted, so that the background stays zero.
     """
     return (images[:, None] / np.float32(255)).astype(np.float32)
 
@@ -93,8 +94,9 @@ def shifted(images: torch.Tensor, reach: int, generator: torch.Generator) -> tor
 
 
 def train(model: nn.Sequential, images: torch.Tensor, labels: torch.Tensor, args: argparse.Namespace) -> None:
-    """SGD with momentum under a cosine schedule; the first epochs with plain ReLU (Deng & Gu 2021, appendix
-    A.1).
+    """SGD with momentum under a cosine schedule (Deng & Gu 2021, appendix A.1).
+
+    The first epochs have a plain ReLU.
 
     The loss has a second term, not in the paper: `args.sparsity` times the sum of activations in units of
     y_th, which is the number of spikes a digit will cost at each step.
@@ -120,7 +122,7 @@ def train(model: nn.Sequential, images: torch.Tensor, labels: torch.Tensor, args
             total, activity = total + loss.item(), activity + spikes.item()
         seconds = time.perf_counter() - started
         print_message(
-            f"epoch {epoch + 1:2d}/{args.epochs}  loss {total / n_batches:.4f}  spikes a step"
+            f"epoch {epoch + 1:2d}/{args.epochs}  loss {total / n_batches:.4f}  spikes per step"
             f" {activity / n_batches:.0f}  {seconds:.0f} s"
         )
 
@@ -151,8 +153,9 @@ def ann_accuracy(model: nn.Sequential, images: torch.Tensor, labels: np.ndarray)
 
 
 def convert(model: nn.Sequential, thresholds: list[float]) -> evsnn.Network:
-    """The spiking network (Deng & Gu 2021, algorithm 1): weights as they are, one threshold a layer, shift
-    V_th/2T.
+    """The spiking network (Deng & Gu 2021, algorithm 1), with the ANN's weights and the shift V_th/2T.
+
+    There is one threshold per layer.
     """
     rest = iter(thresholds)
     layers: list[evsnn.Layer] = [evsnn.Input((1, 28, 28))]
@@ -240,7 +243,7 @@ def provenance(
 
 def print_result(accuracy: float, results: dict[tuple[str, int], evsnn.Result]) -> None:
     print(f"ANN: {accuracy:.2%}")
-    print(" T  float32     int8  spikes a digit  SOPs a digit")
+    print(" T  float32     int8  spikes per digit  SOPs per digit")
     for n_steps in STEPS:
         result = results["float32", n_steps]
         print(

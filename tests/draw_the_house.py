@@ -252,9 +252,7 @@ class House:
         return round(cost, 3)
 
     def _spread_out(self, n_rounds: int) -> None:
-        """Boxes of each floor side by side, then moved towards those that they are joined with, their order
-        kept.
-        """
+        """Boxes of each floor side by side, moved towards those that they are joined with, in order."""
         for level in self.levels:
             x = -sum(box.width + BOX_GAP for box in level) / 2
             for box in level:
@@ -352,8 +350,9 @@ def _mean(values: Sequence[float], default: float) -> float:
 
 
 def _nearest(wanted: Sequence[float], gaps: Sequence[float], weights: Sequence[float]) -> list[float]:
-    """The places nearest to those wanted, in weighted squares, that keep their order and their gaps: pooled
-    adjacent violators.
+    """The places nearest to the wanted ones, in weighted squares, that keep order and gaps.
+
+    The algorithm is that of pooled adjacent violators.
     """
     offsets = [sum(gaps[:i]) for i in range(len(wanted))]
     groups: list[tuple[float, float, int]] = []  # mean, weight and number of places that move together

@@ -200,8 +200,9 @@ def _arrows(name: str, hints: bool) -> Iterator[Arrow]:
 
 
 def rooms(arrow: Arrow) -> tuple[str, str, str] | None:
-    """The package in which an import's two ends first differ, and its two rooms there; None: between the two
-    packages.
+    """The package in which the two ends of an import first differ, and its two rooms there.
+
+    None if they are in different packages of the top.
     """
     source, target = arrow.source.split("."), arrow.target.split(".")
     n = next((i for i, (a, b) in enumerate(zip(source, target)) if a != b), min(len(source), len(target)))

@@ -63,9 +63,7 @@ class Naive:
         return v
 
     def pool(self, layer):
-        """At each step, count what every input of every window has sent; send what makes the output's count
-        the largest.
-        """
+        """At each step, count the spikes of all inputs of each window; send what reaches the largest."""
         received = np.zeros(self.network.shapes[layer.inputs[0]], int)
         counts = np.zeros(self.network.shapes[layer.name], int)
         for now in range(self.n_steps):
@@ -123,7 +121,7 @@ class Naive:
         return v + (current + F32(bias))
 
     def branches(self, name, at):
-        """(terms, kind, bias) of each branch that charges neuron `at` through layer `name`."""
+        """(terms, kind, bias) of each branch that neuron `at` integrates through layer `name`."""
         layer = self.layers[name]
         if layer.kind == "add":
             for source in layer.inputs:
@@ -141,7 +139,7 @@ class Naive:
             )
             for i, terms in enumerate(groups):
                 yield terms, self.kind(source, depthwise), bias if i == 0 else 0.0
-        else:  # spikes, or the input, charge the membrane directly
+        else:  # spikes, or the input, are added to the membrane directly
             value, amplitude = self.seen(name, at)
             yield [(value, F32(amplitude))], self.kind(name, self.plain(name)), 0.0
 
@@ -207,9 +205,7 @@ class Naive:
         return shape[1:] != (1, 1) if len(shape) == 3 else self.flat(layer.inputs[0])
 
     def feature_order(self, name):
-        """Features of a vector in the order of their sum: source after source, each (y, x, channel)
-        ascending.
-        """
+        """Features of a vector in the order of their sum: source after source, (y, x, channel) ascending."""
         layer = self.layers[name]
         if layer.kind == "concat":
             groups, start = [], 0
@@ -246,8 +242,9 @@ class Naive:
         return np.array([spike > 0, spike < 0], int)
 
     def seen(self, name, at):
-        """(counts of spikes and of negative spikes, amplitude) of one element of a layer; of the analog input
-        (value, 1).
+        """Counts of spikes and of negative spikes, and the amplitude, of one element of a layer.
+
+        For the analog input they are (value, 1).
         """
         layer = self.layers[name]
         if layer.kind == "if":

@@ -43,7 +43,7 @@ def small_network(channels=70, encoding="constant", rate=1.0, kernel=3):
 
 def every_path(negative_threshold, warm_up_steps):
     """Convolutions (plain, grouped, dilated, strided, depthwise), pools (2x2, others), a shortcut, a
-    concatenation, leak, neurons with negative spikes, max pools, delays.
+    concatenation, leak, neurons with negative spikes, max pools, warm-ups.
     """
     rng = np.random.default_rng(0)
 

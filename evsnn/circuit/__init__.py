@@ -1,3 +1,4 @@
-"""What is computed: populations of neurons and what charges them, in floats and in integers, and the
-reference that does it.
+"""What is computed: populations of neurons and their projections, in floats and in integers.
+
+The reference computes it, slowly and obviously.
 """

@@ -1,18 +1,18 @@
 """From a network to the circuit of a number of steps.
 
-Average pools, flattening, concatenation and sums have no neurons; here they disappear. Each `IF` (and an
-integrating `Readout`) becomes one `Population`; the linear expression before it becomes a list of
-`Projection`, each a convolution of spike sources with effective weights: the ANN's weight times the
-source's spike amplitude, divided by the pooling window's area, formed in float64 and rounded to
+Average pools, flattening, concatenation and sums have no neurons; they are folded away here. Each `IF` (and a
+`Readout` that integrates) becomes one `Population`. The linear expression before it becomes a list of
+projections. A `Projection` is a convolution of spike sources with effective weights: the ANN's weight times
+the source's spike amplitude, divided by the area of the pooling window, formed in float64 and rounded to
 float32 once. Each `MaxPool2d` becomes one `MaxPool` for each population that it reads.
 
-What the number of steps T decides is decided here and in `quantize`, where it is known: the shift V_th/2T,
-the step parameters of the network, how long a warm-up can be, and what integers must hold.
-`Circuit.depends_on_steps` names what was decided, for runs that have no T.
+What depends on the number of steps T is decided here and in `quantize`, because T is known here: the shift
+V_th/2T, the step parameters of the network, the length of a warm-up, and what integers must hold.
+`Circuit.depends_on_steps` names what was decided, for runs that would pass T.
 
-A projection that reads neurons with negative spikes is followed by a second one, which reads those with
-the same weights and amplitudes of the other sign. Neurons that never have a reason to send one, most often
-those of the first layer, send none in the end (`drop_silent_negatives`).
+A projection that reads neurons with negative spikes is followed by a second projection, which reads the
+negative spikes with the same weights and with amplitudes of the other sign. Neurons that can never send a
+negative spike, most often those of the first layer, lose the option (`drop_silent_negatives`).
 
 Order of the sums (part of the specification, docs/arithmetic.md): projections that gather (convolutions and
 linear layers) as their branches are listed, then those with one weight per channel (depthwise convolutions
@@ -50,7 +50,7 @@ from .populations import INPUT, Circuit, MaxPool, Population, Projection, Source
 __all__ = ["build_circuit", "drop_silent_negatives"]
 
 MAX_PARTS = 1_024
-"""Most branches of a sum, or sources of a concatenation, once what is before them has been folded."""
+"""Most branches of a sum, or sources of a concatenation, after all before them is folded."""
 
 MAX_POPULATIONS = 4_096
 """Most populations and max pools."""
@@ -60,10 +60,10 @@ _Parts = TypeVar("_Parts", bound=Sequence[object])
 
 @dataclass(frozen=True)
 class _View:
-    """What a layer between IFs carries: the spikes of some populations, linearly seen, without weights."""
+    """What a layer between IFs sends without weights: the spikes of some populations, pooled or flattened."""
 
     sources: tuple[Source, ...]
-    amplitudes: tuple[np.ndarray, ...]  # per source: one value a channel, pooling divided out
+    amplitudes: tuple[np.ndarray, ...]  # per source: one value per channel, divided by the pool's area
     shape: tuple[int, int, int]
     flat: bool = False  # maps flattened to features, source after source
 
@@ -81,17 +81,21 @@ def build_circuit(
     ----------
     network : Network
     n_steps : int, optional
-        T of the run, and of the step parameters that it takes. None: the network's own.
+        T of the run, which also chooses the step parameters. None: the network's own.
     shift_steps : int, optional
         T of the shift V_th/2T. None: `n_steps`.
     keep_silent_negatives : bool
-        Whether neurons that could never send a negative spike still may: integers decide that by their own
-        numbers.
+        Whether neurons that could never send a negative spike keep the option. Integers need this, because
+        they decide it by their own numbers.
+
+    Returns
+    -------
+    Circuit
 
     Raises
     ------
     RunError
-        If `n_steps` or `shift_steps` is out of range, or `shift_steps` is given and the shift has no T.
+        If `n_steps` or `shift_steps` is out of range, or `shift_steps` is given for a shift without T.
     NetworkError
         If a layer cannot be folded; the message names it.
     """
@@ -120,7 +124,7 @@ def build_circuit(
     populations: list[Population | MaxPool] = []
 
     def current(name: str) -> tuple[list[Projection], np.ndarray]:
-        """What a layer's output charges a membrane with."""
+        """The input current that a layer's output brings: projections and a bias."""
         if name in currents:
             return currents[name]
         return [_identity(views[name], network.by_name[name])], np.zeros(views[name].shape[0])
@@ -185,10 +189,10 @@ def build_circuit(
 
 
 def drop_silent_negatives(circuit: Circuit) -> Circuit:
-    """The same circuit, of floats or integers, without negative spikes that are never sent.
+    """The same circuit, of floats or integers, without the negative spikes that can never be sent.
 
-    Neurons whose only input is a constant current, and which start below their threshold, send none: they
-    fire only if the current is above 0, and then their membrane never falls below 0.
+    A neuron whose only input is a constant current, and which starts below its threshold, sends no negative
+    spikes: it fires only if the current is above 0, and then its membrane never falls below 0.
     """
     populations: list[Population | MaxPool] = []
     for p in circuit.populations:
@@ -214,10 +218,10 @@ def drop_silent_negatives(circuit: Circuit) -> Circuit:
 
 
 def _bounded(parts: _Parts, layer: Layer) -> _Parts:
-    """`parts`, unless they are too many: sums of sums of themselves double with each layer."""
+    """`parts`, or an error if there are too many: a sum of a layer with itself doubles them."""
     if len(parts) > MAX_PARTS:
         raise NetworkError(
-            f"the {layer.kind} has too many parts once those before it are unfolded",
+            f"the {layer.kind} has too many parts once those before it are folded into it",
             where=layer._where,
             got=len(parts),
             expected=f"at most {MAX_PARTS}",
@@ -235,7 +239,7 @@ def _pooled(layer: AvgPool2d, view: _View) -> _View:
 
 
 def _composed(layer: AvgPool2d, first: Window, second: Window) -> Window:
-    """Two pools in a row as one; exact where windows of the first do not overlap or are not cut."""
+    """Two pools in a row as one pool, which is exact only without overlap or padding."""
     if first.stride != first.kernel or any(first.padding) or any(second.padding):
         raise NetworkError(
             "two average pools in a row with overlap or padding cannot be folded",
@@ -254,7 +258,7 @@ def _composed(layer: AvgPool2d, first: Window, second: Window) -> Window:
 
 
 def _max_pools(layer: MaxPool2d, view: _View, before: Sequence[Population | MaxPool]) -> Iterator[MaxPool]:
-    """A max pool for each source of a view; several are numbered: ``pool[0]``, ``pool[1]``."""
+    """A max pool for each source of a view; if there are several, they are ``pool[0]``, ``pool[1]``."""
     _, height, width = layer.output_shape([view.shape])
     for i, source in enumerate(view.sources):
         if source.pool:
@@ -290,10 +294,10 @@ def _joined(inputs: Iterable[_View]) -> _View:
 
 
 def _identity(view: _View, layer: Layer) -> Projection:
-    """Spikes that charge a membrane directly, weight 1."""
+    """The projection of an identity shortcut: weight 1."""
     if view.flat:
         raise NetworkError(
-            "a flattened map cannot charge a membrane without weights",
+            "a flattened map cannot be summed without weights",
             where=layer._where,
             hint="put the IF before the Flatten",
         )
@@ -348,7 +352,7 @@ def _weighted(layer: Conv2d | Linear, view: _View) -> Iterator[Projection]:
 
 
 def _both_signs(projection: Projection, populations: Sequence[Population | MaxPool]) -> Iterator[Projection]:
-    """A projection from spikes and, if a source has negative spikes, a second one from them."""
+    """A projection from spikes and, if a source has negative spikes, a second projection from those."""
     yield projection
     negative = [
         s.population != INPUT and populations[s.population].has_negative_spikes for s in projection.sources
@@ -372,8 +376,9 @@ def _population(
     shift_steps: int,
     before: Sequence[Population | MaxPool],
 ) -> Population:
-    """Neurons that integrate `branches` and `bias`, with the shift for `shift_steps`; `before` are the
-    populations that they read.
+    """Neurons that integrate `branches` and `bias`, with the shift for `shift_steps`.
+
+    `before` are the populations that they may read.
     """
     output_shape = network.shapes[layer.name]
     shape = as_map(output_shape)

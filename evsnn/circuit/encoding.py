@@ -1,4 +1,4 @@
-"""From images to what a circuit is fed: currents as they are, or spike trains."""
+"""From images to the input of a circuit: currents as they are, or spike trains."""
 
 from __future__ import annotations
 
@@ -12,25 +12,33 @@ __all__ = ["check_images", "encode", "sample_forms"]
 
 
 def sample_forms(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Shapes in which one image of `shape` may come: for maps of one channel also without the channel, and
-    flat.
-    """
+    """The shapes that one image may have: `shape`; a map of one channel also without it, or flat."""
     if len(shape) != 3 or shape[0] != 1:
         return (shape,)
     return shape, shape[1:], (shape[1] * shape[2],)
 
 
 def check_images(network: Network, images: np.ndarray, n_steps: int) -> np.ndarray:
-    """`images` as a C-ordered array (n, ...) of the network's input, or refused.
+    """Images as a C-ordered array of the network's input, once they are checked.
+
+    Parameters
+    ----------
+    network : Network
+    images : (n, *input_shape) real, or one image without the batch axis
+        If the network reads events, (n, n_steps, *input_shape) of 0 and 1.
+    n_steps : int
+        Steps of the events.
 
     Returns
     -------
-    (n, *input_shape) float32, or for networks of events (n, n_steps, *input_shape) bool.
+    (n, *input_shape) float32
+        If the network reads events, (n, n_steps, *input_shape) bool.
 
     Raises
     ------
     InputError
-        Wrong type, shape, NaN or infinity, probabilities outside [0, 1], events other than 0 and 1.
+        If type or shape are wrong, or a value is NaN, infinite, a probability outside [0, 1], or an event
+        that is neither 0 nor 1.
     """
     try:
         array = np.asarray(images)
@@ -73,7 +81,7 @@ def check_images(network: Network, images: np.ndarray, n_steps: int) -> np.ndarr
         return np.ascontiguousarray(array, bool)
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array, np.float32)
-    low, high = array.min(), array.max()  # NaN comes through both
+    low, high = array.min(), array.max()  # both are NaN if a value is NaN
     if not np.isfinite([low, high]).all():
         worst = next(i for i, image in enumerate(array) if not np.isfinite(image).all())
         raise InputError(
@@ -91,13 +99,23 @@ def check_images(network: Network, images: np.ndarray, n_steps: int) -> np.ndarr
 
 
 def encode(network: Network, image: np.ndarray, n_steps: int, seed: int, index: int) -> np.ndarray:
-    """One checked image as the simulators take it.
+    """One checked image in the form that simulators take.
+
+    Parameters
+    ----------
+    network : Network
+    image : array
+        One of `check_images`.
+    n_steps : int
+        Steps of Poisson spikes.
+    seed, index : int
+        The Poisson spikes of a sample come from a generator of its own, which is seeded by both. So they are
+        the same for every batch, thread and back end.
 
     Returns
     -------
-    (channels, height, width) float32 for a constant current, else (n_steps, channels, height, width)
-    bool. Poisson spikes of sample `index` come from a generator of its own, seeded by (seed, index):
-    the same for any batch, thread and backend.
+    (channels, height, width) float32, or (n_steps, channels, height, width) bool
+        A constant current, or spikes.
     """
     shape = as_map(network.input_shape)
     encoding = network.input.encoding

@@ -1,20 +1,21 @@
-"""The neuron: what it is, and one step of it. Everything in Python that steps a neuron does it here.
+"""The neuron: what it is, and one step of it. All Python code that computes a neuron's step uses this.
 
 At step u, with I(u) the current of its projections and its bias::
 
-    v += I(u)                       v *= leak before it, if there is a leak
-    s = 1 if v >= v_threshold       from step `warm_up_steps` on: input alone charges it before
-    s = -1 if v < v_negative        and it did not fire, and its net count n of spikes is above 0
+    v *= leak                       if there is a leak
+    v += I(u)
+    s = 1 if v >= v_threshold       after the first `warm_up_steps` steps; before, it only integrates
+    s = -1 if v < v_negative        if it does not fire, and its net count n is above 0
     v -= v_threshold * s            soft reset
     n += s
 
-After T steps of input, `warm_up_steps` more follow without input. In integers the leak is
-``v -= v >> k``, k of a leak of 1 - 2^-k. The same step on intervals proves how wide a membrane is
-(`Neuron.bounds_after`). Kernels and the C runtime have steps of their own, which tests hold to this one.
+After T steps of input, `warm_up_steps` more steps follow without input. In integers the leak is ``v -= v >>
+k`` for a leak of 1 - 2^-k. The same step on intervals proves how wide a membrane has to be
+(`Neuron.bounds_after`). Kernels and the C runtime have steps of their own; tests compare them with this one.
 
-A neuron names its `features`. A back end says in `SUPPORTS` which of them it computes, and `require` refuses
-the others by name. So a new option of a neuron is a field here, its part of the step, and a feature: until a
-back end supports it, that back end says so.
+A neuron names its `features`. A back end lists in `SUPPORTS` the features that it computes, and `require`
+refuses the others by name. So a new option of a neuron is a field here, its part of the step, and a feature.
+A back end that does not compute it refuses it.
 """
 
 from __future__ import annotations
@@ -48,24 +49,24 @@ NEGATIVE_SPIKES = "negative spikes"
 WARM_UP = "warm-up"
 
 NEURON_FEATURES = frozenset({LEAK, NEGATIVE_SPIKES, WARM_UP})
-"""What a neuron may do beside integrating, firing and resetting by subtraction."""
+"""What a neuron may do besides integrating, firing and resetting by subtraction."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Neuron:
-    """What the neurons of a population are, channel by channel.
+    """The neurons of a population: their parameters, channel by channel.
 
     Parameters
     ----------
     v_threshold : (channels,) float32 or integer, optional
-        Above 0. None: it integrates and never fires.
+        Above 0. None: the neuron integrates and never fires.
     v_init : (channels,) float32 or integer
         The membrane before the first step.
     leak : float in [0, 1]
         Share of the membrane that is kept from step to step.
     v_negative : (channels,) float32 or integer, optional
-        At most 0: the membrane below which a neuron whose net count is above 0 sends a negative spike. None:
-        none does, or none could.
+        At most 0: a neuron whose membrane is below it and whose net count is above 0 sends a negative spike.
+        None: no neuron sends one, or none could.
     warm_up_steps : int
         Steps of input before the first that may fire.
     """
@@ -85,10 +86,10 @@ class Neuron:
         layer : IF
         channels : int
         shift : {"bias", "initial", "none"}
-            The network's. "initial" is a part of the first membrane; "bias" is a current, see
+            The network's shift. "initial" is a part of the first membrane; "bias" is a current, see
             `shift_current`.
         n_steps : int
-            A longer warm-up is cut to it.
+            A warm-up that is longer is cut to it.
         """
         v_threshold = np.broadcast_to(layer.v_threshold, (channels,)).astype(np.float32)
         v_init = np.broadcast_to(layer.v_init, (channels,)).astype(np.float64)
@@ -115,7 +116,7 @@ class Neuron:
 
     @classmethod
     def integrator(cls, channels: int) -> Neuron:
-        """Neurons that start at 0 and never fire: a readout."""
+        """The neurons of a readout: they start at 0 and never fire."""
         return cls(v_threshold=None, v_init=np.zeros(channels, np.float32))
 
     @property
@@ -130,7 +131,7 @@ class Neuron:
 
     @property
     def features(self) -> frozenset[str]:
-        """What it does beside integrating, firing and resetting by subtraction, of `NEURON_FEATURES`."""
+        """What it does besides integrating, firing and resetting by subtraction, of `NEURON_FEATURES`."""
         found = {
             LEAK: self.leak != 1,
             NEGATIVE_SPIKES: self.has_negative_spikes,
@@ -139,8 +140,9 @@ class Neuron:
         return frozenset(name for name, used in found.items() if used)
 
     def in_integers(self, scale: np.ndarray, extra: np.ndarray | int) -> Neuron:
-        """The same neurons in units of `scale` (channels,), rounded to int64; `extra` is added to the
-        first membrane.
+        """The same neurons in units of `scale` (channels,), rounded to int64.
+
+        `extra` is added to the first membrane.
         """
         return Neuron(
             v_threshold=None
@@ -155,10 +157,10 @@ class Neuron:
     def bounds_after(
         self, n_steps: int, least: np.ndarray, most: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Smallest and largest integer membrane at any comparison or step's end.
+        """The smallest and largest integer membrane at any comparison, or at the end of any step.
 
-        A neuron's own negative spike needs no term: it lifts the membrane to less than the threshold, and
-        the spike that went before may have left as much, with more steps to come.
+        A neuron's own negative spike needs no term: after it the membrane is below the threshold, as it may
+        have been after the positive spike before, with more steps to come.
 
         Parameters
         ----------
@@ -188,14 +190,15 @@ class Neuron:
 
 
 class Membranes:
-    """Neurons at work: their membranes and net counts, and what a step does with them.
+    """The membranes and net counts of neurons, and what a step does with them.
 
     Parameters
     ----------
     neuron : Neuron
     shape : tuple of int
-        Of all membranes; channels are along `axis`.
+        The shape of all membranes.
     axis : int
+        The axis of the channels.
     dtype : {float32, int64}
         Of the membranes.
     count_dtype : data type, optional
@@ -206,7 +209,7 @@ class Membranes:
     v : (shape) array
         Membranes; currents are added to them in place.
     n : (shape) array
-        Net counts: spikes less negative ones.
+        Net counts: spikes less negative spikes.
     """
 
     def __init__(
@@ -234,12 +237,12 @@ class Membranes:
         self.reset()
 
     def reset(self) -> None:
-        """Before the first step."""
+        """Set membranes and net counts as they are before the first step."""
         self.v[...] = self._rows["first"]
         self.n[...] = 0
 
     def leak(self) -> None:
-        """What a membrane loses before a step's input; a float one is never -0.0 after it."""
+        """Apply the leak, before a step's input. A float32 membrane is never -0.0 after it."""
         leak = self.neuron.leak
         if leak == 1:
             return
@@ -255,7 +258,12 @@ class Membranes:
         Parameters
         ----------
         out : (shape) int8 or bool
-            Written: -1, 0 or 1 per neuron; bool only if there are no negative spikes.
+            It is filled with -1, 0 or 1 per neuron; bool only if there are no negative spikes.
+
+        Returns
+        -------
+        (shape) int8 or bool
+            `out`.
         """
         np.greater_equal(self.v, self._rows["th"], out=self._fired)
         out[...] = self._fired
@@ -268,13 +276,28 @@ class Membranes:
 
 
 def leak_shift(leak: float) -> int:
-    """k of a leak of 1 - 2^-k."""
+    """The k of a leak of 1 - 2^-k."""
     return int(round(-np.log2(1 - leak)))
 
 
 def shift_current(layer: IF, channels: int, shift: str, shift_steps: int) -> np.ndarray:
-    """(channels,) float64: V_th/2T per step, if the network's shift is "bias" and applies to the layer;
-    else 0.
+    """The current of the shift: V_th/2T per step if the network's shift is "bias" and applies here, else 0.
+
+    Deng & Gu 2021, section 3.2.
+
+    Parameters
+    ----------
+    layer : IF
+    channels : int
+    shift : {"bias", "initial", "none"}
+        The network's.
+    shift_steps : int
+        T of the shift.
+
+    Returns
+    -------
+    (channels,) float64
+        In units of the ANN's activations.
     """
     if not layer.shift or shift != "bias":
         return np.zeros(channels)
@@ -283,7 +306,7 @@ def shift_current(layer: IF, channels: int, shift: str, shift_steps: int) -> np.
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """Rounded to int64; what is far beyond 32 bits stays far beyond them, and is refused."""
+    """Values rounded to int64. What is far beyond 32 bits stays far beyond them, and is refused later."""
     return np.rint(np.clip(values, -(2.0**40), 2.0**40)).astype(np.int64)
 
 
@@ -295,16 +318,16 @@ def require(
     Parameters
     ----------
     features : iterable of str
-        What is needed.
+        The features that are needed.
     supports : collection of str
-        What there is.
+        The features that the back end computes.
     backend : str
-        For people: "the engine".
+        Its name for people: "the engine".
 
     Raises
     ------
     RunError
-        It names the first feature that is missing.
+        If a feature is missing; the message names the first.
     """
     missing = sorted(set(features) - set(supports))
     if missing:

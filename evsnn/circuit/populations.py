@@ -1,7 +1,7 @@
 """A circuit: what is simulated. Populations of neurons, the projections between them, and max pools.
 
-`build_circuit` makes one of a network, `quantize` makes one in integers of that. Nothing here says how it is
-computed; the reference, the engine and firmware all read these.
+`build_circuit` makes a circuit of a network, `quantize` makes one in integers. Nothing here says how a
+circuit is computed; the reference, the engine and firmware all read these classes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 INPUT = -1
-"""Index of the input where a population's is meant."""
+"""The index that stands for the input, in place of a population's index."""
 
 ANALOG_INPUT = "analog input"
 ANALOG_SHIFT = "an analog input on a grid of its own"
@@ -47,9 +47,9 @@ POOLED_SOURCES = "average-pooled sources"
 RECURRENT = "recurrent connections"
 UPSAMPLING = "upsampling"
 
-# What a population may need beside plain convolutions of spikes, soft reset and average pools that are folded
-# (`Population.features`), and what its neurons may (`evsnn.circuit.neuron`). Each back end lists those
-# that it computes in a set of its own, `SUPPORTS`.
+# What a population may need besides plain convolutions of spikes, soft reset and folded average pools
+# (`Population.features`); what its neurons may need is in `evsnn.circuit.neuron`. Each back end lists the
+# features that it computes in a set of its own, `SUPPORTS`.
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Source:
     ----------
     population : int
     shape : (channels, height, width)
-        Of the population itself.
+        The shape of the population itself.
     pool : Window, optional
-        An average pool, whose division is in the weights.
+        An average pool between both; its division is in the weights.
     negative : bool
-        Whether its negative spikes are meant; a population without them sends none.
+        Whether the negative spikes are read; a population without them sends none.
     """
 
     population: int
@@ -74,7 +74,7 @@ class Source:
 
     @property
     def plane(self) -> tuple[int, bool]:
-        """The population, and which of its spikes."""
+        """The population, and whether its negative spikes are read."""
         return self.population, self.negative
 
     @property
@@ -90,16 +90,16 @@ class Projection:
     Parameters
     ----------
     label : str
-        For people: "conv2d 3x3", "linear", "identity".
+        A name for people: "conv2d 3x3", "linear", "identity".
     sources : tuple of Source
-        Side by side along the channels.
+        They stand side by side along the channels.
     shape : (channels, height, width)
-        Of what the kernel slides over, after pools and concatenation.
+        The shape of what the kernel slides over, after pools and concatenation.
     weight : (n_out, n_in / groups, kernel_height, kernel_width) float32 or integer
-        The ANN's weights; integers are effective already.
+        The ANN's weights; integers are effective weights already.
     scale : (n_in,) float64, optional
-        Spike amplitude over pooling area, per input channel; below 0 for negative spikes, 0 where
-        there are none. None: weights are effective.
+        The spike amplitude divided by the pool's area, per input channel; below 0 for negative spikes, 0 for
+        channels of sources that have none. None: weights are effective already.
     """
 
     label: str
@@ -137,12 +137,12 @@ class Projection:
 
     @property
     def max_count(self) -> int:
-        """The largest count an event can bring."""
+        """The largest count that an event can have."""
         return max(source.pool.area if source.pool else 1 for source in self.sources)
 
     @property
     def channelwise(self) -> bool:
-        """One weight a channel and tap, from one unpooled population: no gathering needed."""
+        """Whether it has one weight per channel and kernel position, from one population without a pool."""
         return (
             self.groups == self.shape[0] == self.weight.shape[0]
             and len(self.sources) == 1
@@ -151,7 +151,7 @@ class Projection:
 
     @cached_property
     def window(self) -> Window:
-        """How the kernel slides over `shape`."""
+        """The `Window` of the kernel on `shape`."""
         return Window(self.kernel, self.stride, self.padding, self.dilation)
 
     @property
@@ -161,12 +161,12 @@ class Projection:
 
     @cached_property
     def fan_out(self) -> int:
-        """Targets of one input channel, summed over all positions."""
+        """How many neurons one input channel reaches, summed over all positions."""
         return self.window.fan_out(self.size) * (self.weight.shape[0] // self.groups)
 
     @property
     def features(self) -> frozenset[str]:
-        """What a back end must know beside a plain convolution."""
+        """What a back end must compute besides a plain convolution."""
         found = {
             GROUPS: self.groups > 1,
             POOLED_SOURCES: self.pooled,
@@ -178,25 +178,27 @@ class Projection:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Population:
-    """Neurons of one layer, and what projects to them.
+    """The neurons of one layer, and the projections to them.
 
     Parameters
     ----------
     name : str
+        The layer's name.
     shape : (channels, height, width)
         A vector is a map of one position.
     output_shape : tuple of int
-        The shape the network gives it.
+        The shape of the layer in the network.
     projections : tuple of Projection
-        From spikes, in the order of their sums.
+        From spikes, in the order in which they are summed.
     analog_projections : tuple of Projection
-        From the analog input: a current that is the same at every step.
+        From the analog input: their current is the same at every step.
     bias : (channels,) float32 or int64
         The current of a step without input: biases and shift.
     neuron : Neuron
+        The parameters of the neurons.
     analog_shift : (channels,) int64, optional
-        Of integers: bits by which the sum of the analog input's products is shifted before the bias is
-        added, to the right and rounded if above 0, to the left if below; see `shifted`. None: not at all.
+        In integers: the bits by which the sum of the analog input's products is shifted before the bias is
+        added; above 0 to the right, with rounding, below 0 to the left; see `shifted`. None: no shift.
     """
 
     name: str
@@ -230,7 +232,7 @@ class Population:
 
     @cached_property
     def label(self) -> str:
-        """What projects to it, for people."""
+        """The names of its projections, for people."""
         listed = (*self.analog_projections, *self.projections)
         return " + ".join(projection.label for projection in listed if not projection.negative) or "bias"
 
@@ -251,13 +253,14 @@ class MaxPool:
     Parameters
     ----------
     name : str
+        The layer's name, with a number if the layer reads several populations.
     shape, output_shape
-        As a population's.
+        As for `Population`.
     source : Source
-        Without an average pool.
+        What it reads, without an average pool.
     window : Window
     has_negative_spikes : bool
-        Whether the source is, and then its own spikes are.
+        Whether the source may send negative spikes; then the max pool may, too.
     """
 
     name: str
@@ -281,7 +284,7 @@ class MaxPool:
 
     @property
     def n_neurons(self) -> int:
-        """Outputs; they count as neurons wherever spikes are counted."""
+        """The number of outputs; they count as neurons wherever spikes are counted."""
         return self.shape[0] * self.shape[1] * self.shape[2]
 
     @property
@@ -291,18 +294,18 @@ class MaxPool:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Circuit:
-    """Populations, and max pools among them, each behind those that it reads; the last is read out.
+    """Populations and max pools, each after those that it reads; the last one is the readout.
 
     Parameters
     ----------
     network : Network
-        As it is at `n_steps`: the step parameters for them are applied.
+        The network at `n_steps`: the step parameters for this T are applied.
     n_steps : int
     input_shape : (channels, height, width)
     populations : tuple of Population or MaxPool
     depends_on_steps : tuple of str
-        What T has decided: "shift", "step parameters", "warm-up", "integers". Nothing: it is the same
-        circuit at any T, and may be run on without end.
+        What depends on T: "shift", "step parameters", "warm-up", "integers". Empty: the circuit is the same
+        at every T, and may run on without end.
     """
 
     network: Network
@@ -326,32 +329,41 @@ class Circuit:
 
     @property
     def has_warm_up(self) -> bool:
-        """Whether a population's output step needs later steps of its input: then no step can be computed of
-        all populations in turn.
+        """Whether a population needs later steps of its input for an output step.
+
+        Then one block of steps has to hold all steps.
         """
         return any(WARM_UP in p.features for p in self.populations)
 
 
 def shifted(values: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Integers shifted to the right, half a unit rounded up, or to the left if `shift` is below 0."""
+    """Integers shifted to the right with rounding (a half goes up), or to the left if `shift` is below 0."""
     right, left = np.maximum(shift, 0), np.maximum(-shift, 0)
     return ((values + ((np.int64(1) << right) >> 1)) >> right) << left
 
 
 def sources_of(population: Population | MaxPool) -> set[int]:
-    """The populations that one reads, by index; `INPUT` too."""
+    """The indices of the populations that a population reads, and `INPUT` if it reads the input."""
     if isinstance(population, MaxPool):
         return {population.source.population}
     return {source.population for projection in population.projections for source in projection.sources}
 
 
 def check_supported(circuit: Circuit, supports: frozenset[str], backend: str) -> None:
-    """Refuse a circuit of which a back end does not compute everything.
+    """Refuse a circuit if the back end does not compute all of its features.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    supports : frozenset of str
+        The features that the back end computes.
+    backend : str
+        Its name for people: "the engine".
 
     Raises
     ------
     RunError
-        It names the layer and the feature.
+        If a feature is missing; the message names the layer and the feature.
     """
     for i, population in enumerate(circuit.populations):
         recurrent = {RECURRENT} if max(sources_of(population), default=INPUT) >= i else set()
@@ -359,5 +371,5 @@ def check_supported(circuit: Circuit, supports: frozenset[str], backend: str) ->
 
 
 def as_map(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """A vector as a map of one position."""
+    """A shape as that of a map; a vector is a map of one position."""
     return shape if len(shape) == 3 else (shape[0], 1, 1)

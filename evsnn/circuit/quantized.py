@@ -1,9 +1,9 @@
-"""A network in integers: int8 weights, exact membranes of a proven width.
+"""A network in integers: int8 weights, and exact membranes of a proven width.
 
-Spikes are binary, so a weight scale of its own for each output channel needs no multiplication at
-run time: divide a channel's weights, threshold, bias and first membrane by one scale, and the neuron
-fires at the same steps. Rounding the quotients is all that is lost. This module is the
-specification; the engine and generated C equal it bit for bit.
+Each output channel has a scale of its own, and needs no multiplication at run time, because spikes are
+binary: if a channel's weights, threshold, bias and first membrane are divided by one scale, the neuron fires
+at the same steps. Only the rounding of the quotients changes results. This module is the specification; the
+engine and the generated C equal it bit for bit.
 
 For each channel of a population, with ``w`` its effective weights:
 
@@ -11,20 +11,20 @@ For each channel of a population, with ``w`` its effective weights:
 - ``weight = rint(w / scale)``, ``v_threshold = max(1, rint(V_th / scale))``;
 - a neuron with negative spikes sends a negative spike below ``v_negative = -rint(theta V_th / scale)``,
   and its targets add ``-weight``;
-- ``bias = rint(b / scale)``; what rounding takes from the charge ``T b`` over all steps is given back to
+- ``bias = rint(b / scale)``; what the rounding changes in the sum ``T b`` over all steps is added to
   ``v_init = rint(v(0) / scale) + rint(T b / scale) - T bias``;
 - an identity shortcut's amplitude is divided by the scale and rounded, without the limit of 127;
-- where spikes are gathered beside the analog input, the scale is that of the spikes' weights, and the analog
-  input's weights are ``rint(2^k w / scale)`` with the largest k for which they stay within 127; the sum of
-  their products is shifted back by k bits, rounded, once per sample (`Population.analog_shift`);
+- if a population gathers spikes besides the analog input, the scale is that of the spikes' weights, and the
+  weights of the analog input are ``rint(2^k w / scale)`` with the largest k for which they are at most 127;
+  the sum of their products is shifted back by k bits, with rounding, per sample (`Population.analog_shift`);
 - the analog input is ``x_q = clip(rint(x / input_scale), low, high)``, and ``input_scale`` is a factor of its
   weights.
 
-A readout uses one scale for all its channels, so that the largest membrane is the answer.
+A readout has one scale for all its channels, so that the largest membrane is the largest output.
 
-The width of a membrane is proven, not assumed (`membrane_bounds`): from the weights, the counts an
-event can bring and T follow the smallest and largest value a membrane can have when it is compared.
-Sums on the way may wrap: arithmetic modulo 2^16 brings them home.
+The width of a membrane is proven, not assumed (`membrane_bounds`): the weights, the largest counts of events
+and T decide the smallest and largest value that a membrane can have when it is compared. Sums within a step
+may wrap modulo 2^16: the compared value is right nevertheless.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ __all__ = ["SUPPORTS", "LEAST_Q_MAX", "QuantizedNetwork", "membrane_bounds", "qu
 SUPPORTS = frozenset(
     {ANALOG_INPUT, ANALOG_SHIFT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP}
 )
-"""Features of populations that can be brought to integers."""
+"""The features of populations that can be brought to integers."""
 
 MAX_SHIFT = 15
-"""Most bits by which the analog input's grid is finer or coarser than that of the spikes beside it."""
+"""Most bits by which the scale of the analog input is finer or coarser than that of the spikes beside it."""
 
 LEAST_Q_MAX = 16
-"""Smallest `q_max` for which a population is fitted into 16 bits; below it, 32 bits are taken."""
+"""The smallest `q_max` with which a population has membranes of 16 bits; below it, they have 32 bits."""
 
 _Fitted = tuple[Population, str, np.ndarray, np.ndarray, tuple[int, int]]
 
@@ -78,21 +78,29 @@ class QuantizedNetwork:
     Parameters
     ----------
     network : Network
-        What it was made from, with all its tables.
+        The network that it was made from, with all its step parameters.
     circuit : Circuit
         Its populations in integers.
     widths : tuple of {"int16", "int32", None}
-        Membrane of each population; here and below None for a max pool, which has spikes and nothing else.
+        The type of each population's membranes. Here and below, the entry of a max pool is None.
     scales : tuple of (channels,) float64
-        What 1 means in each channel of each population, as a value of the ANN.
+        What the integer 1 stands for in each channel of each population, in units of the ANN.
     q_max : tuple of (channels,) int64
-        The limit each channel's weights were fitted to, 127 or less.
+        The integer that each channel's largest weight becomes, at most 127.
     bounds : tuple of (low, high)
-        Proven smallest and largest membrane of each population when compared, or after a reset.
+        The proven smallest and largest membrane of each population when it is compared, or after a reset.
     input_scale : float
-        What 1 means in the input.
+        What the integer 1 stands for in the input.
     input_low, input_high : int
-        Range of the integer input.
+        The range of the integer input.
+
+    Examples
+    --------
+    >>> integers = evsnn.quantize(net, 8)
+    >>> integers.widths
+    ('int32', 'int32')
+    >>> evsnn.Simulator(integers).run(images).arithmetic
+    'int8'
     """
 
     network: Network
@@ -107,12 +115,21 @@ class QuantizedNetwork:
 
     @property
     def n_steps(self) -> int:
+        """The number of steps T that it was made for."""
         return self.circuit.n_steps
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        """Analog inputs as integers: int32 of the same shape.
+        """Analog inputs as integers. Values outside the input range saturate.
 
-        Values outside the input range saturate.
+        Parameters
+        ----------
+        images : array of float32
+            Of any shape, in the network's own scale.
+
+        Returns
+        -------
+        array of int32
+            Of the same shape, from `input_low` to `input_high`.
         """
         scaled = np.rint(images.astype(np.float64) / self.input_scale)
         return np.clip(scaled, self.input_low, self.input_high).astype(np.int32)
@@ -126,25 +143,36 @@ def quantize(
     input_range: tuple[float, float] | None = None,
     membrane: str = "auto",
 ) -> QuantizedNetwork:
-    """Bring a network to integers.
+    """Bring a network to integers, for one number of steps. docs/arithmetic.md specifies them.
 
     Parameters
     ----------
     network : Network
+        Its leaks are 1 - 2^-k.
     n_steps : int, optional
-        None: the network's own.
+        T, 1 to 65536. None: the network's own.
     shift_steps : int, optional
         T of the shift V_th/2T. None: `n_steps`.
     input_range : (float, float), optional
         Smallest and largest input. None: the network's, else that of its samples.
     membrane : {"auto", "int16", "int32"}
-        "auto": 16 bits for a population where fitting its weights leaves each channel's largest at
-        least `LEAST_Q_MAX`, else 32.
+        "auto": a population has membranes of 16 bits if they can be proven to suffice with a `q_max` of at
+        least `LEAST_Q_MAX` in every channel, else of 32 bits.
+
+    Returns
+    -------
+    QuantizedNetwork
 
     Raises
     ------
     RunError
         If 32 bits cannot hold a membrane at this T, a leak is not 1 - 2^-k, or no input range is known.
+
+    Examples
+    --------
+    >>> integers = evsnn.quantize(net, 8)
+    >>> all(low <= high for low, high in integers.bounds)
+    True
     """
     if membrane not in ("auto", "int16", "int32"):
         raise RunError("unknown membrane", got=repr(membrane), expected="auto, int16 or int32")
@@ -178,7 +206,7 @@ def quantize(
 
 
 def _input_grid(circuit: Circuit, input_range: tuple[float, float] | None) -> tuple[float, int, int]:
-    """Scale, lowest and highest integer of the analog input: 8 bits where it has no sign, else 12."""
+    """Scale, lowest and highest integer of the analog input: 8 bits without negative values, else 12."""
     if not circuit.analog:
         return 1.0, 0, 1
     network = circuit.network
@@ -202,9 +230,11 @@ def _input_grid(circuit: Circuit, input_range: tuple[float, float] | None) -> tu
 
 
 def _wide(projection: Projection, p: Population) -> bool:
-    """Whether the weights of a projection of `p` are kept as wide as membranes: those of identity
-    shortcuts, and one weight a channel beside the analog input, whose weights are on a scale of their own
-    (the input's grid)."""
+    """Whether the weights of a projection of `p` are as wide as membranes.
+
+    They are for identity shortcuts, and for projections with one weight per channel beside the analog input,
+    whose own weights are on another scale (the input's grid).
+    """
     return (
         projection.channelwise
         and projection in p.projections
@@ -235,7 +265,7 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
     if last and th is None:
         reach = np.full(channels, reach.max())
     reach = np.where(reach > 0, reach, 127 / 1024 * (1.0 if th is None else th))
-    if th is not None:  # a dead channel's weights must not push its threshold out of range
+    if th is not None:  # tiny weights of a dead channel must not make its threshold too large
         reach = np.maximum(reach, 127 * th.astype(np.float64) / 2**24)
 
     def at(q_max: np.ndarray) -> Population:
@@ -277,14 +307,15 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
 
 
 def _reach(grids: dict[Projection, float], channels: int) -> np.ndarray:
-    """The largest effective weight of each output channel, (channels,), each times its projection's grid."""
+    """The largest effective weight of each output channel, (channels,), times the scale of the projection."""
     largest = [_largest(s.weight, partial(_effective, s)) * grid for s, grid in grids.items()]
     return np.max(largest, axis=0) if largest else np.zeros(channels)
 
 
 def _shift(reach: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """The power of two, (channels,), by which the analog input's grid is finer than `scale`: its largest
-    weight then takes 7 bits, too.
+    """The bits, (channels,), by which the scale of the analog input is finer than `scale`.
+
+    With them its largest weight has 7 bits, too.
     """
     room = 127 * scale / np.where(reach > 0, reach, 127 * scale)
     return np.clip(np.floor(np.log2(room)), -MAX_SHIFT, MAX_SHIFT).astype(np.int64)
@@ -310,8 +341,8 @@ def _fits(p: Population, n_steps: int, grid: tuple[float, int, int], bits: int) 
     if p.fires:
         fits &= (
             p.neuron.threshold < limit - 1
-        )  # the largest integer is the threshold of lanes without a neuron
-        fits &= low - p.neuron.threshold >= -limit  # firmware keeps v - V_th, and looks at its sign
+        )  # the largest integer is the threshold of lanes that have no neuron
+        fits &= low - p.neuron.threshold >= -limit  # firmware keeps v - V_th and tests its sign
     if p.analog_shift is not None:  # the sum before it is shifted, and what rounds it
         most, least = _analog_bounds(p, grid[1:])
         fits &= np.maximum(most, -least) < limit - (1 << MAX_SHIFT)
@@ -331,15 +362,13 @@ def _whole(projection: Projection, rows: slice) -> np.ndarray:
 
 
 def _slabs(weight: np.ndarray) -> Iterator[slice]:
-    """Output channels of a weight array, so many at once that a wide copy of them stays small."""
+    """Slices of a weight array's output channels; a 64-bit copy of each slice stays small."""
     step = max(1, _SLAB // max(1, weight[0].size))
     return (slice(first, first + step) for first in range(0, len(weight), step))
 
 
 def _largest(weight: np.ndarray, values: Callable[[slice], np.ndarray]) -> np.ndarray:
-    """The largest magnitude of each output channel of a weight array, whose `values` are made slab by
-    slab.
-    """
+    """The largest magnitude of each output channel of a weight array; `values` makes a slice of it."""
     return np.concatenate(
         [np.abs(values(rows)).reshape(len(weight[rows]), -1).max(axis=1) for rows in _slabs(weight)]
     )
@@ -352,7 +381,7 @@ def _rounded(
     n_steps: int,
     analog_shift: np.ndarray | None,
 ) -> Population:
-    """The population in integers of the given scales."""
+    """The population in integers, in the given scales."""
 
     def integers(s: Projection) -> Projection:
         wide = _wide(s, p)
@@ -382,18 +411,18 @@ def _rounded(
 def membrane_bounds(
     p: Population, n_steps: int, input_range: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest membrane of each channel at any comparison or step's end, whatever the input.
+    """The smallest and largest membrane of each channel at any comparison or end of a step, for every input.
 
-    An event of a source with negative spikes adds ``w`` or ``-w``: its two projections together gain and lose
-    ``|w|``. What the neuron makes of it is `Neuron.bounds_after`.
+    An event of a source with negative spikes adds ``w`` or ``-w``: its two projections together can add and
+    subtract ``|w|``. `Neuron.bounds_after` says what the neuron does with these currents.
 
     Parameters
     ----------
     p : Population
-        Of integers.
+        In integers.
     n_steps : int
     input_range : (low, high)
-        Of the integer analog input.
+        The range of the integer analog input.
 
     Returns
     -------

@@ -1,11 +1,10 @@
-"""The slow, obvious simulator: the specification of docs/arithmetic.md in NumPy, layer by layer, step by
-step.
+"""The reference: a slow, obvious simulator, docs/arithmetic.md in NumPy, layer by layer, step by step.
 
-Every spike and every membrane of the event-driven engine equals this one's, bit for bit. It runs
-where numba does not, and tests compare with it. One text serves float32 and integers: float32 sums
-go onto the membrane one product at a time, in the specified order; integer sums are exact in int64.
+Every spike and every membrane of the event-driven engine equals the reference's, bit for bit. It runs where
+numba does not, and tests compare with it. The same code computes float32 and integers: in float32, products
+are added to the membrane one at a time, in the specified order; sums of integers are exact in int64.
 
-A run is `start` and then `advance`, once or block by block, in the engine's order: a block of steps of a
+A run is `start` and then `advance`, once or block by block, in the engine's order: a block of steps of one
 population, then of the next.
 """
 
@@ -44,7 +43,7 @@ __all__ = ["SUPPORTS", "State", "Trace", "advance", "pooled_input", "run", "seen
 SUPPORTS = frozenset(
     {ANALOG_INPUT, ANALOG_SHIFT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP}
 )
-"""Features of populations that the reference computes."""
+"""The features of populations that the reference computes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +53,13 @@ class Trace:
     Parameters
     ----------
     spikes : (n_samples, n_steps, channels, height, width) bool
-        int8 of -1, 0 and 1 if neurons have negative spikes.
+        int8 of -1, 0 and 1 if the population has negative spikes.
     v_mem : (n_samples, channels, height, width) float32 or int64, optional
         After the last step. None: a max pool, which has no membranes.
     n_events, sops : int
         As in `evsnn.result.LayerResult`.
     v_mem_at : dict of int to (n_samples, channels, height, width)
-        Membranes after the steps asked for, of the last population if it never fires.
+        Membranes after the recorded steps; only of the last population, if it never fires.
     """
 
     spikes: np.ndarray
@@ -72,7 +71,7 @@ class Trace:
 
 @dataclass(eq=False)
 class PoolCounts:
-    """What a max pool has counted: spikes of its inputs, and the largest of each window."""
+    """The counts of a max pool: the spikes of its inputs, and the largest count of each window."""
 
     received: np.ndarray
     largest: np.ndarray
@@ -80,15 +79,16 @@ class PoolCounts:
 
 @dataclass(eq=False)
 class State:
-    """Where a run is.
+    """Where a run is: what one block of steps leaves to the next.
 
     Parameters
     ----------
     populations : list of Membranes or PoolCounts
+        In the circuit's order.
     currents : mapping of int to (n_samples or 1, channels, height, width)
         The constant current of each population of neurons.
     step : int
-        Steps done.
+        The number of steps that are done.
     """
 
     populations: list[Membranes | PoolCounts]
@@ -116,9 +116,9 @@ def run(circuit: Circuit, inputs: np.ndarray, record_steps: Collection[int] = ()
     Parameters
     ----------
     circuit : Circuit
-        Of floats or of integers.
+        In floats or in integers.
     inputs : (n, channels, height, width) float32 or integer
-        A constant current; for spiking inputs (n, n_steps, channels, height, width) bool.
+        A constant current. Spikes are (n, n_steps, channels, height, width) bool.
     record_steps : collection of int
         Steps after which to keep the membranes of a readout that never fires.
 
@@ -139,7 +139,7 @@ def start(circuit: Circuit, n_samples: int, inputs: np.ndarray | None = None) ->
     circuit : Circuit
     n_samples : int
     inputs : (n_samples, channels, height, width) float32 or integer, optional
-        The constant current; None for spiking inputs.
+        The constant current; None if the input is spikes.
 
     Raises
     ------
@@ -178,10 +178,10 @@ def advance(
     ----------
     circuit : Circuit
     state : State
-        Of this circuit; changed in place.
+        Of this circuit. It is changed in place.
     n_steps : int
     inputs : (n_samples, n_steps, channels, height, width) bool, optional
-        The input's spikes in these steps; None for a constant current.
+        The spikes of the input in these steps; None for a constant current.
     record_steps : collection of int
         Steps, counted from the start of the run, after which to keep the membranes of a readout that never
         fires.
@@ -194,7 +194,7 @@ def advance(
     Raises
     ------
     RunError
-        If the circuit has a warm-up and these are not all its steps.
+        If the circuit has a warm-up and these are not all of its steps.
     """
     if circuit.has_warm_up and (state.step or n_steps != circuit.n_steps):
         raise RunError(
@@ -230,8 +230,9 @@ def advance(
 
 
 def _add_spikes(population: Population, v: np.ndarray, spikes: dict[int, np.ndarray]) -> tuple[int, int]:
-    """Add a step's `spikes` (n, channels, y, x), by population, to the membranes; the events and the
-    additions.
+    """Add a step's spikes (n, channels, y, x), by population, to the membranes.
+
+    It returns the numbers of events and of additions.
     """
     n_events = sops = 0
     for projection in population.projections:
@@ -249,7 +250,7 @@ def _add_spikes(population: Population, v: np.ndarray, spikes: dict[int, np.ndar
 
 
 def _pool(pool: MaxPool, counts: PoolCounts, train: np.ndarray, spikes: np.ndarray) -> None:
-    """A block of steps of a max pool, from its source's spikes (n, n_steps, channels, y, x) into its own."""
+    """Compute a block of steps of a max pool: from its source's spikes `train` to its own `spikes`."""
     for t in range(train.shape[1]):
         before = counts.largest
         counts.received += train[:, t]
@@ -258,14 +259,27 @@ def _pool(pool: MaxPool, counts: PoolCounts, train: np.ndarray, spikes: np.ndarr
 
 
 def seen(source: Source, spikes: np.ndarray) -> np.ndarray:
-    """Spikes of a source's sign, or their counts in each pooling window, as int64 (n, channels, y, x)."""
+    """The spikes that a source reads, or their count in each pooling window.
+
+    Parameters
+    ----------
+    source : Source
+    spikes : (n, channels, y, x) bool or int8
+        Those of the population that it reads.
+
+    Returns
+    -------
+    (n, channels, y, x) int64
+        Behind the pool, if there is one.
+    """
     spikes = (spikes < 0 if source.negative else spikes > 0).astype(np.int64)
     return spikes if source.pool is None else _windows(spikes, source.pool).sum(axis=(-2, -1))
 
 
 def _windows(values: np.ndarray, window: Window) -> np.ndarray:
-    """Every pooling window of (n, channels, y, x), padded with zeros, as (n, channels, out y, out x, window
-    y, window x).
+    """Every pooling window of a map that is padded with zeros.
+
+    From (n, channels, y, x) to (n, channels, out y, out x, window y, window x).
     """
     top, left, bottom, right = window.padding
     padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
@@ -300,14 +314,14 @@ def _products(
 def _add_products(
     v: np.ndarray, values: np.ndarray, channels: slice, at: tuple[slice, slice], weight: np.ndarray
 ) -> None:
-    """v += values[c] * weight[:, c], channel after channel, each product and each sum rounded."""
+    """v += values[c] * weight[:, c], channel after channel; each product and each sum is rounded."""
     values = values[:, channels, at[0], at[1]]
     for c in np.flatnonzero(values.any(axis=(0, 2, 3))):
         v += values[:, c, None].astype(v.dtype) * weight[:, c, None, None]
 
 
 def _constant_current(population: Population, inputs: np.ndarray, dtype: DTypeLike) -> np.ndarray:
-    """The current that is the same at every step: the analog input's, then the bias."""
+    """The current that is the same at every step: that of the analog input, then the bias."""
     n = len(inputs) if population.analog_projections else 1
     current = np.zeros((n, *population.shape), dtype)
     for projection in population.analog_projections:
@@ -322,8 +336,9 @@ def _constant_current(population: Population, inputs: np.ndarray, dtype: DTypeLi
 
 
 def pooled_input(source: Source, inputs: np.ndarray) -> np.ndarray:
-    """The analog input as a source shows it: window sums, (y, x) ascending; the division is in the
-    weights.
+    """The analog input behind a source's pool: sums of windows, (y, x) ascending.
+
+    The division is in the weights.
     """
     if source.pool is None:
         return inputs

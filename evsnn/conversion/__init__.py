@@ -1,4 +1,4 @@
-"""From a trained ReLU network to a spiking one: ``conversion`` is the whole way (`convert`, `convert_model`).
+"""From a trained ReLU network to a spiking one. ``conversion`` is all of it (`convert`, `convert_model`).
 
 ``onnx``, from a model file to a `Graph`:
 
@@ -28,7 +28,7 @@
 ``calibration``   calibration sets, larger than memory
 ``statistics``    how large activations are, measured or from batch norms
 ``thresholds``    firing thresholds from them, by a rule
-``currents``      what charges a population, densely, for many samples and steps
+``currents``      the input currents of a population, computed densely for many samples and steps
 ``correction``    layer-by-layer bias correction
 ``balance``       thresholds and corrections become a `Network`
 ``selection``     choosing a recipe by held-out inputs
@@ -36,7 +36,7 @@
 ``report``, what it costs:
 
 ``comparison``    the ANN and its SNN on the same inputs, layer by layer
-``diagnosis``     what is wrong with a layer, in a line
+``diagnosis``     what is wrong with a layer, in one line
 ``sweep``         what more steps bring and cost
 ``explanation``   what a conversion loses, where, why, and what it costs
 ``picture``       the explanation's figure

@@ -1,5 +1,4 @@
-"""The whole way: a model file and samples in, a spiking `Network` out, and everything that was learnt on the
-way.
+"""The whole conversion: from a model file and samples to a spiking `Network`, with all that was found out.
 
 The calibration inputs are divided: the last quarter, at most `HELD_OUT`, is held out for choosing and
 reporting; thresholds come from the rest, bias corrections from its first `CORRECTED`.
@@ -37,13 +36,13 @@ __all__ = ["Calibration", "Conversion", "Model", "Progress", "convert", "convert
 HELD_OUT = 256
 CORRECTED = 256
 CORRECTED_STEPS = 1024
-"""Samples times steps that a correction sees at most, but not fewer than 32 samples."""
+"""Most samples times steps that a correction sees, but not fewer than 32 samples."""
 TELLING = 16
-"""Held-out samples from which on it is said that they tell little."""
+"""Held-out samples from which on a warning may say that they tell little."""
 COMPARED = 64
-"""Calibration inputs on which the ANN of the file is compared with the source's."""
+"""Calibration inputs on which the converted ANN is compared with the source model."""
 TOLERANCE = 1e-3
-"""Largest difference allowed between them, as a share of the largest score."""
+"""Largest allowed difference between their scores, as a share of the largest score."""
 
 Model: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
 Calibration: TypeAlias = (
@@ -56,7 +55,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Conversion:
-    """A converted model, and how it came about.
+    """A converted model, and how it was made.
 
     Parameters
     ----------
@@ -70,10 +69,10 @@ class Conversion:
     activations : mapping of str to Activations
         By `IF` layer, and of the readout; what thresholds were made from.
     held_out : (n, *input_shape) float32
-        Inputs that took part in choosing only, as the network reads them; n = 0 in data-free mode.
+        Inputs that were used only to choose recipes, as the network reads them; n = 0 without samples.
     held_out_labels : (n,) int64, optional
     held_out_scores : (n, classes) float32
-        The ANN's.
+        The ANN's scores of them.
     notes : tuple of str
         What importing and folding did.
     warnings : tuple of str
@@ -107,19 +106,22 @@ def convert(
     model : path, bytes or onnx.ModelProto
         An ONNX file with one input and one output.
     calibration : path, array, (images, labels) or CalibrationSet, optional
-        A few hundred inputs as the model reads them, (n, *input_shape); as a path: .npz, .npy or .h5 with
-        ``images`` (and ``labels``). None: thresholds from limits of the ReLUs (Clip) or from batch norms.
+        A few hundred inputs as the model reads them, (n, *input_shape). A path names a .npz, .npy or .h5 file
+        with ``images`` (and ``labels``). None: thresholds come from limits of the ReLUs (Clip) or from batch
+        norms.
     output : str, optional
-        The tensor of the scores, where the model has several outputs of floats or ends in what is not wanted.
+        The tensor of the scores, if the model has several outputs of floats, or if its last operators are to
+        be left out.
     progress : callable (what, done, total), optional
+        It is called with what is being done, how much of it is done, and of how much (0: unknown).
     **options
-        Fields of `Options`: n_steps, threshold, granularity, shift, readout, correction, negative_threshold,
-        warm_up_steps,
-        max_pool, storage.
+        Fields of `evsnn.conversion.balance.options.Options`: n_steps, threshold, granularity, shift, readout,
+        correction, negative_threshold, warm_up_steps, max_pool, storage.
 
     Returns
     -------
     Network
+        With thresholds, shift and biases for `n_steps`; with step parameters if `n_steps` names several T.
 
     Raises
     ------
@@ -129,6 +131,12 @@ def convert(
         If the calibration inputs do not fit.
     MissingExtraError
         If the package onnx is not installed.
+
+    Examples
+    --------
+    >>> converted = evsnn.convert("model.onnx", calibration=images, n_steps=8, threshold="mse")
+    >>> converted.n_steps, converted.readout
+    (8, 'membrane')
     """
     try:
         chosen = Options(**options)
@@ -147,7 +155,29 @@ def convert_model(
     progress: Progress | None = None,
     output: str | None = None,
 ) -> Conversion:
-    """As `convert`, with all that was learnt on the way."""
+    """As `convert`, but it returns all that was found out.
+
+    Parameters
+    ----------
+    model, calibration
+        As for `convert`.
+    options : Options
+    progress, output
+        As for `convert`.
+
+    Returns
+    -------
+    Conversion
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be read or converted, or its conversion would not compute the same.
+    InputError
+        If the calibration inputs do not fit.
+    MissingExtraError
+        If the package onnx is not installed.
+    """
     tell = progress or (lambda what, done, total: None)
     tell("reading the model", 0, 1)
     graph = import_onnx(model, output=output)
@@ -177,7 +207,7 @@ def convert_model(
         def batches() -> Iterator[np.ndarray]:
             for images in fitted.batches(
                 n_used, ann.batch
-            ):  # many at a time: chunks of a file are inflated for each
+            ):  # many at a time: each batch inflates its chunks of a file
                 for first in range(0, len(images), ann.batch):
                     yield ann.arranged(images[first : first + ann.batch])
 
@@ -196,8 +226,8 @@ def convert_model(
     warnings += _telling_little(scores, labels)
     network = with_readout(ann, options.readout)
     if options.storage != "float32":
-        # Thresholds, corrections and choices are then for the weights of the file; what they aim at stays the
-        # source's ANN.
+        # Thresholds, corrections and choices are then made for the weights of the file. They still aim at the
+        # ANN of the source.
         network = as_stored(network, options.storage)
     if samples is not None and n:
         network = network.replace(input_range=_input_range(samples, ann))
@@ -240,7 +270,7 @@ def _compare(graph: Graph, ann: Ann, samples: np.ndarray | None, exact: bool) ->
     Raises
     ------
     ModelError
-        If it is more than rounding.
+        If it is larger than rounding can explain.
     """
     if samples is None:
         samples = np.random.default_rng(0).standard_normal((8, *ann.input_shape), np.float32)

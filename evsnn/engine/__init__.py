@@ -1,3 +1,1 @@
-"""How fast it is computed: plans, packed weights, workspaces and compiled kernels. Nothing but simulation and
-profiling imports it.
-"""
+"""How it is computed fast: plans, packed weights, workspaces and compiled kernels."""

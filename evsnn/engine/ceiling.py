@@ -1,10 +1,10 @@
-"""The core's own ceilings: adding weight rows to a vector accumulator, and reading weights at all.
+"""The ceilings of a core: how fast it can add weight rows to a vector, and how fast it can read weights.
 
-What an event costs at least is the load of its id, the load of its row and the additions. `Gather` does
-those for random rows of a block as large as a layer's tile, so that the block lies in the same cache, with
-the same vector type and event format as evsnn's kernels. A layer must also fetch its weights once a sample,
-from wherever they are left after all other layers have run: `Stream` reads a block as large as all weights
-of a network from end to end. Layers are measured against both (`ceiling`).
+An event costs at least the load of its id, the load of its row and the additions. `Gather` does only these,
+for random rows of a block as large as a layer's tile, so that the block lies in the same cache, with the same
+vector type and event format as evsnn's kernels. A layer must also fetch its weights once per sample, from
+wherever they are after all other layers have run. `Stream` reads a block as large as all weights of a network
+from end to end. Layers are compared with both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BEST = {
     "float32": Vectors("float32", "float32", "float32", 64),
     "int8": Vectors("int16", "int16", "int8", 128),
 }
-"""The vectors with which an arithmetic is fastest; a ceiling is theirs, whatever a layer can use."""
+"""The vectors with which an arithmetic is fastest. Ceilings are measured with them."""
 
 LEAST_EVENTS = 4_096
 CALL_MS = 2.0
@@ -33,11 +33,21 @@ _LEAST_BLOCK, _LARGEST_BLOCK = 1 << 13, 1 << 24
 
 
 def measured_ceiling(arithmetic: str, block_bytes: int) -> float:
-    """Additions a nanosecond (GSOP/s) at the ceiling of this core, for blocks of about that size; measured
-    once, then remembered.
+    """The additions per nanosecond (GSOP/s) that this core can reach, for weight blocks of about that size.
 
-    Sizes are rounded up to powers of 2. What is remembered lies with the kernels' machine code, and belongs
-    to the same CPU and versions.
+    Sizes are rounded up to powers of 2. The number is measured once, and kept beside the kernels' machine
+    code for the same CPU and versions.
+
+    Parameters
+    ----------
+    arithmetic : {"float32", "int8"}
+    block_bytes : int
+        The bytes of a layer's tile.
+
+    Returns
+    -------
+    float
+        10^9 additions per second.
     """
     size = min(max(_LEAST_BLOCK, 1 << (block_bytes - 1).bit_length()), _LARGEST_BLOCK)
     name = f"{arithmetic} {size}"
@@ -63,7 +73,7 @@ class Gather:
     ----------
     arithmetic : {"float32", "int8"}
     block_bytes : int
-        Of a layer's tile: kernel positions times input channels times lanes.
+        The bytes of a layer's tile: kernel positions times input channels times lanes.
     seed : int
     """
 
@@ -86,7 +96,7 @@ class Gather:
         self._repeats = max(1, int(np.ceil(CALL_MS / self._call())))
 
     def gsops(self) -> float:
-        """Additions a nanosecond, measured now."""
+        """Additions per nanosecond, measured now."""
         self._call()
         return self._additions * self._repeats / self._call() / 1e6
 
@@ -98,7 +108,7 @@ class Gather:
 
 
 class Stream:
-    """The fastest this core reads a block of `n_bytes` that it reads over and over."""
+    """The fastest that this core reads a block of `n_bytes` again and again."""
 
     def __init__(self, arithmetic: str, n_bytes: int):
         vectors = BEST[arithmetic]

@@ -1,6 +1,4 @@
-"""A population's weights and parameters as the kernels read them,
-``[tile][projection][ky][kx][channel][lane]``.
-"""
+"""A population's weights and parameters in the order in which kernels read them."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ __all__ = ["Packed", "pack"]
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A population's weights and parameters as the kernels read them: bytes that start on a cache line.
+    """A population's weights and parameters as kernels read them: bytes that start on a cache line.
 
     Parameters
     ----------
@@ -37,7 +35,7 @@ class Packed:
 
 
 def pack(p: PopulationPlan) -> Packed:
-    """Lay a population's weights out for the kernels."""
+    """Lay out a population's weights for the kernels."""
     weight_type = np.dtype(p.weight_type)
     weights = (
         aligned(p.n_tiles * (p.tile_rows + 1) * p.lanes * weight_type.itemsize)
@@ -61,7 +59,7 @@ def pack(p: PopulationPlan) -> Packed:
 
 
 def _fill(block: np.ndarray, projection: Projection, first_out: int, first_in: int, last_in: int) -> None:
-    """Effective weights of a tile into ``block`` (ky, kx, channel, lane); other groups' stay 0."""
+    """Write a tile's effective weights to ``block`` (ky, kx, channel, lane); other groups stay 0."""
     n_out, n_in = projection.weight.shape[0] // projection.groups, projection.weight.shape[1]
     last_out = min(first_out + block.shape[3], projection.weight.shape[0])
     if projection.groups == 1:
@@ -78,7 +76,7 @@ def _fill(block: np.ndarray, projection: Projection, first_out: int, first_in: i
 
 
 def _lanes_of(projection: Projection, p: PopulationPlan, dtype: np.dtype, dense: bool = False) -> np.ndarray:
-    """Weights as (tile, ky, kx, lane), or (tile, ky, kx, channel, lane) with every group's zeros."""
+    """Weights as (tile, ky, kx, lane), or as (tile, ky, kx, channel, lane) with the zeros of all groups."""
     channels = projection.shape[0] if dense else 1
     shape = (p.n_tiles, *projection.kernel, channels, p.lanes)
     block = aligned(int(np.prod(shape)) * dtype.itemsize).view(dtype).reshape(shape)
@@ -92,7 +90,7 @@ def _lanes_of(projection: Projection, p: PopulationPlan, dtype: np.dtype, dense:
 
 
 def _parameters(p: PopulationPlan) -> np.ndarray:
-    """Bias, threshold, v_init, leak and v_negative of every lane; lanes without a neuron never fire."""
+    """Bias, threshold, v_init, leak and v_negative of every lane. Lanes without a neuron never fire."""
     dtype = np.dtype(p.membrane)
     never, least = (
         (np.inf, -np.inf) if p.membrane == "float32" else (np.iinfo(dtype).max, np.iinfo(dtype).min)
@@ -114,7 +112,7 @@ def _parameters(p: PopulationPlan) -> np.ndarray:
     threshold = never if population.neuron.v_threshold is None else population.neuron.v_threshold
     v_negative = (
         least if population.neuron.v_negative is None else np.maximum(population.neuron.v_negative, least)
-    )  # no membrane is below its type's least
+    )  # no membrane is below the smallest value of its type
     for row, (values, rest) in enumerate(
         (
             (population.bias, 0),

@@ -1,8 +1,8 @@
-"""What the kernels are given: frozen, aligned, checked arrays, and the bytes they will need.
+"""How a circuit is simulated: sizes and index arrays for kernels, and the bytes that a run will take.
 
-A `Plan` belongs to a circuit and a block of steps. Its sizes are known from shapes alone, before
-anything is allocated (`Plan.n_bytes`, `Plan.workspace_bytes`, `Plan.state_bytes`). Every index that a kernel
-will follow is made here, from shapes that the network has checked.
+A `Plan` belongs to a circuit and a block of steps. Sizes follow from shapes alone, before anything is
+allocated (`Plan.n_bytes`, `Plan.workspace_bytes`, `Plan.state_bytes`). Every index that a kernel follows is
+made here, from shapes that the network has checked.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 SUPPORTS = frozenset(
     {ANALOG_INPUT, ANALOG_SHIFT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP}
 )
-"""Features of populations that the engine computes."""
+"""The features of populations that the engine computes."""
 
 BLOCK_STEPS = 64
 """Most steps that are run layer by layer at once."""
@@ -58,8 +58,8 @@ _WORKSPACE_GOAL = 128 << 20
 _LANES = {"float32": (16, 32, 64), "int16": (32, 64, 128), "int32": (32, 64, 128)}
 _ROW_OVERHEAD = {"float32": 24, "int16": 48, "int32": 48}  # what an event costs besides its lanes, in lanes
 _WEIGHT = {"float32": "float32", "int16": "int8", "int32": "int8"}
-_REPEATED = 4  # largest pooling window of which integers send every spike: adding twice beats multiplying
-_LEAST_MAX_EVENTS = 16  # events a 16-bit accumulator must take, or sums are of 32 bits
+_REPEATED = 4  # largest pooling window of which integers send every spike: two additions beat a product
+_LEAST_MAX_EVENTS = 16  # events that a 16-bit accumulator must hold; else sums have 32 bits
 
 
 def aligned(n_bytes: int) -> np.ndarray:
@@ -70,7 +70,7 @@ def aligned(n_bytes: int) -> np.ndarray:
 
 
 def mask_words(channels: int) -> int:
-    """uint64 words that hold a position's spike mask."""
+    """How many uint64 words hold the spike mask of a position."""
     return -(-channels // 64)
 
 
@@ -82,16 +82,16 @@ class GatherPlan:
     ----------
     projection : Projection
     parts : (n_parts, 2) int64
-        Input channels [first, last) of each part of the queue: one part, or one a tile.
+        Input channels [first, last) of each part of the queue: one part, or one per tile.
     part_channels : int
         Channels of the widest part; ids are ``column * part_channels + channel``.
     columns : (width,) int32
-        The map's column of each queue column: residues modulo the dilation stand together.
+        The map's column of each queue column: equal residues modulo the dilation are neighbours.
     column_table : (out_width, 3) int32
-        First and last + 1 queue column of an output column's channelwise weights, and the queue column of
-        tap 0 times `part_channels` (before it is cut off at the border).
+        By output column: the first and last + 1 queue column that the kernel covers, and the queue column of
+        kernel column 0 times `part_channels` (before it is cut off at the border).
     row_table : (out_height, 3) int32
-        First and last + 1 kernel row inside the map, and the map row of kernel row 0.
+        By output row: the first and last + 1 kernel row inside the map, and the map row of kernel row 0.
     """
 
     projection: Projection
@@ -103,13 +103,15 @@ class GatherPlan:
 
     @property
     def rows(self) -> int:
-        """Weight rows in a tile."""
+        """The number of weight rows in a tile."""
         return self.projection.kernel[0] * self.projection.kernel[1] * self.part_channels
 
     @cached_property
     def simple(self) -> bool:
-        """One source, in one part, columns in order, no pool or pools of 2x2 side by side: what
-        `build_simple` takes.
+        """Whether the kernel `build_simple` can build the queue.
+
+        It can for one source, in one part, with columns in order, without a pool or with pools of 2x2 that do
+        not overlap.
         """
         s = self.projection
         pool = s.sources[0].pool
@@ -120,7 +122,7 @@ class GatherPlan:
         return len(self.parts) * (n_steps * self.projection.shape[1] * self.projection.shape[2] + 1)
 
     def n_events(self, n_steps: int, graded: bool) -> int:
-        """Events if every neuron fires at every step."""
+        """The number of events if every neuron fires at every step."""
         channels = int((self.parts[:, 1] - self.parts[:, 0]).sum())
         return (
             channels
@@ -133,7 +135,7 @@ class GatherPlan:
 
 @dataclass(frozen=True, eq=False)
 class ChannelwisePlan:
-    """A projection with one weight a channel."""
+    """A projection with one weight per channel."""
 
     projection: Projection
 
@@ -146,16 +148,18 @@ class PopulationPlan:
     ----------
     population : Population
     membrane : {"float32", "int16", "int32"}
+        The type of the membranes.
     lanes, n_tiles : int
+        Output channels per tile, and the number of tiles.
     gathers : tuple of GatherPlan
     channelwise : tuple of ChannelwisePlan
     graded : bool
-        Whether its events carry counts; if not, small pools of integers send one event a spike.
+        Whether its events carry counts. If not, small pools of integers send one event per spike.
     id_bits : {16, 32}
     accumulator : {"float32", "int16", "int32"}
-        Elements of the sums within a step.
+        The type of the sums within a step.
     max_events : int
-        Events that a accumulator can take; 2^31 where it has no limit.
+        How many events an accumulator can take; 2^31 if there is no limit.
     """
 
     population: Population
@@ -179,7 +183,7 @@ class PopulationPlan:
 
     @property
     def words(self) -> int:
-        """uint64 words of a position's spike mask."""
+        """How many uint64 words hold the spike mask of a position."""
         return mask_words(self.n_tiles * self.lanes)
 
     @cached_property
@@ -192,7 +196,7 @@ class PopulationPlan:
 
     @property
     def padded(self) -> int:
-        """Membranes, padding lanes included."""
+        """The number of membranes, with the lanes that have no neuron."""
         return self.positions * self.n_tiles * self.lanes
 
     @property
@@ -201,7 +205,7 @@ class PopulationPlan:
 
     @property
     def runs(self) -> int:
-        """Most runs and channelwise weights of one output position."""
+        """The most runs and channelwise weights of one output position."""
         return sum(g.projection.kernel[0] for g in self.gathers) + sum(
             t.projection.kernel[0] * t.projection.kernel[1] for t in self.channelwise
         )
@@ -232,7 +236,7 @@ class PopulationPlan:
         return gathered + channelwise + driven + rows * channels * self.element_bytes
 
     def queue_bytes(self, n_steps: int) -> int:
-        """Bytes of its event queues in the worst case."""
+        """The bytes of its event queues in the worst case."""
         return sum(
             g.n_events(n_steps, self.graded) * self.event_bytes + COPY_BYTES + 16 + g.n_pointers(n_steps) * 4
             for g in self.gathers
@@ -243,13 +247,13 @@ class PopulationPlan:
         return n_steps * self.positions * self.words * 8
 
     def workspace_bytes(self, n_steps: int) -> int:
-        """Bytes of its masks, the input's values and scratch memory."""
+        """The bytes of its masks, of the input's values and of scratch memory."""
         planes = self.population.fires + self.population.has_negative_spikes
         inputs = sum(int(np.prod(projection.shape)) for projection in self.population.analog_projections)
         return self.mask_bytes(n_steps) * planes + self.scratch_bytes + inputs * self.element_bytes
 
     def state_bytes(self, carries: bool, keep_membranes: bool = False) -> int:
-        """Bytes of its current, and of membranes and net counts if they are carried on or kept."""
+        """The bytes of its current, and of membranes and net counts if they are carried on or kept."""
         p = self.population
         kept = carries or keep_membranes or not p.fires
         arrays = bool(p.analog_projections) + kept + (carries and p.has_negative_spikes)
@@ -264,7 +268,7 @@ class MaxPoolPlan:
     ----------
     population : MaxPool
     words : int
-        uint64 words of a position's spike mask: the source's.
+        How many uint64 words hold the spike mask of a position of the source.
     """
 
     population: MaxPool
@@ -272,7 +276,7 @@ class MaxPoolPlan:
 
     @property
     def n_tiles(self) -> int:
-        """Words that hold channels."""
+        """The number of words that hold channels."""
         return mask_words(self.population.shape[0])
 
     @cached_property
@@ -284,12 +288,12 @@ class MaxPoolPlan:
         return self.population.source.shape[1] * self.population.source.shape[2]
 
     def counter(self, n_steps: int) -> str:
-        """The narrowest integer that holds counts relative to a window's largest in a block of steps."""
+        """The narrowest type that holds counts relative to a window's largest within a block of steps."""
         reach = n_steps * (3 if self.population.has_negative_spikes else 1)
         return next(name for name in ("int8", "int16", "int32") if reach <= np.iinfo(name).max)
 
     def scratch_bytes(self, n_steps: int) -> int:
-        """Bytes of a vector of counters a step."""
+        """Bytes of a vector of counters per step."""
         return n_steps * 64 * np.dtype(self.counter(n_steps)).itemsize
 
     def mask_bytes(self, n_steps: int) -> int:
@@ -316,8 +320,9 @@ class Component:
     Parameters
     ----------
     populations : tuple of int
-        Ascending.
+        Their indices, ascending.
     block_steps : int
+        How many steps are computed before the next component.
     """
 
     populations: tuple[int, ...]
@@ -333,9 +338,10 @@ class Plan:
     circuit : Circuit
     populations : tuple of PopulationPlan or MaxPoolPlan
     block_steps : int
-        Steps that are run layer by layer at once; membranes and counts are carried on from block to block.
+        How many steps each layer computes before the next; membranes and counts are carried on from block to
+        block.
     components : tuple of Component
-        In the order in which they are computed, each for a block of steps.
+        In the order in which they are computed.
     """
 
     circuit: Circuit
@@ -345,32 +351,32 @@ class Plan:
 
     @cached_property
     def neurons(self) -> tuple[PopulationPlan, ...]:
-        """Without the max pools."""
+        """The populations without the max pools."""
         return tuple(p for p in self.populations if isinstance(p, PopulationPlan))
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of packed weights and parameters, shared by all threads."""
+        """The bytes of packed weights and parameters, which all threads share."""
         return sum(p.weight_bytes for p in self.neurons)
 
     @property
     def workspace_bytes(self) -> int:
-        """Bytes of one thread's masks, queues, currents and membranes, in the worst case."""
+        """The bytes of one thread's masks, queues, currents and membranes, in the worst case."""
         working = _workspace_bytes(self.circuit, self.populations, self.block_steps)
         return working + self.state_bytes(self.carries)
 
     @property
     def carries(self) -> bool:
-        """Whether blocks follow each other."""
+        """Whether a run has several blocks."""
         return self.block_steps < self.circuit.n_steps
 
     def state_bytes(self, carries: bool = True) -> int:
-        """Bytes of what a run carries from block to block."""
+        """The bytes of what a run carries from block to block."""
         return sum(p.state_bytes(carries) for p in self.populations)
 
     @cached_property
     def widest_planes(self) -> int:
-        """Bit planes that count the spikes in any pooling window."""
+        """How many bit planes count the spikes of the largest pooling window."""
         return max(
             (s.max_count for p in self.neurons for s in p.population.projections), default=1
         ).bit_length()
@@ -386,7 +392,7 @@ def _workspace_bytes(
 
 
 def components(circuit: Circuit) -> list[tuple[int, ...]]:
-    """The strongly connected components of a circuit's populations, each behind those that it reads.
+    """The strongly connected components of a circuit's populations, each after those that it reads.
 
     A population reads those before it, and later ones only through recurrent connections; so components
     stand in the order of their first populations.
@@ -416,16 +422,20 @@ def plan(
     ----------
     circuit : Circuit
     membranes : tuple of {"int16", "int32", None}, optional
-        One per population, None for max pools, for circuits of integers. None: float32.
+        For circuits in integers: the type of each population's membranes, None for max pools. None: float32.
     block_steps : int, optional
-        None: as many as fit the workspace goal of 128 MB, at most 64. If there is a warm-up, all of
-        them: a layer's first output step then needs later steps of its input.
+        None: as many as fit into a workspace of 128 MB, at most 64. If there is a warm-up, all steps, because
+        a layer's first output step then needs later steps of its input.
+
+    Returns
+    -------
+    Plan
 
     Raises
     ------
     RunError
-        If a warm-up meets smaller blocks, or so many steps that a queue could pass 2^31 events, or the
-        circuit has a feature that is not in `SUPPORTS`.
+        If a network with a warm-up is given smaller blocks, or so many steps that a queue could have 2^31
+        events; or if the circuit has a feature that is not in `SUPPORTS`.
     """
     check_supported(circuit, SUPPORTS, "the engine")
     kinds = membranes or ("float32",) * len(circuit.populations)
@@ -457,7 +467,7 @@ def plan(
 def _check_one_block(
     circuit: Circuit, populations: Sequence[PopulationPlan | MaxPoolPlan], block_steps: int | None
 ) -> None:
-    """Refuse what one block of all steps cannot be."""
+    """Refuse a warm-up that does not fit into one block of steps."""
     if block_steps is not None and block_steps < circuit.n_steps:
         raise RunError(
             "warm-up needs all steps in one block",
@@ -491,9 +501,9 @@ def _population(population: Population, membrane: str) -> PopulationPlan:
     channels = population.shape[0]
     choices = [
         n for n in _LANES[membrane] if accumulator != "int32" or n <= 64
-    ]  # 128 sums of 32 bits fill all registers of NEON
+    ]  # 128 sums of 32 bits would fill all registers of NEON
     if membrane != "float32" and not population.projections and WARM_UP not in population.features:
-        choices = [16, *choices]  # nothing is added: no rows of int8 that would be too short
+        choices = [16, *choices]  # no weights are added, so no rows of int8 would be too short
     lanes = min(choices, key=lambda n: (-(-channels // n) * (n + _ROW_OVERHEAD[membrane]), n))
     n_tiles = -(-channels // lanes)
     gathers = tuple(_gather(s, lanes, n_tiles) for s in population.projections if not s.channelwise)
@@ -530,7 +540,7 @@ def _gather(projection: Projection, lanes: int, n_tiles: int) -> GatherPlan:
         raise RunError(
             "a map is too wide",
             got=f"{width} columns of {channels} channels",
-            expected="fewer than 2^31 elements a row",
+            expected="fewer than 2^31 elements per row",
         )
     return GatherPlan(
         projection, parts, part_channels, columns, column_table.astype(np.int32), row_table.astype(np.int32)
@@ -538,7 +548,7 @@ def _gather(projection: Projection, lanes: int, n_tiles: int) -> GatherPlan:
 
 
 def _column_table(window: Window, width: int, part_channels: int) -> np.ndarray:
-    """Queue columns of the taps of each output column, and where tap 0 would be, times the channels."""
+    """By output column: its queue columns, and that of kernel column 0 times the channels."""
     first, last = window.inside(1, width)
     start, dilation = window.origins(1, len(first)), window.dilation[1]
     residue = start % dilation

@@ -1,6 +1,4 @@
-"""One max pool in one workspace: where its counts lie, the kernels' descriptor that says so, its counts of
-spikes.
-"""
+"""One max pool in one workspace: its arrays, the descriptors that point to them, and its counts of spikes."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ class MaxPoolKernels:
 
     @staticmethod
     def needed(p: MaxPoolPlan, block_steps: int) -> list[Kernel]:
-        """What pools, what counts for the next block, and what counts spikes."""
+        """The kernels that pool, that keep counts for the next block, and that count spikes."""
         element = p.counter(block_steps)
         counters = Vectors(element, element, "int8", 64, p.population.has_negative_spikes)
         return [
@@ -49,7 +47,7 @@ class MaxPoolRunner(Runner[MaxPoolPlan]):
         Its index among the populations.
     block_steps : int
     state : PoolState
-        See `bind`.
+        The first one that it is bound to; see `bind`.
     executor, threads
         As for `Runner`.
     """
@@ -112,7 +110,7 @@ class MaxPoolRunner(Runner[MaxPoolPlan]):
         self.begin()
 
     def run(self, n_steps: int, resume: bool, first: int = 0) -> None:
-        """A block of steps, always from its first."""
+        """Compute a block of steps, always from its first step."""
         started = time.perf_counter()
         self.steps = n_steps
         self.descriptor.put(maxpool.N_STEPS, n_steps)

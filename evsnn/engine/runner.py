@@ -1,7 +1,7 @@
-"""One population in one workspace: where its arrays lie, the kernels' descriptors that say so, its counts.
+"""One population in one workspace: its arrays, the descriptors that point to them, and its counts.
 
-A descriptor is a block of int64 fields that a kernel reads; it holds on to every array whose address stands
-in it. Addresses are taken here and nowhere else.
+A descriptor is a block of int64 fields that a kernel reads. It holds a reference to every array whose address
+is in it. Addresses are taken in this module only.
 """
 
 from __future__ import annotations
@@ -27,16 +27,14 @@ from .state import LayerState
 
 __all__ = ["COUNT_SPIKES", "Descriptor", "Kernels", "Masks", "Runner", "LayerRunner"]
 
-_SPLIT_WORK = 8_192  # tiles x positions x steps below which a layer is not worth splitting
-_STREAMED_BYTES = 1 << 18  # packed weights above which a layer's tiles are fetched ahead
+_SPLIT_WORK = 8_192  # tiles x positions x steps: a layer with less work is not split
+_STREAMED_BYTES = 1 << 18  # a layer with more packed weights fetches its tiles ahead
 _POSITIONS = queue.bit_positions()
 
 Fields = dict[int, "int | np.ndarray | Descriptor"]
 
 Masks = dict[tuple[int, bool], np.ndarray]
-"""(n_steps, height, width, words) uint64 by `Source.plane`; of negative spikes only if a population
-sends them.
-"""
+"""(n_steps, height, width, words) uint64 by `Source.plane`; negative spikes only if there are any."""
 
 
 class Kernels:
@@ -101,7 +99,7 @@ class Descriptor:
     ----------
     record_bytes : int
     records : dict of offset to int, array or descriptor
-        Arrays and descriptors are held, and their addresses written.
+        Of arrays and descriptors the address is written, and a reference is kept.
     """
 
     def __init__(self, record_bytes: int, *records: Fields):
@@ -120,7 +118,7 @@ class Descriptor:
             self._fields[record * self._words + offset // 8] = value
 
     def put(self, offset: int, value: int, record: int = 0) -> None:
-        """Change a number, not an address: nothing is held."""
+        """Change a field that is a number, not an address: no reference is kept."""
         self._fields[record * self._words + offset // 8] = value
 
 
@@ -128,23 +126,24 @@ _Plan = TypeVar("_Plan", PopulationPlan, MaxPoolPlan)
 
 
 class Runner(Generic[_Plan]):
-    """What computes one population or max pool, as the threads see it that share its work.
+    """What computes one population or max pool; threads may share its work.
 
     Parameters
     ----------
     p : PopulationPlan or MaxPoolPlan
     scratch_bytes : int
-        Memory that each thread has to itself.
+        The memory that each thread has for itself.
     executor : ThreadPoolExecutor, optional
+        The threads that share the work.
     threads : int
-        Of the executor.
+        Their number.
 
     Attributes
     ----------
     n_spikes, n_events, sops : int
-        Of the sample so far, spikes of both signs.
+        Counts of the sample so far; spikes are of both signs.
     seconds : float
-        Spent on the sample so far.
+        The time spent on the sample so far.
     """
 
     def __init__(
@@ -162,7 +161,7 @@ class Runner(Generic[_Plan]):
         self.begin()
 
     def begin(self) -> None:
-        """Nothing was counted yet."""
+        """Set all counts to 0."""
         self.n_spikes = self.n_events = self.sops = 0
         self.seconds = 0.0
 
@@ -184,13 +183,13 @@ class Runner(Generic[_Plan]):
             for call, mine in zip(calls[1:], own[1:]):
                 futures.append(self.executor.submit(self._call, kernel, *call, *mine))
             kernel(*calls[0], *own[0])
-        finally:  # on Ctrl-C too: no thread may be in a kernel when its arrays go
+        finally:  # after Ctrl-C, too: no thread may be in a kernel when its arrays are freed
             wait(futures)
         for future in futures:
             future.result()
 
     def _call(self, kernel: Callable, *arguments: int) -> None:
-        """A kernel on another thread; as a method it keeps the arrays alive that addresses point to."""
+        """Call a kernel on another thread; as a method it keeps the arrays behind its addresses alive."""
         kernel(*arguments)
 
 
@@ -208,7 +207,7 @@ class LayerRunner(Runner[PopulationPlan]):
     queues, planes : array
         Memory for event queues and for counters, which all runners of a workspace share.
     state : LayerState
-        See `bind`.
+        The first one that it is bound to; see `bind`.
     executor, threads
         As for `Runner`.
     """
@@ -264,7 +263,7 @@ class LayerRunner(Runner[PopulationPlan]):
             self.current_descriptor.set({current.OUT: state.current})
 
     def start(self, sample: np.ndarray | None) -> None:
-        """Begin a sample: compute the current it brings here."""
+        """Begin a sample: compute the constant current that it brings."""
         started = time.perf_counter()
         self.begin()
         if self.current_descriptor is not None and self.kernels.current is not None and sample is not None:
@@ -280,8 +279,9 @@ class LayerRunner(Runner[PopulationPlan]):
         self.seconds = time.perf_counter() - started
 
     def run(self, n_steps: int, resume: bool, first: int = 0) -> None:
-        """A block of steps, or those from `first` on of a block: then of neurons that never fire, whose steps
-        leave no masks.
+        """Compute a block of steps, or the steps of a block from `first` on.
+
+        The latter is only for neurons that never fire, because they write no masks.
         """
         started = time.perf_counter()
         if n_steps != self.steps:
@@ -324,14 +324,14 @@ class LayerRunner(Runner[PopulationPlan]):
         return n_reached
 
     def _count(self, projection: Projection) -> int:
-        """Add the events just counted; the number of output positions that they reached."""
+        """Add the events that were just counted, and return how many output positions they reached."""
         n_events, n_reached = self.total.tolist()
         self.n_events += n_events
         self.sops += n_reached * (projection.weight.shape[0] // projection.groups)
         return n_reached
 
     def precede(self, following: LayerRunner) -> None:
-        """Fetch the first weights of the runner that comes next while computing the last of this one."""
+        """Fetch the first weights of the next runner while the last tile of this one is computed."""
         if self.streamed and following.streamed:
             weights = following.packed.weights
             self.descriptor.set({integrate.NEXT: weights, integrate.NEXT_BYTES: weights.strides[0]})
@@ -353,7 +353,7 @@ class LayerRunner(Runner[PopulationPlan]):
             t.descriptor.put(queue.N_STEPS, n_steps)
 
     def _set_first(self, first: int) -> None:
-        """Let the sources' masks begin at a step of the block."""
+        """Make the sources' masks begin at a step of the block."""
         self.first = first
         for q in self.queues:
             for i, masks in enumerate(q.masks):
@@ -447,9 +447,7 @@ class LayerRunner(Runner[PopulationPlan]):
 
 
 class _Queue:
-    """One projection's event queue: where it lies in the workspace's memory, and the descriptor that
-    builds it.
-    """
+    """The event queue of one projection: its place in the workspace's memory, and its descriptor."""
 
     def __init__(
         self,
@@ -501,9 +499,7 @@ class _Queue:
 
 
 class _Channelwise:
-    """One projection of one weight a channel: its source's masks, and the descriptor that counts its
-    events.
-    """
+    """A projection with one weight per channel: its source's masks, and the descriptor that counts events."""
 
     def __init__(self, item: ChannelwisePlan, masks: Masks, total: np.ndarray):
         self.projection = item.projection

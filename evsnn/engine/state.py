@@ -1,8 +1,8 @@
 """Where a run of one sample is, apart from the plan and from the workspace that computes it.
 
 A `State` holds what one block of steps leaves to the next: membranes, net counts, counts of max pools, the
-constant currents of the sample, and how many steps are done. A workspace is bound to one state at a time; a
-state that is bound again, to any workspace of the same plan, goes on where it was.
+constant currents of the sample, and the number of steps that are done. A workspace is bound to one state at a
+time. A state can be bound again, to any workspace of the same plan, and goes on where it was.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["LayerState", "PoolState", "State"]
 
 @dataclass(eq=False)
 class LayerState:
-    """Arrays of one population of neurons, [y][x][tile][lane]; None for what a run does not need.
+    """Arrays of one population of neurons, [y][x][tile][lane]; None for arrays that a run does not need.
 
     Parameters
     ----------
     membranes, net_counts : array, optional
-        After the last block.
+        As they are after the last block.
     current : array, optional
-        What the analog input and the bias bring at every step.
+        The current of the analog input and the bias, the same at every step.
     """
 
     membranes: np.ndarray | None
@@ -42,9 +42,9 @@ class PoolState:
     Parameters
     ----------
     received : array, optional
-        Net counts of its inputs.
+        The net counts of its inputs.
     largest : array, optional
-        The largest of each window.
+        The largest count of each window.
     """
 
     received: np.ndarray | None
@@ -58,15 +58,15 @@ class State:
     ----------
     plan : Plan
     carries : bool
-        Whether it can be carried on from block to block.
+        Whether the run can be carried on after a block.
     keep_membranes : bool
-        Whether it holds every population's last membranes, even if it is not carried on.
+        Whether it holds the last membranes of every population, even if the run is not carried on.
 
     Attributes
     ----------
     populations : tuple of LayerState or PoolState
     step : int
-        Steps done.
+        The number of steps that are done.
     """
 
     def __init__(self, plan: Plan, carries: bool, keep_membranes: bool = False):
@@ -79,7 +79,7 @@ class State:
         )
 
     def reset(self) -> None:
-        """Before the first step: counts are 0; kernels begin with membranes of their own."""
+        """Go back to before the first step: counts are 0, and kernels begin with the first membranes."""
         self.step = 0
         for own in self.populations:
             if isinstance(own, PoolState):
@@ -106,7 +106,7 @@ class State:
         return self._seen(population, "membranes")
 
     def net_counts(self, population: int) -> np.ndarray | None:
-        """Its spikes less its negative ones so far, (channels, height, width), if they are carried on."""
+        """The net counts (channels, height, width) of a population so far, if they are carried on."""
         return self._seen(population, "net_counts")
 
     def _seen(self, population: int, what: str) -> np.ndarray | None:

@@ -1,8 +1,8 @@
-"""The event-driven engine: a plan made ready, and samples run through it.
+"""The event-driven engine: packed weights, compiled kernels, and workspaces that run samples.
 
-An `Engine` holds what threads share: packed weights and compiled kernels. A `Workspace` holds what
-computes one sample in flight: masks, queues and runners. A `State` is where a run is: a workspace starts it,
-advances it by blocks of steps, and may leave it for another. Samples run on threads of their own; a single
+An `Engine` holds what threads share: packed weights and compiled kernels. A `Workspace` holds what computes
+one sample: masks, queues and runners. A `State` is where a run is: a workspace starts it, advances it by
+blocks of steps, and may then be bound to another state. Each sample runs on a thread of its own; a single
 sample is split over tiles and rows.
 """
 
@@ -30,7 +30,7 @@ __all__ = ["Engine", "Workspace", "needed", "pack_masks", "unpack_masks"]
 
 
 def needed(plan: Plan) -> list[Kernel]:
-    """The kernels that a plan runs, each once."""
+    """The kernels that a plan needs, each once."""
     of_each = (
         MaxPoolKernels.needed(p, plan.block_steps) if isinstance(p, MaxPoolPlan) else Kernels.needed(p)
         for p in plan.populations
@@ -39,13 +39,13 @@ def needed(plan: Plan) -> list[Kernel]:
 
 
 class Engine:
-    """A plan made ready: weights packed, kernels compiled.
+    """What a plan needs to run: packed weights and compiled kernels.
 
     Parameters
     ----------
     plan : Plan
     progress : callable (done, total), optional
-        Called while weights are packed and kernels compiled.
+        It is called while weights are packed and kernels are compiled.
     """
 
     def __init__(self, plan: Plan, progress: Callable[[int, int], None] | None = None):
@@ -69,22 +69,22 @@ class Engine:
 
 
 class Workspace:
-    """What computes one sample at a time: masks, queues, and runners bound to a state.
+    """What computes one sample at a time: masks, queues, and runners that are bound to a state.
 
     Parameters
     ----------
     engine : Engine
     keep_membranes : bool
-        Whether its own state holds every population's membranes, not only those that the plan needs.
+        Whether its own state holds the membranes of every population, not only those that the plan needs.
     executor : ThreadPoolExecutor, optional
-        Threads that share the work of this one sample.
+        The threads that share the work of this one sample.
     threads : int
-        Of the executor.
+        Their number.
 
     Attributes
     ----------
     state : State
-        The one that it is bound to, at first its own.
+        The state that it is bound to; at first its own.
     runners : list of LayerRunner or MaxPoolRunner
         One per population; they count spikes, events, operations and seconds since the last `start` or
         `resume`.
@@ -125,7 +125,7 @@ class Workspace:
             runner.precede(following)
 
     def bind(self, state: State) -> None:
-        """Read and write this state from now on, which is of a plan of the same circuit."""
+        """Read and write this state from now on; it belongs to a plan of the same circuit."""
         if state is not self.state:
             self.state = state
             for i, runner in enumerate(self.runners):
@@ -135,19 +135,19 @@ class Workspace:
                     runner.bind(state.pool(i))
 
     def start(self, sample: np.ndarray | None) -> None:
-        """Begin a sample in the state that this is bound to.
+        """Begin a sample in the state that the workspace is bound to.
 
         Parameters
         ----------
         sample : (channels, height, width) float32 or integer, optional
-            The constant current; None for an input of spikes.
+            The constant current; None if the input is spikes.
         """
         self.state.reset()
         for runner in self.runners:
             runner.start(sample)
 
     def resume(self) -> None:
-        """Go on with the state that this is bound to: counts of spikes, events and operations begin anew."""
+        """Go on with the state that the workspace is bound to; counts of spikes and events begin at 0."""
         for runner in self.runners:
             runner.begin()
 
@@ -160,21 +160,22 @@ class Workspace:
         record_steps: Collection[int] = (),
         read: Callable[[int, np.ndarray], None] | None = None,
     ) -> None:
-        """Run steps, block by block; within a block component by component.
+        """Run steps, block by block, and within a block component by component.
 
         Parameters
         ----------
         n_steps : int
         spikes : (n_steps, channels, height, width) bool, optional
-            The input's; None for a constant current.
+            The spikes of the input; None for a constant current.
         watch : callable (first step, number of steps), optional
-            Called after each block, while its masks stand; steps count from the start of the run.
+            It is called after each block, while its masks are valid. Steps count from the start of the run.
         stop : threading.Event, optional
-            Set by another thread to end the run early; the results are then worthless.
+            Another thread sets it to end the run early; results are then incomplete.
         record_steps : collection of int
-            Steps, from the start of the run, after which to read the membranes of a readout that never fires.
+            Steps, counted from the start of the run, after which `read` is called, if the readout never
+            fires.
         read : callable (step, (channels, height, width) membranes), optional
-            Called after each of them; the membranes are the state's own.
+            It is called with the readout's membranes, which are the state's own array.
         """
         state, end = self.state, self.state.step + n_steps
         begin = state.step
@@ -192,12 +193,14 @@ class Workspace:
                 watch(first, steps)
 
     def run(self, sample: np.ndarray, **options) -> None:
-        """All steps of one sample, in this workspace's own state: `start`, then `advance` with the `options`.
+        """Run all steps of one sample, in the workspace's own state: `start`, then `advance`.
 
         Parameters
         ----------
         sample : (channels, height, width) float32 or integer, or (n_steps, channels, height, width) bool
             The constant current, or the input's spikes.
+        **options
+            Those of `advance`.
         """
         analog = self.plan.circuit.analog
         self.bind(self.own_state)
@@ -212,8 +215,10 @@ class Workspace:
         record_steps: Collection[int],
         read: Callable[[int, np.ndarray], None] | None,
     ) -> None:
-        """A component's block of steps. That of the readout is cut into pieces that end where its
-        membranes are read, so that the layers before it keep their whole blocks.
+        """Run a block of steps of one component.
+
+        The readout's block is cut into pieces that end at recorded steps; the layers before it keep whole
+        blocks.
         """
         if not record_steps:
             for i in component.populations:
@@ -230,8 +235,9 @@ class Workspace:
                     read(first + end, v_mem)
 
     def spikes(self, population: int, n_steps: int) -> np.ndarray:
-        """The last block's spikes (n_steps, channels, height, width) bool of a population, int8 if it has
-        negative ones; none of a readout.
+        """The spikes (n_steps, channels, height, width) of a population in the last block.
+
+        They are bool, or int8 if it has negative spikes. A readout that never fires has none.
         """
         shape = self.plan.circuit.populations[population].shape
         if (population, False) not in self.masks:

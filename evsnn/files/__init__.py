@@ -1,1 +1,1 @@
-"""Files: weights files and the gate before them, HDF5, arrays and images of samples."""
+"""Files: weights files, the gate that checks them, HDF5, and files of arrays and images."""

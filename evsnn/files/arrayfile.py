@@ -1,7 +1,7 @@
-"""Arrays in .npy and .npz files, looked at before they are read, and read in blocks.
+"""Arrays in .npy and .npz files, which are checked before they are read, and read in blocks.
 
-Written for files from anywhere: nothing is unpickled or evaluated, what a header declares is compared
-with what is stored before memory is taken, and no more than `BLOCK_BYTES` is read or inflated at once.
+Files may come from anyone: nothing is unpickled or evaluated, what a header declares is compared with what is
+stored before memory is taken, and no more than `BLOCK_BYTES` is read or inflated at once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _READABLE = {"b1", "f2", "f4", "f8", *(kind + size for kind in "iu" for size in 
 
 @dataclass(frozen=True, eq=False)
 class UnreadArray:
-    """An array in a file that has been looked at and not been read.
+    """An array in a file that is checked, but not yet read.
 
     Parameters
     ----------
@@ -44,9 +44,9 @@ class UnreadArray:
         Boolean, integer or float, of the machine's byte order.
     blocks : callable
         ``blocks(n, row_shape, first=0)`` yields `n` rows of `row_shape` from row `first` on, some at a time.
-        One such walk at a time.
+        Only one such iteration may run at a time.
     overhead_bytes : int
-        Memory that reading takes beside what is kept, if it is more than a block.
+        Memory that is needed while the array is read, beside what is kept, if it is more than a block.
     """
 
     where: str
@@ -57,8 +57,7 @@ class UnreadArray:
 
 
 def open_file(path: str | os.PathLike) -> BinaryIO:
-    """An ordinary file, opened for reading; never a directory, a device or a pipe, which could block for
-    ever.
+    """Open a regular file; a directory, or a device or pipe that could block for ever, is refused.
 
     Raises
     ------
@@ -79,9 +78,7 @@ def open_file(path: str | os.PathLike) -> BinaryIO:
 
 
 class _Narrow(io.BufferedReader):
-    """A file that gives at most `BLOCK_BYTES` a read: `zipfile` reads directories as long as they say they
-    are.
-    """
+    """A file that gives at most `BLOCK_BYTES` per read: `zipfile` believes the length of a directory."""
 
     def read(self, size: int | None = -1) -> bytes:
         data = super().read(BLOCK_BYTES + 1 if size is None or size < 0 else min(size, BLOCK_BYTES + 1))
@@ -96,7 +93,7 @@ def read_npy(file: BinaryIO, where: str) -> UnreadArray:
 
 
 def read_npz(file: BinaryIO, where: str) -> tuple[Callable[[str], UnreadArray], list[str]]:
-    """A way to look at an array of an open .npz file by its name, and the names there are."""
+    """A function that finds an array of an open .npz file by its name, and the names in the file."""
     try:
         archive = zipfile.ZipFile(file)
     except _ZIP_ERRORS as error:
@@ -139,7 +136,7 @@ def _reason(error: Exception) -> str:
 
 
 class _Member:
-    """A file in an archive, read from any place: forwards as it comes, backwards from its start again.
+    """A file in an archive that can be read from any position; to go back, it is read again from its start.
 
     `zipfile`'s own seek would inflate 16 MiB at a time.
     """
@@ -232,7 +229,7 @@ def _shape(text: str) -> tuple[int, ...] | None:
 
 
 def check_dtype(dtype: str | np.dtype, where: str) -> np.dtype:
-    """`dtype` if arrays of it are read: boolean, integer or float, at most 64 bits, little-endian."""
+    """`dtype`, if such arrays are read: boolean, integer or float, at most 64 bits, little-endian."""
     name = dtype if isinstance(dtype, str) else dtype.str
     if not (name[:1] in "<|=" and name[1:] in _READABLE):
         big = name[:1] == ">" and name[1:] in _READABLE

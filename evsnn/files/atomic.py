@@ -1,4 +1,4 @@
-"""Writing a file all or nothing."""
+"""Writing a file, all or nothing."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def replace_file(
 ) -> None:
     """Make `path` a file that holds `data`, or leave it as it is.
 
-    It is written beside `path` under another name and renamed. On any failure, Ctrl-C too, the other name is
-    removed.
+    The file is written beside `path` under another name, and renamed. After any failure, also Ctrl-C, the
+    other name is removed.
 
     Parameters
     ----------
     path : str or os.PathLike
     data : bytes or memoryview
     mode : int, optional
-        Permissions. None: those of the file that is replaced; of a new one, what the umask leaves.
+        Permissions. None: those of the file that is replaced; a new file gets those that the umask allows.
     flush : bool
-        Whether it must outlast a power cut.
+        Whether the file must survive a power cut.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The network in the package: handwritten digits, for a first run."""
+"""The demo model, which comes with the package: a network for handwritten digits, for a first run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def demo() -> Network:
     Raises
     ------
     WeightsError
-        If it is not there.
+        If the file is missing.
     """
     path = resources.files("evsnn") / "models" / "mnist.h5"
     if not path.is_file():

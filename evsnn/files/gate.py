@@ -1,11 +1,11 @@
-"""The gate for HDF5 files from strangers: what is in one, as plain Python, or one `WeightsError`.
+"""The gate for HDF5 files that may come from anyone: it returns what is in one, or raises a `WeightsError`.
 
-A file is taken in three steps, each allowed only what the one before has shown to be harmless:
+A file is read in three steps. Each step relies only on what the step before has shown to be harmless:
 
 1. Its kind, size and first bytes: a regular file that is HDF5, and whole.
 2. Its metadata, by `evsnn.files.hdf5`: every link, object, type, shape and filter must be on an allow-list,
    and all that is declared is added up before anything of size is allocated.
-3. Its data: at addresses that lie inside the file, into arrays whose size is known, inflated no
+3. Its data: from addresses that lie inside the file, into arrays whose size is known; a chunk is inflated no
    further than declared.
 
 The HDF5 library takes no part in this, and no file but the one named is ever opened.
@@ -48,7 +48,7 @@ _OBJECT_NAME = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 
 @contextmanager
 def _refusals(where: str) -> Iterator[None]:
-    """Whatever goes wrong inside is one `WeightsError`."""
+    """Turn whatever goes wrong inside into one `WeightsError`."""
     try:
         yield
     except EvsnnError:
@@ -71,7 +71,7 @@ def _refusals(where: str) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """An array in a file: described and checked, not yet read.
+    """An array in a file that is described and checked, but not yet read.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class Dataset:
         As stored: a number of either byte order, or bytes of fixed length.
     attributes : mapping of str to value
     stored_bytes : int
-        What it takes in the file.
+        The bytes that it takes in the file.
     """
 
     where: str
@@ -97,12 +97,12 @@ class Dataset:
 
     @property
     def n_bytes(self) -> int:
-        """What it takes in memory, as stored."""
+        """The bytes that it takes in memory, as stored."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def chunk_bytes(self) -> int:
-        """What one chunk takes in memory; 0 without chunks."""
+        """The bytes that one chunk takes in memory; 0 without chunks."""
         return (
             math.prod(self._layout.shape) * self.dtype.itemsize
             if isinstance(self._layout, messages.Chunked)
@@ -119,9 +119,7 @@ class Dataset:
         return self._part(self.shape, 0)
 
     def rows(self, first: int, stop: int) -> np.ndarray:
-        """The values `first` to `stop` along the first axis; nothing else is decoded but what shares their
-        chunks.
-        """
+        """The values `first` to `stop` along the first axis; only the chunks that hold them are decoded."""
         return self._part((stop - first, *self.shape[1:]), first)
 
     def _part(self, shape: tuple[int, ...], first: int) -> np.ndarray:
@@ -160,7 +158,7 @@ class Dataset:
 def _decoded(
     data: bytes | bytearray, filters: tuple[messages.Filter, ...], mask: int, n_bytes: int
 ) -> bytes | bytearray:
-    """A chunk of `n_bytes` without its filters; more than that, and checksums, is never inflated."""
+    """A chunk of `n_bytes` without its filters; no more than that, with its checksum, is ever inflated."""
     for index, step in reversed(tuple(enumerate(filters))):
         if mask >> index & 1:
             continue
@@ -210,7 +208,7 @@ class File:
     _root: int = field(repr=False)
 
     def attributes(self, only: Collection[str]) -> dict[str, object]:
-        """Those attributes of the root that are asked for; nothing else is looked at."""
+        """The attributes of the root that are asked for; nothing else is read."""
         with _refusals(f"{self.where}:/"):
             return objects.read_object(Source(self._stream, self.size), self._root).attributes(only)
 
@@ -220,8 +218,8 @@ class File:
         Parameters
         ----------
         only : collection of str, optional
-            Look at these members of the root alone, and at no attributes: for files of which no more is
-            known than that they hold an array of some name.
+            Read these members of the root alone, and no attributes. This is for files of which nothing is
+            known but the name of an array.
         """
         root = _Walk(self, Source(self._stream, self.size), only).object(self._root, "/", 0)
         if not isinstance(root, Group):
@@ -233,11 +231,21 @@ class File:
 def open_file(path, *, max_bytes: int = MAX_BYTES) -> Iterator[File]:
     """Open a file that is regular, HDF5, whole, and of at most `max_bytes`.
 
+    Parameters
+    ----------
+    path : str, bytes or os.PathLike
+    max_bytes : int
+        Limit on the size of the file, and on the size of all that it holds, in float32.
+
+    Yields
+    ------
+    File
+
     Raises
     ------
     WeightsError
-        If it is anything else. Opening never blocks and never has an effect, whatever `path` names. What
-        goes wrong inside the ``with`` and is not an `EvsnnError` becomes one too.
+        If it is anything else. Opening never blocks and never has an effect, whatever `path` names. Every
+        exception inside the ``with`` that is not an `EvsnnError` becomes one, too.
     """
     try:
         name = os.fspath(path)
@@ -280,7 +288,7 @@ def _file(stream: Stream, size: int, max_bytes: int, where: str) -> File:
 
 
 def _open_without_waiting(name, flags: int) -> int:
-    """A FIFO that took the file's place just now must not be waited for."""
+    """Open a file so that a FIFO, which may have taken its place, does not block."""
     return os.open(name, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
 
 
@@ -294,7 +302,7 @@ def _check_regular(status: os.stat_result, where: str) -> None:
 
 
 class _Walk:
-    """One walk through a file's metadata; remembers what was met and what it adds up to."""
+    """One walk through a file's metadata; it remembers which objects it has met, and their sizes."""
 
     def __init__(self, file: File, source: Source, only: Collection[str] | None):
         self.file = file
@@ -336,7 +344,7 @@ class _Walk:
                     raise WeightsError("two objects have one name", where=where, got=name.decode())
                 if target in self.addresses:
                     raise WeightsError(
-                        "the object is reached by two ways",
+                        "the object is reached by two paths",
                         where=f"{where.rstrip('/')}/{name.decode()}",
                         hint="store it once",
                     )

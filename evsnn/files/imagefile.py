@@ -1,7 +1,8 @@
-"""Files of images and labels, looked at before they are read: .npz, .npy and .h5, whatever their names.
+"""Files of images and labels, which are checked before they are read: .npz, .npy and .h5.
 
-`images` and, optionally, `labels` are the names in them. What the file is its first bytes say. Values
-are taken as they are; nothing is held but what is asked for, so a file may be larger than memory.
+They hold an array `images` and, optionally, an array `labels`. The first bytes of a file say what it is; its
+name does not matter. Values are taken as they are. Only what is asked for is held, so a file may be larger
+than memory.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_labels", "check_numbers", "in_memory", "open_images", "read_floats", "read_labels"]
 
-_BAND_BYTES = 64 << 20  # most that is decoded at once where chunks hold many rows
+_BAND_BYTES = 64 << 20  # most that is decoded at once if chunks hold many rows
 
 
 @contextmanager
@@ -79,7 +80,7 @@ def _found(
 
 
 def in_memory(array: np.ndarray, where: str) -> UnreadArray:
-    """An array that is there already, or mapped from a file."""
+    """An array that is in memory already, or mapped from a file."""
 
     def blocks(n: int, row_shape: tuple[int, ...], first: int = 0) -> Iterator[np.ndarray]:
         rows = array.reshape(-1, *row_shape)
@@ -91,12 +92,26 @@ def in_memory(array: np.ndarray, where: str) -> UnreadArray:
 
 
 def read_floats(stored: UnreadArray, n: int, row_shape: tuple[int, ...], first: int = 0) -> np.ndarray:
-    """`n` images of `row_shape` from image `first` on, as float32; every value is looked at.
+    """Images as float32; every value is checked.
+
+    Parameters
+    ----------
+    stored : UnreadArray
+    n : int
+        How many images.
+    row_shape : tuple of int
+        The shape of one image.
+    first : int
+        The index of the first image.
+
+    Returns
+    -------
+    (n, *row_shape) float32
 
     Raises
     ------
     InputError
-        If one is not finite.
+        If a value is not finite.
     """
     images, at = np.empty((n, *row_shape), np.float32), 0
     for block in stored.blocks(n, row_shape, first):
@@ -124,10 +139,21 @@ def read_floats(stored: UnreadArray, n: int, row_shape: tuple[int, ...], first: 
 def read_labels(stored: UnreadArray, n: int, n_classes: int) -> np.ndarray:
     """The first `n` labels as int64.
 
+    Parameters
+    ----------
+    stored : UnreadArray
+    n : int
+    n_classes : int
+        Labels are from 0 to `n_classes` - 1.
+
+    Returns
+    -------
+    (n,) int64
+
     Raises
     ------
     InputError
-        If one is no class.
+        If a label is not a class.
     """
     labels = np.concatenate([np.array(block) for block in stored.blocks(n, ())])
     bad = (labels < 0) | (labels >= n_classes)
@@ -141,11 +167,12 @@ def read_labels(stored: UnreadArray, n: int, n_classes: int) -> np.ndarray:
 
 
 def check_numbers(images: UnreadArray) -> None:
-    """Refuse images that are no floats or integers.
+    """Refuse images that are neither floats nor integers.
 
     Raises
     ------
     InputError
+        If they are booleans, or not numbers.
     """
     if images.dtype.kind == "b":
         raise InputError(
@@ -161,35 +188,35 @@ def check_numbers(images: UnreadArray) -> None:
 
 
 def check_labels(labels: UnreadArray, n: int, single: bool) -> None:
-    """Refuse labels that are not one integer an image.
+    """Refuse labels that are not one integer per image.
 
     Parameters
     ----------
+    labels : UnreadArray
     n : int
-        Images.
+        The number of images.
     single : bool
-        Whether they are one image without its batch axis; its label may come so, too.
+        Whether there is one image without its batch axis; its label may have none, too.
 
     Raises
     ------
     InputError
+        If they do not fit the images.
     """
     if labels.shape != ((1,) if single and labels.shape else () if single else (n,)):
         rows = labels.shape[1:] if labels.shape[:1] == (n,) and len(labels.shape) == 2 else None
         hint = rows and (
-            "give labels.ravel()"
-            if rows == (1,)
-            else "give labels.argmax(axis=1), where they are one-hot rows"
+            "give labels.ravel()" if rows == (1,) else "give labels.argmax(axis=1), if they are one-hot rows"
         )
         raise InputError(
             "labels do not fit the images",
             where=labels.where,
             got=f"shape {labels.shape}",
-            expected=f"({n},), one an image",
+            expected=f"({n},), one per image",
             hint=hint,
         )
     if labels.dtype.kind not in "iu":
-        hint = "give labels.astype(int), where they are whole numbers"
+        hint = "give labels.astype(int), if they are whole numbers"
         raise InputError(
             "labels are not integers",
             where=labels.where,
@@ -202,8 +229,9 @@ def check_labels(labels: UnreadArray, n: int, single: bool) -> None:
 def _read_h5(
     path: str, stack: ExitStack, max_bytes: int | None
 ) -> tuple[Callable[[str], UnreadArray], list[str]]:
-    """A way to look at a dataset of a .h5 file by its name, and the names there are; the gate's rules
-    hold.
+    """A function that finds a dataset of a .h5 file by its name, and the names in the file.
+
+    The rules of the gate hold.
     """
     from . import gate
 
@@ -212,7 +240,7 @@ def _read_h5(
         file = opened.__enter__()
         stack.callback(
             opened.__exit__, None, None, None
-        )  # the gate must not take others' exceptions for damage
+        )  # the gate must not take exceptions of other code for damage
         members = file.tree(only=("images", "labels")).members
 
     def get(name: str) -> UnreadArray:
@@ -261,7 +289,7 @@ def _h5_array(dataset: Dataset) -> UnreadArray:
 
 @contextmanager
 def _as_input_errors() -> Iterator[None]:
-    """The gate's refusals, in terms of inputs."""
+    """Turn the gate's errors into errors of inputs."""
     try:
         yield
     except WeightsError as error:

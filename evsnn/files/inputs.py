@@ -1,8 +1,8 @@
-"""What a network is run on: a file of images, the samples stored with the network, or noise.
+"""What a network is run on: a file of images, the samples that are stored with the network, or noise.
 
-Values are taken as they are: no scaling, no shuffling, no layout change. Images of integers (uint8
-included) are the same numbers in float32, so a model made for 0 to 1 needs them divided by 255
-before; `range_warning` says when that seems to have been forgotten.
+Values are taken as they are: they are not scaled, shuffled or rearranged. Images of integers (uint8 included)
+are the same numbers in float32. So a model that was made for 0 to 1 needs them divided by 255 before;
+`range_warning` warns if that seems to be forgotten.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NOISE_RATE = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Inputs that have been looked at and not yet been read.
+    """Inputs that are checked, but not yet read.
 
     Parameters
     ----------
@@ -40,10 +40,10 @@ class Inputs:
     n_steps : int, optional
         Steps of recorded spike trains.
     n_bytes : int
-        Memory that `read` takes at most.
+        The most memory that `read` takes.
     read : callable
-        Gives the images, (n_samples, *input_shape) float32, or (n_samples, n_steps, *input_shape) bool
-        where the network reads events, and the labels.
+        It returns the images, (n_samples, *input_shape) float32, or (n_samples, n_steps, *input_shape) bool
+        if the network reads events, and the labels.
     """
 
     source: str
@@ -53,11 +53,12 @@ class Inputs:
     read: Callable[[], Samples]
 
     def require_steps(self, n_steps: int) -> None:
-        """Refuse a run that is longer than its recordings.
+        """Refuse a run that is longer than the recorded spike trains.
 
         Raises
         ------
         InputError
+            If `n_steps` is above the steps of the recordings.
         """
         if self.n_steps is not None and n_steps > self.n_steps:
             raise InputError(
@@ -82,7 +83,7 @@ def open_inputs(
     seed: int = 0,
     n_steps: int | None = None,
 ) -> Iterator[Inputs]:
-    """Find the inputs of a run and check what can be checked without reading them; a context.
+    """Find the inputs of a run, and check what can be checked before they are read; a context manager.
 
     Parameters
     ----------
@@ -93,7 +94,7 @@ def open_inputs(
     limit : int, optional
         Use the first `limit` samples; the rest of a file is not read.
     seed : int
-        Of the noise.
+        The seed of the noise.
     n_steps : int, optional
         Steps of noise for a network that reads events; None: the network's.
 
@@ -112,13 +113,24 @@ def open_inputs(
 
 
 def range_of(images: np.ndarray) -> tuple[float, float]:
-    """Smallest and largest value, widened to be a range where they are one."""
+    """Smallest and largest value; if they are equal, the range is widened."""
     least, most = float(images.min()), float(images.max())
     return (least, most) if least < most else (min(least, 0.0), max(most, 1.0))
 
 
 def range_warning(network: Network, images: np.ndarray) -> str | None:
-    """One line if the images' values look like another scale than the network's, else None."""
+    """A warning if the images seem to have another scale than the network's input, else None.
+
+    Parameters
+    ----------
+    network : Network
+    images : (n, ...) array
+
+    Returns
+    -------
+    str or None
+        One line.
+    """
     if network.input_range is None or network.input.encoding != "constant" or not images.size:
         return None
     low, high = network.input_range
@@ -220,13 +232,13 @@ def _bounded(n_bytes: int, where: str) -> int:
 
 
 def _read_images(network: Network, stored: UnreadArray, shape: tuple[int, ...]) -> np.ndarray:
-    """The first images as float32, or bool where the network reads events; every value is looked at."""
+    """The first images as float32, or bool if the network reads events; every value is checked."""
     if network.input.encoding == "events":
         images, at = np.empty(shape, bool), 0
         for block in stored.blocks(shape[0], shape[1:]):
             if not ((block == 0) | (block == 1)).all():
                 raise InputError(
-                    "images are no spike trains",
+                    "images are not spike trains",
                     where=stored.where,
                     got=f"values from {block.min()} to {block.max()}",
                     expected="0 and 1",
@@ -238,7 +250,7 @@ def _read_images(network: Network, stored: UnreadArray, shape: tuple[int, ...]) 
     least, most = float(images.min()), float(images.max())
     if network.input.encoding == "poisson" and not 0 <= least <= most <= 1:
         raise InputError(
-            "images are no firing probabilities",
+            "images are not firing probabilities",
             where=stored.where,
             got=f"values from {least:g} to {most:g}",
             expected="0 to 1",

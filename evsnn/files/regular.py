@@ -1,4 +1,4 @@
-"""Opening what is a file, and nothing that could block for ever: no directory, device, socket or pipe."""
+"""Opening regular files, and nothing that could block for ever: no directory, device, socket or pipe."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class NotRegularError(OSError):
-    """Something else than an ordinary file has the name."""
+    """The path does not name a regular file."""
 
 
 def open_regular(path: str | bytes | os.PathLike, flags: int = 0) -> int:
-    """A descriptor of an ordinary file, opened for reading; a pipe that took its place is not waited for.
+    """Open a regular file to read it, and return its descriptor; a pipe in its place does not block.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def open_regular(path: str | bytes | os.PathLike, flags: int = 0) -> int:
     NotRegularError
         If it is a directory, a device, a socket or a pipe.
     OSError
-        If it cannot be opened; a name that no file can have, too.
+        If it cannot be opened, or if no file can have the name.
     """
     try:
         descriptor = os.open(path, _FLAGS | flags)

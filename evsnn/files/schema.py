@@ -1,4 +1,4 @@
-"""What a weights file may hold, for reading and for writing; docs/format.md says it in words."""
+"""What a weights file may hold, both when it is read and when it is written: docs/format.md as data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STORAGES = ("float32", "float16", "int8")
 MAX_METADATA_BYTES = 16_000  # a text
 
 # Fields of each kind of layer: attributes by their form, datasets as "weight" or "array". A field that
-# is absent takes the default of its class; those of `REQUIRED` may not be.
+# is absent takes the default of its class; those of `REQUIRED` must be present.
 FIELDS: Mapping[str, Mapping[str, str]] = {
     "input": {"encoding": "text"},
     "conv2d": {
@@ -70,7 +70,7 @@ STEP_PARAMETER_FIELDS = {
 RENAMED = MappingProxyType(
     {"signed": "negative_threshold", "delay": "warm_up_steps", "tables": "step_parameters"}
 )
-"""What files from before the release of format 1 call attributes and groups, and what they are called now."""
+"""Names of attributes and groups in files from before the release of format 1, and their names now."""
 
 FORMS = {  # what an attribute may be, in words and as a test
     "text": ("a string", lambda v: isinstance(v, str)),
@@ -89,12 +89,12 @@ LABEL_TYPES = ("<i8", "<i4", "<i2", "|i1", "|u1")
 
 
 def sha256_of(values: np.ndarray) -> str:
-    """Of the values' bytes, C-ordered and little-endian, in hexadecimal."""
+    """SHA-256 of the values' bytes, C-ordered and little-endian, in hexadecimal."""
     return hashlib.sha256(values.reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def decode_table(scale: float, offset: float) -> np.ndarray:
-    """Values of the 256 codes: float64 arithmetic, rounded once to float32."""
+    """The values of the 256 codes: computed in float64, rounded once to float32."""
     with np.errstate(over="ignore", invalid="ignore"):
         return (np.arange(256) * np.float64(scale) + np.float64(offset)).astype("<f4")
 
@@ -113,7 +113,7 @@ def checked_classes(names: Iterable[str], where: str) -> tuple[str, ...]:
 
 
 def checked_metadata(metadata: Mapping[str, object], where: str) -> dict[str, str | int | float]:
-    """Metadata in its plain types, sorted; else a `WeightsError`."""
+    """Metadata in plain types, sorted, or a `WeightsError`."""
     notes: dict[str, str | int | float] = {}
     plain: str | int | float
     for key, value in sorted(metadata.items(), key=lambda item: str(item[0])):
@@ -154,7 +154,7 @@ def checked_metadata(metadata: Mapping[str, object], where: str) -> dict[str, st
 
 
 def checked_samples(samples: Samples, network: Network, where: str) -> Samples:
-    """Samples that fit the network, as float32 and int64; else a `WeightsError`."""
+    """Samples that fit the network, as float32 and int64, or a `WeightsError`."""
     try:
         images = np.ascontiguousarray(samples.images, dtype="<f4")
         labels = None if samples.labels is None else np.ascontiguousarray(samples.labels, dtype="<i8")

@@ -1,4 +1,4 @@
-"""How a network is stored: the bytes of a weights file."""
+"""How a network is stored: it becomes the bytes of a weights file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["image"]
 
 
 def image(network: Network, storage: str, compress: bool, where: str) -> io.BytesIO:
-    """The file, in memory.
+    """The file in memory, as bytes.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def _put_layer(writer: Writer, group, layer: Layer, storage: str, compress: bool
 def _put_fields(
     writer: Writer, group, owner: Layer | StepParameters, fields: Mapping[str, str]
 ) -> dict[str, object]:
-    """Store the owner's arrays, weights apart; its scalars are returned, as attributes."""
+    """Store the owner's arrays except weights, and return its scalars as attributes."""
     attributes = {}
     for name, form in fields.items():
         value = getattr(owner, name)
@@ -101,7 +101,7 @@ def _put_fields(
 
 
 def _put_step_parameters(writer: Writer, group, network: Network, names: Mapping[str, str]) -> None:
-    """The step parameters; `names` are those of the layers' groups."""
+    """Store the step parameters; `names` are the names of the layers' groups."""
     for n_steps, table in network.step_parameters.items():
         stored = writer.group(group, f"{n_steps:05d}")
         for name, step_parameters in table.items():
@@ -115,7 +115,7 @@ def _put_step_parameters(writer: Writer, group, network: Network, names: Mapping
 
 
 def _stored_weight(weight: np.ndarray, storage: str, where: str) -> dict[str, np.ndarray]:
-    """The datasets a weight becomes.
+    """The datasets that a weight becomes.
 
     An int8 scale is max|w|/127 rounded up to 17 significant bits: each product with a 7-bit integer is
     then exact in float32, and a file that is loaded and saved again is the same.
@@ -137,7 +137,7 @@ def _stored_weight(weight: np.ndarray, storage: str, where: str) -> dict[str, np
     largest = np.abs(weight).reshape(weight.shape[0], -1).max(axis=1).astype(np.float64)
     mantissa, exponent = np.frexp(largest / 127)
     scale = np.maximum(np.ldexp(np.ceil(np.ldexp(mantissa, 17)), exponent - 17), 2.0**-120)
-    scale[largest <= scale / 2] = 1  # all of the channel rounds to 0
+    scale[largest <= scale / 2] = 1  # all weights of the channel round to 0
     if (127 * scale > np.finfo(np.float32).max).any():
         raise WeightsError(
             "weights do not fit int8 with a float32 scale",
@@ -161,7 +161,7 @@ def _put_samples(writer: Writer, group, samples: Samples) -> None:
 
 
 def _as_codes(images: np.ndarray) -> tuple[np.ndarray, float, float] | None:
-    """Images as uint8 codes, a scale and an offset, if that gives back every bit; else None."""
+    """Images as uint8 codes with a scale and an offset, if these restore every bit; else None."""
     values = np.unique(images.reshape(-1)[: 1 << 16]).astype(np.float64)
     if not 2 <= values.size <= 256:
         return None

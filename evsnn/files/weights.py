@@ -1,7 +1,7 @@
 """The weights file: a `Network` as one HDF5 file, and back. docs/format.md is its reference.
 
-Reading goes through `gate`, which knows HDF5; this module knows what evsnn puts into it. What is in a
-file but not in the format is refused, so that a misspelt ``paddding`` is an error and not a default.
+Files are read by `gate`, which knows HDF5; this module knows what evsnn puts into it. What is in a file but
+not in the format is refused, so that a misspelt ``paddding`` is an error and not a default.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _STEPS_NAME = re.compile(r"[0-9]{5}")
 
 @dataclass(frozen=True)
 class StoredArray:
-    """A dataset of a weights file, read and compared with its digest; see `verify`.
+    """A dataset of a weights file that was read and compared with its digest; see `verify`.
 
     Parameters
     ----------
@@ -61,11 +61,11 @@ class StoredArray:
     shape : tuple of int
     dtype : str
     n_bytes, stored_bytes : int
-        Once decoded, and in the file.
+        Its bytes once decoded, and in the file.
     sha256 : str
-        Of the values as read.
+        The digest of the values that were read.
     intact : bool
-        Whether that is what the file says.
+        Whether it is the digest that the file says.
     """
 
     path: str
@@ -80,23 +80,31 @@ class StoredArray:
 def load(path: StrOrBytesPath, *, max_bytes: int = MAX_BYTES) -> Network:
     """Read a weights file.
 
-    The file is not trusted: it can be refused, but neither run nor make another file be read.
+    The file is not trusted (SECURITY.md): it is read or refused, but never executed, and no other file is
+    opened for it.
 
     Parameters
     ----------
     path : str, bytes or os.PathLike
+        The file to read.
     max_bytes : int
-        Limit on the size of the file, and on the float32 size of all it holds.
+        Limit on the size of the file, and on the size of all that it holds, in float32.
 
     Returns
     -------
     Network
-        float32 weights, whatever the file stores.
+        With float32 weights, in whatever type the file stores them.
 
     Raises
     ------
     WeightsError
-        If it cannot be read, is damaged, or does not describe a network that can run.
+        If the file cannot be read, is damaged, or does not describe a network that can run.
+
+    Examples
+    --------
+    >>> evsnn.save("net.h5", net)
+    >>> evsnn.load("net.h5").n_steps == net.n_steps
+    True
     """
     with open_file(path, max_bytes=max_bytes) as file:
         _check_format(file)
@@ -106,7 +114,19 @@ def load(path: StrOrBytesPath, *, max_bytes: int = MAX_BYTES) -> Network:
 def verify(path: StrOrBytesPath, *, max_bytes: int = MAX_BYTES) -> tuple[StoredArray, ...]:
     """Compare every dataset of a weights file with its digest, in order of path.
 
-    Where `load` stops at the first that is damaged, this reports all.
+    `load` stops at the first damaged dataset; this function reports all of them.
+
+    Parameters
+    ----------
+    path : str, bytes or os.PathLike
+        The file to read.
+    max_bytes : int
+        As for `load`.
+
+    Returns
+    -------
+    tuple of StoredArray
+        In order of path.
 
     Raises
     ------
@@ -143,25 +163,30 @@ def save(
 ) -> None:
     """Write a weights file, all or nothing.
 
-    It is written beside `path` under another name, flushed to the disk and renamed; until then, and
-    if anything fails, a file of that name stays as it was. The mode of an existing file is kept.
-    Equal networks give equal bytes (with the same HDF5 and zlib).
+    The file is written beside `path` under another name, flushed to the disk and renamed. Until then, and if
+    anything fails, an existing file stays as it was. The mode of an existing file is kept. Equal networks
+    give equal bytes (with the same HDF5 and zlib).
 
     Parameters
     ----------
     path : str, bytes or os.PathLike
         Its folder must exist. A symbolic link is followed.
     network : Network
+        The network to store.
     storage : {"float32", "float16", "int8"}
         How weights are stored. "float32" keeps every bit; "float16" rounds; "int8" rounds to 255 levels
-        with one scale an output channel. Biases and thresholds are always float32.
+        with one scale per output channel. Biases and thresholds are always float32.
     compress : bool, optional
-        Whether weights are compressed (gzip); None: those stored as integers.
+        Whether weights are compressed (gzip). None: only those that are stored as integers.
 
     Raises
     ------
     WeightsError
-        If it cannot be written, or the network holds what the format cannot.
+        If the file cannot be written, or the network holds what the format cannot.
+
+    Examples
+    --------
+    >>> evsnn.save("net.h5", net, storage="int8")
     """
     if not isinstance(network, Network):
         raise WeightsError(
@@ -174,7 +199,7 @@ def save(
         where = shown(os.fsdecode(path), 400)
     except (TypeError, ValueError) as error:
         raise WeightsError("a path is expected", got=shown(repr(path), 80)) from error
-    from .storage import image  # here, because reading does without h5py, which takes a while to import
+    from .storage import image  # imported here, because `load` needs no h5py, which is slow to import
 
     file = image(network, storage, storage == "int8" if compress is None else bool(compress), where)
     open_stream(file, where).tree()  # what the gate would refuse is not written
@@ -207,7 +232,19 @@ def _check_target(target: str, where: str) -> None:
 
 
 def as_stored(network: Network, storage: str) -> Network:
-    """The network that a file of it gives back: `load` after `save`, without the file.
+    """The network that `load` returns after `save`, without a file.
+
+    Parameters
+    ----------
+    network : Network
+        The network to store.
+    storage : {"float32", "float16", "int8"}
+        How weights are stored.
+
+    Returns
+    -------
+    Network
+        The network itself if `storage` is "float32".
 
     Raises
     ------
@@ -223,11 +260,11 @@ def as_stored(network: Network, storage: str) -> Network:
     )
 
 
-# Reading
+# From a file to a network
 
 
 def _check_format(file: File) -> None:
-    """Whether it is ours, and of a version that is known, before anything else in it is judged."""
+    """Refuse a file of another format or of an unknown version before anything else in it is checked."""
     attributes = file.attributes(("format", "format_version"))
     if attributes.get("format") != "evsnn":
         hint = "make one with evsnn.save or python -m evsnn.convert"
@@ -266,7 +303,7 @@ _Node = TypeVar("_Node", Group, Dataset)
 
 
 class _Fields:
-    """What a group (or dataset) holds, taken piece by piece; what is left at the end is unknown."""
+    """What a group (or dataset) holds, taken piece by piece. What is left at the end is refused."""
 
     def __init__(self, node: Group | Dataset):
         self.where = node.where
@@ -287,7 +324,7 @@ class _Fields:
     def attribute(self, name: str, form: str, default: object = ...) -> object: ...
 
     def attribute(self, name: str, form: str, default: object = ...) -> object:
-        """An attribute of the given form; the default, if there is one, where it is absent."""
+        """An attribute of the given form; the default, if there is one and the attribute is absent."""
         value = self.attributes.pop(name, default)
         words, fits = FORMS[form]
         if value is ...:
@@ -312,7 +349,7 @@ class _Fields:
         return group
 
     def array(self, name: str, dtypes: Sequence[str]) -> np.ndarray | None:
-        """A dataset's values, intact and of one of the types; None where it is absent."""
+        """A dataset's values, intact and of one of the types; None if it is absent."""
         dataset = self.member(name, Dataset, "a dataset")
         if dataset is None:
             return None
@@ -352,7 +389,7 @@ def _digest(dataset: Dataset) -> str:
 
 
 def _intact(dataset: Dataset, dtypes: Sequence[str]) -> tuple[np.ndarray, _Fields]:
-    """The values, and the attributes beside the digest."""
+    """The values of a dataset, and its attributes beside the digest."""
     if dtypes and dataset.dtype.newbyteorder("<") not in map(np.dtype, dtypes):
         raise WeightsError(
             "the dataset has the wrong type",
@@ -374,7 +411,7 @@ def _intact(dataset: Dataset, dtypes: Sequence[str]) -> tuple[np.ndarray, _Field
 
 
 def _network(tree: Group, where: str) -> Network:
-    """The network a tree describes."""
+    """The network that a tree describes."""
     root = _Fields(tree)
     inside = tree.where  # file:/
     for name in ("format", "format_version"):
@@ -428,7 +465,7 @@ def _network(tree: Group, where: str) -> Network:
 
 @contextmanager
 def _at_home(homes: Mapping[str, str], where: str) -> Iterator[None]:
-    """The network's complaints, with the groups that they come from."""
+    """Turn a network's errors into errors that name the group they come from."""
     try:
         yield
     except NetworkError as error:
@@ -478,7 +515,7 @@ def _with_step_parameters(stored: Group, network: Network, names: Mapping[str, L
     for name in stored.members:
         if not _STEPS_NAME.fullmatch(name) or not 1 <= int(name) <= MAX_STEPS:
             raise WeightsError(
-                "the group of step parameters is no number of steps",
+                "the name of a group of step parameters is not a number of steps",
                 where=stored.where,
                 got=name,
                 expected=f"00001 to {MAX_STEPS}",
@@ -489,7 +526,7 @@ def _with_step_parameters(stored: Group, network: Network, names: Mapping[str, L
             if entry not in names or names[entry].kind not in STEP_PARAMETER_FIELDS:
                 kinds = ", ".join(sorted(STEP_PARAMETER_FIELDS))
                 raise WeightsError(
-                    "the step parameters name no layer that they could change",
+                    "the step parameters name no layer that takes them",
                     where=entries.where,
                     got=entry,
                     expected=f"the group of a layer of kind {kinds}",
@@ -563,7 +600,7 @@ def _weight(fields: _Fields) -> np.ndarray | None:
             "weight_scale and weight do not fit",
             where=fields.where,
             got=f"shapes {scale.shape} and {weight.shape}",
-            expected="one scale an output channel",
+            expected="one scale per output channel",
         )
     if not (np.isfinite(scale) & (scale > 0)).all():
         raise WeightsError(

@@ -1,3 +1,1 @@
-"""What a network is: layers, the graph that they form, parameters that differ with T, and a count of it
-all.
-"""
+"""What a network is: layers, the graph that they form, and parameters that differ with T."""

@@ -1,11 +1,11 @@
-"""Where a sliding window looks: of convolutions, of pools, and of whatever reads a map through a kernel.
+"""Where a sliding window looks: the geometry of convolutions, pools, and all that reads a map by a kernel.
 
-Along each axis, output position o and kernel position k meet the input at::
+Along each axis, output position o and kernel position k read the input at::
 
     o * stride - padding_before + k * dilation
 
-of a map whose neighbours are `upsample` positions apart, zeros between them (1: the map as it is; more: a
-transposed convolution). Every size, table and count that depends on this formula is made here.
+Neighbours of the map are `upsample` positions apart, with zeros between them (1: the map as it is; more: a
+transposed convolution). Every size, list of positions and count that depends on this formula is made here.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Window:
     kernel : (int, int)
         Positions of the window, at least 1.
     stride : (int, int)
-        Distance of neighbouring outputs, at least 1.
+        Distance between neighbouring outputs, at least 1.
     padding : (top, left, bottom, right)
         Zeros around the map, at least 0.
     dilation : (int, int)
-        Distance of neighbouring kernel positions, at least 1.
+        Distance between neighbouring kernel positions, at least 1.
     upsample : (int, int)
-        Distance of neighbouring input positions, at least 1.
+        Distance between neighbouring input positions, at least 1.
 
     Examples
     --------
@@ -71,7 +71,7 @@ class Window:
         return (self.kernel[axis] - 1) * self.dilation[axis] + 1
 
     def padded(self, axis: int, size: int) -> int:
-        """The size of the map along an axis, with what stands between and around its positions."""
+        """The size of the map along an axis, with the zeros between and around its positions."""
         return (size - 1) * self.upsample[axis] + 1 + self.padding[axis] + self.padding[2 + axis]
 
     def output_size(self, size: Sequence[int]) -> tuple[int, int]:
@@ -92,7 +92,7 @@ class Window:
         Returns
         -------
         (n_out, kernel) int64
-            -1 for what is not on the map.
+            -1 for a position that is not on the map.
         """
         at = self.origins(axis, self._outputs(axis, size))[:, None]
         at = at + np.arange(self.kernel[axis]) * self.dilation[axis]
@@ -100,12 +100,12 @@ class Window:
         return np.where((rest == 0) & (index >= 0) & (index < size), index, -1)
 
     def inside(self, axis: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """The first and last + 1 kernel position of each output that lies on the map, without upsampling.
+        """The first and last + 1 kernel position of each output that lies on the map, if `upsample` is 1.
 
         Returns
         -------
         first, last : (n_out,) int64
-            Equal if none does.
+            Equal if no kernel position of the output does.
         """
         start, dilation = self.origins(axis, self._outputs(axis, size)), self.dilation[axis]
         first = np.maximum(0, -(start // dilation))
@@ -117,7 +117,7 @@ class Window:
         return np.bincount(at[at >= 0], minlength=size).astype(np.int64)
 
     def fan_out(self, size: Sequence[int]) -> int:
-        """Outputs that all positions of a map reach together, both axes multiplied."""
+        """How many outputs all positions of a map reach together, over both axes."""
         return int(self.reach(0, size[0]).sum() * self.reach(1, size[1]).sum())
 
     def span(self, axis: int, first: int, last: int) -> tuple[int, int]:
@@ -126,8 +126,9 @@ class Window:
         return low, last * self.stride[axis] - self.padding[axis] + self.extent(axis) - 1
 
     def overlap(self, axis: int, k: int, size: int) -> tuple[slice, slice]:
-        """The outputs that meet the map at kernel position `k`, and the inputs that they meet, without
-        upsampling.
+        """The outputs that read the map at kernel position `k`, and the inputs that they read.
+
+        Only if `upsample` is 1.
         """
         offset = k * self.dilation[axis] - self.padding[axis]
         stride = self.stride[axis]

@@ -19,18 +19,18 @@ class LayerFacts:
     ----------
     name, kind : str
     label : str
-        The kind and what sets it apart: "conv2d 3x3, stride 2", "if, negative threshold 0.25, warm-up 2".
+        The kind and its details: "conv2d 3x3, stride 2", "if, negative threshold 0.25, warm-up 2".
     inputs : tuple of str
     shape : tuple of int
-        Of its output.
+        The shape of its output.
     n_parameters : int
         Weights and biases.
     n_neurons : int
-        That fire, outputs of max pools included.
+        Neurons that fire, and outputs of max pools.
     macs : int
-        Multiply-adds of the ANN a sample, products with padding left out.
+        Multiply-adds of the ANN per sample; products with padding are left out.
     v_threshold : (float, float), optional
-        Lowest and highest.
+        The lowest and the highest.
     """
 
     name: str

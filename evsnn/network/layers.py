@@ -1,7 +1,7 @@
 """The layers of a network: frozen, checked, in ANN units.
 
 Shapes are without the batch: ``(channels, height, width)`` for maps, ``(features,)`` for vectors.
-Arrays become read-only float32 copies. What a layer cannot be is refused when it is made.
+Arrays become read-only float32 copies. A layer that is not valid is refused when it is made.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 MAX_POOL_AREA = 65_535
-"""Most positions of a pooling window: counts of spikes in it have 16 bits."""
+"""Most positions of a pooling window: the count of its spikes has 16 bits."""
 
 ENCODINGS = ("constant", "poisson", "events")
 _NAME = re.compile(r"[!-~]{1,128}")
@@ -93,21 +93,32 @@ def _array(value: object, where: str, what: str, ranks: Sequence[int]) -> np.nda
         raise NetworkError(f"{what} is empty", where=where, got=f"shape {array.shape}")
     if not np.isfinite(array).all():
         raise NetworkError(f"{what} holds NaN or infinity", where=where, expected="finite float32 values")
-    array += np.float32(0)  # -0.0 becomes 0.0: the arithmetic promises that no membrane is ever -0.0
+    array += np.float32(0)  # -0.0 becomes 0.0: no membrane is ever -0.0 (docs/arithmetic.md)
     array.setflags(write=False)
     return array
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A node of the graph.
+    """A node of the graph: the base of all layers.
 
     Parameters
     ----------
-    name : str
-        1 to 128 printable ASCII characters without spaces; unique. Empty: named after its kind.
-    inputs : tuple of str
-        Names of the layers it reads. Empty: the layer listed before it.
+    name : str, optional
+        1 to 128 printable ASCII characters without spaces; unique in the network. Empty: the network names
+        the layer after its kind.
+    inputs : tuple of str, optional
+        Names of the layers that this layer reads. Empty: the layer listed before it.
+
+    Raises
+    ------
+    NetworkError
+        If a field is not usable. All layers raise it when they are made.
+
+    Examples
+    --------
+    >>> evsnn.IF(v_threshold=1.5, name="a").name
+    'a'
     """
 
     name: str = field(default="", kw_only=True)
@@ -141,12 +152,22 @@ class Layer:
             object.__setattr__(self, name, value)
 
     def output_shape(self, shapes: Sequence[Shape]) -> Shape:
-        """Shape of the output, from the inputs' shapes.
+        """The shape of the output, from the inputs' shapes.
+
+        Parameters
+        ----------
+        shapes : sequence of tuple of int
+            The shapes of the inputs, without the batch, in the order of `inputs`.
+
+        Returns
+        -------
+        tuple of int
+            ``(channels, height, width)`` or ``(features,)``.
 
         Raises
         ------
         NetworkError
-            If they do not fit.
+            If the shapes do not fit.
         """
         raise NotImplementedError
 
@@ -171,8 +192,15 @@ class Input(Layer):
         ``(channels, height, width)`` or ``(features,)``.
     encoding : {"constant", "poisson", "events"}
         "constant": the value is a current, the same at every step (Deng & Gu 2021, section 3).
-        "poisson": values in [0, 1] are firing probabilities a step, drawn from a seeded generator.
+        "poisson": values in [0, 1] are firing probabilities per step; a seeded generator draws the spikes.
         "events": samples are spike trains ``(n_steps, *shape)`` of 0 and 1.
+    name, inputs
+        As for `Layer`.
+
+    Examples
+    --------
+    >>> evsnn.Input((1, 28, 28)).encoding
+    'constant'
     """
 
     shape: Shape = ()
@@ -210,12 +238,24 @@ class Conv2d(Layer):
     Parameters
     ----------
     weight : (n_out, n_in / groups, kernel_height, kernel_width) float32
+        The ANN's weights, finite.
     bias : (n_out,) float32, optional
-        A current added at every step.
-    stride, dilation : int or (vertical, horizontal)
+        A current that is added at every step, in units of the ANN's activations.
+    stride : int or (vertical, horizontal)
+        The distance between neighbouring outputs, at least 1.
     padding : int, (vertical, horizontal) or (top, left, bottom, right)
+        Zeros around the map, at least 0.
+    dilation : int or (vertical, horizontal)
+        The distance between neighbouring kernel positions, at least 1.
     groups : int
-        Output group g reads input group g alone; ``groups == n_in`` is depthwise.
+        Output group g reads input group g alone; ``groups == n_in`` is a depthwise convolution.
+    name, inputs
+        As for `Layer`.
+
+    Examples
+    --------
+    >>> evsnn.Conv2d(np.ones((8, 1, 3, 3)), padding=1).output_shape([(1, 28, 28)])
+    (8, 28, 28)
     """
 
     weight: np.ndarray = field(default=None, repr=False)  # type: ignore[arg-type]  # refused by `_check`
@@ -249,7 +289,7 @@ class Conv2d(Layer):
 
     @property
     def window(self) -> Window:
-        """How the kernel slides over a map."""
+        """The `Window` that slides over the map."""
         return Window(self.weight.shape[2:], self.stride, self.padding, self.dilation)
 
     def output_shape(self, shapes: Sequence[Shape]) -> Shape:
@@ -270,14 +310,21 @@ class Conv2d(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Linear(Layer):
-    """Fully connected.
+    """A fully connected layer.
 
     Parameters
     ----------
     weight : (n_out, n_in) float32
-        Behind a `Flatten` of a map, columns are in (channel, y, x) order.
+        The ANN's weights, finite. Behind a `Flatten` of a map, columns are in (channel, y, x) order.
     bias : (n_out,) float32, optional
-        A current added at every step.
+        A current that is added at every step, in units of the ANN's activations.
+    name, inputs
+        As for `Layer`.
+
+    Examples
+    --------
+    >>> evsnn.Linear(np.ones((10, 64)), bias=np.zeros(10)).output_shape([(64,)])
+    (10,)
     """
 
     weight: np.ndarray = field(default=None, repr=False)  # type: ignore[arg-type]  # refused by `_check`
@@ -321,6 +368,15 @@ class AvgPool2d(Layer):
         None: the kernel's.
     padding : int, (vertical, horizontal) or (top, left, bottom, right)
         Padded zeros count: the divisor is the kernel's area everywhere. Smaller than the kernel.
+    name, inputs
+        As for `Layer`.
+
+    Examples
+    --------
+    >>> evsnn.AvgPool2d(2).output_shape([(8, 28, 28)])
+    (8, 14, 14)
+    >>> evsnn.AvgPool2d().output_shape([(8, 28, 28)])
+    (8, 1, 1)
     """
 
     kernel: tuple[int, int] | None = None
@@ -352,7 +408,17 @@ class AvgPool2d(Layer):
         self._set(kernel=kernel, stride=stride, padding=padding)
 
     def window(self, shape: Shape) -> Window:
-        """The window on a map of `shape`."""
+        """The `Window` that slides over a map.
+
+        Parameters
+        ----------
+        shape : (channels, height, width)
+            Of the map; it decides the kernel of a global pool.
+
+        Returns
+        -------
+        Window
+        """
         if self.kernel is None:
             height, width = shape[1:]
             return Window((height, width), (height, width))
@@ -379,7 +445,7 @@ class MaxPool2d(Layer):
 
         s(t) = max_i N_i(t) - max_i N_i(t - 1)
 
-    so that at every step its count is the largest of the window's, and its amplitude is the inputs'.
+    So at every step its count is the largest count of the window, and its amplitude is that of the inputs.
     It has counters, but no membrane, threshold or weights.
 
     Parameters
@@ -389,6 +455,13 @@ class MaxPool2d(Layer):
         None: the kernel's.
     padding : int, (vertical, horizontal) or (top, left, bottom, right)
         Padded positions never send a spike. Smaller than the kernel.
+    name, inputs
+        As for `Layer`.
+
+    Examples
+    --------
+    >>> evsnn.MaxPool2d(3, stride=2, padding=1).output_shape([(8, 28, 28)])
+    (8, 14, 14)
     """
 
     kernel: tuple[int, int] = (2, 2)
@@ -417,7 +490,7 @@ class MaxPool2d(Layer):
 
     @property
     def window(self) -> Window:
-        """How the window slides over a map."""
+        """The `Window` of spikes whose counts are compared."""
         return Window(self.kernel, self.stride or self.kernel, self.padding)
 
     def output_shape(self, shapes: Sequence[Shape]) -> tuple[int, int, int]:
@@ -427,7 +500,18 @@ class MaxPool2d(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Flatten(Layer):
-    """A map (channels, height, width) as a vector, in that order."""
+    """A map (channels, height, width) as a vector, in that order.
+
+    Parameters
+    ----------
+    name, inputs
+        As for `Layer`.
+
+    Examples
+    --------
+    >>> evsnn.Flatten().output_shape([(8, 14, 14)])
+    (1568,)
+    """
 
     kind = "flatten"
 
@@ -439,8 +523,18 @@ class Flatten(Layer):
 class Add(Layer):
     """Sum of any number of branches of one shape: a residual connection.
 
-    Branches are currents (behind a Conv2d or Linear) or spikes (an identity shortcut); all of them
-    charge the one membrane behind it.
+    A branch is a current (behind a `Conv2d` or `Linear`) or spikes (an identity shortcut). The neurons behind
+    the sum integrate all branches.
+
+    Parameters
+    ----------
+    name, inputs
+        As for `Layer`.
+
+    Examples
+    --------
+    >>> evsnn.Add(inputs=("b", "a")).output_shape([(8, 28, 28), (8, 28, 28)])
+    (8, 28, 28)
     """
 
     kind = "add"
@@ -459,7 +553,18 @@ class Add(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Concat(Layer):
-    """Spike sources side by side: along the channels for maps, along the features for vectors."""
+    """Spike sources side by side: along the channels for maps, along the features for vectors.
+
+    Parameters
+    ----------
+    name, inputs
+        As for `Layer`.
+
+    Examples
+    --------
+    >>> evsnn.Concat(inputs=("a", "b")).output_shape([(8, 14, 14), (4, 14, 14)])
+    (12, 14, 14)
+    """
 
     kind = "concat"
     arity = (1, 256)
@@ -484,21 +589,28 @@ class IF(Layer):
     Parameters
     ----------
     v_threshold : float or (channels,) float32
-        Firing threshold and spike amplitude, > 0, in units of the ANN's activation.
+        Firing threshold and spike amplitude, above 0, in units of the ANN's activations.
     v_init : float or (channels,) float32
-        Membrane before the first step.
+        The membrane before the first step.
     leak : float in [0, 1]
-        Share of the membrane kept from step to step; 1 is no leak.
+        The share of the membrane that is kept from step to step; 1 is no leak.
     shift : bool
         Whether the network's shift applies here.
     negative_threshold : float in [0, 65536]
-        theta of negative correction spikes; 0: none. With n the neuron's spikes so far, negative ones
-        taken off, a neuron that did not fire and has v < -theta v_threshold and n > 0 sends a spike of
-        amplitude -v_threshold, and v += v_threshold.
+        theta of negative (correction) spikes; 0: there are none. n is the neuron's net count: its spikes so
+        far less its negative ones. A neuron that does not fire in a step, with v < -theta v_threshold and
+        n > 0, sends a spike of amplitude -v_threshold, and v += v_threshold.
     warm_up_steps : int in [0, 65536]
-        d of warm-up: input of steps 1..d charges the membrane only, output step t is what the neuron
-        fires after input step t + d, and once the T input steps are over the last d output steps follow
-        without input. A warm-up beyond T is T.
+        d, the steps of input that a neuron integrates before it first may fire. Output step t is what the
+        neuron fires after input step t + d. When the T steps of input are over, the last d output steps
+        follow without input. If d is above T, it is T.
+    name, inputs
+        As for `Layer`.
+
+    Examples
+    --------
+    >>> evsnn.IF(v_threshold=[1.0, 1.5], negative_threshold=0.25).output_shape([(2, 14, 14)])
+    (2, 14, 14)
     """
 
     v_threshold: np.ndarray = field(default=1.0, repr=False)  # type: ignore[arg-type]  # `_check` makes
@@ -568,10 +680,21 @@ class IF(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Readout(Layer):
-    """The network's output: a vector, one score per class if its task is to classify, or a map.
+    """The network's output: a vector (one score per class if the task is to classify), or a map.
 
-    Behind currents it integrates and never fires (readout "membrane"); behind an `IF` it sums the
-    emitted amplitudes (readout "spikes", as the paper's authors do).
+    Behind currents it integrates and never fires: the output is the membrane divided by T (the network's
+    readout is "membrane"). Behind an `IF` the output is the sum of emitted amplitudes divided by T (readout
+    "spikes", as the authors of Deng & Gu 2021 do). A map of one position is a vector of its channels.
+
+    Parameters
+    ----------
+    name, inputs
+        As for `Layer`.
+
+    Examples
+    --------
+    >>> evsnn.Readout().output_shape([(10, 1, 1)]), evsnn.Readout().output_shape([(3, 28, 28)])
+    ((10,), (3, 28, 28))
     """
 
     kind = "readout"
@@ -587,9 +710,7 @@ KINDS: Mapping[str, type[Layer]] = {
 
 
 def checked_bias(bias: object, n_out: int, where: str) -> np.ndarray | None:
-    """The bias of a layer of `n_out` channels in its one form, (n_out,) read-only float32; None if there is
-    none.
-    """
+    """The bias of a layer in its one form, (n_out,) read-only float32; None if there is none."""
     if bias is None:
         return None
     array = _array(bias, where, "bias", (1,))
@@ -604,7 +725,7 @@ def checked_bias(bias: object, n_out: int, where: str) -> np.ndarray | None:
 
 
 def sized(window: Window, size: Sequence[int], where: str) -> tuple[int, int]:
-    """Output height and width of a window on a map of `size`; refused if none fits."""
+    """Output height and width of a window on a map of `size`; an error if no window fits."""
     out = window.output_size(size)
     for axis, n in enumerate(out):
         if n < 1:

@@ -1,12 +1,12 @@
 """The network: layers joined into a graph without loops.
 
 A `Network` says what is computed and nothing about how. Layers are listed in an order in which each
-comes after its inputs; shapes follow from the input's, and whatever does not fit is refused here,
-so that everything below works on networks that are right.
+comes after its inputs. Shapes follow from the shape of the input. What does not fit is refused here, so that
+all other modules work on networks that are valid.
 
 Between two `IF` layers stands a linear expression: `Conv2d` and `Linear` (one on each path at most),
-`AvgPool2d`, `Flatten`, `Concat` and `Add`. An `IF` charges its membranes with that expression and
-sends spikes of amplitude ``v_threshold``. A `MaxPool2d` reads spikes, and sends some of them on.
+`AvgPool2d`, `Flatten`, `Concat` and `Add`. The neurons of an `IF` integrate that expression and send spikes
+of amplitude ``v_threshold``. A `MaxPool2d` reads spikes, and sends some of them on.
 """
 
 from __future__ import annotations
@@ -49,7 +49,14 @@ class Samples:
     Parameters
     ----------
     images : (n, *input_shape) float32
+        In the network's own scale; if the input reads events, (n, n_steps, *input_shape).
     labels : (n,) int64, optional
+        Classes, from 0 to n_classes - 1.
+
+    Examples
+    --------
+    >>> net.replace(samples=evsnn.Samples(images[:2])).samples.images.shape == images[:2].shape
+    True
     """
 
     images: np.ndarray
@@ -67,28 +74,44 @@ class Network:
     n_steps : int
         The number of time steps T the network is meant for, 1 to 65536.
     shift : {"bias", "initial", "none"}
-        The charge of V_th/2 that centres the quantisation error (Deng & Gu 2021, section 3.2): V_th/2T
-        at each step, V_th/2 before the first, or none. Never at the readout.
+        The current of V_th/2 per run that centres the quantization error (Deng & Gu 2021, section 3.2):
+        V_th/2T at each step, V_th/2 before the first step, or none. The readout has no shift.
     readout : {"membrane", "spikes"}
         See `Readout`.
     input_range : (float, float), optional
         Smallest and largest input value; integer arithmetic scales inputs by it.
-    task : {"classify", "regress", "none"}
-        How the outputs are read: as scores, of which the largest is the predicted class; as values; or not at
-        all. Maps are never scores.
     classes : tuple of str
         Names of the classes, for people.
     metadata : mapping of str to str, int or float
-        Provenance: where it came from, how accurate it is.
+        Provenance: where the network came from, how accurate it is.
     samples : Samples, optional
+        A few inputs, for runs without a file of inputs.
     step_parameters : mapping of int to mapping of str to StepParameters
-        T -> layer's name -> what stands in for the layer's own parameters in runs of T steps. Kept
-        read-only, in order; see `at`.
+        T -> layer's name -> what stands in for the layer's own parameters in runs of T steps. It is kept
+        read-only and in order; see `at`.
+    task : {"classify", "regress", "none"}
+        How outputs are read: as scores of classes, of which the largest is the prediction; as values; or not
+        at all. A map is never scores of classes.
 
     Raises
     ------
     NetworkError
         If the layers do not form a network that can run; the message names the layer.
+
+    Examples
+    --------
+    >>> small = evsnn.Network(
+    ...     [
+    ...         evsnn.Input((4,)),
+    ...         evsnn.Linear(np.eye(4)),
+    ...         evsnn.IF(v_threshold=1.0),
+    ...         evsnn.Linear(np.ones((2, 4))),
+    ...         evsnn.Readout(),
+    ...     ],
+    ...     n_steps=8,
+    ... )
+    >>> small.n_classes, small.by_name["if1"].inputs
+    (2, ('linear1',))
     """
 
     layers: Sequence[Layer]
@@ -137,7 +160,7 @@ class Network:
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
-        """Output shape of every layer, by name."""
+        """The output shape of every layer, by the layer's name."""
         shapes: dict[str, Shape] = {}
         for layer in self.layers:
             shape = layer.output_shape([shapes[name] for name in layer.inputs])
@@ -153,7 +176,7 @@ class Network:
 
     @cached_property
     def by_name(self) -> Mapping[str, Layer]:
-        """Layers by name."""
+        """The layers, by name."""
         return {layer.name: layer for layer in self.layers}
 
     @cached_property
@@ -165,35 +188,86 @@ class Network:
 
     @property
     def input_shape(self) -> Shape:
+        """The shape of one sample: (channels, height, width) or (features,)."""
         return self.input.shape
 
     @property
     def output_shape(self) -> Shape:
-        """(n_classes,), (n_values,) or (channels, height, width)."""
+        """The shape of one sample's outputs: (n_classes,), (n_values,) or (channels, height, width)."""
         return self.shapes[self.layers[-1].name]
 
     @property
     def n_classes(self) -> int:
-        """Scores per sample; channels, if the output is a map."""
+        """The number of scores per sample; if the output is a map, the number of its channels."""
         return self.output_shape[0]
 
     def replace(self, **changes: Any) -> Network:
-        """A copy with some fields changed."""
+        """A copy with some fields changed; it is checked again.
+
+        Parameters
+        ----------
+        **changes
+            Fields of the network by name, with their new values.
+
+        Returns
+        -------
+        Network
+
+        Raises
+        ------
+        NetworkError
+            If the changed network is not valid.
+
+        Examples
+        --------
+        >>> net.replace(shift="initial").shift
+        'initial'
+        """
         return dataclasses.replace(self, **changes)
 
     def nearest_steps(self, n_steps: int) -> int | None:
-        """Which T's table a run of `n_steps` uses: its own, else the nearest in log2, the smaller of two;
-        None without step parameters.
+        """The T whose step parameters a run of `n_steps` uses.
+
+        Parameters
+        ----------
+        n_steps : int
+            T of the run, 1 to 65536.
+
+        Returns
+        -------
+        int or None
+            `n_steps` itself if it has step parameters; else the nearest T in log2, the smaller of two that
+            are equally near; None if the network has no step parameters.
+
+        Raises
+        ------
+        RunError
+            If `n_steps` is out of range.
+
+        Examples
+        --------
+        >>> both = net.replace(step_parameters={4: {}, 64: {"a": evsnn.StepParameters(v_threshold=2.0)}})
+        >>> both.nearest_steps(20), both.at(20).by_name["a"].v_threshold
+        (64, array(2., dtype=float32))
         """
         n_steps = check_steps(n_steps, RunError)
-        # Quotients of integers up to 65536 differ in float64 where they really differ; of equal ones, the
-        # smaller T comes first.
+        # Different quotients of integers up to 65536 also differ in float64; of equal ones, the smaller T
+        # comes first.
         return min(self.step_parameters, key=lambda T: max(T, n_steps) / min(T, n_steps), default=None)
 
     def at(self, n_steps: int) -> Network:
-        """The network a run of `n_steps` is of: the step parameters for it applied, and none left.
+        """The network that a run of `n_steps` computes: its step parameters are applied, and none are left.
 
-        Weights are shared. Without step parameters it is this network itself.
+        Weights are shared. A network without step parameters returns itself.
+
+        Parameters
+        ----------
+        n_steps : int
+            T of the run, 1 to 65536.
+
+        Returns
+        -------
+        Network
 
         Raises
         ------
@@ -220,7 +294,7 @@ class Network:
             isinstance(table, Mapping) for table in self.step_parameters.values()
         ):
             raise NetworkError(
-                "step parameters are not a table for each T",
+                "step parameters are not a mapping for each T",
                 where="step_parameters",
                 got=repr(self.step_parameters)[:80],
                 expected="{T: {name of a layer: StepParameters}}",
@@ -233,7 +307,7 @@ class Network:
             for name in table:
                 if name not in self.by_name:
                     raise NetworkError(
-                        "the table names no layer",
+                        "there is no such layer",
                         where=f"the step parameters of T = {n_steps}",
                         got=repr(name)[:80],
                         expected="the name of a layer",
@@ -258,9 +332,9 @@ class Network:
             ) from error
 
     def _check_graph(self) -> None:
-        """Who may feed whom: see the module's docstring."""
+        """Check which layer may read which: see the module's docstring."""
         self.shapes  # noqa: B018 - computing them checks that they fit
-        carries: dict[str, str] = {}  # what a layer's output is: "spikes", "input" (analog), "current"
+        carries: dict[str, str] = {}  # what a layer sends: "spikes", "input" (analog) or "current"
         used: set[str] = set()
         for layer in self.layers:
             fed = [carries[name] for name in layer.inputs]
@@ -320,7 +394,7 @@ class Network:
 
 
 def step_parameters_where(n_steps: int, layer: Layer) -> str:
-    """What an error in a layer's tuning is about."""
+    """What an error in a layer's step parameters is about."""
     return f"the step parameters of T = {n_steps}, {layer._where}"
 
 

@@ -1,7 +1,7 @@
 """What differs with the number of steps: thresholds, first membranes and biases of single layers.
 
-A network converted for few steps wants other thresholds than one for many. Its weights stay:
-what differs is a handful of `StepParameters`, one per layer, for one T.
+A network that is converted for few steps needs other thresholds than one for many steps. Its weights stay:
+what differs is a `StepParameters` per layer, for one T.
 """
 
 from __future__ import annotations
@@ -51,19 +51,26 @@ class ReadOnly(Mapping[_Key, _Value]):
 
 @dataclass(frozen=True, eq=False)
 class StepParameters:
-    """Parameters that stand in for a layer's own in runs of some number of steps.
+    """Parameters that stand in for a layer's own in runs of one number of steps.
 
-    None leaves the layer's own. The layer judges the others, when a `Network` is made with them.
+    A field that is None leaves the layer's own. The others are checked when a `Network` is made with them.
 
     Parameters
     ----------
     v_threshold, v_init : float or (channels,) float32, optional
-        Of an `IF`.
+        Of an `IF`: its threshold (above 0) and its membrane before the first step.
     bias : (n_out,) float32, optional
         Of a `Conv2d` or `Linear`.
-    negative_threshold : float, optional
-    warm_up_steps : int, optional
+    negative_threshold : float in [0, 65536], optional
         Of an `IF`.
+    warm_up_steps : int in [0, 65536], optional
+        Of an `IF`.
+
+    Examples
+    --------
+    >>> few = net.replace(step_parameters={4: {"a": evsnn.StepParameters(v_threshold=0.8, v_init=0.1)}})
+    >>> few.at(4).by_name["a"].v_threshold
+    array(0.8, dtype=float32)
     """
 
     v_threshold: np.ndarray | None = None
@@ -74,18 +81,29 @@ class StepParameters:
 
     @property
     def given(self) -> dict[str, object]:
-        """The fields that are not None."""
+        """The fields that are not None, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def fitted(self, layer: Layer, shape: Shape) -> StepParameters:
-        """The same as `layer`, whose output has `shape`, takes it: read-only float32 arrays.
+        """The same in the form that a layer takes: read-only float32 arrays.
 
-        The layer's own arrays are not looked at: a table costs what is in it.
+        The layer's own arrays are not read, so that the cost depends on the given fields alone.
+
+        Parameters
+        ----------
+        layer : Layer
+            The layer that takes them.
+        shape : tuple of int
+            Of its output.
+
+        Returns
+        -------
+        StepParameters
 
         Raises
         ------
         NetworkError
-            If the layer does not take it.
+            If the layer has no such field, or a value does not fit.
         """
         given = self.given
         for name in given:
@@ -107,7 +125,7 @@ class StepParameters:
 
 
 def with_step_parameters(layer: Layer, step_parameters: StepParameters) -> Layer:
-    """The layer with a fitted tuning applied; the arrays that stay are shared."""
-    tuned = copy.copy(layer)
-    tuned._set(**step_parameters.given)
-    return tuned
+    """The layer with its fitted step parameters applied; the arrays that stay are shared."""
+    changed = copy.copy(layer)
+    changed._set(**step_parameters.given)
+    return changed

@@ -1,1 +1,1 @@
-"""What people and programs read: the console, tables, reports and plots."""
+"""What people and programs read: the console, tables, reports and pictures."""

@@ -1,8 +1,8 @@
 """The console: options, what goes to stdout and stderr, and the exit status.
 
-stdout carries the result and nothing else; talk, warnings and progress go to stderr. A command ends
-with status 0 (done), 1 (the model or the data is bad), 2 (the command line is bad), 130 (Ctrl-C) or
-141 (nobody reads stdout any more), and an error is one line.
+stdout carries the result and nothing else; messages, warnings and progress go to stderr. A command ends with
+status 0 (done), 1 (the model or the data is bad), 2 (the command line is bad), 130 (Ctrl-C) or 141 (nobody
+reads stdout any more). An error is one line.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _UsageError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, and whose flags are never abbreviated: they may grow."""
+    """An argument parser with errors of one line and without abbreviated flags."""
 
     def __init__(self, **options):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
 
     def _print_message(
         self, message: str, file=None
-    ) -> None:  # argparse would pass over a stdout that takes nothing
+    ) -> None:  # argparse would ignore that stdout cannot be written to
         print_result(message.rstrip("\n"))
 
 
@@ -86,8 +86,9 @@ def steps(text: str) -> tuple[int, ...]:
 
 
 def name_with(*endings: str) -> Callable[[str], str]:
-    """The type of a file to write: a name with one of these endings, so that no file of another kind is
-    replaced by a slip.
+    """The type of a file to write: a name with one of these endings.
+
+    So a file of another kind is not replaced by mistake.
     """
 
     def name(text: str) -> str:
@@ -102,18 +103,18 @@ def name_with(*endings: str) -> Callable[[str], str]:
 
 
 picture = name_with(".png", ".svg", ".pdf")
-"""The type of ``--plot F.png``: matplotlib knows the format."""
+"""The type of ``--plot F.png``; matplotlib chooses the format by the ending."""
 
 
 def check_picture(path: str) -> None:
-    """Refuse a picture that could not be drawn or written, before the work that it is to show.
+    """Refuse a picture that could not be drawn or written, before the work is done.
 
     Raises
     ------
     MissingExtraError
-        Without matplotlib.
+        If matplotlib is not installed.
     RunError
-        If there can be no such file.
+        If the file cannot be written.
     """
     if not has_extra("matplotlib"):
         raise MissingExtraError("--plot needs matplotlib", hint='install it with: pip install "evsnn[plot]"')
@@ -125,20 +126,20 @@ def check_picture(path: str) -> None:
 
 
 def print_message(line: str) -> None:
-    """A line on stderr; if nobody can read it, the work goes on."""
+    """Print a line on stderr; if that is not possible, the work goes on."""
     with contextlib.suppress(OSError):
         print(printable(line), file=sys.stderr, flush=True)
 
 
 def print_result(text: str) -> None:
-    """A text on stdout.
+    """Print a text on stdout.
 
     Raises
     ------
     RunError
         If it cannot be written.
     BrokenPipeError
-        If nobody reads it.
+        If nobody reads stdout any more.
     """
     try:
         print(text, flush=True)
@@ -150,9 +151,9 @@ def print_result(text: str) -> None:
 
 
 class Progress:
-    """A bar on stderr, when that is a terminal, rich is installed and the run is not over at once.
+    """A bar on stderr, if that is a terminal, rich is installed and the work takes some time.
 
-    Used as a context; ``progress(done, total)`` may be called as often as one likes; a total of 0 is unknown.
+    It is a context manager. ``progress(done, total)`` may be called at any time; a total of 0 is unknown.
     """
 
     every_s = 0.1
@@ -197,10 +198,9 @@ class Progress:
 
 
 def run(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
-    """Run `command` on the arguments `argv` (None: the process's) and return its exit status.
+    """Run `command` on the arguments `argv` (None: those of the process) and return its exit status.
 
-    Every way out of a command passes here. An exception that is none of the user's doing is a bug,
-    and is let through to be seen.
+    Every command ends here. An exception that is not the user's fault is a bug, and is not caught.
     """
     _settle_streams()
     with warnings.catch_warnings():
@@ -240,13 +240,13 @@ def _fail(status: int, message: str) -> int:
 
 
 def is_terminal(stream) -> bool:
-    """Whether a person looks at it."""
+    """Whether the stream is a terminal."""
     return stream is not None and not stream.closed and stream.isatty()
 
 
 def _settle_streams() -> None:
-    """Standard streams that can be written to, whatever the shell and the locale left us with."""
-    for descriptor in (0, 1, 2):  # else the next file that is opened becomes stdout, and is written to
+    """Make the standard streams usable, whatever the shell and the locale are."""
+    for descriptor in (0, 1, 2):  # else the next file that is opened would become stdout
         try:
             os.fstat(descriptor)
         except OSError:
@@ -258,10 +258,10 @@ def _settle_streams() -> None:
 
 
 def _abandon_stdout() -> None:
-    """Send what stdout still buffers to nowhere, so that Python's last flush cannot fail."""
+    """Discard what stdout still buffers, so that Python's last flush cannot fail."""
     try:
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, sys.stdout.fileno())
         os.close(descriptor)
-    except (OSError, ValueError):  # a stdout that is no file
+    except (OSError, ValueError):  # stdout is not a file
         pass

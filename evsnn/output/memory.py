@@ -1,4 +1,4 @@
-"""The memory of a run: said before it is taken, and compared with what there is."""
+"""The memory of a run: it is announced before it is allocated, and compared with the memory that is free."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["announce", "require"]
 
 
 def announce(parts: Mapping[str, int]) -> int:
-    """Say on stderr what is about to be allocated.
+    """Say on stderr how many bytes will be allocated.
 
     Parameters
     ----------
@@ -23,13 +23,13 @@ def announce(parts: Mapping[str, int]) -> int:
     Returns
     -------
     int
-        The process's memory once they are taken, in bytes: the parts and what it holds already, where
-        the system says how much that is.
+        The memory of the process after that, in bytes: the parts, and what it holds already, if the system
+        says how much that is.
 
     Raises
     ------
     RunError
-        If the machine has not that much left.
+        If the machine does not have that much left.
     """
     wanted, resident = sum(parts.values()), _resident_bytes()
     listed = ", ".join(f"{name} {as_bytes(size)}" for name, size in parts.items() if size)
@@ -40,7 +40,7 @@ def announce(parts: Mapping[str, int]) -> int:
 
 
 def require(parts: Mapping[str, int]) -> None:
-    """Refuse what the machine has no memory left for.
+    """Refuse a run for which the machine has not enough memory left.
 
     Parameters
     ----------
@@ -50,6 +50,7 @@ def require(parts: Mapping[str, int]) -> None:
     Raises
     ------
     RunError
+        If there is not enough memory left.
     """
     wanted, available = sum(parts.values()), _available_bytes()
     if available is not None and wanted > available:
@@ -63,7 +64,7 @@ def require(parts: Mapping[str, int]) -> None:
 
 
 def _resident_bytes() -> int | None:
-    """Memory the process holds, where the system says."""
+    """The memory that the process holds, if the system says it."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -72,7 +73,7 @@ def _resident_bytes() -> int | None:
 
 
 def _available_bytes() -> int | None:
-    """Memory that can still be had, swap included, where the system says."""
+    """The memory that is still free, swap included, if the system says it."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             sizes = {name: int(size.split()[0]) for name, size in (line.split(":") for line in file)}

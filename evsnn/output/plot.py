@@ -1,4 +1,4 @@
-"""The picture of a report: rates and operations of its layers, and with several T what they bring."""
+"""The picture of a report: rates and operations of its layers and, with several T, curves over T."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def write(path: str, draw: Callable[[], Figure]) -> None:
     RunError
         If the file cannot be written.
     """
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its talk about caches
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # no messages about caches
     import matplotlib
 
     picture = io.BytesIO()
     suffix = os.path.splitext(path)[1][1:].lower()
     metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[suffix]
-    with matplotlib.rc_context({"svg.hashsalt": "evsnn"}):  # else its names are random
+    with matplotlib.rc_context({"svg.hashsalt": "evsnn"}):  # else names in it are random
         draw().savefig(picture, format=suffix, metadata=metadata)
     try:
         replace_file(path, picture.getvalue())
@@ -61,7 +61,7 @@ def write(path: str, draw: Callable[[], Figure]) -> None:
 
 
 def _figure(report: Report) -> Figure:
-    """Bars a layer; below them, with several T, curves over T."""
+    """Bars for each layer; below them, with several T, curves over T."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -86,7 +86,7 @@ def _figure(report: Report) -> Figure:
     names = [f"{short(layer.name)}  {as_shape(layer.shape)}" for layer in layers]
     rates = [result.rate(layer) if layer.fires else None for layer in layers]
     draw_bars(
-        axes[0, 0], names, rates, ".4f", "spikes a neuron and step", f"rate, mean {result.mean_rate:.4f}"
+        axes[0, 0], names, rates, ".4f", "spikes per neuron and step", f"rate, mean {result.mean_rate:.4f}"
     )
     sops = [layer.sops / result.n_samples for layer in layers]
     draw_bars(
@@ -94,8 +94,8 @@ def _figure(report: Report) -> Figure:
         [short(layer.projection) for layer in layers],
         sops,
         ",.0f",
-        "synaptic operations a sample",
-        f"SOPs, {result.sops_per_sample:,.0f} a sample",
+        "synaptic operations per sample",
+        f"SOPs, {result.sops_per_sample:,.0f} per sample",
     )
     if sweep:
         runs = sorted(report.runs, key=lambda run: run.result.n_steps)
@@ -117,8 +117,8 @@ def _figure(report: Report) -> Figure:
         draw_curves(
             axes[1, 1],
             steps,
-            {"SOPs a sample": [run.result.sops_per_sample for run in runs]},
-            "SOPs a sample",
+            {"SOPs per sample": [run.result.sops_per_sample for run in runs]},
+            "SOPs per sample",
             "what they cost",
         )
         axes[1, 1].set_ylim(bottom=0)
@@ -128,7 +128,7 @@ def _figure(report: Report) -> Figure:
 def draw_bars(
     axes, names: Sequence[str], values: Sequence[float | None], spec: str, label: str, title: str
 ) -> None:
-    """Horizontal bars, the first layer on top; a dash where there is no value."""
+    """Draw horizontal bars, the first layer on top; a dash if there is no value."""
     at = range(len(names))
     axes.barh(at, [value or 0 for value in values], color=BAR)
     axes.set_yticks(at, [printable(name) for name in names], fontsize=8, parse_math=False)
@@ -145,7 +145,7 @@ def draw_bars(
 def draw_curves(
     axes, steps: Sequence[int], curves: Mapping[str, Sequence[float]], label: str, title: str
 ) -> None:
-    """Values against T, on a logarithmic axis whose ticks are the T."""
+    """Draw values against T, on a logarithmic axis with a tick at each T."""
     for (name, values), color, style in zip(curves.items(), (BAR, LINE), ("o-", "s--")):
         axes.plot(steps, values, style, color=color, label=name)
     axes.set_xscale("log", base=2)
@@ -161,5 +161,5 @@ def draw_curves(
 
 
 def short(name: str) -> str:
-    """A name that a label has room for."""
+    """A name that is short enough for a label."""
     return name if len(name) <= 32 else f"{name[:31]}~"

@@ -16,7 +16,7 @@ from .table import Column, Table, apportion
 __all__ = ["SCHEMA_VERSION", "Report", "Run"]
 
 SCHEMA_VERSION = 1
-_FEW = 10  # predictions a summary names
+_FEW = 10  # predictions that a summary lists
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +27,10 @@ class Run:
     ----------
     result : Result
     memory_bytes : int
-        Memory of the process predicted before anything was allocated: what it held, and what the run adds.
+        The memory of the process as it was predicted before allocation: what it held, and what the run adds.
     start_up_ms : dict of str to float
-        Time before the first answer: "import", "load", "plan", "compile" and "first", the first sample's run.
+        Milliseconds before the first outputs: "import", "load", "plan", "compile" and "first", the run of the
+        first sample.
     """
 
     result: Result
@@ -55,9 +56,9 @@ class Report:
     inputs : str
         Where the inputs came from: "samples", "noise" or a file's name.
     seed : int
-        Of the noise and of Poisson inputs.
+        The seed of the noise and of Poisson inputs.
     runs : sequence of Run
-        One a T, in the order asked for. The one with the largest T speaks for all.
+        One per T, in the given order. The one with the largest T is described in full.
     """
 
     model: str
@@ -87,7 +88,7 @@ class Report:
         ]
 
     def sweep_table(self) -> Table:
-        """One row a T; with a column for the table it used where a T has none of its own."""
+        """One row per T; a last column names the T of the step parameters, if a T has none of its own."""
         counts = f".{_digits(self.main.result)}f"
         classifies = self.network.task == "classify"
         columns: tuple[Column, ...] = (
@@ -122,11 +123,11 @@ class Report:
         return Table(columns, tuple(rows))
 
     def summary(self) -> list[tuple[str, str]]:
-        """What was run and what came out, at the largest T."""
+        """What was run, and its results at the largest T."""
         run, result = self.main, self.main.result
-        table = self.nearest_steps(run)
+        chosen = self.nearest_steps(run)
         steps = f"T = {result.n_steps}, shift {self.network.shift}" + (
-            "" if table in (None, result.n_steps) else f", thresholds of T = {table}"
+            "" if chosen in (None, result.n_steps) else f", step parameters of T = {chosen}"
         )
         facts = [
             ("model", self.model),
@@ -143,17 +144,17 @@ class Report:
         )
         latency, macs = run.latency_ms, sum(layer.macs for layer in result.layers) / result.n_samples
         facts += [
-            ("latency", ", ".join(f"{name} {latency[name]:.3f}" for name in latency) + " ms a sample"),
+            ("latency", ", ".join(f"{name} {latency[name]:.3f}" for name in latency) + " ms per sample"),
             (
                 "SOPs",
-                f"{result.sops_per_sample:,.{_digits(result)}f} a sample"
+                f"{result.sops_per_sample:,.{_digits(result)}f} per sample"
                 + (f", and {macs:,.0f} multiply-adds of the analog input" if macs else ""),
             ),
             (
                 "spikes",
                 (
-                    f"{result.spikes_per_sample:,.{_digits(result)}f} a sample, mean rate"
-                    f" {result.mean_rate:.4f} a neuron and step"
+                    f"{result.spikes_per_sample:,.{_digits(result)}f} per sample, mean rate"
+                    f" {result.mean_rate:.4f} per neuron and step"
                 ),
             ),
             ("arithmetic", f"{result.arithmetic}, {as_count(result.threads, 'thread')}, {result.backend}"),
@@ -163,7 +164,7 @@ class Report:
         return facts
 
     def json(self) -> str:
-        """One object: the main run's entry, and with several T a `sweep` of one such entry a T.
+        """One JSON object: the entry of the main run and, with several T, a `sweep` with one entry per T.
 
         `predictions` are class indices, `accuracy` is null without labels, `sops_per_sample` and
         `spikes_per_sample` are the sums over `layers` divided by `n_samples`.
@@ -229,10 +230,10 @@ class Report:
 
 
 def layer_table(result: Result) -> Table:
-    """One row a population of neurons; the last row is the sum of the rows above it, to the digit.
+    """One row per population of neurons; the last row is the sum of the rows above it, to the digit.
 
-    Its rate is the mean over all neurons that fire, and its time is the time spent in layers, added up
-    over threads.
+    The rate of the last row is the mean over all neurons that fire; its time is the time spent in layers,
+    summed over threads.
     """
     n = result.n_samples
     digits = _digits(result)
@@ -267,7 +268,7 @@ def layer_table(result: Result) -> Table:
 
 
 def _digits(result: Result) -> int:
-    """Decimals of a count a sample."""
+    """The number of decimals for counts per sample."""
     return 1 if result.sops_per_sample < 100_000 else 0
 
 

@@ -1,4 +1,4 @@
-"""Tables: rows of text and numbers, drawn with rich where it is installed, else tab-separated."""
+"""Tables: rows of text and numbers, drawn with rich if it is installed, else tab-separated."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from . import console
 
 __all__ = ["Column", "Table", "apportion", "draw"]
 
-_WIDTH = 160  # columns of a table that no terminal bounds
+_WIDTH = 160  # columns of a table if stdout is not a terminal
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its title (which may break before a slash), and how its numbers are written.
+    """A column: its title, which may break before a slash, and the format of its numbers.
 
-    `spec` is a format without grouping; "" is text.
+    `spec` is a format without grouping; "" is for text.
     """
 
     title: str
     spec: str = ""
 
     def cell(self, value: str | float | Decimal | None, grouped: bool) -> str:
-        """`value` as text, its thousands grouped or not; None is a dash."""
+        """`value` as text, with thousands grouped or not; None is a dash."""
         if value is None:
             return "-"
         return (
@@ -41,7 +41,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns, rows of one value a column, and at most one row of totals."""
+    """Columns, rows of one value per column, and at most one row of totals."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple, ...]
@@ -49,7 +49,7 @@ class Table:
 
     @classmethod
     def of_facts(cls, facts: Sequence[tuple[str, str]]) -> Table:
-        """Two columns without titles: what, and what about it."""
+        """A table of two columns without titles: the name of a fact, and the fact."""
         return cls((Column(""), Column("")), tuple(facts))
 
     def cells(self, grouped: bool) -> list[list[str]]:
@@ -59,12 +59,18 @@ class Table:
 
 
 def apportion(values: Sequence[float], digits: int) -> tuple[list[Decimal], Decimal]:
-    """Round `values` to `digits` decimals so that they sum exactly to their rounded sum (largest remainders).
+    """Round values to `digits` decimals so that they sum exactly to the rounded sum (largest remainders).
+
+    Parameters
+    ----------
+    values : sequence of float
+    digits : int
+        Decimals, at least 0.
 
     Returns
     -------
     rounded : list of Decimal
-        Each within one unit of the last digit.
+        Each differs from its value by less than one unit of the last digit.
     total : Decimal
     """
     scaled = [Fraction(value) * 10**digits for value in values]

@@ -1,1 +1,1 @@
-"""Where time, memory and energy of a run go."""
+"""Where the time, memory and energy of a run go."""

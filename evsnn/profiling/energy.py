@@ -1,8 +1,9 @@
 """The energy of a run: an estimate from what is computed, and joules from a meter's log.
 
-The two are different things. The estimate adds up what arithmetic and memory would take in a 45 nm chip
-and leaves out all else that a CPU does, which is most of what it draws: it compares networks, and says
-nothing about a bill. A meter measures the whole board; what it draws at idle is subtracted.
+These are two different numbers. The estimate is the sum of what arithmetic and memory would take in a 45 nm
+chip. It leaves out all else that a CPU does, which takes most of its energy: the estimate compares networks,
+and does not predict a measurement. A meter measures the whole board; the energy of an idle board is
+subtracted.
 
 References
 ----------
@@ -42,12 +43,12 @@ FLOAT32_ADD_PJ, FLOAT32_MULT_PJ = 0.9, 3.7
 INT8_ADD_PJ, INT32_ADD_PJ, INT8_MULT_PJ = 0.03, 0.1, 0.2
 INT16_ADD_PJ = 0.05  # not in [1]_: interpolated between 8 and 32 bits
 
-# Picojoules a read of 64 bits, [1]_; caches by their kB.
+# Picojoules per read of 64 bits, [1]_; of caches by their size in kB.
 CACHE_READ_PJ = MappingProxyType({8: 10.0, 32: 20.0, 1024: 100.0})
 DRAM_READ_PJ = 1950.0  # the middle of 1300 to 2600
 _READ_BYTES = 8
 
-# By arithmetic: what an addition of the spiking network takes, an addition and a multiplication of a
+# By arithmetic: the energy of an addition in the spiking network, of the addition and the multiplication of a
 # multiply-add, and the bytes of a weight. Spikes add int8 weights in 16 bits, products of int8 in 32.
 _COSTS_PJ = {
     "float32": (FLOAT32_ADD_PJ, FLOAT32_ADD_PJ, FLOAT32_MULT_PJ, 4),
@@ -90,7 +91,7 @@ def estimate(
     Raises
     ------
     RunError
-        If an argument is none of these, or no amount.
+        If an argument is not one of these, or not an amount.
     """
     add, mac_add, mult, _ = _costs(arithmetic)
     for name, amount in (
@@ -120,7 +121,7 @@ def estimate(
 def estimate_ann(
     arithmetic: str, macs: float, weight_bytes: float, *, cache_kb: int = 32
 ) -> dict[str, float]:
-    """An estimate of the ANN's energy by the model of `estimate`, to compare a spiking network with.
+    """An estimate of the ANN's energy by the same model as `estimate`, for comparison.
 
     Every multiply-add reads its weight from the cache, as every synaptic operation does, and all weights come
     from memory once. An ANN can keep weights in registers where a spiking network cannot: it may take less
@@ -132,18 +133,18 @@ def estimate_ann(
     macs : float
         Multiply-adds.
     weight_bytes : float
-        Of all weights.
+        The bytes of all weights.
     cache_kb : {8, 32, 1024}
 
     Returns
     -------
     dict of str to float
-        Joules, as of `estimate`.
+        Joules, as for `estimate`.
 
     Raises
     ------
     RunError
-        As `estimate`.
+        As for `estimate`.
     """
     *_, size = _costs(arithmetic)
     return estimate(arithmetic, 0, macs, macs * size, weight_bytes, cache_kb=cache_kb)
@@ -162,23 +163,24 @@ _GAP, _GAP_SHARE = 5.0, 0.1  # in median intervals; of the run
 
 @dataclass(frozen=True)
 class MeasuredEnergy:
-    """Energy of a run by a meter.
+    """The energy of a run, measured by a meter.
 
     Parameters
     ----------
     joules : float
-        Over idle: what the run took, less `idle_joules`.
+        The energy of the run less `idle_joules`.
     idle_joules : float
-        What the board would have taken in the same time at idle.
+        The energy that an idle board would have taken in the same time.
     mean_w : float
         Mean power in the run, idle included.
     idle_w : float
+        Power at idle.
     n_readings : int
-        In the run.
+        The meter's readings in the run.
     seconds : float
         Length of the run.
     warnings : tuple of str
-        What makes the measurement less than sure.
+        What makes the measurement uncertain.
     """
 
     joules: float
@@ -206,8 +208,9 @@ class PowerLog:
     time_s : (n,) float64
         Seconds since the epoch, strictly ascending.
     power_w : (n,) float64
+        Power in watts.
     warnings : tuple of str
-        What was passed over while reading.
+        What was ignored in the file.
     """
 
     where: str
@@ -219,9 +222,9 @@ class PowerLog:
     def read(cls, path: str | os.PathLike, *, starts_at: float | None = None) -> PowerLog:
         """Read the CSV file of a meter: a logger with an INA219, or a USB meter's export.
 
-        Cells are parted by tabs, semicolons or commas; numbers have a point, or a comma where commas do not
-        part cells. The header is among the first lines and names a unit with each quantity, in any case and
-        order: ``time_s,power_W``, ``Timestamp[ms];Voltage (V);Current (mA)``. Columns of other names are
+        Cells are separated by tabs, semicolons or commas; numbers have a point, or a comma if commas do not
+        separate cells. The header is among the first lines and names a unit with each quantity, in any case
+        and order: ``time_s,power_W``, ``Timestamp[ms];Voltage (V);Current (mA)``. Columns of other names are
         ignored, so are lines that are empty or begin with ``#``, a header that comes again, and a last line
         without an end.
 
@@ -261,7 +264,7 @@ class PowerLog:
         *,
         busy_since: float | None = None,
     ) -> MeasuredEnergy:
-        """The energy between two times: the trapezoids under the power, interpolated at both ends, less idle.
+        """The energy between two times: the integral of the power (trapezoids), less the energy at idle.
 
         Parameters
         ----------
@@ -272,7 +275,12 @@ class PowerLog:
         offset_s : float
             Seconds to add to the log's times: the clock of this computer less the meter's.
         busy_since : float, optional
-            Seconds since the epoch: readings from then to `start` are not idle, as of a program that loads.
+            Seconds since the epoch: readings from then to `start` do not count as idle, because the program
+            loads.
+
+        Returns
+        -------
+        MeasuredEnergy
 
         Raises
         ------
@@ -346,7 +354,7 @@ class PowerLog:
             " whole hours are a time zone"
         )
         raise RunError(
-            "no reading is of the time of the run",
+            "no reading is from the time of the run",
             where=self.where,
             got=got,
             expected="one that covers it",
@@ -354,14 +362,14 @@ class PowerLog:
         )
 
     def _gaps(self, time_s: np.ndarray, seconds: float) -> list[str]:
-        """A warning about what of the run no reading tells, if it is not too much of it."""
+        """A warning about the gaps between readings in the run; an error if they are too large."""
         usual = float(np.median(np.diff(time_s)))
         edges = np.concatenate(([min(0.0, float(time_s[0]))], time_s, [max(seconds, float(time_s[-1]))]))
         parts = np.clip(edges[1:], 0, seconds) - np.clip(edges[:-1], 0, seconds)
         gaps = parts[(np.diff(edges) > _GAP * usual) & (parts > 0)]
         share = float(gaps.sum()) / seconds
         if share > _GAP_SHARE:
-            got = f"{share:.0%} of it in {len(gaps)} gaps, a reading each {usual:.3g} s elsewhere"
+            got = f"{share:.0%} of it in {len(gaps)} gaps, a reading every {usual:.3g} s elsewhere"
             raise RunError(
                 "the log has gaps in the run",
                 where=self.where,

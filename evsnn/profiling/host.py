@@ -1,8 +1,8 @@
-"""The host of a run: what CPU it is, how it is set, and whether it slowed down.
+"""The host of a run: its CPU, its settings, and whether it slowed down.
 
-Read from ``/proc`` and ``/sys``, and on a Raspberry Pi from its firmware. Each of these may be missing,
-closed, empty or nonsense, in containers above all: what cannot be read is None or empty, never an error.
-Nothing is changed but the CPUs of this process, and those only by `pin`.
+The facts come from ``/proc`` and ``/sys``, and on a Raspberry Pi from its firmware. Each of these may be
+missing, unreadable, empty or invalid, above all in containers: what cannot be read is None or empty, never an
+error. Only `pin` changes anything: the CPUs of this process.
 
 References
 ----------
@@ -118,13 +118,13 @@ class Host:
     cpus : tuple of int
         Those of them that this process may run on.
     governor : str, optional
-        What sets their frequency: "performance"; "mixed (ondemand, performance)" where they differ.
+        What sets their frequency: "performance"; "mixed (ondemand, performance)" if they differ.
     kernel, python : str
         Versions.
     in_container : bool
-        A guess, from what containers leave about.
+        A guess from typical traces of containers.
     memory_bytes : int, optional
-        Of the machine.
+        The memory of the machine.
     """
 
     cpu: str
@@ -159,17 +159,17 @@ class Host:
 
 @dataclass(frozen=True)
 class HostState:
-    """What does change: read it before a run and right after it.
+    """What changes while a run lasts. It is read before a run and right after it.
 
     Parameters
     ----------
     mhz : float, optional
         Mean current frequency of the CPUs that this process may run on.
     temperature_c : float, optional
-        Of the CPU's hottest sensor.
+        The temperature at the CPU's hottest sensor, in degrees Celsius.
     throttled : tuple of str
-        "under-voltage", "frequency capped", "throttled", "soft temperature limit", and the same with
-        " since boot" behind it for what has been and may be over.
+        "under-voltage", "frequency capped", "throttled", "soft temperature limit"; followed by " since boot"
+        if it has happened since boot and may be over.
     throttle_count : int, optional
         How often x86 cores of this process were throttled by heat since boot, summed.
     """
@@ -188,7 +188,7 @@ class HostState:
         root : Path
             The folder that holds ``proc`` and ``sys``.
         vcgencmd : sequence of path
-            Absolute paths of the Raspberry Pi's tool; the first that exists is run, for a second at most.
+            Absolute paths of the Raspberry Pi's tool; the first that exists is run, for at most a second.
         """
         cpus = _affinity()
         return cls(
@@ -197,9 +197,9 @@ class HostState:
 
 
 def changes(before: HostState, after: HostState) -> tuple[str, ...]:
-    """What says that the host was slowed down between two states, one phrase a cause; empty if nothing does.
+    """The signs that the host was slowed down between two states, one phrase per cause.
 
-    A flag that was set since boot already says nothing about the run: only one that is set now, or is new,
+    A flag that was set since boot already says nothing about the run: only a flag that is set now, or is new,
     counts.
     """
     found = []
@@ -264,7 +264,7 @@ def pin(cpu: int) -> None:
 
 
 def _text(path: Path) -> str | None:
-    """The first 64 kB of a file without the white space around them; None if there is nothing to read."""
+    """The first 64 kB of a file, without white space around them; None if nothing can be read."""
     try:
         descriptor = open_regular(path)
     except OSError:
@@ -278,13 +278,13 @@ def _text(path: Path) -> str | None:
 
 
 def _line(path: Path) -> str | None:
-    """A file that is one short line of text, as ever so many in ``/sys`` are."""
+    """The text of a file of one short line, as most files in ``/sys`` are."""
     text = _text(path)
     return text if text is not None and len(text) <= 200 and text.isprintable() else None
 
 
 def _number(path: Path) -> int | None:
-    """A file that is one integer."""
+    """The number in a file that holds one integer."""
     text = _line(path)
     return int(text) if text is not None and re.fullmatch(r"-?[0-9]{1,18}", text, re.ASCII) else None
 
@@ -298,7 +298,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _folders(folder: Path, prefix: str) -> Iterator[Path]:
-    """What is in a folder and begins with `prefix`."""
+    """The entries of a folder whose names begin with `prefix`."""
     return (folder / name for name in _names(folder) if name.startswith(prefix))
 
 
@@ -456,7 +456,7 @@ def _ask_firmware(paths: Sequence[str | os.PathLike]) -> int | None:
         try:
             if process.wait(timeout=1) != 0:
                 return None
-            os.set_blocking(pipe.fileno(), False)  # a child it left behind must not hold us up
+            os.set_blocking(pipe.fileno(), False)  # a child that the tool has left behind must not block us
             found = re.fullmatch(rb"throttled=0x([0-9a-fA-F]{1,8})\s*", os.read(pipe.fileno(), 64))
         except subprocess.TimeoutExpired:  # also of a tool that prints more than the pipe takes
             process.kill()
@@ -469,7 +469,7 @@ def _ask_firmware(paths: Sequence[str | os.PathLike]) -> int | None:
 
 
 def _bits_from_files(root: Path) -> int:
-    """The same bits, or as many of them as drivers tell."""
+    """The same bits, or as many of them as drivers report."""
     soc = root / "sys/devices/platform/soc"
     for name in _names(soc):
         text = _line(soc / name / "get_throttled")

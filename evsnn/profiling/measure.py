@@ -1,6 +1,4 @@
-"""Where the time of a run goes, layer by layer: measured, summed to the wall time, and what follows from
-it.
-"""
+"""Where the time of a run goes, layer by layer, up to the wall time; and hints that follow from it."""
 
 from __future__ import annotations
 
@@ -23,33 +21,34 @@ __all__ = ["L2_BYTES", "Hint", "LayerProfile", "Profile", "hints_of", "measure"]
 LEAST_ROUNDS = 3
 LEAST_GAIN, MOST_HINTS = 0.02, 8
 L2_BYTES = 1 << 20
-"""Of a Cortex-A72 or A76, and of many others: weights that fit stay there from sample to sample."""
+"""The second-level cache of a Cortex-A72 and others: weights that fit stay there from sample to sample."""
 _ELEMENT_BYTES = {"int8": 1, "float32": 4}
 
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """One population, a sample.
+    """What one population takes per sample.
 
     Parameters
     ----------
     name, projection : str
     shape : tuple of int
     calls : float
-        Times that its kernel ran: blocks of steps.
+        How often its kernel ran: the number of blocks of steps.
     time_ms : float
-        Of a thread, a sample.
+        The time of a thread, in milliseconds.
     events, spikes, sops, macs : float
+        As for `evsnn.LayerResult`.
     rate : float, optional
-        Spikes a neuron and step; None for a readout that never fires.
+        Spikes per neuron and step; None for a readout that never fires.
     gathered_bytes : float
-        Weight rows that were added, event by event: mostly out of a cache.
+        The bytes of weight rows that were added, event by event, mostly from a cache.
     weight_bytes : int
-        Packed weights and parameters, which are fetched once a sample.
+        Packed weights and parameters, which are fetched once per sample.
     spike_bytes : float
-        Masks and event queues, written and read.
+        The bytes of masks and event queues that were written and read.
     ceiling_gsops : float, optional
-        The fastest that this core adds rows of a block as large as the layer's tile.
+        10^9 additions per second that this core reaches for rows of a block as large as the layer's tile.
     """
 
     name: str
@@ -73,7 +72,7 @@ class LayerProfile:
 
     @property
     def gsops(self) -> float | None:
-        """10^9 weight additions a second."""
+        """10^9 weight additions per second."""
         return self.sops / self.time_ms / 1e6 if self.sops and self.time_ms else None
 
     @property
@@ -88,15 +87,16 @@ class LayerProfile:
 
 @dataclass(frozen=True)
 class Hint:
-    """Something that could be done.
+    """Something that could make the run faster.
 
     Parameters
     ----------
     layer : str
-        "" for the whole.
+        Its name; "" for the whole network.
     evidence, advice : str
+        What was seen, and what to do.
     gain : float
-        Share of the time that it could save, expected.
+        The share of the time that it is expected to save.
     """
 
     layer: str
@@ -107,34 +107,34 @@ class Hint:
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """A run, measured over and over.
+    """A run that was measured in several rounds.
 
     Parameters
     ----------
     result : Result
-        Of the round whose wall time is the median.
+        The result of the round with the median wall time.
     layers : tuple of LayerProfile
-        Of that round.
+        The layers in that round.
     wall_ms : float
-        Of that round.
+        The wall time of that round.
     workers : int
         Threads that ran samples side by side.
     round_ms : tuple of float
         Wall time of each round.
     latency_ms : (n,) float64
-        Of all samples of all rounds.
+        The latencies of all samples of all rounds.
     started, ended : float
-        Seconds since the epoch, of all rounds, by the clock that others read, too.
+        When the rounds began and ended, in seconds since the epoch, by the system's clock.
     seconds : float
-        Between them, by a clock that is never set.
+        The time between them, by a clock that is never set.
     host : Host
     before, after : HostState
     throttling : tuple of str
-        What says that the core was slowed down meanwhile.
+        The signs that the core was slowed down.
     n_parameters, n_zero_weights, dense_macs : int
-        Of the ANN; multiply-adds a sample.
+        Of the ANN; multiply-adds are per sample.
     weight_bytes : int
-        Packed.
+        The bytes of packed weights.
     """
 
     result: Result
@@ -157,12 +157,12 @@ class Profile:
 
     @property
     def total_ms(self) -> float:
-        """Thread time a sample: wall time, times the threads that shared it."""
+        """Thread time per sample: the wall time multiplied by the threads that shared it."""
         return self.wall_ms * self.workers / self.result.n_samples
 
     @property
     def outside_ms(self) -> float:
-        """What of that is spent in no layer: encoding, bookkeeping, waiting."""
+        """The part of `total_ms` that is not spent in layers: encoding, bookkeeping, waiting."""
         return self.total_ms - sum(layer.time_ms for layer in self.layers)
 
     def percentiles(self) -> dict[str, float]:
@@ -177,11 +177,25 @@ def measure(
     seconds: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> Profile:
-    """Run samples over and over, for so many seconds and at least `LEAST_ROUNDS` times.
+    """Run all samples again and again, for a number of seconds and at least `LEAST_ROUNDS` times.
 
-    The layers' times are taken by the engine itself in every run, profiled or not.
+    The engine itself measures the times of layers in every run, profiled or not.
+
+    Parameters
+    ----------
+    simulator : Simulator
+    images, labels, seed
+        As for `evsnn.simulate`.
+    seconds : float
+        The rounds begin within this time.
+    progress : callable (done, total), optional
+
+    Returns
+    -------
+    Profile
     """
-    simulator.run(images[:1], None if labels is None else labels[:1], seed=seed)  # what happens once is over
+    # What happens only once is not to be measured.
+    simulator.run(images[:1], None if labels is None else labels[:1], seed=seed)
     before, host = HostState.read(), Host.read()
     rounds: list[tuple[float, Result]] = []
     started, began = time.time(), time.perf_counter()
@@ -265,7 +279,7 @@ def _layer(
 
 
 def hints_of(profile: Profile) -> list[Hint]:
-    """What the numbers suggest, the largest expected gain first."""
+    """What the numbers suggest, with the largest expected gain first."""
     hints, total, result = [], profile.total_ms, profile.result
     for layer in profile.layers:
         share = layer.time_ms / total
@@ -275,7 +289,7 @@ def hints_of(profile: Profile) -> list[Hint]:
         if result.arithmetic == "float32" and layer.of_ceiling is not None:
             gain = share * (1 - 1 / 3) if layer.weight_bytes > L2_BYTES or layer.sops > 1e6 else share * 0.3
             size = (
-                f", {layer.weight_bytes / 1e6:.1f} MB of weights a sample"
+                f", {layer.weight_bytes / 1e6:.1f} MB of weights per sample"
                 if layer.weight_bytes > L2_BYTES
                 else ""
             )
@@ -299,7 +313,7 @@ def hints_of(profile: Profile) -> list[Hint]:
             )
         if layer.macs > layer.sops:
             advice = (
-                "a multiply-add for each weight and pixel, once a sample: fewer channels or a stride in the"
+                "a multiply-add for each weight and pixel, once per sample: fewer channels or a stride in the"
                 " first layer"
             )
             hints.append(
@@ -319,7 +333,7 @@ def hints_of(profile: Profile) -> list[Hint]:
         ):
             evidence = (
                 f"{where}, {layer.of_ceiling:.0%} of the ceiling, {layer.weight_bytes / 1e6:.1f} MB of"
-                " weights fetched a sample"
+                " weights fetched per sample"
             )
             hints.append(
                 Hint(

@@ -1,7 +1,7 @@
-"""The log of a power meter: a CSV file of anybody's making, read into seconds and watts.
+"""The log of a power meter: a CSV file of any program, read as seconds and watts.
 
-Meters and their programs agree on nothing. What a column is and in which unit stands in its name; where
-that is not clear, the file is refused with the line that is to be changed.
+Meters have no common format. The name of a column says what it holds, and in which unit. If that is not
+clear, the file is refused with the number of the line to change.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def duration(seconds: float) -> str:
 
 
 def _content(path: str | os.PathLike, where: str) -> bytes:
-    """The bytes of an ordinary file; never of a directory, a device or a pipe, which could block for ever."""
+    """The bytes of a regular file; never of a directory, or of a device or pipe that could block for ever."""
     try:
         with open(open_regular(path), "rb") as file:
             data = file.read(MAX_LOG_BYTES + 1)
@@ -91,7 +91,7 @@ def _content(path: str | os.PathLike, where: str) -> bytes:
 
 
 class _Lines:
-    """The lines of a log that end, one after another, each without its end."""
+    """The complete lines of a log, one after another, without their line ends."""
 
     def __init__(self, data: bytes, where: str):
         if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -149,7 +149,7 @@ _MILLI, _MICRO = ("m", "milli"), ("u", "µ", "μ", "micro")
 
 
 def _prefixed(short: str, *names: str) -> dict[str, float]:
-    """A unit in all spellings, with what it is of the whole one."""
+    """A unit in all spellings and with all prefixes, each with its factor."""
     scales = dict.fromkeys((short, *names), 1.0)
     for scale, prefixes in ((1e-3, _MILLI), (1e-6, _MICRO)):
         scales |= {f"{prefix}{short}": scale for prefix in prefixes[:-1]} | {
@@ -442,7 +442,7 @@ _ISO = re.compile(
 
 @dataclass(frozen=True)
 class _Readings:
-    """What the lines say, as it stands there: the numbers of the columns whose product is the power."""
+    """The numbers in the lines: those of the columns whose product is the power."""
 
     time_s: array
     factors: tuple[array, ...]
@@ -461,7 +461,7 @@ def _readings(lines: _Lines, header: _Header, starts_at: float | None) -> _Readi
         if len(cells) <= needed or any(cells[header.n_cells :]):
             commas = header.delimiter == "," and len(cells) > header.n_cells
             hint = (
-                "cells are parted by commas here: numbers need a decimal point"
+                "cells are separated by commas here: numbers need a decimal point"
                 if commas
                 else "cut out lines that are no readings"
             )
@@ -491,7 +491,7 @@ def _readings(lines: _Lines, header: _Header, starts_at: float | None) -> _Readi
 
 
 def _number(text: str, delimiter: str) -> float | None:
-    """A finite number; its comma is a decimal point where commas do not part cells."""
+    """A finite number; a comma is a decimal point if commas do not separate cells."""
     if delimiter != "," and "." not in text:
         text = text.replace(",", ".")
     if len(text) > 60 or not _NUMBER.fullmatch(text):
@@ -515,9 +515,9 @@ def _value(text: str, column: _Column, delimiter: str, where: str) -> float | No
 
 
 class _Clock:
-    """Makes seconds since the epoch of the cells of a time, which must not go backwards.
+    """It turns the cells of a time into seconds since the epoch, which must not go backwards.
 
-    Whether they are numbers, and of which unit, is settled by the first.
+    The first cell decides whether they are numbers, and in which unit.
     """
 
     def __init__(self, header: _Header, starts_at: float | None):
@@ -619,7 +619,7 @@ class _Clock:
 def _in_watts(
     where: str, readings: _Readings, header: _Header
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Times, powers and warnings, once the powers can be such."""
+    """Times, powers and warnings, after the powers are checked."""
     power_w = np.ones(len(readings.time_s))
     for column, factor in zip(header.power, readings.factors):
         values = np.asarray(factor)
@@ -657,7 +657,7 @@ def _in_watts(
 
 
 def _scale_of_voltage(values: np.ndarray, column: _Column, where: str) -> float:
-    """Volts or millivolts, by what a supply can have."""
+    """Volts or millivolts, whichever a power supply can have."""
     usual = float(np.median(values))
     for scale in (1.0, 1e-3):
         if _SUPPLY_V[0] <= scale * usual <= _SUPPLY_V[1]:

@@ -1,4 +1,4 @@
-"""A profile as a page: one file with everything in it, charts drawn by plotly.js."""
+"""A profile as an HTML page: one file with everything in it; plotly.js draws the charts."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["page"]
 
 
 def page(report: Report) -> str:
-    """The page, as text. Nothing is fetched when it is opened."""
+    """The page as text. Nothing is fetched when it is opened."""
     from plotly.offline import get_plotlyjs
 
     profile, result = report.profile, report.profile.result
     latency, energy = profile.percentiles(), report.energy()
     numbers = [
-        (f"{profile.total_ms / profile.workers:.3f} ms", "a sample, steady"),
+        (f"{profile.total_ms / profile.workers:.3f} ms", "per sample, steady"),
         (f"{latency['p99']:.3f} ms", "p99 latency"),
-        (f"{result.sops_per_sample:,.0f}", "SOPs a sample"),
-        (f"{result.mean_rate:.4f}", "spikes a neuron and step"),
-        (f"{1e6 * energy['spiking_total']:.1f} uJ", "a sample, estimated"),
+        (f"{result.sops_per_sample:,.0f}", "SOPs per sample"),
+        (f"{result.mean_rate:.4f}", "spikes per neuron and step"),
+        (f"{1e6 * energy['spiking_total']:.1f} uJ", "per sample, estimated"),
     ]
     if result.accuracy is not None:
         numbers.insert(0, (f"{100 * result.accuracy:.2f} %", f"of {result.n_samples:,} samples right"))
@@ -58,7 +58,7 @@ def _text(text: str) -> str:
 
 
 def _script(data: dict) -> str:
-    """JSON that cannot end the script it stands in."""
+    """JSON that cannot end the script element around it."""
     return (
         json.dumps(data, allow_nan=False)
         .replace("<", "\\u003c")

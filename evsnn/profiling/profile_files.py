@@ -1,4 +1,4 @@
-"""Files that `python -m evsnn.profile` reads and writes: an earlier profile, pages."""
+"""The files that `python -m evsnn.profile` reads and writes: an earlier profile, and pages."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ _LARGEST = 64 << 20
 
 
 def check_target(path: str | None, read: Sequence[str | None] = ()) -> None:
-    """Refuse a file that could not be written, or is one of those that are `read`, before the work that it is
-    to hold.
-    """
+    """Refuse a file that could not be written, or that is one of those in `read`, before the work is done."""
     if path is None:
         return
     folder = os.path.dirname(os.path.abspath(path))
@@ -45,7 +43,7 @@ def old_profile(path: str) -> dict:
     Raises
     ------
     RunError
-        If it is none, or of another schema.
+        If it is not a profile, or has another schema.
     """
     try:
         with open(open_regular(path), "rb") as file:

@@ -1,6 +1,4 @@
-"""The report of a profile: tables for people, JSON for computers, speedscope's format; and what changed since
-an earlier one.
-"""
+"""The report of a profile: tables, JSON, speedscope's format, and a comparison with an earlier profile."""
 
 from __future__ import annotations
 
@@ -31,15 +29,13 @@ _SAME_HOST = ("cpu", "machine", "governor")
 
 
 def digest_of(network: Network) -> str:
-    """SHA-256 of all that decides what a network computes; samples, names of classes and notes are not
-    part of it.
-    """
+    """SHA-256 of all that decides what a network computes, without samples, names of classes and metadata."""
     return digest(network, without=frozenset({"samples", "classes", "metadata"}))
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A run at another T: accuracy (None without labels), median latency, operations a sample."""
+    """A run at another T: accuracy (None without labels), median latency, operations per sample."""
 
     n_steps: int
     accuracy: float | None
@@ -55,16 +51,17 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a page shows of a layer's spikes.
+    """What the page shows of a layer's spikes.
 
     Parameters
     ----------
     name : str
     raster : list of (step, neuron)
-        Of some neurons, evenly drawn, and the first sample.
+        The spikes of some neurons, drawn evenly, in the first sample.
     n_drawn : int
+        How many neurons were drawn.
     rates : list of float
-        Spikes a step of each neuron, over some samples: shares of neurons in 20 equal bins from 0 to 1.
+        Rates over some samples: the shares of neurons in 20 equal bins from 0 to 1 spikes per step.
     """
 
     name: str
@@ -102,6 +99,7 @@ def require_same(old: Mapping, mine: Mapping, where: str, whose: str = "") -> No
     Raises
     ------
     RunError
+        If one of these differs.
     """
     for name, expected in mine.items():
         if old.get(name) != expected:
@@ -132,7 +130,7 @@ class Report:
     deadline_ms : float, optional
     metered : MeasuredEnergy, optional
     sweep : tuple of Sweep
-        The T profiled among them, ascending.
+        One per T, ascending; the T that was profiled is among them.
     seen : list of Seen, optional
     old : mapping, optional
         An earlier profile, as JSON.
@@ -153,13 +151,13 @@ class Report:
     old: Mapping | None = None
 
     def compared_with(self, old: Mapping, where: str) -> Report:
-        """The same beside an earlier profile.
+        """The same report, compared with an earlier profile.
 
         Raises
         ------
         RunError
-            If that is of another model, number of steps, arithmetic, host or governor, or either was
-            throttled.
+            If the earlier profile is of another model, number of steps, arithmetic, host or governor, or if
+            one of both runs was throttled.
         """
         mine = self.facts()
         theirs, ours = old.get("host"), mine["host"]
@@ -191,7 +189,7 @@ class Report:
     # ------------------------------------------------------------------ for people
 
     def tables(self, order: str = "run") -> list[Table]:
-        """Layers, summary, and where there is something to say, hints and the comparison."""
+        """Layers and summary; a sweep, hints and the comparison, if there are any."""
         tables = [self.layer_table(order), Table.of_facts(self.summary())]
         if len(self.sweep) > 1:
             columns = (
@@ -215,8 +213,9 @@ class Report:
         return tables
 
     def layer_table(self, order: str) -> Table:
-        """One row a layer, and one for what is outside; the last is their sum, to the digit: the wall time a
-        sample.
+        """One row per layer, and one for the time outside layers.
+
+        The last row is their sum, to the digit: the wall time per sample.
         """
         profile, result = self.profile, self.profile.result
         layers = (
@@ -329,7 +328,7 @@ class Report:
             (
                 "latency",
                 ", ".join(f"{name} {value:.3f}" for name, value in latency.items())
-                + f" ms a sample; {1e3 * n / profile.wall_ms:,.1f} samples a second",
+                + f" ms per sample; {1e3 * n / profile.wall_ms:,.1f} samples per second",
             ),
         ]
         if self.deadline_ms is not None:
@@ -349,7 +348,7 @@ class Report:
             (
                 "start-up",
                 ", ".join(f"{name} {value:.0f}" for name, value in self.start_up_ms.items())
-                + f" ms; steady {steady:.3f} ms a sample",
+                + f" ms; steady {steady:.3f} ms per sample",
             ),
             (
                 "memory",
@@ -361,7 +360,7 @@ class Report:
             m = self.metered
             per = m.joules / (n * len(profile.round_ms)) * 1e3
             text = (
-                f"{per:.3f} mJ a sample above idle ({m.mean_w:.3f} W, idle {m.idle_w:.3f} W, {m.n_readings}"
+                f"{per:.3f} mJ per sample above idle ({m.mean_w:.3f} W, idle {m.idle_w:.3f} W, {m.n_readings}"
                 " readings)"
             )
             facts.append(("measured", "; ".join([text, *m.warnings])))
@@ -391,7 +390,7 @@ class Report:
         return facts
 
     def comparison(self) -> Table:
-        """Milliseconds then and now."""
+        """The milliseconds of the earlier profile and of this one."""
         if self.old is None:
             raise RunError("there is no earlier profile to compare with")
         old = [float(layer["ms"]) for layer in self.old["layers"]]
@@ -416,7 +415,7 @@ class Report:
         return json.dumps(self.facts(), allow_nan=False)
 
     def facts(self) -> dict:
-        """The report as plain Python."""
+        """The report as plain Python values."""
         profile, result = self.profile, self.profile.result
         facts = {
             "kind": "evsnn.profile",
@@ -463,7 +462,7 @@ class Report:
         return json.loads(json.dumps(facts))
 
     def neurobench(self) -> dict:
-        """NeuroBench's metrics where there are any, by its names; operations a sample."""
+        """NeuroBench's metrics, by its names; operations are per sample."""
         profile, result = self.profile, self.profile.result
         weights = profile.n_parameters
         return {
@@ -479,9 +478,7 @@ class Report:
         }
 
     def energy(self) -> dict:
-        """Joules a sample by the model of `evsnn.profiling.energy`: an estimate; the ANN by the same
-        model.
-        """
+        """Joules per sample by the model of `evsnn.profiling.energy`, an estimate; the ANN by the same."""
         profile, result = self.profile, self.profile.result
         fetched = (
             profile.weight_bytes if profile.weight_bytes > L2_BYTES else 0
@@ -541,7 +538,7 @@ class Report:
         facts = self.energy()
         parts = ", ".join(f"{name} {1e6 * joules:.1f}" for name, joules in facts["spiking"].items() if joules)
         return (
-            f"estimate, not measured: {1e6 * facts['spiking_total']:.1f} uJ a sample ({parts}); the ANN by"
+            f"estimate, not measured: {1e6 * facts['spiking_total']:.1f} uJ per sample ({parts}); the ANN by"
             f" the same model {1e6 * facts['ann_total']:.1f} uJ"
         )
 

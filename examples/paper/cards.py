@@ -165,7 +165,7 @@ def card(record: dict) -> str:
             " predictions."
         ),
         "",
-        "| T | arithmetic | accuracy | agreement | SOPs a sample | SOPs/MACs | rate | whole test set |",
+        "| T | arithmetic | accuracy | agreement | SOPs per sample | SOPs/MACs | rate | whole test set |",
         "|---|---|---|---|---|---|---|---|",
         *map(measured, record["rows"]),
         "",
@@ -225,7 +225,7 @@ def index(records: Sequence[dict]) -> str:
             " comes from."
         ),
         "",
-        f"| model | size | ANN | {' | '.join(f'T = {T}' for T in steps)} | SOPs a sample at T = {own} |",
+        f"| model | size | ANN | {' | '.join(f'T = {T}' for T in steps)} | SOPs per sample at T = {own} |",
         "|---" * (len(steps) + 4) + "|",
         *(listed(record) for record in records),
         "",

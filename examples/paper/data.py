@@ -86,8 +86,9 @@ def _from_folder(path: Path) -> Data:
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
-    """(n, 32, 32, 3) uint8 -> (n, 3, 32, 32) float32 of mean 0 and deviation 1 a channel (CIFAR-10's, for
-    both data sets).
+    """Pictures (n, 32, 32, 3) uint8 as (n, 3, 32, 32) float32, normalised.
+
+    The mean is 0 and the deviation 1 per channel, by CIFAR-10's numbers for both data sets.
     """
     return np.ascontiguousarray(
         ((images / np.float32(255) - MEAN) / DEVIATION).transpose(0, 3, 1, 2), np.float32

@@ -1,5 +1,4 @@
-"""The converted networks once more, by another road: a dense, synchronous simulation in PyTorch, for long T
-and as a check.
+"""The converted networks in a dense, synchronous simulation in PyTorch, for long T and as a check.
 
 usage: python -m examples.paper.dense MODELS/vgg16_cifar10 DATA -o RUNS
                                       [--methods S,T,TS,RMP,percentile] [--steps 16,32,...,400-600]
@@ -84,7 +83,7 @@ def fire(current: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, threshold: 
 
 
 class Population:
-    """Neurons and the branches that charge them.
+    """Neurons and the branches that they integrate.
 
     Parameters
     ----------
@@ -128,7 +127,7 @@ def product(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 class Spiking:
-    """The spiking twin of a network of `examples.paper.networks`.
+    """The spiking counterpart of a network of `examples.paper.networks`.
 
     Parameters
     ----------
@@ -232,7 +231,7 @@ def runs(shifted: bool, steps: list[int | str]) -> list[tuple[int, int | None, d
 
 
 def thresholds_of(path: Path) -> list[float]:
-    """The thresholds of a converted file, one a layer, in graph order."""
+    """The thresholds of a converted file, one per layer, in graph order."""
     return [float(np.max(layer.v_threshold)) for layer in evsnn.load(path).layers if isinstance(layer, IF)]
 
 

@@ -1,5 +1,6 @@
-"""docs/results.md, from the results alone: every figure in its tables and every count in its sentences is
-computed here.
+"""docs/results.md, from the results alone.
+
+Every figure in its tables and every count in its sentences is computed here.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ SAYS = {
         " 3A to 3D."
     ),
     "4": (
-        "Accuracy against synaptic operations a sample, as a multiple of the ANN's multiply-adds, for TS and"
-        " `auto`; T stands beside each point. After the paper's Figure 4. Operations are counted by evsnn;"
-        " accuracies are of the simulation with more images. Left of the dotted line a spiking network does"
-        " fewer additions than its ANN has multiply-adds."
+        "Accuracy against synaptic operations per sample, as a multiple of the ANN's multiply-adds, for"
+        " TS and `auto`; T stands beside each point. After the paper's Figure 4. Operations are counted by"
+        " evsnn; accuracies are of the simulation with more images. Left of the dotted line a spiking network"
+        " does fewer additions than its ANN has multiply-adds."
     ),
 }
 
@@ -111,11 +112,11 @@ def document(systems: Sequence[System], figures: Mapping[str, str], docs: Path) 
 
 
 def wrapped(line: str) -> str:
-    """Prose in lines of 180 characters; tables, headings and pictures as they are."""
+    """Prose in lines of 160 characters; tables, headings and pictures as they are."""
     if line.startswith(("|", "#", "!")):
         return line
     indent = " " * (line.find("- ") + 2) if line.lstrip().startswith("- ") else ""
-    return textwrap.fill(line, 180, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(line, 160, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def head() -> list[str]:
@@ -288,7 +289,7 @@ def by_steps(system: System, methods: Sequence[str]) -> list[str]:
 
 
 def beside_the_paper(system: System) -> list[str]:
-    """Our TS (and T's mean) and the paper's, a row a T."""
+    """Our TS (and T's mean) and the paper's, a row per T."""
     both = {
         activation: {(c.method, c.row["T"]): c for c in comparisons(system, activation)}
         for activation in ACTIVATIONS
@@ -425,9 +426,9 @@ def autos(systems: Sequence[System]) -> list[str]:
         else []
     )
     intro = (
-        "evsnn's own choice of thresholds, bias correction, signed spikes and delay for each T, beside TS,"
-        " both by evsnn's engine. *SOPs* are synaptic operations a sample (additions of a weight), *MACs* the"
-        " ANN's multiply-adds; recipes are explained in [convert.md](convert.md)."
+        "evsnn's own choice of thresholds, bias correction, negative spikes and warm-up for each T, beside"
+        " TS, both by evsnn's engine. *SOPs* are synaptic operations per sample (additions of a weight),"
+        " *MACs* the ANN's multiply-adds; recipes are explained in [convert.md](convert.md)."
     )
     return ["## `auto`", "", intro, "", *table(header, rows), *said]
 

@@ -1,6 +1,4 @@
-"""Pictures of the results, after the paper's Figures 2A, 2B, 3A-D and 4; what each shows stands in
-docs/results.md.
-"""
+"""Pictures of the results, after the paper's Figures 2A, 2B, 3A-D and 4; docs/results.md explains them."""
 
 from __future__ import annotations
 
@@ -90,8 +88,9 @@ def curves(axes: Axes, system: System, methods: Sequence[str]) -> bool:
 
 
 def cost(axes: Axes, system: System) -> bool:
-    """Accuracy, on as many images as were seen, against synaptic operations as a multiple of the ANN's
-    multiply-adds; T beside each point.
+    """Draw accuracy against synaptic operations, as a multiple of the ANN's multiply-adds.
+
+    Accuracy is that of the simulation with more images; T stands beside each point.
     """
     macs = system.sources.get("threshold", {}).get("macs")
     drawn = False

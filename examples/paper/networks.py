@@ -51,8 +51,9 @@ def cifarnet(n_classes: int, dropout: tuple[float, float] = (0.1, 0.4)) -> nn.Mo
 
 
 def vgg16(n_classes: int, dropout: tuple[float, float] = (0.1, 0.4)) -> nn.Module:
-    """13 convolutions, of which the third of each wide stage is 1x1, four pools, three dense layers, 35 M
-    parameters.
+    """13 convolutions, four pools and three dense layers, with 35 M parameters.
+
+    The third convolution of each wide part is 1x1.
     """
     layers: list[nn.Module] = []
     n_in = 3
@@ -70,7 +71,7 @@ def vgg16(n_classes: int, dropout: tuple[float, float] = (0.1, 0.4)) -> nn.Modul
 
 
 class Residual(nn.Module):
-    """act(conv(act(conv(x))) + shortcut(x)): both branches charge one membrane once converted."""
+    """act(conv(act(conv(x))) + shortcut(x)): one layer of neurons integrates both branches once converted."""
 
     def __init__(self, n_in: int, n_out: int, stride: int, dropout: float):
         super().__init__()
@@ -88,8 +89,9 @@ class Residual(nn.Module):
 
 
 def resnet20(n_classes: int, dropout: tuple[float, float] = (0.1, 0.0)) -> nn.Module:
-    """Three convolutions, eight residual blocks and a dense layer, no bias and no global pool, 11 M
-    parameters.
+    """Three convolutions, eight residual blocks and a dense layer, with 11 M parameters.
+
+    There is no bias and no global pool.
     """
     layers: list[nn.Module] = []
     for n_in in (3, 64, 64):

@@ -1,5 +1,4 @@
-"""What the paper reports: Deng & Gu, ICLR 2021, Tables 1 to 6, in percent. What is not here is not known to
-us.
+"""What the paper reports: Deng & Gu, ICLR 2021, Tables 1 to 6, in percent, as far as it is known to us.
 
 Its tables give the accuracy of a spiking network and a loss against the ANN with plain ReLU; the regular
 ANN's accuracy is their sum. Rounding in them leaves about 0.1 points of noise.

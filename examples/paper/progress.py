@@ -24,9 +24,7 @@ class News:
 
 
 class Estimate:
-    """How long what is left may take: by multiply-adds of the ANNs times steps, of which additions are a
-    steady share.
-    """
+    """How long the rest may take, if time grows with the ANNs' multiply-adds times steps."""
 
     def __init__(self, total: float):
         self.left, self.done, self.seconds, self.news = total, 0.0, 0.0, News()

@@ -1,5 +1,4 @@
-"""Models for the repository: converted, weights as int8, measured on the whole test set, and a card beside
-each.
+"""Models for the repository: converted, with int8 weights, measured on the whole test set, with a card.
 
 usage: python -m examples.paper.publish MODELS -o examples/models --cifar10 DATA --cifar100 DATA
                                         [--systems S,...]
@@ -102,8 +101,9 @@ def digest_of(path: Path) -> str:
 
 
 def picked(images: np.ndarray, labels: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """n pictures (n, 3, 32, 32) in the networks' scale, and their labels: picked evenly at random, since a
-    data set may be sorted by class.
+    """n pictures (n, 3, 32, 32) in the networks' scale, and their labels.
+
+    They are drawn evenly at random, because a data set may be sorted by class.
     """
     chosen = np.random.default_rng(0).choice(len(images), min(n, len(images)), replace=False)
     return scaled(images[chosen]), labels[chosen]
@@ -179,8 +179,9 @@ def described(task: Task, conversion: Conversion, data: Data, n_calibration: int
 
 
 def measure(task: Task, record: dict, inputs: Path) -> None:
-    """Run the file on the test images for each T, in float32 and for its own T in int8, and write what came
-    out into record and file.
+    """Run the file on the test images, and write the results into record and file.
+
+    It is run for each T in float32, and for its own T in int8.
 
     Parameters
     ----------
@@ -235,8 +236,9 @@ def predictions_of(task: Task, inputs: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run_of(path: Path, inputs: Path | None, n_steps: int, arithmetic: str) -> tuple[dict, np.ndarray]:
-    """`python -m evsnn.run` of a file: a row of its record, and the predictions. Without `inputs` on the
-    samples in the file.
+    """`python -m evsnn.run` of a file: a row of its record, and the predictions.
+
+    Without `inputs`, it is run on the samples in the file.
     """
     words = [
         sys.executable,
@@ -270,8 +272,9 @@ def run_of(path: Path, inputs: Path | None, n_steps: int, arithmetic: str) -> tu
 
 
 def noted(task: Task, record: dict) -> None:
-    """Put what was measured into the file's metadata, under the names that `python -m evsnn.convert
-    --validate` gives it; nothing else changes.
+    """Put what was measured into the file's metadata; nothing else changes.
+
+    The names are those that `python -m evsnn.convert --validate` uses.
     """
     path = task.path(".h5")
     network, arrays = evsnn.load(path), verify(path)

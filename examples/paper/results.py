@@ -174,8 +174,9 @@ def compare(records: Mapping[str, dict], engine: Path | None, dense: Path | None
 def agreement(
     ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[int | str, float]]:
-    """(T, share of equal predictions) for each T that both have, on the images and at the times that both
-    have; and of the ANNs, as "ann".
+    """(T, share of equal predictions) for each T that both have, on the images that both have seen.
+
+    The entry "ann" is that of the ANNs.
     """
     for name in sorted(set(ours) & set(theirs) - {"times"}):
         a, b = ours[name], theirs[name]

@@ -1,6 +1,4 @@
-"""Source ANNs in evsnn's hands: their predictions, and the networks converted from them; each is made once
-and kept in RUNS.
-"""
+"""Source ANNs: their predictions, and the networks converted from them, each made once and kept in RUNS."""
 
 from __future__ import annotations
 
@@ -149,7 +147,7 @@ def network_of(system: str, source: Source, method: Method, runs: Path, data: Da
 def describe(
     system: str, activation: str, source: Source, network: evsnn.Network, runs: Path, data: Data
 ) -> int:
-    """Keep what the tables say of a source ANN; gives its multiply-adds a sample."""
+    """Keep what the tables say of a source ANN; gives its multiply-adds per sample."""
     facts = layer_facts(network)
     macs = sum(layer.macs for layer in facts)
     record = {

@@ -1,5 +1,4 @@
-"""Train a network of the paper on CIFAR-10 or CIFAR-100, and export it to ONNX (PyTorch; one GPU, or a
-patient CPU).
+"""Train a network of the paper on CIFAR-10 or CIFAR-100, and export it to ONNX, with PyTorch on one GPU.
 
 usage: python -m examples.paper.train NETWORK DATA -o MODELS/vgg16_cifar10_threshold [--limit 1]
                                       [--epochs N] [--seed S] [--start WEIGHTS] [--no-onnx]
@@ -120,8 +119,9 @@ class Trainer:
         torch.manual_seed(recipe.seed)
 
     def batch(self) -> torch.Tensor:
-        """The picked pictures, cropped at random, half of them mirrored, a square erased, scaled: (batch, 3,
-        32, 32) float32.
+        """The chosen pictures, cropped at random and scaled, (batch, 3, 32, 32) float32.
+
+        Half of them are mirrored, and a square is erased.
         """
         n, device, erase = self.recipe.batch, self.device, self.recipe.erase
         dy, dx = torch.randint(0, 9, (2, n, 1, 1), device=device)
@@ -313,8 +313,9 @@ def digest_of(model: nn.Module) -> str:
 
 
 def start_from(model: nn.Module, path: Path) -> None:
-    """Take over weights of another training, of another data set, too; a classifier of other width starts
-    anew.
+    """Take over weights of another training, also of another data set.
+
+    A classifier of another width starts with new weights.
     """
     kept, own = (
         published(path) if path.suffix == ".h5" else torch.load(path, map_location="cpu"),
@@ -331,8 +332,9 @@ def start_from(model: nn.Module, path: Path) -> None:
 
 
 def published(path: Path) -> dict[str, torch.Tensor]:
-    """The weights of a published model under the names of a network of networks.py; biases are those of the
-    longest T, which no conversion corrected.
+    """The weights of a published model under the names of a network of networks.py.
+
+    Biases are those of the longest T, which no conversion corrected.
     """
     network = evsnn.load(path)
     layers = network.at(max(network.step_parameters, default=network.n_steps)).layers
@@ -352,9 +354,7 @@ def published(path: Path) -> dict[str, torch.Tensor]:
 
 
 def origin_of(path: Path) -> str:
-    """What a record says of the weights at the start: the training's name, or the published file and which
-    one it was.
-    """
+    """What a record says of the first weights: the training's name, or the published file and its digest."""
     return (
         f"{path.name} (SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:DIGITS]})"
         if path.suffix == ".h5"

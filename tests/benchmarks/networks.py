@@ -243,9 +243,7 @@ def images(name: str, cache: Path) -> np.ndarray:
 
 
 def populations(name: str, cache: Path) -> Iterator[Population]:
-    """A built network's populations in order, folded; read one at a time, so that a reader's peak memory is
-    its own.
-    """
+    """A built network's folded populations in order, read one at a time to keep the peak memory low."""
     projections, _ = topology(name)
     last = len(projections) - 1
     with np.load(path(cache, name)) as arrays:

@@ -112,9 +112,7 @@ def open_peer(library: str, channels_last: bool, network: str, cache: Path, n_st
 
 
 def _layer_by_layer(currents, neurons, image, n_steps, flat, counts):
-    """All steps of a layer before the next; with a batch of 1, (batch * steps) and (steps * batch) are
-    one.
-    """
+    """All steps of a layer before the next; with a batch of 1, both orders of batch and steps are one."""
     spikes: dict[int, torch.Tensor] = {}
     for i, neuron in enumerate(neurons):
         if i == 0:

@@ -40,8 +40,9 @@ def trains(up, down):
 @pytest.mark.slow
 @ARITHMETICS
 def test_a_neuron_worked_by_hand(arithmetic):
-    """theta 1/2, threshold 1: v is 1 (fires), -1 (n = 1: corrects), -1 (n = 0: must not), 0, 1 (fires), 0, 0,
-    -1 (corrects).
+    """With theta 1/2 and threshold 1, v is 1, -1, -1, 0, 1, 0, 0, -1.
+
+    It fires at 1, and corrects at -1 only if n = 1.
     """
     up, down = [1, 0, 0, 1, 1, 0, 1, 0], [0, 1, 1, 0, 0, 0, 1, 1]
     result = run_both(one_neuron(0.5), trains(up, down), arithmetic=arithmetic)
@@ -117,8 +118,9 @@ def normal(rng, *shape):
 
 
 def every_path(encoding="constant", channels=6, leak=1.0, n_steps=12, readout="membrane"):
-    """Signed neurons behind an analog current, in front of convolutions (plain, grouped, depthwise), pools,
-    shortcuts, and beside unsigned ones.
+    """Neurons with negative spikes behind an analog current.
+
+    They feed convolutions (plain, grouped, depthwise), pools and shortcuts, and stand beside neurons without.
     """
     rng = np.random.default_rng(0)
     c = channels
@@ -369,10 +371,8 @@ def test_inspect_names_theta():
     }
 
 
-def test_vectors_side_by_side_are_one_synapse():
-    """All their positive events come before all their negative ones; one flattened map after another would
-    not.
-    """
+def test_vectors_side_by_side_are_one_projection():
+    """All positive events of the vectors come before all negative ones, not one map after another."""
     rng = np.random.default_rng(0)
     layers = [
         Input((7,)),
@@ -453,7 +453,7 @@ def test_what_may_take_back_stays_signed(why, options):
 
 
 def test_integers_that_rounding_lifts_to_their_threshold_stay_signed():
-    """The first membrane holds what rounding left of the charge of all T steps."""
+    """The first membrane holds what the rounding of the bias leaves over all T steps."""
     layers = [
         Input((1,)),
         Linear([[1.0]], [0.3 / 127]),

@@ -45,9 +45,7 @@ def made(features, dtype, channels=5, seed=0) -> Neuron:
 
 
 def by_hand(neuron: Neuron, currents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Spikes (n_steps, channels) and last membranes of neurons under currents (n_steps, channels), one at
-    a time.
-    """
+    """Spikes (n_steps, channels) and last membranes under such currents, one neuron at a time."""
     n_steps, channels = currents.shape
     spikes, last = np.zeros((n_steps, channels), int), []
     floats = currents.dtype == np.float32

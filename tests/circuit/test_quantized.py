@@ -155,9 +155,7 @@ def _first_steps(circuit, n_steps):
 
 
 def test_bounds_are_tight():
-    """A neuron that gets the worst at every step reaches the lower bound, and the upper one within a
-    threshold.
-    """
+    """A neuron with the worst input at every step reaches the lower bound, and nearly the upper one."""
     network = Network(
         [
             Input((4,), "events"),
@@ -352,9 +350,7 @@ def test_thresholds_beyond_all_integers_are_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("op", ["affine", "batch norm"])
 def test_inputs_that_the_model_itself_normalises(op):
-    """Border neurons beside the analog input: their weights are on another scale, and take no bits from the
-    input's.
-    """
+    """Border neurons beside the analog input have another scale, and take no bits from its weights."""
     onnx = pytest.importorskip("onnx")
     assert onnx
     from onnx_builder import OnnxModel

@@ -1,6 +1,4 @@
-"""Warm-up: worked by hand, against a closed form, on every path of the engine, in the integers'
-proof.
-"""
+"""Warm-up: by hand, against a closed form, on every path of the engine, and in the proof for integers."""
 
 from __future__ import annotations
 
@@ -83,7 +81,7 @@ def test_a_neuron_worked_by_hand(warm_up_steps, spikes, v, arithmetic):
     "warm_up_steps, spikes", [(0, [1, 1, -1, -1, 0, 1]), (1, [1, 0, -1, 0, 1, 0]), (2, [1, -1, 0, 1, 0, 0])]
 )
 def test_a_signed_neuron_worked_by_hand(warm_up_steps, spikes, arithmetic):
-    """theta 1/2; with a delay of 1, v is 2, 0, -1 (n = 1: corrects), -0, 1 and, without input, 0."""
+    """theta 1/2; with a warm-up of 1, v is 2, 0, -1 (n = 1: corrects), -0, 1 and, without input, 0."""
     result = run_both(
         one_neuron(warm_up_steps, negative_threshold=0.5),
         trains([1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 0, 0]),
@@ -155,7 +153,7 @@ def normal(rng, *shape):
 
 
 def every_path(encoding="constant", channels=6, n_steps=8, readout="membrane", negative_threshold=0.1):
-    """Delays behind an analog current, in front of convolutions (plain, grouped, depthwise), pools of both
+    """Warm-ups behind an analog current, in front of convolutions (plain, grouped, depthwise), pools of both
     kinds and shortcuts, and beside neurons without.
     """
     rng = np.random.default_rng(0)
@@ -213,14 +211,14 @@ IMAGES = np.random.default_rng(1).random((3, 2, 5, 4), dtype=np.float32)
 
 def test_every_path_is_awake():
     result = evsnn.simulate(every_path(readout="spikes"), IMAGES, record=RECORDS)
-    undelayed = evsnn.simulate(
+    without_warm_up = evsnn.simulate(
         every_path(readout="spikes").replace(
             layers=[_without_delay(layer) for layer in every_path(readout="spikes").layers]
         ),
         IMAGES,
         record=RECORDS,
     )
-    for layer, other in zip(result.layers, undelayed.layers):
+    for layer, other in zip(result.layers, without_warm_up.layers):
         assert 0.02 < (layer.spikes > 0).mean() < 0.9, layer.name
         assert not np.array_equal(layer.spikes, other.spikes), layer.name
     assert {layer.name for layer in result.layers if (layer.spikes < 0).any()} >= {"d", "g"}
@@ -333,8 +331,9 @@ def test_queues_that_would_pass_their_pointers_are_refused():
     ],
 )
 def test_bounds_hold_for_every_input(warm_up_steps, second, leak, theta):
-    """All spike trains of two inputs over five steps, at each charge and each reset: what a proof by interval
-    must cover.
+    """All spike trains of two inputs over five steps, at each addition and each reset.
+
+    A proof by intervals must cover them.
     """
     network = Network(
         [
@@ -374,7 +373,7 @@ def test_bounds_hold_for_every_input(warm_up_steps, second, leak, theta):
 
 def _membranes(population, spikes):
     """The spikes (trains, steps, neurons) that a population of integers sends, and its membranes after each
-    charge and each reset.
+    addition and each reset.
     """
     weight = population.projections[0].weight[:, :, 0, 0].astype(int)
     v = np.broadcast_to(population.neuron.v_init, (len(spikes), len(weight)))

@@ -159,7 +159,7 @@ def test_table_and_summary(call, weights):
         "12 samples",
         "T = 4",
         "% (",
-        " ms a sample",
+        " ms per sample",
         "float32, 1 thread, reference",
         "predicted before allocation",
         "ant",
@@ -237,9 +237,9 @@ def test_tables(call, folder, weights):
     _, out, _ = call(path, "--steps", "2,16")
     assert "parameters of T" not in out
     _, out, _ = call(path)  # T = 4
-    assert "T = 4, shift bias, thresholds of T = 2" in out
+    assert "T = 4, shift bias, step parameters of T = 2" in out
     _, out, _ = call(path, "--steps", 16)
-    assert "T = 16, shift bias" in out and "thresholds of T" not in out
+    assert "T = 16, shift bias" in out and "step parameters of" not in out
     _, out, _ = call(weights, "--json")
     assert json.loads(out)["nearest_steps"] is None
 

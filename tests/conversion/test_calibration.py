@@ -230,7 +230,7 @@ def test_labels_that_do_not_fit(tmp_path, labels, words):
 
 @pytest.mark.parametrize("source", [(IMAGES,), (IMAGES, LABELS, LABELS)])
 def test_what_is_no_pair(source):
-    assert "no pair" in refusal(source)
+    assert "not a pair" in refusal(source)
 
 
 def test_limits(monkeypatch):

@@ -1,6 +1,4 @@
-"""The report that explains: every number against a slow, obvious twin, totals against sums, words against
-causes.
-"""
+"""The report of a conversion: numbers against a slow, obvious counterpart, and totals against sums."""
 
 import dataclasses
 import json
@@ -102,9 +100,7 @@ SWEEP_KEYS = {
 
 
 def make_conversion(network, images, labels=None, activations=None, choices=None):
-    """A conversion as the converter gives it: an ANN in the network's layers, and samples that were held
-    out.
-    """
+    """A conversion as the converter returns it: an ANN in the network's layers, and held-out samples."""
     ann = Ann(
         network.replace(readout="membrane", step_parameters={})
         if network.readout == "membrane"
@@ -137,9 +133,7 @@ def chain(n_steps=4, v_threshold=1.0, n=4, **options):
 
 
 def mixed(negative_threshold=0.0, n_steps=6, seed=0, with_step_parameters=False):
-    """All kinds of layers: padding, stride, groups, pools, a shortcut, concatenation, thresholds a
-    channel.
-    """
+    """All kinds of layers: padding, stride, groups, pools, a shortcut, concatenation, several thresholds."""
     random = np.random.default_rng(seed)
 
     def weight(*shape):
@@ -249,10 +243,10 @@ def test_spikes_at_the_readout_are_compared_with_positive_scores():
     assert found.layers[-1].ann_mean == pytest.approx(np.maximum(conversion.held_out_scores, 0).mean())
 
 
-# Against the slow, obvious twin
+# Against the slow, obvious counterpart
 
 
-def twin(conversion):
+def counterpart(conversion):
     """Activations, outputs and thresholds of every row, from whole arrays."""
     network, images = conversion.network, conversion.held_out
     result = simulate(network, images, record=["spike_counts"])
@@ -284,7 +278,7 @@ def test_every_number_equals_the_twins(negative_threshold, batch, monkeypatch):
     found = by_name(explain(conversion, sweep=()))
     T = network.n_steps
     assert list(found) == ["a", "pool", "b", "c", "out"]
-    for name, a, s, v in twin(conversion):
+    for name, a, s, v in counterpart(conversion):
         layer, error, rms = found[name], s - a, np.sqrt(np.mean(a**2))
         assert (
             layer.ann_mean == pytest.approx(a.mean())
@@ -504,9 +498,7 @@ def test_a_loss_within_one_standard_error_of_the_best_is_worth_fewer_steps():
 
 
 def test_the_smallest_that_was_tried_is_said_to_be_that():
-    """Nothing smaller was compared with it; and where the ANN is reached, a lucky T below is no reason to
-    warn.
-    """
+    """Nothing smaller was compared with it. If the ANN is reached, a lucky smaller T is no reason to warn."""
     found = explain(make_conversion(chain(n_steps=4), graded(64)), sweep=())
     assert found.worth_n_steps == 4 and found.advice[1].startswith(
         "T = 4 is worth it, the smallest that was tried: its agreement with the ANN is 100.0 %"

@@ -55,9 +55,7 @@ def exact(network):
 
 
 def dense(network, images, monkeypatch, targets=None):
-    """Spikes (n, n_steps, ...) of every population and pool, as `correct` simulates them, and its
-    corrections.
-    """
+    """Spikes (n, n_steps, ...) of all populations and pools as `correct` simulates them, and corrections."""
     circuit, spikes = build_circuit(network), {}
     fire, pooled = correction.fire, correction._pooled
 
@@ -124,9 +122,7 @@ def test_spikes_of_random_networks(case):
 
 
 def every_path(shift="initial", negative_threshold=0.25, readout="membrane", leak=1.0, c=6):
-    """Both kinds of pools, in front of and behind analog currents, convolutions plain, grouped and depthwise,
-    shortcuts, concatenation.
-    """
+    """Both kinds of pools, all kinds of convolutions, shortcuts and concatenation, around analog currents."""
     rng = np.random.default_rng(4)
 
     def normal(*shape):
@@ -391,9 +387,7 @@ def test_layers_without_a_target_are_left():
 
 
 def test_samples_that_fit():
-    """By the largest population: 5 bytes a neuron and step where spikes charge it, else 1; pools count for
-    nothing.
-    """
+    """The largest population decides: 5 bytes per neuron and step if it reads spikes, else 1."""
     circuit = build_circuit(plain())
     of_one = 5 * 4 * 4 * 4 * 8  # layer "b"; "a" has 180 neurons, but a constant current
     assert [

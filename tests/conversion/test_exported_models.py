@@ -1,6 +1,4 @@
-"""Models as PyTorch (by both of its exporters) and scikit-learn write them, lowered and compared with
-onnxruntime.
-"""
+"""Models as PyTorch (by both exporters) and scikit-learn write them, compared with onnxruntime."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A model as Keras and tf2onnx write it: channels last, converted and compared. Skipped where TensorFlow is
-not installed.
-"""
+"""A model as Keras and tf2onnx write it: channels last, converted and compared."""
 
 from __future__ import annotations
 

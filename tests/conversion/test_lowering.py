@@ -500,9 +500,7 @@ def test_constants_of_features_behind_a_flatten(leading):
 
 
 def keras_block(m, x, n_in, n_out, pads):
-    """Channels last: transposed for the convolution and back, bias and norm behind it, norm after the
-    ReLU.
-    """
+    """Channels last: transposed for the convolution and back, with a bias and norms behind it."""
     x = m.op("Pad", x, np.array([0, pads, pads, 0, 0, pads + 1, pads, 0]))
     x = m.op("Transpose", x, perm=[0, 3, 1, 2])
     x = m.op("Transpose", m.conv(x, n_in, n_out, bias=False), perm=[0, 2, 3, 1])
@@ -526,7 +524,7 @@ def test_a_channels_last_network():
     assert ann.input_layout == (2, 0, 1)
 
 
-# The spiking twin
+# The spiking counterpart
 
 
 def spiking(ann, images):

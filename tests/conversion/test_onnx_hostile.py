@@ -316,7 +316,7 @@ def test_outputs():
         == 1
     )
     refused(model(two, (4,), outputs=[value("b", None, TensorProto.INT64)]), "no output of floats")
-    refused(model(two, (4,), outputs=[value("nothing", None)]), "made by no node")
+    refused(model(two, (4,), outputs=[value("nothing", None)]), "no node makes its output")
     refused(good(), "no such tensor: got 'z', expected one of 'y'", output="z")
     refused(model([node("Identity", "x")], (4,)), "no operator that does anything")
     refused(model([node("Relu", "w", "y")], (4,), W, inputs=[value("x", ["N", 4])]), "needs one input")
@@ -510,7 +510,7 @@ def test_what_is_not_linear():
         ("Transpose", (4,), {"perm": [0, 0]}, {}, "no permutation"),
         ("Pad", (4,), {}, {"w": np.array([0, 1])}, "do not fit its axes"),
         ("BatchNormalization", (4,), {}, dict.fromkeys("ab", np.ones(4, np.float32)), "lacks an input"),
-        ("Cast", (4,), {"to": TensorProto.INT8}, {}, "casts to a type that is no float"),
+        ("Cast", (4,), {"to": TensorProto.INT8}, {}, "casts to a type that is not a float"),
     ],
 )
 def test_operators_that_cannot_be(op, shape, attributes, weights, match):
@@ -532,13 +532,13 @@ def test_graphs_that_cannot_be():
     refused(model([node("Relu", "nothing")], (4,)), "needs one input|no earlier operator makes")
     refused(
         model([node("Add", "x later"), node("Relu", "x", "later")], (4,)),
-        "no earlier operator makes: got 'later'",
+        "not the first output of an earlier operator: got 'later'",
     )
     refused(model([node("Relu", "x"), node("Relu", "x")], (4,)), "made twice: got 'y'")
     refused(model([node("Relu", "x", "x")], (4,), out="x"), "made twice")
     refused(
         model([node("MaxPool", "x", "p i", kernel_shape=[2, 2]), node("Add", "p i")], (1, 4, 4)),
-        "no operator's first output",
+        "not the first output of an earlier operator",
     )
     proto = good()
     proto.graph.initializer.append(numpy_helper.from_array(W["w"], "w"))

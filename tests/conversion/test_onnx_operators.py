@@ -81,9 +81,7 @@ def as_operator(
 
 
 def as_network(case) -> np.ndarray:
-    """What a network of that one operator makes of them: the first tensor is its input, the others are
-    weights.
-    """
+    """What a network of one operator computes; the first tensor is its input, the others are weights."""
     proto = type(case.model)()
     proto.CopyFrom(case.model)
     for value, array in zip(list(proto.graph.input)[1:], case.data_sets[0][0][1:]):
@@ -338,9 +336,7 @@ def plain_conv2d(x, weight, bias, stride, padding, dilation, groups):
 def test_dense_convolution_is_exact_on_integers(
     monkeypatch, scratch, groups, per_group, c_out, stride, dilation, padding
 ):
-    """Small integers, whose sums are exact in any order; and whatever the scratch memory cuts the work
-    into.
-    """
+    """Small integers have exact sums in any order, however the scratch memory divides the work."""
     monkeypatch.setattr(dense, "SCRATCH_BYTES", scratch)
     rng = np.random.default_rng(groups)
     x, weight, bias = (

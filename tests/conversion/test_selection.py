@@ -64,9 +64,7 @@ def test_large_scores_do_not_overflow():
 
 
 def test_flat_scores_are_stretched():
-    """However flat: the divergence is that of scores with a root mean square of 4 about their mean; steep
-    ones stay.
-    """
+    """Flat scores are stretched to a root mean square of 4 about their mean; steep ones stay."""
     spread = np.sqrt(np.square(SCORES - SCORES.mean(axis=1, keepdims=True)).mean())
     assert spread > selection.SPREAD
     wanted = divergence(OTHERS * (4 / spread), SCORES * (4 / spread))
@@ -93,9 +91,7 @@ HELD_OUT = np.zeros((50, 3), np.float32)
 
 
 def offered(monkeypatch, errors, sops, agreeing=(True,) * 9):
-    """`choose` among recipes whose scores are off by `errors`; the choice, the tables, and what was asked of
-    each.
-    """
+    """`choose` among recipes whose scores are off by `errors`: the choice, and what was asked of each."""
     asked, told = [], []
 
     def make(recipe):
@@ -207,7 +203,7 @@ def test_a_single_recipe_is_taken(monkeypatch):
 
 @pytest.mark.parametrize("where", ["planning", "memory"])
 def test_what_cannot_be_run_is_left_out(monkeypatch, where):
-    """Delays want all steps in one block; the plainest recipe must run."""
+    """Warm-ups need all steps in one block; the plainest recipe must run."""
 
     def simulator(network, n_steps):
         if where == "planning" and network:

@@ -1,6 +1,4 @@
-"""Activations and the thresholds made from them: against all activations held at once, a normal sample, and
-brute force.
-"""
+"""Activations and thresholds: against all activations at once, a normal sample, and brute force."""
 
 from __future__ import annotations
 

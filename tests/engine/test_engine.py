@@ -288,9 +288,7 @@ def test_large_and_small_pools_share_a_workspace(arithmetic):
 @pytest.mark.slow
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 def test_more_weight_rows_than_16_bits_count(arithmetic):
-    """A linear layer over 65 channels of 33 x 33: rows of the map fit 16-bit ids, rows of the weights do
-    not.
-    """
+    """A linear layer over 65 channels of 33 x 33: ids of a row fit 16 bits, rows of the weights do not."""
     rng = np.random.default_rng(7)
     network = Network(
         [

@@ -21,7 +21,10 @@ from inner_loops import loops
 PLAIN, GRADED = Events(16), Events(16, "float32")
 INTEGRATE = {
     "float32 of 16": (Vectors("float32", "float32", "float32", 16), PLAIN),
-    "float32 of 64, signed and delayed": (Vectors("float32", "float32", "float32", 64, True, True), PLAIN),
+    "float32 of 64, negative spikes and a warm-up": (
+        Vectors("float32", "float32", "float32", 64, True, True),
+        PLAIN,
+    ),
     "float32 of 32, graded": (Vectors("float32", "float32", "float32", 32), GRADED),
     "float32 of 64, graded": (Vectors("float32", "float32", "float32", 64), GRADED),
     "int16 of 128, signed": (Vectors("int16", "int16", "int8", 128, True), PLAIN),

@@ -1,4 +1,4 @@
-"""One run read at several steps: each reading is the outcome of a run that ends there."""
+"""One run read at several steps: each output is that of a run that ends there."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ def classifier(shift="bias", readout="membrane", channels=5, warm_up_steps=0):
 
 
 def ended_at(network, images, step, n_steps, arithmetic, shift_steps=None, backend="reference"):
-    """The outputs of a run that ends at a step, with the biases, the shift and the integers of one of
-    `n_steps`.
-    """
+    """The outputs of a run that ends at a step, with biases, shift and integers of a run of `n_steps`."""
     images = images[:, :step] if network.input.encoding == "events" else images
     if arithmetic == "int8":
         quantized = quantize(network, n_steps, shift_steps=shift_steps)
@@ -82,10 +80,10 @@ def test_readings_are_runs_that_end_there(case, arithmetic, data):
     result = simulator.run(images, record_steps=steps)
     slow = Simulator(network, arithmetic=arithmetic, backend="reference").run(images, record_steps=steps)
     assert list(result.outputs_at) == list(slow.outputs_at) == sorted({*steps, T})
-    for step, reading in result.outputs_at.items():
-        assert reading.dtype == np.float64
-        assert np.array_equal(reading, slow.outputs_at[step])
-        assert np.array_equal(reading, ended_at(network, images, step, T, arithmetic))
+    for step, outputs in result.outputs_at.items():
+        assert outputs.dtype == np.float64
+        assert np.array_equal(outputs, slow.outputs_at[step])
+        assert np.array_equal(outputs, ended_at(network, images, step, T, arithmetic))
     plain = simulator.run(images)
     assert np.array_equal(plain.outputs, result.outputs)
     assert [(p.n_spikes, p.n_events, p.sops) for p in plain.layers] == [
@@ -109,7 +107,7 @@ def test_across_blocks_and_threads(shift, readout, arithmetic, threads, n_sample
             result.outputs_at[step],
             ended_at(network, IMAGES[:n_samples], step, 130, arithmetic, backend="auto"),
         ), step
-    assert len({reading.tobytes() for reading in result.outputs_at.values()}) == 5
+    assert len({outputs.tobytes() for outputs in result.outputs_at.values()}) == 5
 
 
 @pytest.mark.parametrize("shift", ["bias", "initial", "none"])
@@ -183,7 +181,7 @@ def test_predictions_and_accuracy_at_a_step():
         result.predictions_at(2)
 
 
-def test_read_at_takes_any_iterable_of_integers():
+def test_record_steps_takes_any_iterable_of_integers():
     network = classifier()
     wanted = evsnn.simulate(network, IMAGES, record_steps=(2, 5, 16)).outputs_at
     for steps in ([5, 2], np.array([16, 2, 5]), {2, 5}, (t for t in (2, 5)), (np.int64(5), 2)):
@@ -215,11 +213,11 @@ def test_bad_steps_are_refused(record_steps, message):
         evsnn.simulate(classifier(), IMAGES, record_steps=record_steps, backend="reference")
 
 
-def test_delayed_networks_are_read_at_their_end_alone():
+def test_networks_with_a_warm_up_are_recorded_at_their_end_alone():
     network = classifier(warm_up_steps=2)
     with pytest.raises(
         RunError,
-        match="has a warm-up can be read after its last step alone: got step 4, expected step 16",
+        match="with a warm-up can be recorded after its last step alone: got step 4, expected step 16",
     ):
         evsnn.simulate(network, IMAGES, record_steps=(4, 16))
     result = evsnn.simulate(network, IMAGES, record_steps=(16,))

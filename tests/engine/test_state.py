@@ -1,6 +1,4 @@
-"""A run that is started, advanced by blocks of steps, carried on and reset is the run at once, bit for
-bit.
-"""
+"""A run by blocks of steps, carried on and reset, equals the run at once, bit for bit."""
 
 from __future__ import annotations
 
@@ -184,7 +182,7 @@ def test_a_run_does_not_pass_the_steps_that_decided_something(network, options, 
     assert simulator.circuit.depends_on_steps == (decided,)
     state = simulator.start(np.ones((1, 3, 3), np.float32))
     with pytest.raises(
-        RunError, match=f"would pass its last step, for which its {decided} were made: got step 5"
+        RunError, match=f"would pass its last step, on which its {decided} depend: got step 5"
     ):
         simulator.advance(state, 5)
     simulator.advance(state)
@@ -214,7 +212,7 @@ def test_blocks_that_cannot_be(n_steps):
 
 def test_samples_that_do_not_fit():
     simulator = Simulator(small_network(17), threads=1)
-    with pytest.raises(InputError, match="a state is of one sample: got 2 images"):
+    with pytest.raises(InputError, match="a state holds one sample: got 2 images"):
         simulator.start(IMAGES[:2])
     with pytest.raises(InputError, match="expected an image"):
         simulator.start()

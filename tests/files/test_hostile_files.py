@@ -1,6 +1,4 @@
-"""Files from strangers: each is refused with one `WeightsError` that says where, or it loads; nothing else
-ever happens.
-"""
+"""Files from strangers: each one loads, or is refused with one `WeightsError` that says where."""
 
 import contextlib
 import hashlib
@@ -324,17 +322,17 @@ def _dangling_link(f):
     f["samples/labels2"] = h5py.SoftLink("/nowhere")
 
 
-@edit("reached by two ways", "/layers/loop")
+@edit("reached by two paths", "/layers/loop")
 def _loop_to_the_root(f):
     f["layers/loop"] = f["/"]
 
 
-@edit("reached by two ways")
+@edit("reached by two paths")
 def _loop_to_the_parent(f):
     f[f"{CONV}/up"] = f["layers"]
 
 
-@edit("reached by two ways")
+@edit("reached by two paths")
 def _one_dataset_twice(f):
     del f[f"{CONV2}/weight"]
     f[f"{CONV2}/weight"] = f[WEIGHT]
@@ -698,12 +696,12 @@ def _tuned_thresholds_are_a_group(f):
     f.create_group(f"{TUNED}/v_threshold")
 
 
-@edit("the object is reached by two ways", TABLES)
+@edit("the object is reached by two paths", TABLES)
 def _one_table_for_two(f):
     f["/step_parameters/00008"] = f[TABLE]
 
 
-@edit("the object is reached by two ways", TUNED)
+@edit("the object is reached by two paths", TUNED)
 def _thresholds_of_the_layer(f):
     del f[f"{TUNED}/v_threshold"]
     f[f"{TUNED}/v_threshold"] = f[f"{RELU}/v_threshold"]
@@ -740,7 +738,8 @@ def test_a_table_of_no_number_of_steps(path, name):
     match = (
         "the name of an object is not usable"
         if name[0] == "+"
-        else f"the group of step parameters is no number of steps: got {name}, expected 00001 to 65536"
+        else "the name of a group of step parameters is not a number of steps:"
+        f" got {name}, expected 00001 to 65536"
     )
     assert refused(path, match).startswith(f"{path}:{TABLES}: ")
 
@@ -766,8 +765,7 @@ def test_a_table_of_no_layer(path, name):
         f.move(TUNED, f"{TABLE}/{name}")
     assert refused(
         path,
-        f"the step parameters name no layer that they could change: got {name}, expected .* conv2d, if,"
-        " linear",
+        f"the step parameters name no layer that takes them: got {name}, expected .* conv2d, if, linear",
     ).startswith(f"{path}:{TABLE}: ")
 
 
@@ -901,9 +899,7 @@ ATTRIBUTES = [
 
 @pytest.mark.parametrize("where, name, value, match", ATTRIBUTES)
 def test_attribute(path, where, name, value, match):
-    """An attribute changed, or removed; of the object that the message has to name, unless its path says
-    another.
-    """
+    """An attribute changed or removed; the message has to name its object, unless its path says another."""
     with h5py.File(path, "r+") as f:
         owner, slash, name = name.rpartition("/")
         owner = f[(owner if slash else where) or "/"]
@@ -1037,9 +1033,7 @@ def test_array(path, name, array, where, match):
 
 
 def test_nothing_else_is_opened(path, tmp_path):
-    """Links and storage point at a file; reading opens none but the one that was named, and not HDF5's
-    library.
-    """
+    """Links and storage point at a file; only the named file is opened, and not by HDF5's library."""
     files = []
     for name in ("external_link", "virtual", "external_storage", "soft_link"):
         spoilt = tmp_path / f"{name}.h5"
@@ -1175,9 +1169,7 @@ def mutated(data, rng, spans):
 
 
 def test_metadata_of_malice(path, good, monkeypatch):
-    """Damage under checksums that are right: what an attacker writes. It may make another network, but no
-    other error.
-    """
+    """Damage under right checksums, as an attacker writes it: no error of another kind is raised."""
     spans = []
     block = source.Source.block
     monkeypatch.setattr(

@@ -916,9 +916,7 @@ def dump(path):
 
 
 def test_the_pages_example(tmp_path, monkeypatch, capsys):
-    """Its code runs, the file it makes is the one it shows, and files are read and written with h5py
-    alone.
-    """
+    """The page's code runs, its file is the one it shows, and h5py alone reads and writes such files."""
     monkeypatch.chdir(tmp_path)
     _, make, read, write = blocks("python")
     exec(make, {})

@@ -108,9 +108,9 @@ BAD = {
     "threshold NaN": (lambda: IF(np.nan), "NaN"),
     "subnormal threshold": (lambda: IF(1e-42), "not positive"),
     "leak 2": (lambda: IF(1.0, leak=2), "leak is out of range"),
-    "a negative delay": (lambda: IF(1.0, warm_up_steps=-1), "warm_up_steps is not usable"),
-    "half a delay": (lambda: IF(1.0, warm_up_steps=0.5), "warm_up_steps is not usable"),
-    "too long a delay": (lambda: IF(1.0, warm_up_steps=65_537), "warm_up_steps is out of range"),
+    "a negative warm-up": (lambda: IF(1.0, warm_up_steps=-1), "warm_up_steps is not usable"),
+    "half a step of warm-up": (lambda: IF(1.0, warm_up_steps=0.5), "warm_up_steps is not usable"),
+    "too long a warm-up": (lambda: IF(1.0, warm_up_steps=65_537), "warm_up_steps is out of range"),
     "leak NaN": (lambda: IF(1.0, leak=float("nan")), "leak is out of range"),
     "pool padding": (lambda: AvgPool2d(2, padding=2), "padding reaches the kernel"),
     "global pool with stride": (lambda: AvgPool2d(stride=2), "global pooling"),
@@ -232,17 +232,17 @@ BAD = {
     "shift": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), shift="half"), "unknown shift"),
     "input range": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), input_range=(1, 0)), "not a range"),
     "classes": (lambda: classifier(Flatten(), Linear(ONES((2, 192))), classes=("a",)), "classes and readout"),
-    "tables that are a list": (lambda: tuned([1]), "step parameters are not a table for each T"),
+    "tables that are a list": (lambda: tuned([1]), "step parameters are not a mapping for each T"),
     "a table that is a list": (
         lambda: tuned({4: [StepParameters()]}),
-        "step parameters are not a table for each T",
+        "step parameters are not a mapping for each T",
     ),
     "a table of 0 steps": (lambda: tuned({0: {}}), "step_parameters: n_steps is out of range"),
     "a table of half a step": (lambda: tuned({0.5: {}}), "step_parameters: n_steps is out of range"),
     "a table of text": (lambda: tuned({"4": {}}), "step_parameters: n_steps is out of range"),
     "a table of no layer": (
         lambda: tuned({4: {"x": StepParameters()}}),
-        "the step parameters of T = 4: the table names no layer: got 'x'",
+        "the step parameters of T = 4: there is no such layer: got 'x'",
     ),
     "a table of numbers": (
         lambda: tuned({4: {"fire": 1.0}}),
@@ -273,11 +273,11 @@ BAD = {
         lambda: tuned({4: {"fire": StepParameters(v_init=[1, np.nan])}}),
         "v_init holds NaN",
     ),
-    "a tuned delay": (
+    "a warm-up for one T": (
         lambda: tuned({4: {"fire": StepParameters(warm_up_steps=1.5)}}),
         "warm_up_steps is not usable",
     ),
-    "the delay of a linear layer": (
+    "the warm-up of a linear layer": (
         lambda: tuned({4: {"linear": StepParameters(warm_up_steps=1)}}),
         "warm_up_steps does not belong",
     ),
@@ -441,9 +441,7 @@ def test_the_nearest_table_is_used():
 
 
 def test_tables_cost_what_is_in_them():
-    """Whoever writes a thousand tables of one number does not make us copy, or look at, a thousand
-    weights.
-    """
+    """A thousand step parameters of one number do not make us copy, or read, a thousand weights."""
     network = classifier(
         Flatten(), Linear(ONES((1000, 192)), name="linear"), IF(ONES(1000)), Linear(ONES((2, 1000)))
     )
@@ -484,5 +482,5 @@ def test_tables_have_one_form():
         del network.step_parameters[8]["conv"]
     for copied in (copy.deepcopy(network), pickle.loads(pickle.dumps(network)), network.replace(n_steps=5)):
         assert repr(copied.step_parameters) == repr(network.step_parameters)
-    with pytest.raises(NetworkError, match="names no layer: got 'conv'"):
+    with pytest.raises(NetworkError, match="there is no such layer: got 'conv'"):
         network.replace(layers=[Input((3,)), Linear(ONES((2, 3)), name="linear"), Readout()])

@@ -223,7 +223,7 @@ def test_large_gaps_are_refused(spans):
     with pytest.raises(
         RunError,
         match=(
-            r"log\.csv: the log has gaps in the run: got 1\d% of it in \d gaps, a reading each 0\.1 s"
+            r"log\.csv: the log has gaps in the run: got 1\d% of it in \d gaps, a reading every 0\.1 s"
             r" elsewhere, expected at most 10%"
         ),
     ):
@@ -253,7 +253,7 @@ def test_skew_is_told_and_mended_by_an_offset(skew, got, least):
     assert (
         got in str(caught.value)
         and f"--power-offset, {least}" in str(caught.value)
-        and "log.csv: no reading is of the time of the run" in str(caught.value)
+        and "log.csv: no reading is from the time of the run" in str(caught.value)
     )
     assert log.energy(NOON, NOON + 8, 2, -skew).joules == near(24)
 
@@ -477,7 +477,7 @@ def test_relative_times(read, refused):
         ([f"{NOON},٣"], "not a number"),
         ([f"{NOON},0x10"], "not a number"),
         ([f"{NOON}"], "a line is no reading: got 1 cells"),
-        ([f"{NOON},4,5"], "got 3 cells, '1767268800.0,4,5', expected 2. Cells are parted by commas here"),
+        ([f"{NOON},4,5"], "got 3 cells, '1767268800.0,4,5', expected 2. Cells are separated by commas here"),
         (["soon,4"], "log.csv:2: the time cannot be read: got 'soon', expected ISO 8601"),
         (["01/02/2026 12:00,4"], "the time cannot be read"),
         (["2026-13-01T12:00:00Z,4"], "the time cannot be read"),

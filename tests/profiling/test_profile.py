@@ -346,7 +346,7 @@ def test_a_meters_log_is_read_when_the_run_is_over(tmp_path, capsys, monkeypatch
         and measured["seconds"] >= 0.5
     )
     assert main([*words, "--power-offset", "86400"]) == 1
-    assert "no reading is of the time of the run" in capsys.readouterr().err
+    assert "no reading is from the time of the run" in capsys.readouterr().err
     ticks = iter(range(10**9, 10**9 + 10**8, 10**5))
     monkeypatch.setattr(time, "time", lambda: next(ticks))
     assert main([*words, "--idle-w", "2"]) == 1

@@ -127,9 +127,7 @@ def of_model(path: str) -> str:
 
 
 def of_c(seed: int) -> str:
-    """The digest of what the C of a random network prints: classes, outputs, and the sums of all spikes that
-    are kept.
-    """
+    """The digest of what the C of a random network prints: classes, outputs, and sums of the kept spikes."""
     from evsnn.circuit.quantized import quantize
     from firmware_export.checks.check import HOST, run_on
     from firmware_export.text.header import export_header

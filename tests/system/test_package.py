@@ -95,6 +95,7 @@ DOCUMENTS = sorted(
     [
         ROOT / "README.md",
         ROOT / "SECURITY.md",
+        ROOT / "CONTRIBUTING.md",
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "examples").rglob("*.md"),
     ]

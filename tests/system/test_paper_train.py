@@ -1,6 +1,4 @@
-"""Training of examples/paper: a run that was cut short goes on to the same bits, and what is written fits
-together.
-"""
+"""Training of examples/paper: a run that was cut short goes on to the same bits, and files fit together."""
 
 from __future__ import annotations
 

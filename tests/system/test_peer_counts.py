@@ -46,7 +46,7 @@ def over_steps(operation, spikes, *arguments, **options):
 
 
 class Maker:
-    """Draws arrays whose float32 sums are exact, as NumPy's for evsnn and torch's for the twin."""
+    """Draws arrays whose float32 sums are exact, as NumPy's for evsnn and torch's for its counterpart."""
 
     def __init__(self, seed):
         self.rng = np.random.default_rng(seed)
@@ -73,7 +73,9 @@ def check(layers, images, trains, current):
     assert len(populations) == len(trains)
     for population, train in zip(populations, trains):
         counts = (train > 0).sum(0).numpy()
-        assert counts.any() and (counts < N_STEPS).any(), "the twin is silent or saturated: nothing is tested"
+        assert counts.any() and (counts < N_STEPS).any(), (
+            "the counterpart is silent or saturated: nothing is tested"
+        )
         np.testing.assert_array_equal(
             population.spike_counts.reshape(counts.shape), counts, err_msg=population.name
         )
@@ -115,9 +117,7 @@ def test_pools_and_dense_layers(fire, seed):
 @pytest.mark.parametrize("fire", [soft_reset, spikingjelly], ids=["torch", "spikingjelly"])
 @pytest.mark.parametrize("seed", range(3))
 def test_residual_blocks(fire, seed):
-    """An identity, a scaled identity (a depthwise 1x1) and a pooled one with weights share their
-    membranes.
-    """
+    """An identity, a scaled identity (a depthwise 1x1) and a pooled one with weights share membranes."""
     draw = Maker(seed)
     (image, x), (w0, tw0), (b0, tb0) = draw.images(3, 8, 8), draw.weight(16, 3, 3, 3), draw.bias(16)
     (w1, tw1), (b1, tb1), (w2, tw2), (scale, tscale) = (

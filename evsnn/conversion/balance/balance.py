@@ -1,7 +1,7 @@
 """Balancing: thresholds, shift and corrections turn an `Ann` into a spiking `Network` for one T.
 
-Everything that belongs to a T is a table, a `StepParameters` a layer; `assemble` puts one or several of them
-into a network.
+Everything that belongs to one T is in step parameters, a `StepParameters` per layer; `assemble` puts those of
+one or several T into a network.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ from .thresholds import thresholds
 __all__ = ["Balanced", "assemble", "balance", "with_readout", "without_data"]
 
 LEAST_SAMPLES = 4
-"""Fewer samples than these, where memory allows no more, say too little of a channel's mean: nothing is
-corrected.
-"""
+"""Fewest samples for a correction: with fewer, a channel's mean is too uncertain."""
 
 Table = Mapping[str, StepParameters]
 
@@ -43,7 +41,7 @@ class Balanced:
     n_steps : int
     recipe : Recipe
     table : mapping of str to StepParameters
-        For layers of the network that `with_readout` made.
+        Step parameters for layers of the network that `with_readout` made.
     corrections : mapping of str to Correction
         By the name of the `IF` or readout whose bias was corrected.
     """
@@ -55,7 +53,18 @@ class Balanced:
 
 
 def with_readout(ann: Ann, readout: str) -> Network:
-    """The ANN's network with the readout asked for: "spikes" puts neurons before it."""
+    """The ANN's network with the given readout; for "spikes", neurons are put before it.
+
+    Parameters
+    ----------
+    ann : Ann
+    readout : {"membrane", "spikes"}
+
+    Returns
+    -------
+    Network
+        Its thresholds have no meaning yet.
+    """
     network = ann.network
     if readout == "membrane":
         return network.replace(readout="membrane")
@@ -68,12 +77,14 @@ def with_readout(ann: Ann, readout: str) -> Network:
 
 
 def without_data(ann: Ann) -> dict[str, Activations]:
-    """Activations of every layer from what is known without samples: limits of the ReLUs, and batch norms.
+    """The activations of every layer as far as they are known without samples.
+
+    Limits of the ReLUs, or batch norms, tell them.
 
     Raises
     ------
     ModelError
-        If a layer has neither.
+        If a layer has neither a limit nor a batch norm.
     """
     found = {}
     for layer in ann.network.layers:
@@ -113,12 +124,17 @@ def balance(
     network : Network
         From `with_readout`.
     activations : mapping of str to Activations
-        Of every `IF`; for spikes at the readout, of the readout too.
+        Those of every `IF`; if the readout is "spikes", also those of the readout.
     recipe : Recipe
     n_steps : int
+        T, for which it is balanced.
     samples : (n, *network.input_shape), optional
-        For the bias correction; without them there is none.
+        Samples for the bias correction; without them there is none.
     progress : callable (done, total), optional
+
+    Returns
+    -------
+    Balanced
     """
     table = _thresholds(ann, network, activations, recipe, n_steps)
     corrections: dict[str, Correction] = {}
@@ -133,8 +149,21 @@ def balance(
 
 
 def assemble(network: Network, shift: str, balanced: list[Balanced]) -> Network:
-    """A network with one or several T: the first's parameters in the layers, and a table for each where there
-    are several.
+    """A network for one or several T.
+
+    The parameters of the first T are in the layers; if there are several T, each has step parameters, too.
+
+    Parameters
+    ----------
+    network : Network
+        From `with_readout`.
+    shift : {"bias", "initial", "none"}
+    balanced : list of Balanced
+        One per T, the network's own first.
+
+    Returns
+    -------
+    Network
     """
     first = balanced[0]
     base = network.replace(
@@ -149,11 +178,11 @@ def assemble(network: Network, shift: str, balanced: list[Balanced]) -> Network:
     }
     return base.replace(
         step_parameters={b.n_steps: {**own, **b.table} for b in balanced}
-    )  # where the first's biases are corrected and another's are not
+    )  # for a T without corrected biases, if those of the first T are corrected
 
 
 def _bias(layer: Conv2d | Linear) -> np.ndarray:
-    """A layer's own bias, (n_out,); zeros where it has none."""
+    """A layer's own bias, (n_out,); zeros if it has none."""
     return np.zeros(len(layer.weight)) if layer.bias is None else layer.bias.astype(np.float64)
 
 
@@ -167,7 +196,7 @@ def _thresholds(
     for layer in network.layers:
         if not isinstance(layer, IF) or layer.name in ann.fixed:
             continue
-        if layer.name in readout.inputs:  # its amplitudes are scores: one threshold, the largest
+        if layer.name in readout.inputs:  # its amplitudes are scores: it has one threshold, the largest
             if readout.name not in activations:
                 raise ModelError(
                     "readout 'spikes' needs the scores' range",
@@ -182,7 +211,7 @@ def _thresholds(
         v = thresholds(
             activations[layer.name], recipe.rule, n_steps, recipe.granularity, ann.clips.get(layer.name)
         )
-        # a constant current alone is even already: waiting would gain nothing
+        # a constant current alone comes evenly, so a warm-up would gain nothing
         table[layer.name] = StepParameters(
             v_threshold=v,
             negative_threshold=recipe.negative_threshold,
@@ -221,9 +250,7 @@ def _corrections(
 
 
 def _charging(network: Network, name: str) -> Conv2d | Linear | None:
-    """A weighted layer whose bias reaches the neurons (or readout) `name` and nothing else; None where there
-    is none.
-    """
+    """A weighted layer whose bias reaches only the neurons (or readout) `name`; None if there is none."""
     readers: dict[str, int] = {}
     for layer in network.layers:
         for source in layer.inputs:

@@ -1,7 +1,7 @@
-"""Calibration inputs: samples in the source model's own shape and scale, perhaps more than memory holds.
+"""Calibration inputs: samples in the source model's own shape and scale, which may be more than memory holds.
 
-Files are those that `evsnn.run` takes as inputs, read by the same rules (`evsnn.files.imagefile`), a slice at
-a time: a .npy and an uncompressed .npz or .h5 directly, a compressed .npz from its start.
+Files are those that `evsnn.run` takes as inputs, with the same rules (`evsnn.files.imagefile`). They are read
+a slice at a time: a .npy and an uncompressed .npz or .h5 directly, a compressed .npz from its start.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ MAX_SAMPLES = 1 << 24  # whose labels are held
 
 
 class CalibrationSet:
-    """Samples that are read as they are needed. A context, which closes the file behind it.
+    """Samples that are read when they are needed. It is a context manager, which closes the file.
 
     Parameters
     ----------
     source : str
         The file, or "calibration"; for messages.
     images : UnreadArray
-        (n, *shape) numbers; or one sample, until `fitted` knows better.
+        (n, *shape) numbers; or one sample, which `fitted` finds out.
     labels : UnreadArray, optional
     limit : int, optional
         Use the first `limit` samples.
     files : ExitStack, optional
-        What is to be closed.
+        The files to close.
 
     Attributes
     ----------
     n : int
     shape : tuple of int
-        Of one sample.
+        The shape of one sample.
 
     Raises
     ------
     InputError
-        If there are no samples, or they are no numbers.
+        If there are no samples, or they are not numbers.
     """
 
     def __init__(
@@ -127,8 +127,9 @@ class CalibrationSet:
         return read_floats(self._images, stop - start, self.shape, start)
 
     def batches(self, n: int | None = None, multiple_of: int = 1) -> Iterator[np.ndarray]:
-        """The first `n` samples (None: all), as many at a time as fit into `BATCH_BYTES`, at least
-        `multiple_of`.
+        """The first `n` samples (None: all), in batches that fit into `BATCH_BYTES`.
+
+        A batch has at least `multiple_of` samples.
         """
         n = self.n if n is None else n
         at_once = multiple_of * max(1, BATCH_BYTES // (4 * multiple_of * max(1, math.prod(self.shape))))
@@ -136,9 +137,9 @@ class CalibrationSet:
             yield self.read(start, min(n, start + at_once))
 
     def fitted(self, shape: tuple[int, ...], n_classes: int) -> CalibrationSet:
-        """This set as samples of `shape`, once they and their labels fit; the file stays this set's to close.
+        """This set as samples of `shape`, if they and their labels fit. This set still closes the file.
 
-        One sample may come without its batch axis, and maps of one channel without that, or flat.
+        One sample may come without its batch axis, and maps of one channel without that axis, or flat.
 
         Parameters
         ----------
@@ -165,7 +166,7 @@ class CalibrationSet:
                 hint=_shape_hint(stored[1:], shape),
             )
         found = CalibrationSet(self.source, self._images, self._labels, self._limit)
-        found._owner = self  # which closes the file when nobody uses it any more
+        found._owner = self  # it closes the file when it is no longer used
         found._single = stored[1:] not in forms
         found.shape, found.n = shape, self._limited(1 if found._single else stored[0])
         if self._labels is not None and found.labels is not None and (found.labels >= n_classes).any():
@@ -209,7 +210,7 @@ def open_calibration(source, *, limit: int | None = None) -> CalibrationSet:
     Raises
     ------
     InputError
-        If there is no such file, or what is in it are no samples.
+        If there is no such file, or it does not hold samples.
     """
     if isinstance(source, (str, bytes, os.PathLike)):
         with ExitStack() as files:
@@ -217,7 +218,9 @@ def open_calibration(source, *, limit: int | None = None) -> CalibrationSet:
             return CalibrationSet(os.fsdecode(source), images, labels, limit, files.pop_all())
     pair = isinstance(source, tuple)
     if pair and len(source) != 2:
-        raise InputError("is no pair of images and labels", where="calibration", got=f"{len(source)} values")
+        raise InputError(
+            "is not a pair of images and labels", where="calibration", got=f"{len(source)} values"
+        )
     images, labels = source if pair else (source, None)
     return CalibrationSet(
         "calibration", _array(images, "images"), None if labels is None else _array(labels, "labels"), limit
@@ -225,9 +228,19 @@ def open_calibration(source, *, limit: int | None = None) -> CalibrationSet:
 
 
 def suspicions(samples: CalibrationSet, role: str = "calibration") -> tuple[str, ...]:
-    """What looks wrong with samples that can be read; one line each.
+    """Warnings about samples that seem to be wrong; one line each.
 
-    The first `LOOKED_AT` are looked at, as far as `BATCH_BYTES` holds them.
+    The first `LOOKED_AT` samples are checked, as far as `BATCH_BYTES` holds them.
+
+    Parameters
+    ----------
+    samples : CalibrationSet
+    role : str
+        What they are for, for the messages.
+
+    Returns
+    -------
+    tuple of str
     """
     n = max(1, min(samples.n, LOOKED_AT, BATCH_BYTES // (4 * max(1, math.prod(samples.shape)))))
     rows = samples.read(0, n).reshape(n, -1)
@@ -257,7 +270,7 @@ def suspicions(samples: CalibrationSet, role: str = "calibration") -> tuple[str,
 
 
 def _array(values, name: str) -> UnreadArray:
-    """`values` as an array that is there already."""
+    """`values` as an array that is in memory already."""
     try:
         array = np.asanyarray(values)
     except ValueError as error:

@@ -1,13 +1,13 @@
 """Bias correction, layer by layer: a layer's mean output is brought to the ANN's.
 
-With few steps a spiking layer's rates are off from the ANN's activations in their mean, channel by
-channel: by rounding, by saturation and by when spikes arrive (Deng et al. 2022 call the last
-"unevenness"; Li et al. 2021 correct it by such a bias). Each layer is simulated on calibration
-inputs with the layers before it corrected already; the mean difference becomes a bias, kept where
-it lowers the channel's squared error.
+With few steps, the mean rates of a spiking layer differ from the ANN's activations, channel by channel. The
+causes are quantization, clipping, and the times at which spikes arrive (the unevenness error of Bu et al.
+2022). A bias corrects it (Li et al. 2021). Each layer is simulated on calibration inputs after the layers
+before it are corrected. The mean difference becomes a bias, which is kept if it lowers the channel's squared
+error.
 
-A population is simulated over all steps and samples at once from `currents`: exact in what it sums,
-not in its last bit.
+A population is simulated over all steps and samples at once, with the currents of `currents`: the sums are
+the same, but their order is not the specified one.
 """
 
 from __future__ import annotations
@@ -29,22 +29,19 @@ ROUNDS = 3
 MAX_BYTES = 512 << 20
 """Most memory for the currents of one population."""
 AT_ONCE = 65_536
-"""Neurons, of one sample or several, whose membranes are carried through all steps together: they stay in a
-cache.
-"""
+"""How many neurons are computed through all steps together, so that their membranes stay in a cache."""
 
 
 @dataclass(frozen=True, eq=False)
 class Correction:
-    """What correcting one population gave.
+    """The correction of one population.
 
     Parameters
     ----------
     bias : (channels,) float64
-        To be added to the current of every step.
+        It is added to the current of every step.
     error_before, error_after : float
-        Root of the mean squared difference between rates and the ANN's activations; for a readout, of
-        outputs.
+        The root mean square difference between rates (of a readout: outputs) and the ANN's activations.
     """
 
     bias: np.ndarray
@@ -53,8 +50,20 @@ class Correction:
 
 
 def samples_that_fit(circuit: Circuit, n_samples: int, max_bytes: int = MAX_BYTES) -> int:
-    """How many samples `correct` can take at once, 0 to `n_samples`: currents are 4 bytes a neuron and step,
-    spikes one.
+    """How many samples `correct` can take at once, 0 to `n_samples`.
+
+    Currents take 4 bytes per neuron and step, spikes take one.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    n_samples : int
+        The samples that there are.
+    max_bytes : int
+
+    Returns
+    -------
+    int
     """
     charged = (p for p in circuit.populations if not isinstance(p, MaxPool))
     largest = max(p.n_neurons * (5 if p.projections else 1) for p in charged)
@@ -67,17 +76,22 @@ def correct(
     targets: Mapping[str, np.ndarray],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Correction]:
-    """Corrections of every population of a circuit, in the circuit's order.
+    """Correct every population of a circuit, in the circuit's order.
 
     Parameters
     ----------
     circuit : Circuit
-        Of floats.
+        In floats.
     images : (n, channels, height, width) float32
     targets : mapping of str to (n, channels, height, width)
-        The ANN's activations at each `IF` and its scores at the readout, on these images. What has no
-        target is left as it is.
+        The ANN's activations at each `IF` and its scores at the readout, on these images. Populations without
+        a target stay as they are.
     progress : callable (done, total), optional
+
+    Returns
+    -------
+    dict of str to Correction
+        By the name of the population.
     """
     n_samples, n_steps = len(images), circuit.n_steps
     last = last_uses(circuit)
@@ -113,8 +127,9 @@ def correct(
 def _currents(
     population: Population, images: np.ndarray, sent: dict[int, np.ndarray], n_samples: int, n_steps: int
 ) -> np.ndarray:
-    """(n, n_steps, channels, height, width) float32, the population's own bias with it; channels-last in
-    memory.
+    """The currents of all steps with the population's own bias, channels-last in memory.
+
+    They are (n, n_steps, channels, height, width) float32.
     """
     constant = analog_current(population, images)
     constant = (
@@ -132,14 +147,15 @@ def _currents(
 def _corrected(
     population: Population, currents: np.ndarray, target: np.ndarray, spikes: np.ndarray
 ) -> Correction:
-    """Add the mean error where that lowers a channel's squared error, else half of it; `spikes` are the last
-    ones kept.
+    """Add the mean error, or half of it, to the bias of each channel whose squared error it lowers.
+
+    `spikes` are those of the bias that is kept.
     """
     n_steps = currents.shape[1]
     amplitude = (population.neuron.v_threshold / n_steps)[:, None, None]
 
     def errors(bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and mean squared error of every channel."""
+        """The mean error and the mean squared error of every channel."""
         difference = target - amplitude * fire(population, currents, bias, spikes)
         return difference.mean(axis=(0, 2, 3), dtype=np.float64), np.square(difference).mean(
             axis=(0, 2, 3), dtype=np.float64
@@ -159,21 +175,21 @@ def _corrected(
 
 
 def fire(population: Population, currents: np.ndarray, bias: np.ndarray, spikes: np.ndarray) -> np.ndarray:
-    """The neurons of `evsnn.circuit.neuron` over all steps.
+    """Compute the neurons of `evsnn.circuit.neuron` over all steps.
 
     Parameters
     ----------
     population : Population
     currents : (n, n_steps, channels, height, width) float32
     bias : (channels,)
-        Added to the current of every step.
+        It is added to the current of every step.
     spikes : (n, n_steps, channels, height, width) int8
-        Written: -1, 0 or 1.
+        It is filled with -1, 0 or 1.
 
     Returns
     -------
     (n, channels, height, width) float32
-        Net counts.
+        The net counts.
     """
     neuron, bias = population.neuron, np.ascontiguousarray(bias, np.float32)
     n, n_steps, channels, height, width = currents.shape

@@ -1,11 +1,11 @@
-"""What charges a population, densely: the linear expression of its projections over whole batches.
+"""The input currents of a population, computed densely: its projections for whole batches.
 
-The ANN and the spiking network differ in what is sent, not in what is summed. So one piece of code
-serves both: fed with activations it is the ANN's forward pass, fed with spikes it is the membranes'
-current, for many samples and steps at once through BLAS. Sums are BLAS's, not the specified order:
-this is for measuring and balancing, never for results.
+The ANN and the spiking network differ in what is sent, not in what is summed. So the same code serves both:
+with activations it is the ANN's forward pass, with spikes it is the input current, for many samples and steps
+at once, through BLAS. BLAS has an order of sums of its own, so this is for measurements and balancing, never
+for results.
 
-Arrays are (n, channels, height, width) by shape and channels-last in memory.
+Arrays have the shape (n, channels, height, width) and are channels-last in memory.
 """
 
 from __future__ import annotations
@@ -21,28 +21,35 @@ from ..onnx.dense import conv2d
 __all__ = ["Sent", "analog_current", "last_uses", "spiking_current"]
 
 Sent = Mapping[int, np.ndarray]
-"""What populations have sent: index -> (n, channels, height, width) activations or net spikes; `INPUT` too.
-"""
+"""What populations have sent, by index: (n, channels, height, width) activations or net counts."""
 
 
 def analog_current(population: Population, images: np.ndarray) -> np.ndarray | None:
-    """The current of the analog input (n, channels, height, width), without the bias; None where there is
-    none.
-    """
+    """The current (n, channels, height, width) of the analog input without the bias, if there is one."""
     return _sum(population.analog_projections, {INPUT: images}) if population.analog_projections else None
 
 
 def spiking_current(population: Population, sent: Sent) -> np.ndarray | None:
-    """The current of what other populations sent, without the bias; None where nothing does.
+    """The current of what other populations sent, without the bias; None if there are none.
 
-    Positive and negative spikes go through one convolution: what counts is their difference.
+    Positive and negative spikes go through one convolution, because only their difference counts.
+
+    Parameters
+    ----------
+    population : Population
+    sent : mapping of int to (n, channels, height, width)
+        See `Sent`.
+
+    Returns
+    -------
+    (n, channels, height, width) float32 or None
     """
     projections = [s for s in population.projections if not s.negative]
     return _sum(projections, sent) if projections else None
 
 
 def last_uses(circuit: Circuit) -> dict[int, int]:
-    """The last population that reads each population's output; outputs are let go after it."""
+    """The last population that reads each population's output; outputs are freed after it."""
     last: dict[int, int] = {}
     for i, population in enumerate(circuit.populations):
         sources = (
@@ -83,7 +90,7 @@ def _convolved(projection: Projection, sent: Sent) -> np.ndarray:
 
 
 def _seen(source: Source, values: np.ndarray) -> np.ndarray:
-    """As float32, and summed over the pooling windows: the division is in the weights."""
+    """Values as float32, summed over the pooling windows; the division is in the weights."""
     values = values.astype(np.float32, copy=False)
     if source.pool is None:
         return values

@@ -1,4 +1,4 @@
-"""What a user asks of a conversion, and the recipe that comes of it for one T."""
+"""What a user asks of a conversion, and the recipe that follows from it for one T."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["AUTO", "MAX_POOLS", "Options", "Recipe"]
 
 AUTO = "auto"
 NEGATIVE_THRESHOLD = 0.25
-"""theta that "auto" tries: a correction spike where the membrane is a quarter of the threshold below zero."""
+"""The theta that "auto" tries: a negative spike if the membrane is a quarter of the threshold below 0."""
 
 MAX_POOLS = ("spiking", "average")
 
@@ -31,11 +31,11 @@ class Recipe:
     granularity : {"layer", "channel"}
     shift : {"bias", "initial", "none"}
     correction : bool
-        Layer-by-layer bias correction, see `correction`.
+        Whether biases are corrected layer by layer, see `correction`.
     negative_threshold : float
-        theta of negative correction spikes; 0: none.
+        theta of negative (correction) spikes; 0: there are none.
     warm_up_steps : int
-        Steps by which every layer behind the first fires later than its input comes.
+        Steps of input that every layer behind the first integrates before it first may fire.
     """
 
     rule: str
@@ -61,7 +61,8 @@ class Options:
     Parameters
     ----------
     n_steps : tuple of int
-        T, one or several; the first is the network's own. With several, each has its table in the file.
+        T, one or several; the first is the network's own. With several, each T has step parameters of its
+        own.
     threshold : str
         "auto" tries recipes on held-out calibration inputs; "max" is the paper's; "percentile:p"; "mse";
         "error:p".
@@ -71,19 +72,20 @@ class Options:
         None: "initial" for "mse", "error" and "auto", else "bias" (the paper's).
     readout : {"membrane", "spikes"}
     correction : bool, optional
-        None: with "mse" and "error".
+        Whether biases are corrected. None: with "mse" and "error".
     negative_threshold : float, optional
         None: 0, unless "auto" finds that theta = 0.25 pays.
     warm_up_steps : int, optional
-        None: 0, unless "auto" finds that waiting pays.
+        None: 0, unless "auto" finds that a warm-up pays.
     max_pool : {"spiking", "average"}
     storage : {"float32", "float16", "int8"}
-        How weights will be stored. They are rounded so before the network is balanced: its corrections are
-        for what is stored, and `evsnn.save` with the same storage changes nothing.
+        How weights will be stored. They are rounded before the network is balanced, so that its corrections
+        are made for what is stored, and `evsnn.save` with the same storage changes nothing.
 
     Raises
     ------
     ModelError
+        If an option is unknown or out of range.
     """
 
     n_steps: tuple[int, ...] = (32,)
@@ -122,7 +124,7 @@ class Options:
             )
         try:
             IF(negative_threshold=self.negative_threshold or 0.0)
-        except NetworkError as error:  # what neurons refuse
+        except NetworkError as error:  # an option that neurons refuse
             raise ModelError(error.what, got=error.got, expected=error.expected) from error
         if self.warm_up_steps is not None and (
             isinstance(self.warm_up_steps, bool)
@@ -134,7 +136,7 @@ class Options:
             )
 
     def recipe(self, rule: str, *, negative_threshold: float = 0.0, warm_up_steps: int = 0) -> Recipe:
-        """The recipe with a rule, where nothing else was asked for."""
+        """The recipe with a rule; options that were given take precedence."""
         fitted = rule.startswith(("mse", "error"))
         initial = fitted or self.threshold == AUTO  # a file has one shift, whatever is chosen for each T
         return Recipe(
@@ -149,7 +151,7 @@ class Options:
         )
 
     def recipes(self, n_steps: int) -> tuple[Recipe, ...]:
-        """What to try for a T: one recipe, or those among which "auto" chooses, the plainest first."""
+        """The recipes to try for a T: one, or those among which "auto" chooses, the plainest first."""
         if self.threshold != AUTO:
             return (self.recipe(self.threshold),)
         tried = [
@@ -167,12 +169,12 @@ class Options:
         return tuple(dict.fromkeys(tried))
 
     def unseen(self, normal: bool) -> Recipe:
-        """The recipe for a conversion in which nothing can be tried.
+        """The recipe for a conversion that cannot try any.
 
         Parameters
         ----------
         normal : bool
-            Whether activations are known well enough to fit thresholds to them: measured, or from batch
-            norms. Otherwise only the limits of the ReLUs are, and they are the thresholds.
+            Whether activations are measured or known from batch norms, so that thresholds can be fitted to
+            them. Otherwise only the limits of the ReLUs are known, and these are the thresholds.
         """
         return self.recipe(("mse" if normal else "max") if self.threshold == AUTO else self.threshold)

@@ -1,11 +1,11 @@
-"""Choosing a recipe by held-out calibration inputs, which neither thresholds nor corrections have seen.
+"""The choice of a recipe by held-out calibration inputs, which neither thresholds nor corrections have seen.
 
-Recipes are tried from the plainest to the most elaborate, each run by evsnn's own engine. What is
-compared is how far the network's class probabilities are from the ANN's (Kullback-Leibler divergence
-of the softmax of the scores, see `divergence`), a finer measure than counting changed predictions.
-A recipe whose run does not fit into memory or into a block of steps (a warm-up wants all steps at once) is
-left out. Of those that are nearly as near as the nearest the plainest is taken, unless a more elaborate
-one saves synaptic operations; trying ends early when nothing is left to gain.
+Recipes are tried from the plainest to the most elaborate; each is run by evsnn's own engine. They are
+compared by how far the network's class probabilities are from the ANN's: the Kullback-Leibler divergence of
+the softmax of the scores (see `divergence`), a finer measure than the number of changed predictions. A recipe
+is left out if its run does not fit into memory or into a block of steps (a warm-up needs all steps in one
+block). Of the recipes that are nearly as good as the best, the plainest is taken, unless a more elaborate one
+saves synaptic operations. No further recipe is tried when nothing is left to gain.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ LOSSLESS = 0.002
 """Mean divergence in nats below which no further recipe is tried, if predictions agree, too."""
 AGREEING = 0.99
 SPREAD = 4.0
-"""Least root mean square of the scores about their mean, as trained classifiers have; flatter ones are
-stretched to it.
-"""
+"""The least spread (root mean square) of the scores about their mean; flatter scores are stretched to it."""
 NEARLY = 1.15
 """A plainer or cheaper recipe is taken if its divergence is at most this many times the least."""
 SAVING = 0.05
@@ -50,7 +48,7 @@ class Candidate:
     divergence : float
         Mean divergence of the class probabilities from the ANN's, in nats.
     sops_per_sample, mean_rate : float
-        As in `evsnn.Result`.
+        As for `evsnn.Result`.
     """
 
     recipe: Recipe
@@ -69,9 +67,9 @@ class Choice:
     n_steps : int
     recipe : Recipe
     reason : str
-        For people.
+        Why, for people.
     candidates : tuple of Candidate
-        In the order in which they were tried; none where nothing was held out.
+        The recipes in the order in which they were tried; empty if nothing was held out.
     corrections : mapping of str to Correction
     """
 
@@ -83,11 +81,21 @@ class Choice:
 
 
 def divergence(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """KL(softmax(reference) || softmax(scores)) of every sample, in nats: (n, classes) each -> (n,).
+    """KL(softmax(reference) || softmax(scores)) of every sample, in nats.
 
-    Scores that hardly differ from class to class (of an untrained network, or quantities instead of
-    classes) are stretched to a spread of `SPREAD`, both alike: their softmax would tell nothing. For a single
-    score it is the squared difference as a share of the variance.
+    The softmax of scores that hardly differ between classes would tell nothing (scores of an untrained
+    network, or quantities instead of classes). Both are then stretched alike, to a spread of `SPREAD`. For a
+    single score it is the squared difference as a share of the variance.
+
+    Parameters
+    ----------
+    scores, reference : (n, classes)
+        The network's scores, and the ANN's.
+
+    Returns
+    -------
+    (n,) float64
+        At least 0.
     """
     scores, reference = scores.astype(np.float64), reference.astype(np.float64)
     if reference.shape[1] == 1:
@@ -111,7 +119,7 @@ def choose(
     scores: np.ndarray,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Choice, Balanced]:
-    """Try recipes for one T, and take one.
+    """Try recipes for one T, and choose one.
 
     Parameters
     ----------
@@ -119,17 +127,17 @@ def choose(
         The plainest first.
     n_steps : int
     make : callable
-        Balances by a recipe; gives the table and a network that runs.
+        It balances with a recipe, and returns a `Balanced` and a network that runs.
     held_out : (n, *input_shape) float32
-        None of it (n = 0): the first recipe is taken unseen.
+        If n is 0, the first recipe is taken without a trial.
     scores : (n, classes)
-        The ANN's on them.
+        The ANN's scores of them.
     progress : callable (done, total), optional
 
     Raises
     ------
     RunError
-        If the plainest cannot be run.
+        If the plainest recipe cannot be run.
     """
     if not len(held_out):
         balanced, _ = make(recipes[0])

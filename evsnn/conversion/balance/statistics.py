@@ -1,7 +1,7 @@
-"""How large activations are: what thresholds are made from.
+"""How large activations are. Thresholds are made from this.
 
-Two passes over the calibration inputs: each channel's maximum, then a histogram of its positive
-activations on (0, maximum].
+There are two passes over the calibration inputs: for each channel's maximum, and for a histogram of its
+positive activations on (0, maximum].
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["BINS", "Activations", "from_moments", "measure"]
 BINS = 512
 _ROWS = 4096
 _SILENT = 1e-30  # activations below are 0: thresholds and their reciprocals stay normal numbers
-_DEVIATIONS = 6.0  # how far a normal distribution is followed
+_DEVIATIONS = 6.0  # how far a normal distribution is taken into account
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Activations:
         How many (or what share) of the positive activations fall into each of `BINS` equal parts of (0,
         maximum].
     count : float
-        All activations of a channel, zeros too, in the histogram's unit.
+        The number of all activations of a channel, zeros too, in the unit of the histogram.
     """
 
     maximum: np.ndarray
@@ -45,27 +45,27 @@ class Activations:
 
     @property
     def dead(self) -> np.ndarray:
-        """(channels,) bool: never above 0."""
+        """(channels,) bool: whether a channel is never above 0."""
         return self.maximum <= 0
 
     @property
     def centres(self) -> np.ndarray:
-        """(channels, BINS): the middle of each part."""
+        """(channels, BINS): the centre of each part of the histogram."""
         return self.maximum[:, None] * ((np.arange(BINS) + 0.5) / BINS)
 
 
 def measure(
     ann: Ann, batches: Callable[[], Iterable[np.ndarray]], progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Activations]:
-    """Activations of every `IF`, and the scores of the readout, over the calibration inputs.
+    """Measure the activations of every `IF`, and the scores of the readout, on the calibration inputs.
 
     Parameters
     ----------
     ann : Ann
     batches : callable
-        Gives the inputs (n, *input_shape) batch by batch; called twice.
+        It returns the inputs (n, *input_shape) batch by batch, and is called twice.
     progress : callable (done, total), optional
-        Called after each batch; the total is unknown (0) in the first pass.
+        It is called after each batch; the total is unknown (0) in the first pass.
 
     Raises
     ------
@@ -126,14 +126,14 @@ def measure(
 
 
 def from_moments(mean: np.ndarray, deviation: np.ndarray, limit: np.ndarray | float = np.inf) -> Activations:
-    """Activations of channels whose currents are normally distributed: what batch norms know without data.
+    """The activations of channels with normally distributed currents, which batch norms describe.
 
     Parameters
     ----------
     mean, deviation : (channels,)
         Of the current in front of the ReLU: the batch norm's beta and |gamma|.
     limit : float or (channels,)
-        y_th of the ReLU.
+        The upper limit y_th of the ReLU.
     """
     mean, deviation = np.asarray(mean, np.float64), np.maximum(np.asarray(deviation, np.float64), 1e-12)
     unlimited = mean + _DEVIATIONS * deviation
@@ -143,6 +143,6 @@ def from_moments(mean: np.ndarray, deviation: np.ndarray, limit: np.ndarray | fl
         np.vectorize(erf, otypes=[float])((edges - mean[:, None]) / (sqrt(2) * deviation[:, None])) / 2 + 0.5
     )
     histogram = np.diff(below, axis=1)
-    histogram[:, -1] += 1 - below[:, -1]  # what the limit cuts off stands at the limit
+    histogram[:, -1] += 1 - below[:, -1]  # activations above the limit count as the limit
     histogram[maximum <= 0] = 0
     return Activations(maximum, histogram, 1.0)

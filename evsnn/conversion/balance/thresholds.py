@@ -1,16 +1,16 @@
 """Firing thresholds from activations.
 
 ``max``            the largest activation (Deng & Gu 2021, algorithm 1)
-``percentile:p``   the value that p % of a layer's (or channel's) activations, zeros too, do not pass
+``percentile:p``   the value that p % of a layer's (or channel's) activations, zeros too, do not exceed
                    (Rueckauer et al. 2017, section 2.2.2, there 99.9)
 ``mse``            the value for which T-step rates are nearest to the activations
-``error:p``        the same with another power of the error (2 is "mse"): 3 lets fewer large activations
-                   saturate, and neurons fire less
+``error:p``        the same with another power of the error (2 is "mse"): with 3, fewer large activations are
+                   clipped, and neurons fire less
 
-A neuron with threshold V and first membrane V/2 that is charged evenly with a T times sends
-``q(a) = V/T clip(floor(a T / V + 1/2), 0, T)`` (Deng & Gu 2021, eq. 8): "mse" minimises
-``sum |q(a) - a|^2`` over the histogram. It trades what saturates against what is rounded, and so it
-belongs to one T.
+A neuron with threshold V and first membrane V/2 that integrates the current a in each of T steps sends
+``q(a) = V/T clip(floor(a T / V + 1/2), 0, T)`` (Deng & Gu 2021, eq. 8). "mse" minimises
+``sum |q(a) - a|^2`` over the
+histogram: it balances the clipping error against the quantization error, and so it belongs to one T.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ _FLOOR = (
 
 
 def parse_rule(rule: str) -> tuple[str, float]:
-    """A rule's name and its number: the percentile (99.9 where none is given) or the power (2).
+    """A rule's name and its number: the percentile (default: 99.9) or the power (default: 2).
 
     Raises
     ------
     ModelError
+        If the rule is unknown.
     """
     name, colon, number = str(rule).partition(":")
     least, most, default = {"percentile": (0.0, 100.0, 99.9), "error": (0.5, 16.0, 2.0)}.get(
@@ -56,7 +57,24 @@ def parse_rule(rule: str) -> tuple[str, float]:
 
 
 def rate(activation: np.ndarray, v_threshold: np.ndarray | float, n_steps: int) -> np.ndarray:
-    """q(a): the mean output of a neuron charged evenly with `activation` for `n_steps` steps, from V/2."""
+    """q(a): the mean output of a neuron that starts at V/2 and integrates `activation` `n_steps` times.
+
+    Deng & Gu 2021, eq. 8.
+
+    Parameters
+    ----------
+    activation : array
+        a, the input current of every step, in units of the ANN's activations.
+    v_threshold : float or array
+        V, above 0; it broadcasts to `activation`.
+    n_steps : int
+        T.
+
+    Returns
+    -------
+    array
+        A multiple of V/T, from 0 to V.
+    """
     return v_threshold / n_steps * np.clip(np.floor(activation * (n_steps / v_threshold) + 0.5), 0, n_steps)
 
 
@@ -75,17 +93,17 @@ def thresholds(
     rule : str
         "max", "percentile:p", "mse" or "error:p".
     n_steps : int
-        T, for the last two.
+        T, for "mse" and "error:p".
     granularity : {"layer", "channel"}
         One threshold for all channels, or one for each.
     limit : float or (channels,), optional
-        y_th of the ReLU: no threshold passes it, so that limits of their own give channels thresholds of
-        their own.
+        The upper limit y_th of the ReLU, which no threshold exceeds. If channels have limits of their own,
+        they get thresholds of their own.
 
     Returns
     -------
     () or (channels,) float64
-        Positive; 1 for a layer that is never active.
+        Above 0; 1 for a layer that is never active.
     """
     name, number = parse_rule(rule)
     if granularity not in GRANULARITIES:
@@ -108,7 +126,7 @@ def thresholds(
 
 
 def _joined(activations: Activations) -> Activations:
-    """All channels as one: their histograms on the largest maximum."""
+    """All channels as one, with one histogram up to the largest maximum."""
     largest = activations.maximum.max()
     position = np.minimum((activations.centres * (BINS / largest)).astype(np.int64), BINS - 1)
     histogram = np.bincount(position.ravel(), weights=activations.histogram.ravel(), minlength=BINS)
@@ -124,7 +142,7 @@ def _percentile(activations: Activations, percentile: float) -> np.ndarray:
 
 
 def _least_error(activations: Activations, n_steps: int, power: float) -> np.ndarray:
-    """Candidates and activations are shares of the maximum: an error is the same for every channel."""
+    """The thresholds of least error; candidates and activations are shares of each channel's maximum."""
     shares = (np.arange(BINS) + 0.5) / BINS
     errors = np.array(
         [np.abs(rate(shares, candidate, n_steps) - shares) ** power for candidate in _CANDIDATES]

@@ -1,7 +1,7 @@
-"""The ANN in evsnn's own layers: what is left of a graph once everything linear is folded.
+"""The ANN in evsnn's own layers: what is left of a graph after everything linear is folded.
 
-It is a `Network` whose `IF` layers stand where the ANN has its ReLUs. The thresholds in it mean
-nothing yet; balancing sets them.
+It is a `Network` whose `IF` layers are in the places of the ANN's ReLUs. Its thresholds have no meaning yet;
+balancing sets them.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ BATCH_BYTES = 256 << 20
 
 @dataclass(frozen=True, eq=False)
 class Ann:
-    """A ReLU network ready to be balanced.
+    """A ReLU network that is ready to be balanced.
 
     Parameters
     ----------
     network : Network
-        Batch norms folded; `IF` where the ANN has a ReLU; readout "membrane".
+        With folded batch norms, an `IF` for each ReLU of the ANN, and readout "membrane".
     clips : mapping of str to array
-        Upper limit y_th of the ReLU at each `IF`, (channels,) or (), where it has one (threshold ReLU).
+        The upper limit y_th of the ReLU at each `IF` that has one (threshold ReLU), (channels,) or ().
     moments : mapping of str to (mean, deviation)
-        Each (channels,): mean and standard deviation of the current at an `IF` over the training data,
-        where a batch norm stood before the ReLU. For thresholds without data.
+        Mean and standard deviation (channels,) of the current at an `IF` over the training data, if a batch
+        norm was before the ReLU. They give thresholds without data.
     fixed : frozenset of str
-        Names of `IF` layers that fire by the clock, at every step or never, with a threshold of 1: balancing
-        leaves them.
+        Names of `IF` layers whose neurons fire at every step or never, with a threshold of 1. Balancing does
+        not change them.
     notes : tuple of str
         What importing and folding did, for people.
     input_shape : tuple of int
-        The source model's own input, without the batch; (): the network's.
+        The shape of the source model's own input, without the batch; (): that of the network.
     input_layout : tuple of int
-        Axes of `input_shape` in the order the network reads them, (2, 0, 1) for channels last; (): as they
-        are.
+        The axes of `input_shape` in the order in which the network reads them, (2, 0, 1) for channels last;
+        (): they are in order.
     output : str
-        The graph's tensor that the readout equals; not the graph's output where a Softmax was left out.
+        The graph's tensor that the readout equals; not the graph's output if a Softmax was left out.
     """
 
     network: Network
@@ -64,9 +64,7 @@ class Ann:
 
     @cached_property
     def batch(self) -> int:
-        """Samples that go through at a time: `MAX_BATCH`, or as many as take `BATCH_BYTES` where the network
-        is widest; at least one.
-        """
+        """How many samples are computed at a time: at most `MAX_BATCH`, and as many as fit `BATCH_BYTES`."""
         layers, last = self.network.layers, _last_readers(self.network)
         size = {layer.name: 4 * prod(self.network.shapes[layer.name]) for layer in layers}
         alive = most = 0
@@ -77,8 +75,9 @@ class Ann:
         return max(1, min(MAX_BATCH, BATCH_BYTES // most))
 
     def arranged(self, images: np.ndarray) -> np.ndarray:
-        """Samples (n, *input_shape) of the source model as the network reads them, (n,
-        *network.input_shape).
+        """Samples of the source model in the order in which the network reads them.
+
+        From (n, *input_shape) to (n, *network.input_shape).
         """
         if self.input_layout:
             images = images.transpose(0, *(1 + axis for axis in self.input_layout))
@@ -96,11 +95,12 @@ def forward(
     images : (n, *network.input_shape)
         See `Ann.arranged`.
     batch : int, optional
-        Samples at a time, by default `Ann.batch`; activations of that many are held, each until its last
-        reader is done.
+        Samples at a time. None: `Ann.batch`. Their activations are held, each until the last layer has read
+        it.
     observe : callable, optional
-        ``observe(name, current, activation)`` for each `IF` and batch: float32 arrays (batch, *shape)
-        before and after the ReLU, read-only by agreement; for the readout, its scores twice.
+        ``observe(name, current, activation)`` is called for each `IF` and batch, with float32 arrays
+        (batch, *shape) before and after the ReLU, which it must not change; for the readout, with its scores
+        twice.
 
     Returns
     -------

@@ -1,5 +1,6 @@
-"""The network in the making: ReLUs, pools and the output ask for layers; everything else stays an
-expression.
+"""The layers of a network while a graph is lowered.
+
+ReLUs, pools and the output need layers; everything else stays an expression.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ from .expression import Expression, Pending, Signal, Term
 __all__ = ["Assembly"]
 
 MAX_TERMS = 8
-"""A sum gets neurons of its own before it has more terms than this."""
+"""Most terms of a sum; with more, it gets neurons of its own."""
 
 MAX_GROWTH = 4
-"""Two layers become one unless that takes more than this many times their multiply-adds."""
+"""Two layers become one unless the one has more than this many times their multiply-adds."""
 
 MAX_WEIGHTS = 1 << 26
-"""Most weights of two layers made one."""
+"""Most weights of two layers that become one."""
 
 
 class Assembly:
-    """Layers as they are made, each once.
+    """The layers so far; each is made once.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ class Assembly:
         self.layers: list[Layer] = []
         self.clips: dict[str, np.ndarray] = {}
         self.moments: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        self.fixed: set[str] = set()  # neurons that fire by the clock
+        self.fixed: set[str] = set()  # neurons that fire at every step or never
         self.notes: dict[str, None] = {}  # ordered, each once
         self._taken: set[str] = set()
         self._made: dict[tuple[object, ...], Signal] = {}
@@ -76,13 +77,13 @@ class Assembly:
     # Neurons
 
     def relu(self, part: Expression | Pending, name: str, clip: np.ndarray | None = None) -> Expression:
-        """min(max(x, 0), clip), and the pools that waited for it."""
+        """min(max(x, 0), clip), and the max pools that waited for it."""
         if isinstance(part, Pending):
             inner = part.inner
             if part.cap is not None:
                 clip = part.cap if clip is None else np.minimum(clip, part.cap)
-                # A constant that was added behind an upper limit has brought it there: the channel is
-                # always 0.
+                # A constant that was added behind an upper limit has moved the limit to 0 or below: the
+                # channel is always 0.
                 if (clip <= 0).any():
                     inner = inner.affine(np.where(clip > 0, 1.0, 0.0), np.zeros(len(clip)), name)
                     clip = np.where(clip > 0, clip, 1.0)
@@ -112,8 +113,9 @@ class Assembly:
         return Signal(layer, current.shape, vector, current=current)
 
     def split(self, current: Expression, slope: np.ndarray | None = None, name: str = "") -> Expression:
-        """relu(x) - slope * relu(-x): neurons for both signs of a current. A slope of 1 is the current
-        itself.
+        """relu(x) - slope * relu(-x), from neurons for both signs of a current.
+
+        With a slope of 1 it is the current itself.
         """
         if id(current) in self._split and slope is None:
             return self._split[id(current)][1]
@@ -151,9 +153,11 @@ class Assembly:
         if part.bias.any():
             taps = kernel.of_constant(part.bias)
             total = total + taps.sum(axis=(1, 2))
-            if any(kernel.padding) and taps.any():  # the constant is missing where the kernel meets padding
-                # Beside the analog input, one weight a channel: integers keep those as wide as membranes, and
-                # the input's weights keep their bits.
+            if (
+                any(kernel.padding) and taps.any()
+            ):  # the constant is missing in the padding that the kernel reads
+                # With one weight per channel beside the analog input, integers keep these as wide as
+                # membranes, and the input's weights keep their bits.
                 channels = 1 if all(t.signal.spiking for t in part.terms) else kernel.n_out
                 border = replace(
                     kernel, weight=-taps[:, None], gain=None, padding=(0, 0, 0, 0), groups=channels
@@ -194,7 +198,7 @@ class Assembly:
         return self.convolved(part, Convolution.average(part.shape[0], window), name=name)
 
     def _pooled(self, signal: Signal, window: Window, name: str) -> Signal | None:
-        """An average pool of a signal; None where a pool in it already does not allow another."""
+        """An average pool of a signal; None if a pool that it has already does not allow another."""
         tiled = all(p.stride == p.kernel and not any(p.padding) for p in signal.pools)
         if signal.pools and (
             not tiled or any(window.padding) or any(p.area * window.area > 65_535 for p in signal.pools)
@@ -215,7 +219,7 @@ class Assembly:
         return self._made[key]
 
     def sum(self, a: Expression, b: Expression, name: str) -> Expression:
-        """a + b; a long sum, as blocks without a ReLU behind their sum make it, gets neurons of its own."""
+        """a + b. A long sum (of blocks without a ReLU behind them) gets neurons of its own."""
         a, b = (self._split[id(x)][1] if id(x) in self._split else x for x in (a, b))
         if len(a.terms) + len(b.terms) > MAX_TERMS:
             a, b = (
@@ -224,7 +228,7 @@ class Assembly:
         return Expression((*a.terms, *b.terms), a.bias + b.bias, name)
 
     def max_pool(self, part: Expression | Pending, window: Window, name: str) -> Expression | Pending:
-        """A max pool; it stands behind neurons, so for a current it waits for them."""
+        """A max pool. It needs neurons before it, so the max pool of a current waits for them."""
         if isinstance(part, Pending):
             return replace(part, pools=(*part.pools, (window, name)))
         if window == Window((1, 1), (1, 1)):
@@ -259,7 +263,7 @@ class Assembly:
         Raises
         ------
         ModelError
-            For a max pool or an upper limit with no ReLU behind it.
+            If a max pool or an upper limit has no ReLU behind it.
         """
         if isinstance(part, Expression):
             return part
@@ -277,7 +281,7 @@ class Assembly:
         raise ModelError(f"{what} feeds a linear operator", where=f"node {name!r}", hint=hint)
 
     def joined(self, parts: Sequence[Expression]) -> Expression | None:
-        """Parts side by side as one, where they are one or can be one signal; else None."""
+        """Parts side by side as one expression, if they are one signal or can be joined to one; else None."""
         if len(parts) == 1:
             return parts[0]
         signals = [p.signal for p in parts if p.signal is not None]
@@ -295,7 +299,7 @@ class Assembly:
         return Expression.of(self._made[key])
 
     def stacked(self, parts: Sequence[Expression], name: str) -> Expression:
-        """Currents side by side as one expression; rows of zeros stand where a part has no say."""
+        """Currents side by side as one expression; weights of other parts are zeros."""
         if len({p.shape[1:] for p in parts}) > 1:
             raise ModelError(
                 "maps of different sizes cannot be joined",
@@ -313,9 +317,7 @@ class Assembly:
         return Expression(tuple(terms), np.concatenate([p.bias for p in parts]), name)
 
     def _ring(self, part: Expression, padding: tuple[int, int, int, int], channels: int) -> Signal:
-        """Neurons around a map of the size of `part`: those of the border fire at every step, the others
-        never.
-        """
+        """Neurons of a padded map: those of the border fire at every step, the others never."""
         size = part.shape[1:]
         key = ("ring", size, padding, channels)
         if key not in self._made:
@@ -323,7 +325,7 @@ class Assembly:
             term = (
                 Term(self.input) if self.input.shape[1:] == size and not self.input.vector else part.terms[0]
             )
-            like = term.weights()  # any layer of this size will do: nothing of it arrives
+            like = term.weights()  # any layer of this size will do, because its weights are 0
             zero = replace(
                 like, weight=np.zeros((1, like.n_in, *like.size)), gain=None, groups=1, product=False
             )
@@ -401,7 +403,7 @@ class Assembly:
         return layer.name
 
     def _name(self, name: str) -> str:
-        """A name that layers may have, like `name`, not yet taken."""
+        """A valid name like `name` that no layer has yet."""
         base = re.sub(r"[^!-~]+", "_", name)[:112] or "layer"
         unique, count = base, 1
         while unique in self._taken:
@@ -416,10 +418,10 @@ class Assembly:
                 "the output is a map",
                 where=f"node {output.name!r}",
                 got=f"{output.shape} (channels, height, width)",
-                expected="one score a class",
+                expected="one score per class",
             )
         feed, _ = self._current(output)
-        if output.signal is not None:  # spikes, nothing else: they charge the readout as they are
+        if output.signal is not None:  # spikes and nothing else: the readout integrates them as they are
             feed = self._add(Add(name=self._name("scores"), inputs=(feed,)))
         self._add(Readout(name=self._name("readout"), inputs=(feed,)))
         return Network(self._needed())

@@ -36,7 +36,7 @@ class Convolution:
     ----------
     weight : (n_out, n_in / groups, height, width) float32 or float64
     gain : (n_out,) float64, optional
-        Multiplies the rows of `weight`; kept apart so that scaling large weights costs nothing.
+        It multiplies the rows of `weight`. It is kept apart so that scaling large weights costs nothing.
     stride, padding, dilation, groups
         As in `evsnn.network.layers.Conv2d`.
     product : bool
@@ -53,7 +53,7 @@ class Convolution:
 
     @classmethod
     def diagonal(cls, values: np.ndarray) -> Convolution:
-        """One factor per channel: `values` is (channels,), or (channels, k) to join k neighbours into one."""
+        """One factor per channel: (channels,), or (channels, k) to add k neighbours to one channel."""
         values = np.asarray(values, np.float64)
         return cls(values.reshape(len(values), -1, 1, 1), groups=len(values))
 
@@ -82,7 +82,7 @@ class Convolution:
 
     @property
     def everywhere(self) -> bool:
-        """Whether it reads each position alone: pooling may come before or after it."""
+        """Whether it reads each position alone, so that pooling may come before or after it."""
         return self.pointwise and self.stride == (1, 1)
 
     @property
@@ -111,7 +111,7 @@ class Convolution:
         return weight if self.gain is None else weight * self.gain[:, None, None, None]
 
     def rounded(self) -> np.ndarray:
-        """The weights in float32, rounded once; a few rows at a time, as a linear layer may be large."""
+        """The weights in float32, rounded once; a few rows at a time, because a linear layer may be large."""
         if self.gain is None:
             return self.weight.astype(np.float32)
         out = np.empty(self.weight.shape, np.float32)
@@ -122,7 +122,7 @@ class Convolution:
         return out
 
     def dense(self) -> Convolution:
-        """The same without groups."""
+        """The same convolution without groups."""
         if self.groups == 1:
             return self
         per_out, per_in = self.n_out // self.groups, self.weight.shape[1]
@@ -133,12 +133,12 @@ class Convolution:
         return replace(self, weight=weight, groups=1)
 
     def part(self, start: int, stop: int) -> Convolution:
-        """What it makes of the input channels from `start` to `stop`."""
+        """The part of it that reads the input channels from `start` to `stop`."""
         dense = self.dense()
         return replace(dense, weight=dense.weight[:, start:stop])
 
     def of_constant(self, values: np.ndarray) -> np.ndarray:
-        """Taps (n_out, height, width) that a map of `values` (n_in,), the same everywhere, meets."""
+        """What each kernel position adds for a map of constants `values` (n_in,): (n_out, height, width)."""
         per_group = np.repeat(values.reshape(self.groups, -1), self.n_out // self.groups, axis=0)
         return np.einsum("ocyx,oc->oyx", self.exact(), per_group)
 
@@ -156,10 +156,9 @@ class Convolution:
         return out.reshape(self.n_out, -1)
 
     def composable(self, second: Convolution) -> bool:
-        """Whether `second` behind this one is a single convolution.
+        """Whether this convolution and then `second` are a single convolution.
 
-        Padding of `second` stands where this one's outputs would have met the border: the same as
-        padding before it only if this one reads single positions.
+        Padding of `second` is the same as padding before this one only if this one reads single positions.
         """
         return self.pointwise or not any(second.padding)
 
@@ -170,7 +169,7 @@ class Convolution:
         return second.n_out, self.n_in // groups, reach_y // step_y + 1, reach_x // step_x + 1
 
     def then(self, second: Convolution) -> Convolution:
-        """The convolution that does this one, then `second`; they are `composable`."""
+        """The convolution that equals this one and then `second`; they are `composable`."""
         groups = _joint_groups(self, second)
         steps = _joint_taps(self, second, 0)[1], _joint_taps(self, second, 1)[1]
         a, b = (self, second) if _grouped(self, second) else (self.dense(), second.dense())
@@ -203,7 +202,7 @@ def _joint_groups(first: Convolution, second: Convolution) -> int:
 
 
 def _joint_taps(first: Convolution, second: Convolution, axis: int) -> tuple[int, int]:
-    """Reach of the last tap, and the distance of taps, of two kernels in a row."""
+    """The extent of two kernels in a row, and the distance between their positions."""
     inner, outer = first.dilation[axis], first.stride[axis] * second.dilation[axis]
     reach = (first.size[axis] - 1) * inner + (second.size[axis] - 1) * outer
     if first.size[axis] == 1 or second.size[axis] == 1:
@@ -213,8 +212,9 @@ def _joint_taps(first: Convolution, second: Convolution, axis: int) -> tuple[int
 
 
 def _mixed(a: np.ndarray, a_groups: int, b: np.ndarray, b_groups: int) -> np.ndarray:
-    """Channels of one tap through another's: `a` (middle, n_in / a_groups), then `b` (n_out, middle /
-    b_groups).
+    """The product of the weights of two kernel positions.
+
+    `a` is (middle, n_in / a_groups), `b` is (n_out, middle / b_groups).
     """
     middle, n_out = a.shape[0], b.shape[0]
     if a_groups == middle:  # each middle channel has inputs of its own

@@ -21,7 +21,7 @@ __all__ = ["RULES"]
 Part: TypeAlias = "Expression | Pending"
 
 MAX_FEATURES = 4_096
-"""Most features of a flattened map that may each have a constant of their own: they take a square matrix."""
+"""Most features of a flattened map with a constant for each feature, which needs a square matrix."""
 
 
 def _batch_norm(state: State, node: Node) -> Value:
@@ -52,13 +52,14 @@ def _batch_norm(state: State, node: Node) -> Value:
         part = _affine(state, node, part, scale, shift)
         out.append(
             replace(part, moments=(centre, spread)) if isinstance(part, Expression) else part
-        )  # a pool stands between a Pending's ReLU and this norm
+        )  # there is a pool between the ReLU of a Pending and this norm
     return value.with_parts(out)
 
 
 def _per_channel(state: State, node: Node, value: Value, *constants: np.ndarray) -> tuple:
-    """A tensor, and constants as one number a channel of each part; features of a flattened map become
-    channels for it.
+    """A tensor, and constants as one number per channel of each part.
+
+    If necessary, the features of a flattened map become channels.
     """
     try:
         return value, *(value.per_channel(constant) for constant in constants)
@@ -74,7 +75,7 @@ def _per_channel(state: State, node: Node, value: Value, *constants: np.ndarray)
 
 
 def _affine(state: State, node: Node, part: Part, scale: np.ndarray, shift: np.ndarray) -> Part:
-    """scale * x + shift a channel."""
+    """scale * x + shift per channel."""
     if isinstance(part, Pending) and (scale > 0).all():
         return Pending(
             part.inner.affine(scale, shift, node.name),
@@ -124,7 +125,7 @@ def _arithmetic(state: State, node: Node) -> Value:
 
 
 def _signed(state: State, node: Node, at: int) -> Value:
-    """An operand with the sign the operator gives it."""
+    """An operand with the sign that the operator gives it."""
     value = state.value(node, at)
     if node.op == "Sub" and at == 1:
         return value.with_parts(
@@ -189,13 +190,13 @@ def _clip(state: State, node: Node) -> Value:
 
 
 def _limit(state: State, node: Node, at: int, key: str) -> np.ndarray | None:
-    """A limit of a Clip; None where it limits nothing."""
+    """A limit of a Clip; None if it limits nothing."""
     value = state.constant(node, at, key)
     return None if value is None or abs(float(value)) >= np.finfo(np.float32).max else np.float64(value)
 
 
 def _upper(node: Node, value: Value, limit: np.ndarray) -> list[np.ndarray]:
-    """Upper limits a channel, of each part."""
+    """Upper limits per channel, of each part."""
     limits = value.per_channel(limit)
     if min(clip.min() for clip in limits) <= 0:
         raise refusal(node, "its upper limit is not above 0", got=np.min(limit))
@@ -203,7 +204,7 @@ def _upper(node: Node, value: Value, limit: np.ndarray) -> list[np.ndarray]:
 
 
 def _capped(state: State, node: Node, value: Value, limit: np.ndarray) -> Value:
-    """min(x, limit): of spikes at once, of a current when its ReLU comes."""
+    """min(x, limit), of spikes at once, and of a current when its ReLU follows."""
     limits = _upper(node, value, limit)
     parts: list[Part] = []
     for part, clip in zip(value.parts, limits):
@@ -217,7 +218,7 @@ def _capped(state: State, node: Node, value: Value, limit: np.ndarray) -> Value:
 
 
 def _extreme(state: State, node: Node) -> Value:
-    """Min and Max with one constant."""
+    """Min or Max with one constant."""
     moving = [i for i, name in enumerate(node.inputs) if name not in state.graph.constants]
     if len(moving) != 1:
         raise refusal(

@@ -1,7 +1,7 @@
 """What a tensor of the graph is in terms of spikes: sums of convolutions of signals, plus a constant.
 
-Everything linear between two ReLUs is an `Expression`; it stays one, exact in float64, until a ReLU
-or the output asks for layers.
+Everything linear between two ReLUs is an `Expression`. It stays one, exact in float64, until a ReLU or the
+output needs layers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class Signal:
-    """A layer of the network in the making that carries spikes, or the analog input.
+    """A layer of the new network that sends spikes, or the analog input.
 
     Parameters
     ----------
@@ -30,11 +30,11 @@ class Signal:
     vector : bool
         Whether the layer itself is a vector.
     spiking : bool
-        Never negative, that is; False for the input.
+        Whether its values are spikes, which are never negative; False for the input.
     pools : tuple of Window
-        Average pools between the neurons and here.
+        Average pools behind the neurons.
     current : Expression, optional
-        What its neurons are charged with, where it is their output.
+        The input current of its neurons, if it is their output.
     """
 
     layer: str
@@ -47,8 +47,9 @@ class Signal:
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """A convolution of a signal; without a kernel, the signal itself. The name is that of its node, for
-    people.
+    """A convolution of a signal; without a kernel, the signal itself.
+
+    The name is that of its node, for people.
     """
 
     signal: Signal
@@ -73,9 +74,9 @@ class Expression:
         All of one shape.
     bias : (channels,) float64
     name : str
-        Of the node that made it, for people.
+        The name of the node that made it, for people.
     moments : (mean, deviation), optional
-        Each (channels,), if a batch norm made it.
+        Each (channels,): those of its values, if a batch norm made it.
     """
 
     terms: tuple[Term, ...]
@@ -93,13 +94,13 @@ class Expression:
 
     @property
     def signal(self) -> Signal | None:
-        """The signal, if it is nothing else."""
+        """The signal, if the expression is a signal and nothing else."""
         plain = len(self.terms) == 1 and self.terms[0].kernel is None and not self.bias.any()
         return self.terms[0].signal if plain else None
 
     @property
     def spikes(self) -> Signal | None:
-        """The signal, if it is nothing else and made of spikes."""
+        """The signal, if the expression is a signal of spikes and nothing else."""
         return self.signal if self.signal is not None and self.signal.spiking else None
 
     def affine(self, scale: np.ndarray, shift: np.ndarray, name: str) -> Expression:
@@ -118,7 +119,9 @@ class Expression:
 
 @dataclass(frozen=True, eq=False)
 class Pending:
-    """The maximum of windows of min(x, cap), waiting for the ReLU behind it, which may as well stand before.
+    """The maximum of windows of min(x, cap), which waits for the ReLU behind it.
+
+    The ReLU may also be applied before the maximum.
 
     Parameters
     ----------

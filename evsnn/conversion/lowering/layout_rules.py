@@ -1,4 +1,4 @@
-"""Operators that only move elements, and those at the end that keep the order of scores."""
+"""Operators that only move elements, and operators at the end that keep the order of scores."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SCORES = ("Softmax", "LogSoftmax")
 
 
 def input_layout(graph: Graph) -> tuple[tuple[int, ...], np.ndarray]:
-    """The shape in which the first layer reads the input, and where its elements lie in the model's own.
+    """The shape in which the first layer reads the input, and its elements' places in the model's own input.
 
     Returns
     -------
@@ -127,7 +127,7 @@ def _pad(state: State, node: Node) -> Value:
 
 
 def _scores(state: State, node: Node) -> Value:
-    """Left out at the end: the largest score stays the largest."""
+    """Leave out a softmax at the end, because the largest score stays the largest."""
     shape = state.shape(node)
     if shape[node.integer("axis", -1) % (len(shape) + 1) - 1] != math.prod(shape):
         raise refusal(

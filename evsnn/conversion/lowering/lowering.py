@@ -1,8 +1,8 @@
-"""An imported graph in evsnn's own layers: batch norms, constants, layouts and padding folded, ReLUs as `IF`.
+"""From an imported graph to evsnn's own layers: linear operators are folded, and ReLUs become `IF` layers.
 
-Every fold is exact in real numbers, done in float64 and rounded to float32 once. What has no exact
-counterpart is refused, with the node's name: a network is never converted into one that computes
-something else.
+Every fold is exact in real numbers; it is computed in float64 and rounded to float32 once. What has no exact
+counterpart is refused with the node's name: a network is never converted into one that computes something
+else.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_POOLS = ("spiking", "average")
 _RULES = {**weighted_rules.RULES, **elementwise_rules.RULES, **pooling_rules.RULES, **layout_rules.RULES}
 
 OPERATORS = tuple(sorted(_RULES))
-"""ONNX operators that can be lowered, each under conditions of its own."""
+"""The ONNX operators that can be lowered, each under its own conditions."""
 
 
 def lower_graph(graph: Graph, *, max_pool: str = "spiking") -> Ann:
@@ -53,7 +53,7 @@ def lower_graph(graph: Graph, *, max_pool: str = "spiking") -> Ann:
         raise ModelError(
             "unknown treatment of max pools", got=repr(max_pool), expected=" or ".join(MAX_POOLS)
         )
-    with np.errstate(all="ignore"):  # what is not finite, a layer refuses
+    with np.errstate(all="ignore"):  # layers refuse values that are not finite
         return _lower(graph, max_pool == "average")
 
 
@@ -99,7 +99,7 @@ def _lower(graph: Graph, average: bool) -> Ann:
 
 
 def _lowered(state: State, node: Node) -> Value:
-    """What a node computes, its shape as the file says."""
+    """What a node computes; its shape has to be the one that the file says."""
     if node.op not in _RULES:
         hint = (
             "spiking networks are weighted layers, pools, sums and ReLU, Clip(0, y), LeakyRelu or PRelu;"

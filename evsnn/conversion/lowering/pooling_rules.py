@@ -14,7 +14,7 @@ __all__ = ["RULES"]
 
 
 def _windows(node: Node, value: Value) -> Windows:
-    """The windows of a pool on a map and a Pad's zeros around it."""
+    """The windows of a pool on a map with the zeros of a Pad around it."""
     _, height, width = value.map_shape()
     top, left, bottom, right = value.padding
     at = windows_of(node, (height + top + bottom, width + left + right), node.integers("kernel_shape"))
@@ -68,7 +68,7 @@ def _avg_pool(state: State, node: Node) -> Value:
     if any(at.overhang):
         raise refusal(
             node,
-            "its last windows stand over the map (ceil_mode), where the divisor is smaller",
+            "its last windows reach beyond the map (ceil_mode), where the divisor is smaller",
             hint="use ceil_mode=0, or a size that the stride divides",
         )
     window = Window(at.window.kernel, at.window.stride, both_paddings(at.window.padding, value.padding))

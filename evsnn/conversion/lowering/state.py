@@ -1,4 +1,4 @@
-"""What lowering knows while it walks over a graph, and what its rules have in common."""
+"""What lowering knows while it visits the nodes of a graph, and what its rules share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def refusal(node: Node, what: str, **details) -> ModelError:
 
 
 class State:
-    """One lowering.
+    """The state of one lowering.
 
     Parameters
     ----------
@@ -43,10 +43,10 @@ class State:
             for name in node.inputs:
                 self.uses[name] = self.uses.get(name, 0) + 1
         self._left = dict(self.uses)
-        self.output = graph.output  # moves up where operators at the end are left out
+        self.output = graph.output  # moves up if operators at the end are left out
 
     def value(self, node: Node, at: int = 0) -> Value:
-        """An input that depends on the network's."""
+        """An input that depends on the network's input."""
         name = node.inputs[at]
         if name not in self.values:
             raise refusal(
@@ -55,7 +55,7 @@ class State:
         return self.values[name]
 
     def constant(self, node: Node, at: int, what: str) -> np.ndarray | None:
-        """A constant input; None where an optional one is absent."""
+        """A constant input; None if an optional one is absent."""
         if at >= len(node.inputs) or not node.inputs[at]:
             return None
         if node.inputs[at] not in self.graph.constants:
@@ -83,7 +83,7 @@ class State:
                     del self.values[name]
 
     def shape(self, node: Node) -> tuple[int, ...]:
-        """Of the node's output, without the batch, as the file says."""
+        """The shape of the node's output, without the batch, as the file says."""
         return self.graph.shapes[node.outputs[0]]
 
     def drop_silent_negatives(self, value: Value, name: str) -> list[Expression]:

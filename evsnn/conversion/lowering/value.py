@@ -1,7 +1,7 @@
-"""A tensor of the graph while it is lowered: expressions side by side, and where each of their elements lies.
+"""A tensor of the graph while it is lowered: expressions side by side, and the places of their elements.
 
-Reshapes and transposes compute nothing; here they only move an index. A layer is channels first, so
-whatever the graph does to get there (or away) costs nothing as long as the index tells.
+Reshapes and transposes compute nothing: they only change an index. Layers are channels first; changes of the
+layout before or after them cost nothing as long as the index describes them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["LayoutError", "Value"]
 
 
 class LayoutError(ValueError):
-    """A tensor whose elements do not lie as an operator needs them; the message says how they would."""
+    """A tensor whose elements are not in the order that an operator needs; the message says which it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +28,14 @@ class Value:
     Parameters
     ----------
     parts : tuple of Expression or Pending
-        Maps (channels, height, width), one after another.
+        Maps (channels, height, width), side by side along the channels.
     shape : tuple of int
-        The tensor's own, without the batch and without what a Pad added.
+        The tensor's own shape, without the batch and without the zeros of a Pad.
     index : array of `shape`, optional
-        Which element of the parts, each in (channel, y, x) order, one after another, stands where.
-        None: in that order.
+        For each element of the tensor, its number among the elements of the parts, each part in
+        (channel, y, x) order. None: they are in that order.
     padding : (top, left, bottom, right)
-        Zeros around the maps, from a Pad.
+        The zeros that a Pad has added around the maps.
     """
 
     parts: tuple[Expression | Pending, ...]
@@ -49,7 +49,7 @@ class Value:
 
     @property
     def positions(self) -> np.ndarray:
-        """`index`, spelt out."""
+        """`index` as an array, even if it is None."""
         return (
             np.arange(np.prod(self.shape, dtype=np.int64)).reshape(self.shape)
             if self.index is None
@@ -58,25 +58,25 @@ class Value:
 
     @property
     def channels(self) -> list[int]:
-        """Where each part's channels start, and the end."""
+        """The first channel of each part, and the number of all channels."""
         return [0, *np.cumsum([p.shape[0] for p in self.parts]).tolist()]
 
     def with_parts(self, parts: Sequence[Expression | Pending]) -> Value:
-        """The same tensor of other currents, element by element."""
+        """The same layout with other expressions."""
         return replace(self, parts=tuple(parts))
 
     def reshaped(self, shape: tuple[int, ...]) -> Value:
-        """In another shape of as many elements; there is no padding."""
+        """The tensor in another shape with as many elements; it has no padding."""
         return replace(self, shape=shape, index=None if self.index is None else self.index.reshape(shape))
 
     def transposed(self, axes: tuple[int, ...]) -> Value:
-        """Axes without the batch's."""
+        """The tensor with its axes permuted; `axes` are without the batch axis."""
         index = self.positions.transpose(axes)
         return replace(self, shape=index.shape, index=np.ascontiguousarray(index))
 
     @staticmethod
     def concatenated(values: Sequence[Value], axis: int) -> Value:
-        """Side by side along an axis of the tensors."""
+        """Tensors side by side along one of their axes."""
         starts = np.cumsum([0, *(np.prod(v.shape, dtype=np.int64) for v in values)])
         for value in values:
             value.unpadded()
@@ -88,7 +88,7 @@ class Value:
             raise LayoutError("it reads the output of a Pad, which only a convolution or a pool can take in")
 
     def map_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of a tensor that is a map, channels first; padding not counted.
+        """(channels, height, width) of a tensor that is a map, channels first, without padding.
 
         Raises
         ------
@@ -111,7 +111,7 @@ class Value:
         Raises
         ------
         LayoutError
-            If its axes are not those.
+            If its axes are not these three.
         """
         sizes = {p.shape[1:] for p in self.parts}
         shape = (self.channels[-1], *sizes.pop())
@@ -127,7 +127,7 @@ class Value:
         )
 
     def per_channel(self, constant: np.ndarray) -> list[np.ndarray]:
-        """A constant that is broadcast to this tensor with its batch, as one value a channel of each part.
+        """A constant that is broadcast to this tensor with its batch, as one value per channel of each part.
 
         Raises
         ------
@@ -160,8 +160,9 @@ class Value:
         return values
 
     def columns(self, weight: np.ndarray) -> list[np.ndarray]:
-        """Columns (n_out, n_in) of a matrix on this vector as kernels (n_out, channels, height, width), one a
-        part.
+        """The columns of a matrix on this vector as kernels, one per part.
+
+        From (n_out, n_in) to (n_out, channels, height, width).
         """
         self.unpadded()
         if self.index is not None:

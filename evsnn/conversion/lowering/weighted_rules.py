@@ -36,7 +36,7 @@ def _conv(state: State, node: Node) -> Value:
 
 
 def _applied(state: State, value: Value, kernel: Convolution, bias: np.ndarray | None, name: str):
-    """A convolution of all parts: of one signal where they are spikes side by side, else part by part."""
+    """A convolution of all parts: of one signal if they are spikes side by side, else part by part."""
     joined = state.assembly.joined(state.drop_silent_negatives(value, name))
     if joined is not None:
         return state.assembly.convolved(joined, kernel, bias, name)
@@ -81,12 +81,12 @@ def _matmul(state: State, node: Node) -> Value:
 def _product(
     state: State, node: Node, weight: np.ndarray, gain: np.ndarray | None, bias: np.ndarray | None
 ) -> Value:
-    """A matrix (n_out, n_in) times a vector: kernels that cover each part."""
+    """A matrix (n_out, n_in) times a vector, as kernels that cover each part."""
     value = state.value(node)
     if value.shape != (*(1,) * (len(value.shape) - 1), weight.shape[1]):
         raise refusal(
             node,
-            "it multiplies more than one vector a sample",
+            "it multiplies more than one vector per sample",
             got=f"a tensor of shape {value.shape}",
             expected=f"({weight.shape[1]},)",
             hint="flatten before it",

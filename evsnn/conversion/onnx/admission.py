@@ -1,10 +1,10 @@
-"""What each operator may do in a network that is converted, and the one form it then has.
+"""What each operator may do in a network that is converted, and the one form that it then has.
 
-A rule sees a `Call`: an operator that depends on the network's input, with what is known of its
-tensors. It refuses what cannot be converted or mixes the samples of a batch, and rewrites the rest so
-that those who come after need to know one form only:
+A rule reads a `Call`: an operator that depends on the network's input, with what is known of its tensors. It
+refuses what cannot be converted or mixes the samples of a batch, and rewrites the rest, so that later code
+needs to know one form only:
 
-- paddings are explicit: no ``auto_pad``; ``ceil_mode`` only where no padding says the same;
+- paddings are explicit: no ``auto_pad``; ``ceil_mode`` only if no padding has the same effect;
 - axes and permutations are complete and not negative;
 - a `Reshape` keeps the batch: its shape starts with -1 and names all other sizes;
 - limits of a `Clip` that limit nothing are absent.
@@ -24,18 +24,18 @@ from .windows import windows
 __all__ = ["MAX_SAMPLE_BYTES", "RULES", "Call", "Tensor", "check_size"]
 
 MAX_SAMPLE_BYTES = 256 << 20
-"""Of one tensor of one sample, with the padding around it."""
+"""Most bytes of one tensor of one sample, with the padding around it."""
 _MAX_MACS = 1 << 38
-"""Multiplications of one operator on one sample."""
+"""Most multiplications of one operator on one sample."""
 
 
 def check_size(shape: Sequence[int]) -> None:
-    """Refuse a tensor that is too large, before anybody makes it.
+    """Refuse a tensor that is too large, before it is made.
 
     Parameters
     ----------
     shape : sequence of int
-        Without the batch axis.
+        The tensor's, without the batch axis.
     """
     n_bytes = 4 * math.prod(map(int, shape))
     if not 0 < n_bytes <= MAX_SAMPLE_BYTES:
@@ -71,7 +71,7 @@ class Call:
     op : str
     attributes : dict
     tensors : list of Tensor or None
-        None where an optional input is absent.
+        None if an optional input is absent.
     batches : tuple of int
         The batch sizes for which constants are known.
     replaced : dict of int to array or None
@@ -86,7 +86,7 @@ class Call:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the first input, which depends on the network's input, without the batch axis."""
+        """The shape of the first input, which depends on the network's input, without the batch axis."""
         first = self.tensors[0]
         if first is None or first.shape is None:
             raise ModelError("its first input must depend on the network's input")
@@ -109,7 +109,7 @@ class Call:
 
     @property
     def rank(self) -> int:
-        """Of the first input, with the batch axis."""
+        """The number of axes of the first input, with the batch axis."""
         return 1 + len(self.shape)
 
     def constant(self, position: int) -> np.ndarray | None:
@@ -127,7 +127,7 @@ class Call:
         return tensor.values[0]
 
     def axis(self, axis: int) -> int:
-        """`axis` counted from the first, the batch's excluded."""
+        """`axis` as a number from 0, without the batch axis, which is refused."""
         if not -self.rank <= axis < self.rank:
             raise ModelError(
                 "names an axis that is not there", got=axis, expected=f"-{self.rank} to {self.rank - 1}"
@@ -142,7 +142,7 @@ class Call:
 
 
 def _first_only(call: Call) -> None:
-    """The first input is a tensor, all others are constants."""
+    """Check that the first input is a tensor and all others are constants."""
     if call.tensors[0] is None or call.tensors[0].shape is None:
         raise ModelError(
             "its first input must depend on the network's input",
@@ -154,7 +154,7 @@ def _first_only(call: Call) -> None:
 
 
 def _broadcast(call: Call) -> None:
-    """Constants and tensors that broadcast without touching the batch."""
+    """Check that constants and tensors broadcast without the batch axis."""
     tensors = call.operands
     ranks = {1 + len(t.shape) for t in tensors if t.shape is not None}
     for i, tensor in enumerate(tensors):
@@ -250,9 +250,9 @@ def _pool(call: Call) -> None:
     if len(call.shape) != 3:
         raise ModelError("only 2-D pools are converted", got=f"an input of {call.rank} axes", expected="4")
     at = _explicit(call, call.attributes.get("kernel_shape", ()))
-    call.attributes.pop("storage_order", None)  # of the indices, which nobody reads
+    call.attributes.pop("storage_order", None)  # of the indices, which are not read
     if not any(at.overhang) or call.op == "MaxPool" or not call.attributes.get("count_include_pad", 0):
-        # What overhangs counts as little as padding does, so that padding may say it.
+        # Overhangs count as little as padding does, so they can be written as padding.
         top, left, bottom, right = at.window.padding
         call.attributes["pads"] = (top, left, bottom + at.overhang[0], right + at.overhang[1])
         call.attributes.pop("ceil_mode", None)
@@ -277,7 +277,7 @@ def _gemm(call: Call) -> None:
 
 
 def _matrix(call: Call, transposed: bool = False) -> None:
-    """The weights are a matrix that fits the input's last axis."""
+    """Check that the weights are a matrix that fits the input's last axis."""
     shape = call.needed(1).shape
     n_in, n_out = (shape[::-1] if transposed else shape) if len(shape) == 2 else (-1, -1)
     if n_in != call.shape[-1]:
@@ -393,9 +393,7 @@ def _reshape(call: Call) -> None:
 
 
 def _reshaped(target: list[int], shape: tuple[int, ...], keep_zeros: int) -> tuple[int, ...] | None:
-    """Sizes after the batch's if `shape`, whose first axis is the batch, keeps it in a reshape to
-    `target`.
-    """
+    """The sizes without the batch axis, if a reshape of `shape` to `target` keeps the batch, else None."""
     sizes = [
         shape[i] if size == 0 and not keep_zeros and i < len(shape) else size for i, size in enumerate(target)
     ]
@@ -435,7 +433,7 @@ def _unsqueeze(call: Call) -> None:
 
 
 def _set_input(call: Call, position: int, value: np.ndarray) -> None:
-    """Give a constant input that may have been absent."""
+    """Set a constant input that may have been absent."""
     call.tensors += [None] * (position + 1 - len(call.tensors))
     call.replaced[position] = value
 
@@ -516,4 +514,4 @@ RULES: Mapping[str, Callable[[Call], None]] = {
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }
-"""Of every importable operator."""
+"""The rule of every operator that can be imported."""

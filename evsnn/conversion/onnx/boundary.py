@@ -23,14 +23,14 @@ def find_output(file: ModelFile, output: str | None, notes: list[str]) -> str:
     Parameters
     ----------
     output : str, optional
-        Any tensor's name.
+        The name of any tensor.
     notes : list of str
-        Gets a line if outputs are left out.
+        A line is added if outputs are left out.
 
     Raises
     ------
     ModelError
-        If there is no such tensor, or a choice.
+        If there is no such tensor, or no name is given and there is more than one output of floats, or none.
     """
     values = file.graph.output
     made = {name for node in file.graph.node for name in node.output}
@@ -59,10 +59,10 @@ def find_output(file: ModelFile, output: str | None, notes: list[str]) -> str:
             what, where=file.name, got=_listed(v.name for v in values) or "none", expected="one", hint=hint
         )
     if scores[0] not in made:
-        raise ModelError("its output is made by no node", where=file.name, got=repr(scores[0])[:80])
+        raise ModelError("no node makes its output", where=file.name, got=repr(scores[0])[:80])
     if len(values) > 1:
         notes.append(
-            "left out the outputs that are no scores:"
+            "left out the outputs that are not scores:"
             f" {_listed(v.name for v in values if v.name != scores[0])}"
         )
     return scores[0]
@@ -103,12 +103,12 @@ def find_input(
     shape : tuple of int
         Without the batch axis.
     batches : tuple of int
-        The batch's size if the file fixes it, else two to try.
+        The size of the batch if the file fixes it, else two sizes to try.
 
     Raises
     ------
     ModelError
-        If there is no input or more than one, or it is no batch of float tensors of a fixed shape.
+        If there is no input or more than one, or it is not a batch of float tensors of a fixed shape.
     """
     stored = {proto.name for proto in file.graph.initializer}
     inputs = [value for value in file.graph.input if value.name not in stored and value.name in read]

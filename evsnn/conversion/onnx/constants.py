@@ -1,7 +1,7 @@
 """Operators on constants: the shape computations that exporters leave in a file, done once.
 
-The values are float32, int64 or bool arrays. Beside these, every operator of `operators` that does not
-look at maps is folded too. No result may be larger than `MAX_CONSTANT_BYTES`, and that is seen before
+The values are float32, int64 or bool arrays. Besides these operators, every operator of `operators` that does
+not need a map is folded, too. No result may be larger than `MAX_CONSTANT_BYTES`, and that is checked before
 it is made: a file of a few bytes can ask for terabytes.
 """
 
@@ -41,7 +41,7 @@ def fold(op: str, values: list[np.ndarray | None], attributes: Mapping) -> np.nd
 
 
 def _broadcast(op: str, values: list[np.ndarray | None]) -> tuple[int, ...]:
-    """A shape that the result of most operators does not exceed."""
+    """A shape that is at least as large as the result of most operators."""
     shapes = [v.shape for v in values if v is not None]
     if op in ("MatMul", "Gemm"):
         return (

@@ -1,6 +1,6 @@
 """Dense convolution: the ANN's arithmetic, as matrix products.
 
-Arrays are (n, channels, height, width) by shape and channels-last in memory: windows are then runs of
+Arrays have the shape (n, channels, height, width) and are channels-last in memory. Windows are then runs of
 ``kernel width * channels`` numbers, and a result is the next convolution's input without a copy.
 """
 
@@ -11,9 +11,7 @@ import numpy as np
 __all__ = ["SCRATCH_BYTES", "conv2d"]
 
 SCRATCH_BYTES = 16 << 20
-"""Memory for padded maps and gathered windows, unless one padded sample and the windows of one of its rows
-take more.
-"""
+"""Memory for padded maps and gathered windows; one padded sample and the windows of one row may take more."""
 
 
 def conv2d(
@@ -82,7 +80,7 @@ def _padded(x: np.ndarray, padding: tuple[int, int, int, int]) -> np.ndarray:
 def _matrix(
     x: np.ndarray, taps: np.ndarray, groups: int, stride, dilation, out: np.ndarray, scratch: np.ndarray
 ) -> None:
-    """Windows gathered into rows, times the weights; `out` is (n, y, x, c_out)."""
+    """Gather windows into rows and multiply them by the weights; `out` is (n, y, x, c_out)."""
     ky, kx, per_group, c_out = taps.shape
     (n, n_y, n_x, _), per_out = out.shape, c_out // groups
     s_n, s_y, s_x, s_c = x.strides
@@ -91,7 +89,7 @@ def _matrix(
     rows, columns = n * n_y * n_x, ky * kx * per_group
     for g in range(groups):
         seen = np.lib.stride_tricks.as_strided(x[..., g * per_group :], shape, strides, writeable=False)
-        if columns > per_group:  # windows of one place are there already
+        if columns > per_group:  # the windows of one position are gathered already
             gathered = scratch[: rows * columns].reshape(shape)
             gathered[...] = seen
             seen = gathered
@@ -106,7 +104,7 @@ def _matrix(
 def _depthwise(
     x: np.ndarray, taps: np.ndarray, groups: int, stride, dilation, out: np.ndarray, scratch: np.ndarray
 ) -> None:
-    """One input channel a group: a product with each tap, summed; `out` is (n, y, x, c_out)."""
+    """One input channel per group: the sum over kernel positions; `out` is (n, y, x, c_out)."""
     ky, kx, _, c_out = taps.shape
     n, n_y, n_x, _ = out.shape
     out = out.reshape(n, n_y, n_x, groups, c_out // groups)

@@ -1,4 +1,4 @@
-"""The source ANN's forward pass: batch after batch, in a stated amount of memory."""
+"""The source ANN's forward pass, batch after batch, within a given amount of memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .operators import OPERATORS
 __all__ = ["MAX_BYTES", "batches", "evaluate", "sample_bytes"]
 
 MAX_BYTES = 256 << 20
-"""Memory for a batch's tensors, beside the weights, `dense.SCRATCH_BYTES` and what is returned."""
+"""Memory for a batch's tensors, besides the weights, `dense.SCRATCH_BYTES` and what is returned."""
 
 
 def evaluate(
@@ -30,11 +30,11 @@ def evaluate(
     Parameters
     ----------
     images : (n, *graph.shapes[graph.input]) array of numbers
-        May be a memory map; one batch at a time is read.
+        It may be a memory map; one batch at a time is read.
     outputs : sequence of str, optional
-        Tensors to return. Default: the network's output.
+        The tensors to return. None: the network's output.
     batch : int, optional
-        Images at once. Default: as many as `max_bytes` allow, at least one.
+        Images per batch. None: as many as `max_bytes` allow, at least one.
     max_bytes : int
 
     Returns
@@ -46,7 +46,7 @@ def evaluate(
     InputError
         If the images do not fit the network.
     ModelError
-        If it has no such tensor.
+        If the graph has no such tensor.
     """
     names = [graph.output] if outputs is None else list(outputs)
     runs = batches(graph, images, names, batch=batch, max_bytes=max_bytes)
@@ -72,7 +72,7 @@ def batches(
     Yields
     ------
     start : int
-        Number of the batch's first image.
+        The index of the batch's first image.
     tensors : dict of str to (n, *shape) float32
     """
     shape = graph.shapes[graph.input]
@@ -108,10 +108,10 @@ def _run(
 
 
 def sample_bytes(graph: Graph, outputs: Sequence[str] = ()) -> int:
-    """Memory that one image takes where the network is widest.
+    """The most memory that one image takes.
 
-    That is: tensors still needed, an operator's result, as much again for its work, and the outputs of
-    the batch before, which the caller still holds.
+    It is needed for tensors that are still read, an operator's result, as much again for the operator's work,
+    and the outputs of the batch before, which the caller still holds.
     """
     last = _last_reads(graph, outputs)
     size = {name: 4 * math.prod(shape) for name, shape in graph.shapes.items()}
@@ -126,6 +126,6 @@ def sample_bytes(graph: Graph, outputs: Sequence[str] = ()) -> int:
 
 
 def _last_reads(graph: Graph, outputs: Sequence[str]) -> dict[str, int]:
-    """Number of the last node that reads a tensor; those returned are read after all nodes."""
+    """By tensor, the number of the last node that reads it; tensors that are returned are read last."""
     last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
     return last | {name: len(graph.nodes) for name in (*outputs, graph.output)}

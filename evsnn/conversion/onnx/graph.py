@@ -1,8 +1,7 @@
-"""The source network as its file describes it: ONNX operators on named tensors, shapes known, constants
-folded.
+"""The source network as its file describes it: ONNX operators on named tensors.
 
-A `Graph` says what the ANN computes and nothing about spikes. Shapes are without the batch, which is
-every tensor's first axis.
+Shapes are known and constants are folded. A `Graph` says what the ANN computes and nothing about spikes.
+Shapes are without the batch, which is the first axis of every tensor.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ class Node:
     Parameters
     ----------
     name : str
-        The file's, or made from the operator and its number; unique. For people.
+        The file's name for it, or one made from the operator and its number; unique. For people.
     op : str
         ONNX operator type: "Conv", "Gemm", "Relu", ...
     inputs : tuple of str
-        Tensor names; "" where an optional input is absent.
+        Tensor names; "" if an optional input is absent.
     outputs : tuple of str
     attributes : mapping of str to int, float, str or tuple
-        As in the file, ONNX's names; those absent take the operator's default.
+        As in the file, by ONNX's names; absent ones have the operator's default.
     """
 
     name: str
@@ -75,7 +74,7 @@ class Graph:
     name : str
         For people; the file's stem.
     opset : int
-        Of the default ONNX domain.
+        The version of the default ONNX domain.
     input, output : str
         Tensor names.
     nodes : tuple of Node
@@ -83,7 +82,7 @@ class Graph:
     constants : mapping of str to array
         Tensors that do not depend on the input, computed once. float32, or int64 for shapes and axes.
     shapes : mapping of str to tuple of int
-        Of every tensor that depends on the input, without the batch axis.
+        The shape of every tensor that depends on the input, without the batch axis.
     notes : tuple of str
         What reading the file did, for people.
     """

@@ -1,11 +1,11 @@
 """``model.onnx`` -> `Graph`.
 
-The file's nodes are walked once, in order. What does not depend on the network's input is computed at
-once (`folding`), older forms of operators become the newest (`upgrade`), each remaining operator has
-to pass its rule (`rules`), and is then run on one sample of zeros, which gives the shapes.
+The nodes of the file are visited once, in order. What does not depend on the network's input is computed at
+once (`constants`). Older forms of operators become the newest (`upgrade`). Each remaining operator has to
+pass its rule (`admission`), and is then run on one sample of zeros, which gives the shapes.
 
-Constants that depend on the batch's size (a Reshape to ``[x.shape[0], -1]``) are computed for two
-sizes. A rule then sees whether the batch stays what it is.
+Constants that depend on the size of the batch (a Reshape to ``[x.shape[0], -1]``) are computed for two sizes.
+A rule can then check that the batch stays what it is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_WEIGHT_BYTES", "import_onnx"]
 
 MAX_WEIGHT_BYTES = 4 << 30
-"""Of all constants together."""
+"""Most bytes of all constants together."""
 _MISUSED = (
     ValueError,
     TypeError,
@@ -55,7 +55,7 @@ def import_onnx(source: str | PurePath | bytes | onnx.ModelProto, *, output: str
         Files are not trusted. Data outside the file is read from the model's own folder only, and only if a
         path is given.
     output : str, optional
-        The tensor to end at, where the model has several outputs or the last operators are not wanted.
+        The tensor to end at, if the model has several outputs, or if its last operators are to be left out.
 
     Returns
     -------
@@ -65,9 +65,9 @@ def import_onnx(source: str | PurePath | bytes | onnx.ModelProto, *, output: str
     Raises
     ------
     ModelError
-        If it is no ONNX model, is damaged, or holds what cannot be converted.
+        If it is not an ONNX model, is damaged, or holds what cannot be converted.
     MissingExtraError
-        Without the onnx package.
+        If the onnx package is not installed.
     """
     file = open_model(source)
     with np.errstate(all="ignore"):
@@ -98,7 +98,7 @@ class _Import:
         self._walk(nodes)
 
     def graph(self) -> Graph:
-        """What was read."""
+        """The graph that was read."""
         output = self._name(self.output)
         if output == self.input:
             raise ModelError("holds no operator that does anything", where=self.file.name)
@@ -132,7 +132,7 @@ class _Import:
             self.notes.append(note)
 
     def _name(self, name: str) -> str:
-        """A tensor's name once operators that change nothing are gone."""
+        """A tensor's name without the operators that change nothing."""
         return self.renamed.get(name, name)
 
     def _where(self, name: str, node: onnx.NodeProto) -> str:
@@ -165,9 +165,7 @@ class _Import:
         self.constants[name] = values
 
     def _add(self, name: str, value: np.ndarray) -> str:
-        """Store a constant that is not in the file, and give the name it gets: like `name`, and nobody
-        else's.
-        """
+        """Store a constant that is not in the file, and return its unique name, which is like `name`."""
         while name in self.taken:
             name += "'"
         self.taken.add(name)
@@ -191,7 +189,7 @@ class _Import:
                 ) from error
 
     def _take(self, name: str, proto: onnx.NodeProto, where: str) -> None:
-        """One node: a constant, nothing at all, or an operator of the graph."""
+        """Take one node: it is a constant, an operator that changes nothing, or an operator of the graph."""
         op = proto.op_type
         attributes = attributes_of(proto, self.file.folder, where)
         if op == "Constant":
@@ -199,7 +197,7 @@ class _Import:
         inputs = [self._name(n) for n in proto.input]
         for n in filter(None, inputs):
             if n not in self.constants and n not in self.shapes:
-                what = "reads a tensor that is no operator's first output, or that no earlier operator makes"
+                what = "reads a tensor that is not the first output of an earlier operator"
                 raise ModelError(
                     what, got=repr(n)[:80], hint="masks, indices and statistics are not converted"
                 )
@@ -230,7 +228,7 @@ class _Import:
         return self._operator(name, proto, inputs, attributes)
 
     def _fold(self, proto: onnx.NodeProto, op: str, inputs: list[str], attributes: dict) -> None:
-        """Compute a constant, for each batch size if it depends on that."""
+        """Compute a constant; for each size of the batch if it depends on that."""
         operands = [self.constants.get(n) for n in inputs]
         n = max((len(values) for values in operands if values), default=1)
         if op == "Dropout":
@@ -244,7 +242,7 @@ class _Import:
         )
 
     def _pass(self, proto: onnx.NodeProto, op: str, inputs: list[str], attributes: dict) -> None:
-        """An operator that changes nothing: its output is its input by another name."""
+        """Take an operator that changes nothing: its output is its input with another name."""
         if op == "CastLike" and inputs[0] in self.constants:  # like the network's tensors, which are float32
             self._keep(
                 proto.output[0],
@@ -255,7 +253,7 @@ class _Import:
             raise ModelError("its first input must depend on the network's input")
         if op == "Cast" and attributes.get("to") not in FLOATS:
             raise ModelError(
-                "casts to a type that is no float",
+                "casts to a type that is not a float",
                 got=f"type {attributes.get('to')}",
                 hint="quantised models are not read: export the float model",
             )
@@ -269,7 +267,7 @@ class _Import:
         self.renamed[proto.output[0]] = inputs[0]
 
     def _operator(self, name: str, proto: onnx.NodeProto, inputs: list[str], attributes: dict) -> None:
-        """An operator that depends on the network's input: its rule, then its shape."""
+        """Take an operator that depends on the network's input: apply its rule, then find its shape."""
         op = proto.op_type
         needed = _NEEDED.get(op, 1)
         if len(inputs) < needed or not all(inputs[:needed]):
@@ -327,7 +325,7 @@ _NEEDED = {
 
 
 def _named(nodes: list[onnx.NodeProto]) -> dict[str, onnx.NodeProto]:
-    """Nodes by their names, which become different from each other and printable."""
+    """Nodes by their names, which are made unique and printable."""
     named: dict = {}
     for i, node in enumerate(nodes):
         name = printable(node.name) or f"{node.op_type}_{i}"
@@ -346,4 +344,4 @@ def _constant(attributes: dict) -> np.ndarray:
         return value
     if name in ("value_float", "value_floats", "value_int", "value_ints"):
         return np.array(value, np.float32 if "float" in name else np.int64)
-    raise ModelError("holds a constant that is no tensor of numbers", got=repr(name)[:40])
+    raise ModelError("holds a constant that is not a tensor of numbers", got=repr(name)[:40])

@@ -1,7 +1,7 @@
-"""A model file that has been looked at: the protobuf behind it, its tensors and its attributes.
+"""A model file that is checked: its protobuf, its tensors and its attributes.
 
-Written for files from anywhere. Nothing is trusted before it is checked: sizes, types, what a tensor
-declares against what it stores, and that data outside the file stay inside the model's folder.
+Files may come from anyone. Nothing is trusted before it is checked: sizes, types, what a tensor declares
+against what it stores, and that data outside the file is inside the model's folder.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ __all__ = [
 ]
 
 MAX_MODEL_BYTES = (1 << 31) - 1
-"""Protobuf's own limit. Larger models keep their tensors in files beside."""
+"""Protobuf's own limit. Larger models keep their tensors in other files."""
 MAX_NODES = 100_000
 FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
-"""Of onnx.TensorProto.DataType: the types that are read as float32."""
+"""The types of onnx.TensorProto.DataType that are read as float32."""
 _OPSETS = (7, 28)
 _IR_VERSIONS = (3, 14)
 
@@ -50,11 +50,11 @@ class ModelFile:
     name : str
         The file's stem, or the graph's name; printable.
     folder : str or None
-        Where the model's file is; data outside the file must be inside it.
+        The folder of the model's file; data outside the file must be inside this folder.
     opset : int
-        Of the default domain.
+        The version of the default domain.
     graph : onnx.GraphProto
-        Local functions are inlined.
+        With local functions inlined.
     """
 
     name: str
@@ -64,14 +64,14 @@ class ModelFile:
 
 
 def open_model(source) -> ModelFile:
-    """Read and look at a model: a path, the bytes of a file, or an `onnx.ModelProto`.
+    """Read and check a model: a path, the bytes of a file, or an `onnx.ModelProto`.
 
     Raises
     ------
     ModelError
         If it is not a model that can be converted.
     MissingExtraError
-        Without the onnx package.
+        If the onnx package is not installed.
     """
     try:
         import onnx
@@ -132,17 +132,17 @@ def open_model(source) -> ModelFile:
 
         try:
             model = onnx.inliner.inline_local_functions(model)
-        except Exception as error:  # onnx's C++ raises what it likes
+        except Exception as error:  # onnx's C++ may raise any exception
             raise ModelError(
                 "its local functions cannot be inlined", where=name, got=_brief(error)
             ) from error
     if not all(isinstance(text, str) for text in _texts(model.graph)):
-        raise ModelError("is damaged: a name in it is no text", where=name, hint="export it again")
+        raise ModelError("is damaged: a name in it is not text", where=name, hint="export it again")
     return ModelFile(name if folder else printable(model.graph.name[:80]) or name, folder, opset, model.graph)
 
 
 def _contents(path: str | bytes) -> bytes:
-    """An ordinary file's bytes."""
+    """The bytes of a regular file."""
     where = printable(os.fsdecode(path))
     try:
         file = open(open_regular(path), "rb")
@@ -183,7 +183,7 @@ def _opset(model: onnx.ModelProto, name: str) -> int:
 
 
 def _expanded(model: onnx.ModelProto, name: str) -> int:
-    """How many nodes there are once every call of a local function is replaced by its body."""
+    """How many nodes there are after every call of a local function is replaced by its body."""
     bodies = {(f.domain, f.name): f for f in model.functions}
     sizes: dict = {}
 
@@ -204,7 +204,7 @@ def _expanded(model: onnx.ModelProto, name: str) -> int:
 
 
 def _texts(graph: onnx.GraphProto) -> Iterator[str]:
-    """Every text of a graph that is read; protobuf gives bytes for what is not UTF-8."""
+    """Every text of a graph that is used; protobuf returns bytes for text that is not UTF-8."""
     yield graph.name
     for value in (*graph.input, *graph.output):
         yield value.name
@@ -227,7 +227,7 @@ def attributes_of(node: onnx.NodeProto, folder: str | None, where: str) -> dict:
     Raises
     ------
     ModelError
-        If one is a graph, a type or the like: no importable operator has such.
+        If an attribute is a graph, a type or the like, which no operator has that can be imported.
     """
     values: dict = {}
     for attribute in node.attribute:
@@ -344,7 +344,7 @@ def plain(values: np.ndarray) -> np.ndarray:
 
 
 def _external(proto: onnx.TensorProto, folder: str | None, n_bytes: int, where: str) -> bytes:
-    """Bytes of a tensor that lies in a file beside the model."""
+    """The bytes of a tensor in another file in the model's folder."""
     entries = {entry.key: entry.value for entry in proto.external_data}
     location = entries.get("location", "")
     if folder is None:
@@ -403,5 +403,5 @@ def _external(proto: onnx.TensorProto, folder: str | None, n_bytes: int, where: 
 
 
 def _brief(error: Exception) -> str:
-    """The first line of somebody else's message."""
+    """The first line of another library's message."""
     return printable((str(error).splitlines() or [type(error).__name__])[0][:120])

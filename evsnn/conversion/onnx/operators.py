@@ -1,9 +1,9 @@
-"""What each importable ONNX operator computes, in float32 NumPy.
+"""What each ONNX operator that can be imported computes, in float32 NumPy.
 
-Every function is one operator of the default domain in its newest form (`onnx_import` rewrites older
-ones): tensors by position, None where an optional one is absent, attributes by their ONNX names.
-Arrays have the batch as first axis; maps are (n, channels, height, width), channels-last in memory
-where they come out of a convolution. Each is a twin of onnxruntime's to float32 rounding.
+Every function is one operator of the default domain in its newest form (`upgrade` rewrites older ones).
+Tensors are given by position, None if an optional one is absent; attributes have their ONNX names. The batch
+is the first axis of every array. Maps are (n, channels, height, width), channels-last in memory behind a
+convolution. Results equal onnxruntime's up to the rounding of float32.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _batch_normalization(
 ):
     if training_mode or not spatial:
         raise ModelError(
-            "only inference is computed, a channel at a time",
+            "only inference is computed, one channel at a time",
             got=f"training_mode = {training_mode}, spatial = {spatial}",
         )
     k = scale / np.sqrt(variance.astype(np.float64) + epsilon)
@@ -79,7 +79,7 @@ def _batch_normalization(
 
 
 def per_channel(values: np.ndarray, ndim: int) -> np.ndarray:
-    """(channels,) values as they broadcast onto `ndim` axes, channels being the second."""
+    """(channels,) values in a shape that broadcasts to `ndim` axes, of which the second is the channels."""
     return values.reshape(-1, *(1,) * (ndim - 2))
 
 
@@ -162,7 +162,7 @@ def _max_pool(
 def _over_windows(
     combine: np.ufunc, x: np.ndarray, at: Windows, pads: Sequence[int], border: float
 ) -> np.ndarray:
-    """`combine` over the places of each window, axis by axis; overhangs and `pads` hold `border`."""
+    """Apply `combine` to the positions of each window, axis by axis; the padding is `border`."""
     top, left, bottom, right = pads
     if any(pads) or any(at.overhang):
         shape = (

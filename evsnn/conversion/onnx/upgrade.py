@@ -1,4 +1,4 @@
-"""Older forms of ONNX operators, rewritten into the newest: what were attributes became inputs.
+"""Older forms of ONNX operators, rewritten into the newest, in which some attributes are inputs.
 
 After this there is one form of each operator, whatever the file's opset.
 """
@@ -35,7 +35,7 @@ def upgrade(
     Parameters
     ----------
     rank, shape : int, tuple of int
-        Of the first input with its batch axis; the batch's size in `shape` means nothing.
+        Of the first input with its batch axis; the size of the batch in `shape` has no meaning.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Where the windows of a convolution or a pool lie: ONNX's padding rules, in one place."""
+"""Where the windows of a convolution or a pool lie: ONNX's rules of padding, in one module."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...network.geometry import Window
 __all__ = ["AUTO_PADS", "MAX_PLACES", "Windows", "windows"]
 
 MAX_PLACES = 1 << 20
-"""Of a kernel."""
+"""Most positions of a kernel."""
 AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 
 
@@ -26,7 +26,7 @@ class Windows:
     overhang : (int, int)
         Rows and columns beyond the padding that the last windows reach because their number was rounded up.
     shape : (int, int)
-        How many windows there are.
+        The numbers of windows.
     """
 
     window: Window
@@ -50,12 +50,12 @@ def windows(
     ----------
     kernel : (int, int)
     strides, pads, dilations, auto_pad, ceil_mode
-        ONNX's attributes; None where absent.
+        ONNX's attributes; None if absent.
 
     Raises
     ------
     ModelError
-        If an attribute is no number of places, or no window fits.
+        If an attribute is not a list of integers in range, or no window fits.
     """
     kernel = _pair("kernel_shape", kernel)
     strides, dilations = _pair("strides", strides or (1, 1)), _pair("dilations", dilations or (1, 1))
@@ -90,9 +90,7 @@ def windows(
 def _same_padding(
     window: Window, size: Sequence[int], n: tuple[int, int], auto_pad: str
 ) -> tuple[int, int, int, int]:
-    """The padding with which there are `n` windows; an odd rest is after the map (SAME_UPPER) or before
-    it.
-    """
+    """The padding that gives `n` windows; an odd rest is after the map (SAME_UPPER) or before it."""
     totals = [
         max(0, (n[axis] - 1) * window.stride[axis] + window.extent(axis) - size[axis]) for axis in (0, 1)
     ]
@@ -101,7 +99,7 @@ def _same_padding(
 
 
 def _rounded_up(window: Window, axis: int, size: int) -> int:
-    """The number of windows along an axis, rounded up; a window that starts behind the map is none."""
+    """The number of windows along an axis, rounded up; a window that starts after the map does not count."""
     room = window.padded(axis, size) - window.extent(axis)
     if room < 0:
         return room // window.stride[axis] + 1

@@ -1,14 +1,14 @@
-"""Where a spiking network departs from its ANN: both run on the same inputs, and are compared layer by layer.
+"""Where a spiking network differs from its ANN: both run on the same inputs, and are compared layer by layer.
 
-A neuron's mean output is ``s = V_th n / T`` (n: net count of its spikes), the ANN's activation at the
-same place is a. The error s - a is the sum of three:
+A neuron's mean output is ``s = V_th n / T`` (n: its net count), and the ANN's activation at the same place is
+a. With V = V_th, the error s - a is the sum of three parts (Bu et al. 2022):
 
-``clipping``     min(a, V) - a: no neuron sends more than a spike a step
-``rounding``     q(a) - min(a, V): outputs are multiples of V/T, see `thresholds.rate`
-``unevenness``   s - q(a): charge that arrives unevenly, and the errors of the layers before
+``clipping``       min(a, V) - a: a neuron sends at most one spike per step
+``quantization``   q(a) - min(a, V): outputs are multiples of V/T, see `thresholds.rate`
+``unevenness``     s - q(a): input that comes unevenly, and the errors of the layers before
 
-What a part explains is its scalar product with the error over that of the error with itself. So
-shares sum to 1; one below 0 belongs to a part that makes up for others.
+The share of a part is its scalar product with the error over that of the error with itself. So shares sum to
+1. A share below 0 means that the part reduces the error of the others.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from ..onnx.operators import OPERATORS
 __all__ = ["RESPONSE_EDGES", "Comparison", "LayerExplanation", "ann_macs", "compare"]
 
 RESPONSE_EDGES = np.linspace(0, 1.5, 25)
-"""Edges of the parts of a/V_th for which a layer's mean output is kept."""
+"""The edges of the ranges of a/V_th for which a layer's mean output is kept."""
 
 _MAX_BYTES = 256 << 20  # of spike counts
 _MAX_BATCH = 64
 _EXCESS = 1 + 1e-5  # an activation this much above V_th differs from it by more than the order of a sum
-_LEAST_SEEN = 8  # activations of which a mean output is told
-_LEAST_VARIANCE = 1e-10  # of the mean square: below it, float64 sums know no correlation
+_LEAST_SEEN = 8  # activations from which on a mean output is given
+_LEAST_VARIANCE = 1e-10  # of the mean square: below it, sums in float64 give no correlation
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,41 +47,42 @@ class LayerExplanation:
     ----------
     name : str
     projection : str
-        What charges it, in a few words.
+        Its projections in a few words.
     sources : tuple of str
-        Rows it reads; empty for one that reads the input alone.
+        The layers (rows of the report) that it reads; empty if it reads the input alone.
     shape : tuple of int
         Without the batch: (channels, height, width) or (features,).
     v_threshold : (channels,) float64, optional
-        Spike amplitudes; a max pool has its source's. None: a readout that integrates.
+        The amplitudes of spikes; a max pool has those of its source. None: a readout that integrates.
     n_samples, n_steps : int
+        What was compared.
     ann_mean, ann_rms : float
         Mean and root mean square of the ANN's activations.
     snn_mean : float
         Mean of the SNN's outputs.
     error : float
-        Root mean square of the difference between outputs, over `ann_rms`; not so divided where that is 0.
+        Root mean square of the difference between outputs, divided by `ann_rms` unless that is 0.
     correlation : float, optional
-        Pearson's, over neurons and samples; None where one of both does not vary.
+        Pearson's correlation of both, over neurons and samples; None if one of them does not vary.
     saturated : float, optional
         Share of activations above V_th.
-    clipping, rounding, unevenness : float, optional
-        Shares of the squared error, which sum to 1; None where there is no error, or no threshold.
+    clipping, quantization, unevenness : float, optional
+        Shares of the squared error, which sum to 1; None if there is no error, or no threshold.
     response : (24,) float64, optional
-        Mean of s/V_th over activations within each part of `RESPONSE_EDGES` of a/V_th, NaN where there are
+        Mean of s/V_th over the activations with a/V_th in each range of `RESPONSE_EDGES`; NaN if there are
         fewer than 8.
     n_spikes, sops : int
-        Over all samples.
+        Counts over all samples.
     macs : int
-        Multiply-adds of the ANN a sample, borders exact.
+        Multiply-adds of the ANN per sample, without those that a border cuts off.
     analog_macs : int
-        Those of them that stay multiply-adds: the current of the analog input.
+        Those of them that the spiking network does, too: for the current of the analog input.
     dead : int
         Channels that are never active.
     correction : float, optional
-        Root mean square of the bias correction over `ann_rms`; None where there was none.
+        Root mean square of the bias correction over `ann_rms`; None if there was none.
     diagnosis : str
-        What is wrong and what to do about it; empty where nothing is.
+        What is wrong and what to do about it; empty if nothing is wrong.
     """
 
     name: str
@@ -120,7 +121,7 @@ class LayerExplanation:
 
     @property
     def rate(self) -> float | None:
-        """Spikes per neuron and step; None where it never fires."""
+        """Spikes per neuron and step; None if it never fires."""
         return self.n_spikes / (self.n_neurons * self.n_steps * self.n_samples) if self.fires else None
 
 
@@ -131,7 +132,7 @@ class Comparison:
     Parameters
     ----------
     scores, outputs : (n, n_classes)
-        The ANN's and the SNN's.
+        The ANN's scores, and the SNN's outputs.
     layers : tuple of LayerExplanation
         In the circuit's order, the readout last.
     """
@@ -146,23 +147,27 @@ def compare(
 ) -> Comparison:
     """Run the ANN and its spiking network on `images`.
 
-    The ANN's activations are let go layer by layer; spike counts are held for as many samples at a
-    time as fit into 256 MiB.
+    The ANN's activations are freed layer by layer; spike counts are held for as many samples at a time as fit
+    into 256 MiB.
 
     Parameters
     ----------
     ann : Ann
-        Its `IF` have the names of the spiking network's.
+        Its `IF` layers have the names of those of the spiking network.
     simulator : Simulator
     images : (n, *input_shape)
         At least one.
     progress : callable (done, total), optional
-        Called after each sample of the SNN.
+        It is called after each sample of the SNN.
+
+    Returns
+    -------
+    Comparison
 
     Raises
     ------
     ModelError
-        If the ANN is another network's.
+        If the ANN does not belong to the network.
     """
     circuit = simulator.circuit
     unknown = [
@@ -199,19 +204,19 @@ def compare(
 
 
 def ann_macs(population: Population | MaxPool) -> int:
-    """Multiply-adds that charge a population in the ANN, a sample, borders exact."""
+    """A population's multiply-adds in the ANN, per sample, without those that a border cuts off."""
     if isinstance(population, MaxPool):
         return 0
     projections = [
         s
         for s in (*population.analog_projections, *population.projections)
         if not s.negative and s.label != "identity"
-    ]  # a shortcut only adds
+    ]  # an identity shortcut has no multiplications
     return sum(projection.fan_out * projection.shape[0] for projection in projections)
 
 
 def amplitudes(circuit: Circuit, i: int) -> np.ndarray | None:
-    """What a spike of population `i` stands for, (channels,) float64; None where it never fires."""
+    """The amplitude of a spike of population `i`, (channels,) float64; None if it never fires."""
     population = circuit.populations[i]
     if isinstance(population, MaxPool):
         return amplitudes(circuit, population.source.population)
@@ -227,7 +232,7 @@ def _followed(
     outputs: np.ndarray,
     tallies: list[_Tally],
 ) -> np.ndarray:
-    """The ANN's scores; on the way its activations are compared with what the SNN sent."""
+    """Compute the ANN's scores, and compare its activations with what the SNN sent."""
     populations = circuit.populations
     index = {population.name: i for i, population in enumerate(populations)}
     pools: dict[int, list[tuple[int, Window]]] = {}
@@ -257,26 +262,27 @@ def _followed(
         tallies[last].add(scores, outputs)
     elif (
         populations[last].name not in ann.network.by_name
-    ):  # a readout of spikes: neurons that the ANN does not have
+    ):  # neurons of a readout of spikes, which the ANN does not have
         take(last, np.maximum(scores, 0))
     return scores
 
 
 class _Tally:
-    """Sums over one layer, sample by sample: its arrays stay in the cache."""
+    """Sums over one layer, which are made sample by sample so that arrays stay in the cache."""
 
     def __init__(self, v_threshold: np.ndarray | None, n_steps: int):
         self.v_threshold, self.n_steps = v_threshold, n_steps
         self.count = 0
         self.sums = np.zeros(6)  # of a, s, a a, s s, a s, (s - a)^2
-        self.parts = np.zeros(3)  # scalar products of the error with clipping, rounding, unevenness
+        self.parts = np.zeros(3)  # scalar products of the error with clipping, quantization, unevenness
         self.n_saturated = 0
         self.maximum: np.ndarray | float = 0.0
-        self.response = np.zeros((2, len(RESPONSE_EDGES) - 1))  # how many, and the sum of s/V
+        self.response = np.zeros((2, len(RESPONSE_EDGES) - 1))  # how many activations, and the sum of s/V
 
     def add(self, activations: np.ndarray, sent: np.ndarray) -> None:
-        """Activations of the ANN and net counts (outputs, of a readout that integrates), (n, channels, ...)
-        both.
+        """Add the ANN's activations and the net counts (of a readout that integrates: the outputs).
+
+        Both are (n, channels, ...).
         """
         for activation, counts in zip(activations, sent):
             a = np.ascontiguousarray(activation, np.float64).reshape(len(activation), -1)
@@ -314,7 +320,7 @@ class _Tally:
 
     @property
     def shares(self) -> tuple[float | None, float | None, float | None]:
-        """What clipping, rounding and unevenness explain of the squared error."""
+        """The shares of clipping, quantization and unevenness in the squared error."""
         total = self.sums[5]
         if self.v_threshold is None or total <= _LEAST_VARIANCE * self.sums[2] or not total:
             return None, None, None
@@ -323,7 +329,7 @@ class _Tally:
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> float:
-    return np.einsum("ij,ij", a, b)  # BLAS would wake its threads for each of them
+    return np.einsum("ij,ij", a, b)  # BLAS would start its threads for each product
 
 
 def _explanation(
@@ -362,7 +368,7 @@ def _explanation(
 
 
 def _sources(population: Population | MaxPool) -> list[Source]:
-    """The populations a population reads, each once."""
+    """The populations that a population reads, each once."""
     if isinstance(population, MaxPool):
         return [population.source]
     sources = {

@@ -1,4 +1,4 @@
-"""What is wrong with a converted layer, in a line: the number that shows it, and what to do."""
+"""What is wrong with a converted layer, in one line: the number that shows it, and what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .comparison import LayerExplanation
 __all__ = ["diagnose"]
 
 LARGE_ERROR = 0.35
-"""Relative error of a layer's output from which on it is called bad."""
+"""The relative error of a layer's output from which on the layer is called bad."""
 
 _MANY_DEAD = 0.5  # share of a layer's channels
 _INHERITED = 0.7  # share of a layer's error that a source's large error has to reach to be called its cause
@@ -18,7 +18,7 @@ _MUCH = 0.4  # share of the squared error that makes a part of it the cause
 
 
 def diagnose(layers: Sequence[LayerExplanation]) -> list[str]:
-    """A line for each layer; empty where nothing is wrong."""
+    """A line for each layer; empty if nothing is wrong with it."""
     by_name = {layer.name: layer for layer in layers}
     return [_diagnosis(layer, by_name) for layer in layers]
 
@@ -26,7 +26,7 @@ def diagnose(layers: Sequence[LayerExplanation]) -> list[str]:
 def _diagnosis(layer: LayerExplanation, by_name: Mapping[str, LayerExplanation]) -> str:
     channels = 0 if layer.v_threshold is None else len(layer.v_threshold)
     if layer.fires and layer.dead == channels:
-        return "no channel is ever active: the layer says nothing; check the scale of the calibration inputs"
+        return "no channel is ever active: the layer sends nothing; check the scale of the calibration inputs"
     if layer.fires and not layer.n_spikes and layer.ann_mean > 0:
         return (
             f"it never fires, though the ANN's activations are {layer.ann_mean:.3g} in the mean: raise"

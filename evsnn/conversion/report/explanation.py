@@ -1,6 +1,4 @@
-"""The report that explains: what a conversion loses, in which layers and why, what it costs, and how many
-steps are worth it.
-"""
+"""The report of a conversion: what it loses, where and why, what it costs, and which T is worth it."""
 
 from __future__ import annotations
 
@@ -37,21 +35,22 @@ class Explanation:
     Parameters
     ----------
     n_samples, n_steps : int
-        Held-out samples, and the T that layers are about.
+        The number of held-out samples, and the T for which layers are compared.
     layers : tuple of LayerExplanation
-        In order; each `IF` and max pool, the readout last. Their neurons, SOPs and MACs sum to the network's.
+        Each `IF` and max pool in order, the readout last. Their neurons, SOPs and MACs sum to those of the
+        network.
     agreement : float
         Share of held-out samples for which both networks predict the same.
     ann_accuracy, accuracy : float, optional
         Of the ANN and of the SNN; None without labels.
     loss, loss_error : float
-        ANN's accuracy less the SNN's (without labels: share of predictions that differ), and its standard
-        error.
+        The ANN's accuracy less the SNN's (without labels: the share of predictions that differ), and its
+        standard error.
     sweep : tuple of SweepPoint
         By rising T; the network's own T is among them.
     worth_n_steps : int, optional
         The smallest T of the sweep whose accuracy (or agreement) is within one standard error of the best;
-        None where even the best loses more than ten points.
+        None if even the best loses more than ten points.
     advice : tuple of str
         Sentences for people: the loss, where it comes from, and which T is worth it.
     """
@@ -79,17 +78,17 @@ class Explanation:
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of the ANN a sample."""
+        """Multiply-adds of the ANN per sample."""
         return sum(layer.macs for layer in self.layers)
 
     @property
     def analog_macs(self) -> int:
-        """Multiply-adds of the SNN a sample: what the analog input brings."""
+        """Multiply-adds of the SNN per sample, for the current of the analog input."""
         return sum(layer.analog_macs for layer in self.layers)
 
     @property
     def n_neurons(self) -> int:
-        """Neurons and outputs of max pools, the readout's too."""
+        """The number of neurons and outputs of max pools, with those of the readout."""
         return sum(layer.n_neurons for layer in self.layers)
 
     @property
@@ -102,7 +101,7 @@ class Explanation:
         return [_row(layer) for layer in self.layers]
 
     def as_json(self) -> dict:
-        """Everything, in types that `json` knows; None for what there is not."""
+        """Everything in types that `json` can write; None for what does not exist."""
         return {
             "schema_version": SCHEMA_VERSION,
             "n_samples": self.n_samples,
@@ -126,7 +125,7 @@ class Explanation:
         }
 
     def tables(self) -> list[Table]:
-        """How true each layer is, why it is not and what it costs, the sweep, and what follows."""
+        """The tables: errors of the layers, their causes and costs, the sweep, and a summary."""
         said = [(layer.name, layer.diagnosis) for layer in self.layers if layer.diagnosis]
         return [
             self._truth(),
@@ -141,7 +140,7 @@ class Explanation:
         return draw(self.tables())
 
     def summary(self) -> list[tuple[str, str]]:
-        """What was compared, and what came out."""
+        """What was compared, and the results."""
         share = ratio(self.sops_per_sample, self.macs)
         against = f" for {self.macs:,} multiply-adds of the ANN" + (
             f": {share:.2f} of them" if share is not None else ""
@@ -157,14 +156,14 @@ class Explanation:
             ("readout", f"outputs off by {100 * self.readout_error:.1f} % of their root mean square"),
             (
                 "SOPs",
-                f"{self.sops_per_sample:,.0f} a sample{against}"
+                f"{self.sops_per_sample:,.0f} per sample{against}"
                 + (
                     f", and {self.analog_macs:,} multiply-adds of the analog input"
                     if self.analog_macs
                     else ""
                 ),
             ),
-            ("mean rate", f"{self.mean_rate:.4f} spikes a neuron and step"),
+            ("mean rate", f"{self.mean_rate:.4f} spikes per neuron and step"),
             *(("" if i else "advice", line) for i, line in enumerate(self.advice)),
         ]
 
@@ -222,7 +221,7 @@ class Explanation:
             Column("layer"),
             Column("error %", ".1f"),
             Column("clipping %", ".0f"),
-            Column("rounding %", ".0f"),
+            Column("quantization %", ".0f"),
             Column("unevenness %", ".0f"),
             Column("correction %", ".1f"),
             Column("SOPs/sample", "d"),
@@ -301,10 +300,14 @@ def explain(
     sweep : sequence of int
         Numbers of steps to compare, beside the network's own.
     samples : int
-        How many of the held-out samples to use; time grows with them.
+        The most held-out samples to use; time grows with them.
     threads : int, optional
-        None: the processors this process may use.
+        None: as many as processors that this process may use.
     progress : callable (what, done, total), optional
+
+    Returns
+    -------
+    Explanation
 
     Raises
     ------
@@ -325,7 +328,7 @@ def explain(
     ann_predictions = conversion.held_out_scores[: len(images)].argmax(axis=1)
     simulators = {
         T: Simulator(network, T, threads=threads) for T in sorted({network.n_steps, *sweep})
-    }  # plans only: a bad T is told before the work
+    }  # plans only, so that a bad T is refused before the work
     compared = compare(
         conversion.ann,
         simulators[network.n_steps],
@@ -390,7 +393,7 @@ def explain(
 
 
 def _completed(conversion: Conversion, layers: Sequence[LayerExplanation]) -> tuple[LayerExplanation, ...]:
-    """The layers with what calibration knows of them, and what is to be said about them."""
+    """The layers with their dead channels and corrections, which calibration knows, and a diagnosis."""
     choice = conversion.choices.get(conversion.network.n_steps)
     corrections = choice.corrections if choice else {}
     completed: list[LayerExplanation] = []

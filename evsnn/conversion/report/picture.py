@@ -1,6 +1,4 @@
-"""The picture of an explanation: above, how true each layer is and how busy; below, how outputs follow
-activations, and what T brings and costs.
-"""
+"""The picture of an explanation: errors and rates, outputs against activations, and the sweep."""
 
 from __future__ import annotations
 
@@ -36,6 +34,7 @@ def save(path: str, explanation: Explanation) -> None:
     Raises
     ------
     MissingExtraError
+        If matplotlib is not installed.
     RunError
         If the file cannot be written.
     """
@@ -70,7 +69,7 @@ def _figure(explanation: Explanation) -> Figure:
         nameless,
         [layer.rate for layer in layers],
         ".4f",
-        "spikes a neuron and step",
+        "spikes per neuron and step",
         f"rate, mean {explanation.mean_rate:.4f}",
     )
     saturated = [None if layer.saturated is None else 100 * layer.saturated for layer in layers]
@@ -89,7 +88,7 @@ def _figure(explanation: Explanation) -> Figure:
 
 
 def _errors(axes, layers: Sequence[LayerExplanation], legend_at: float) -> None:
-    """Bars of the error, divided by what explains it; the correlation behind them."""
+    """Draw a bar of each layer's error, divided by its causes, with the correlation."""
     names = [f"{short(layer.name)}  ({short(layer.projection)})" for layer in layers]
     errors = [100 * layer.error for layer in layers]
     draw_bars(
@@ -128,14 +127,14 @@ def _errors(axes, layers: Sequence[LayerExplanation], legend_at: float) -> None:
 
 
 def _length(layer: LayerExplanation, part: str) -> float:
-    """Of a part's piece of the bar: in proportion to its share, one below 0 left out."""
+    """The length of a part in the bar, in proportion to its share; a share below 0 is left out."""
     shares = {name: max(0.0, getattr(layer, name) or 0.0) for name in _PARTS}
     total = sum(shares.values())
     return 100 * layer.error * shares[part] / total if total else 0.0
 
 
 def _responses(axes, layers: Sequence[LayerExplanation]) -> None:
-    """Mean output over activation, both in thresholds, of the worst layers."""
+    """Draw the mean output against the activation, both in units of V_th, of the worst layers."""
     worst = sorted((layer for layer in layers if layer.response is not None), key=lambda layer: -layer.error)[
         : len(_LINES)
     ]
@@ -193,7 +192,7 @@ def _costs(axes, explanation: Explanation) -> None:
     steps = [point.n_steps for point in explanation.sweep]
     ratios = [point.sops_per_mac or 0.0 for point in explanation.sweep]
     draw_curves(
-        axes, steps, {"SOPs for each MAC of the ANN; SOPs a sample": ratios}, "SOPs / MACs", "what they cost"
+        axes, steps, {"SOPs per MAC of the ANN; SOPs per sample": ratios}, "SOPs / MACs", "what they cost"
     )
     axes.axhline(1, color="black", linewidth=1, linestyle=":", label="as many additions as the ANN has MACs")
     _mark(axes, explanation)
@@ -217,7 +216,7 @@ def _costs(axes, explanation: Explanation) -> None:
 
 
 def _mark(axes, explanation: Explanation) -> None:
-    """A band at the T that is worth it."""
+    """Mark the T that is worth it."""
     if explanation.worth_n_steps is not None:
         axes.axvline(
             explanation.worth_n_steps,
@@ -229,7 +228,7 @@ def _mark(axes, explanation: Explanation) -> None:
 
 
 def _compact(count: float) -> str:
-    """``25.4 M``: three digits."""
+    """A count with three digits: ``25.4 M``."""
     for unit, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if count >= unit:
             return f"{count / unit:.3g}{letter}"

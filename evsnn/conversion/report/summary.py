@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """A conversion, and what was found out about it.
+    """A conversion, and what was measured of it.
 
     Parameters
     ----------
@@ -40,9 +40,9 @@ class Summary:
         How weights are stored.
     conversion : Conversion
     explanation : Explanation or None
-        None where nothing was held out.
+        None if nothing was held out.
     validations : sequence of Validation
-        One a T; none without a validation file.
+        One per T; none without a validation file.
     """
 
     model: str
@@ -55,7 +55,7 @@ class Summary:
     validations: Sequence[Validation]
 
     def metadata(self) -> dict[str, str | int | float]:
-        """Provenance for the file: no folders and no times, which would differ from run to run."""
+        """Provenance for the file, without folders and times, which would differ from run to run."""
         notes: dict[str, str | int | float] = {
             "source": printable(os.path.basename(self.model)),
             "source_sha256": _sha256(self.model),
@@ -205,7 +205,7 @@ class Summary:
 
 
 def _taken(choice: Choice) -> Candidate | None:
-    """The candidate that was taken; None where none was run."""
+    """The candidate that was taken; None if none was run."""
     return next((c for c in choice.candidates if c.recipe == choice.recipe), None)
 
 
@@ -221,7 +221,7 @@ def _choice_entry(choice: Choice) -> dict:
 
 
 def _sha256(path: str) -> str:
-    """Of a file, in hexadecimal."""
+    """The SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

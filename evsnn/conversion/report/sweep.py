@@ -1,4 +1,4 @@
-"""A network at several numbers of steps: what more of them bring and cost, and how many are worth it."""
+"""A network at several numbers of steps: what more steps bring and cost, and which T is worth it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 __all__ = ["SweepPoint", "about_more_steps", "ratio", "standard_error", "worth_it"]
 
-_TOO_MUCH = 0.1  # a loss after which no T is called worth it
+_TOO_MUCH = 0.1  # a loss above which no T is called worth it
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class SweepPoint:
     accuracy : float, optional
         Share of predictions that equal the labels; None without labels.
     sops_per_sample, sops_per_mac : float
-        Weight additions, and how many of them for each multiply-add of the ANN.
+        Weight additions per sample, and per multiply-add of the ANN.
     mean_rate : float
         Spikes per neuron and step.
     """
@@ -46,10 +46,20 @@ class SweepPoint:
 
 
 def standard_error(right: np.ndarray, other: np.ndarray) -> float:
-    """Standard error of the difference of two accuracies on the same samples, (n,) bool each.
+    """The standard error of the difference of two accuracies on the same samples.
 
-    Half a sample is added to each of the four cells (Agresti & Min 2005, doi:10.1002/sim.1781), so that it
-    is not 0 where both are right or wrong together: few samples never prove that nothing is lost.
+    Half a sample is added to each of the four cells (Agresti & Min 2005, doi:10.1002/sim.1781). So the error
+    is not 0 if both are right or wrong on the same samples: a few samples never prove that nothing is lost.
+
+    Parameters
+    ----------
+    right, other : (n,) bool
+        Whether each prediction is right.
+
+    Returns
+    -------
+    float
+        As a share, 0 to 1.
     """
     n = len(right) + 2
     one, two = np.count_nonzero(right & ~other) + 0.5, np.count_nonzero(other & ~right) + 0.5
@@ -59,8 +69,9 @@ def standard_error(right: np.ndarray, other: np.ndarray) -> float:
 def worth_it(
     points: Sequence[SweepPoint], right: Sequence[np.ndarray], of_ann: float
 ) -> tuple[int | None, str]:
-    """The T that is worth it, if one is, and why; `of_ann` is the ANN's accuracy, 1 where agreement is
-    compared.
+    """The T that is worth it, if there is one, and why.
+
+    `of_ann` is the ANN's accuracy, or 1 if agreement is compared.
     """
     at = max(range(len(points)), key=lambda i: (points[i].quality, -i))
     best, what = points[at], "agreement with the ANN" if points[at].accuracy is None else "accuracy"
@@ -108,9 +119,7 @@ def worth_it(
 def about_more_steps(
     points: Sequence[SweepPoint], right: Sequence[np.ndarray], of_ann: np.ndarray, n_steps: int
 ) -> list[str]:
-    """What is to be known where the largest T is neither the best nor as good as the ANN, which is `right`
-    where `of_ann` says so.
-    """
+    """A warning if the largest T is neither the best of the sweep nor as good as the ANN."""
     at = max(range(len(points)), key=lambda i: points[i].quality)
     best, last = points[at], points[-1]
     if best.quality - last.quality <= standard_error(right[at], right[-1]) or last.quality >= of_ann.mean():
@@ -123,5 +132,5 @@ def about_more_steps(
 
 
 def ratio(part: float, whole: float) -> float | None:
-    """None where there is no whole."""
+    """`part` over `whole`; None if `whole` is 0."""
     return part / whole if whole else None

@@ -1,4 +1,4 @@
-"""What a conversion costs: the spiking network beside its ANN, on samples that took no part in it."""
+"""What a conversion loses: the spiking network and its ANN on samples that the conversion has not used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Validation:
-    """One T.
+    """The result of one T.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Validation:
         Spikes per neuron and step.
     spikes_per_sample, sops_per_sample : float
     macs : int
-        Multiply-adds of the ANN a sample.
+        Multiply-adds of the ANN per sample.
     """
 
     n_steps: int
@@ -49,14 +49,26 @@ class Validation:
 
     @property
     def loss_points(self) -> float | None:
-        """Percentage points of accuracy that are lost against the ANN; None without labels."""
+        """Percentage points of accuracy that are lost, compared with the ANN; None without labels."""
         if self.accuracy is None or self.ann_accuracy is None:
             return None
         return 100 * (self.ann_accuracy - self.accuracy)
 
 
 def ann_predictions(ann: Ann, samples: CalibrationSet, progress: Progress | None = None) -> np.ndarray:
-    """(n,) int64: the ANN's predictions."""
+    """The ANN's predictions.
+
+    Parameters
+    ----------
+    ann : Ann
+    samples : CalibrationSet
+        As the source model reads them; `fitted`.
+    progress : callable (done, total), optional
+
+    Returns
+    -------
+    (n,) int64
+    """
     predictions = np.empty(samples.n, np.int64)
     done = 0
     for images in samples.batches():
@@ -75,7 +87,7 @@ def validate(
     n_steps: int,
     progress: Progress | None = None,
 ) -> Validation:
-    """Run the engine, with as many threads as there are cores, on all samples.
+    """Run the spiking network on all samples, with as many threads as there are cores.
 
     Parameters
     ----------
@@ -91,7 +103,7 @@ def validate(
     Raises
     ------
     RunError
-        If it does not fit into memory.
+        If the run does not fit into memory.
     """
     simulator = Simulator(network, n_steps)
     announce(simulator.memory_bytes)

@@ -1,4 +1,4 @@
-"""The fastest a core can add weight rows and read memory: what layers are compared with."""
+"""Kernels that measure the fastest that a core can add weight rows and read memory."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Machine code of kernels: kept on disk as object files, loaded with llvmlite alone, made by numba where
-there is none.
+"""Machine code of kernels: object files on disk, which numba makes and llvmlite alone loads.
 
-numba takes most of a second to import and to look for its own kept code; an object file takes
-milliseconds. What is kept is found by all that decides the code: the kernel and what it is
-specialised for, the sources of this package, the versions of numba and llvmlite, the CPU and its
-features, and numba's settings. A file is run only if it is ours, nobody else can write to it or to
-its folder, and its digest is right; anything else is said once, and compiled anew.
+numba takes most of a second to be imported and to find its own cached code; an object file takes
+milliseconds. A file is found by all that decides the code: the kernel and what it is specialised for, the
+sources of this package, the versions of numba and llvmlite, the CPU and its features, and numba's settings. A
+file is run only if it belongs to this user (or root), nobody else can write to it or to its folder, and its
+digest is right. Any other file is reported once, and the kernel is compiled again.
 """
 
 from __future__ import annotations
@@ -52,11 +51,11 @@ class Kernel:
     name : str
         "module.function" in this package.
     selectors : tuple of Vectors or Events
-        Its first arguments; they carry no data.
+        Its first arguments, which carry no data.
     n_arguments : int
-        How many int64 it takes behind them.
+        How many int64 arguments follow.
     counts : bool
-        Whether it gives a number back, not nothing.
+        Whether it returns a number.
     """
 
     name: str
@@ -70,13 +69,13 @@ class Kernel:
 
 
 def compiler_off() -> bool:
-    """Whether kernels run as plain Python: numba's own switch."""
+    """Whether kernels run as plain Python, which numba's own switch decides."""
     return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 
 @functools.cache
 def specialise(kernel: Kernel) -> Callable[..., int]:
-    """A function of the kernel's integers; it holds no GIL while it runs."""
+    """A function of the kernel's integers; it releases the GIL while it runs."""
     if compiler_off():
         from .jit import function_of
 
@@ -98,19 +97,17 @@ def missing(kernels: Iterable[Kernel]) -> bool:
     return not compiler_off() and any(store().load(kernel) is None for kernel in kernels)
 
 
-_ENGINES: list = []  # machine code lives as long as what has loaded it
+_ENGINES: list = []  # machine code lives only as long as the engine that has loaded it
 
 
 _NOWHERE = (
     ctypes.c_int64 * 2
-)()  # where the value of a kernel that has none goes, and an error that never comes
+)()  # targets for the value of a kernel that returns none, and for an error that never comes
 _NO_VALUE, _NO_ERROR = (ctypes.addressof(_NOWHERE) + 8 * i for i in range(2))
 
 
 def native(code: bytes, symbol: str, kernel: Kernel) -> Callable[..., int]:
-    """An object file's function, by the calling convention of numba: a status, and the value through a
-    pointer.
-    """
+    """The function in an object file; numba's calling convention returns its value through a pointer."""
     import llvmlite.binding as llvm
 
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target().create_target_machine(jit=True))
@@ -126,7 +123,7 @@ def native(code: bytes, symbol: str, kernel: Kernel) -> Callable[..., int]:
         return functools.partial(function, _NO_VALUE, _NO_ERROR, *nothing)
 
     def count(*arguments: int) -> int:
-        value = ctypes.c_int64()  # the call's own: threads share the function
+        value = ctypes.c_int64()  # one per call, because threads share the function
         function(ctypes.byref(value), _NO_ERROR, *nothing, *arguments)
         return value.value
 
@@ -154,7 +151,7 @@ def store() -> Store:
 
 
 def environment() -> str:
-    """All that decides the machine code of every kernel, as text."""
+    """All that decides the machine code of kernels, as text."""
     import llvmlite
     import llvmlite.binding as llvm
 
@@ -189,23 +186,23 @@ def source_digest() -> str:
 
 
 def _numba_version() -> str:
-    """numba's version, which is not imported for it."""
+    """numba's version; numba is not imported for it."""
     try:
         spec = importlib.util.find_spec("numba")
-    except ValueError:  # it is kept from being imported
+    except ValueError:  # somebody keeps it from being imported
         spec = None
     return (Path(spec.origin).parent / "_version.py").read_text() if spec and spec.origin else "none"
 
 
 class Store:
-    """Object files in a folder, one a kernel: a line of JSON, then the code.
+    """Object files in a folder, one per kernel: a line of JSON, then the code.
 
     Parameters
     ----------
     home : Path
-        Folders of several environments lie in it.
+        It holds a folder per environment.
     environment : str
-        All that decides the code, beside the kernel.
+        All that decides the code, besides the kernel.
     """
 
     def __init__(self, home: Path, environment: str):
@@ -218,7 +215,7 @@ class Store:
         self.trouble = self._prepared()
 
     def _prepared(self) -> str | None:
-        """Make the folder; what speaks against using it."""
+        """Make the folder, and return why it cannot be used, if it cannot."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -237,7 +234,7 @@ class Store:
         return self.folder / f"{kernel.name}-{hashlib.sha256(kernel.key.encode()).hexdigest()[:20]}.o"
 
     def load(self, kernel: Kernel) -> tuple[bytes, str] | None:
-        """Code and symbol, if there are any that can be trusted."""
+        """The code and its symbol, if there is a file that can be trusted."""
         if kernel not in self._loaded:
             self._loaded[kernel] = None if self.trouble else self._read(kernel)
         return self._loaded[kernel]
@@ -269,8 +266,9 @@ class Store:
         return None
 
     def save(self, kernel: Kernel, code: bytes, symbol: str) -> None:
-        """Keep code, all or nothing; two processes may do so at once. If it cannot be kept, that is said, and
-        all goes on.
+        """Keep code, all or nothing; two processes may do so at once.
+
+        If code cannot be kept, that is reported, and the program goes on.
         """
         self._loaded[kernel] = code, symbol
         if self.trouble:
@@ -292,8 +290,7 @@ class Store:
             )
 
     def _sweep(self) -> None:
-        """Remove what other environments have left here and not used for long; once per process that
-        compiles.
+        """Remove code of other environments that was not used for long, once per process that compiles.
 
         Only folders that are named like ours and belong to this user are looked into, only files that are
         named like ours are removed, and no link is followed.
@@ -310,7 +307,7 @@ class Store:
                     _remove_folder(folder)
 
     def notes(self, name: str) -> dict[str, float]:
-        """Numbers that were measured on this CPU; none where there are none, or they cannot be trusted."""
+        """Numbers that were measured on this CPU; none if there are none, or if they cannot be trusted."""
         path = self.folder / f"{name}.json"
         if self.trouble or _distrusted(path, stat.S_ISREG):
             return dict(self._notes.get(name, {}))
@@ -321,7 +318,7 @@ class Store:
             return {}
 
     def note(self, name: str, numbers: dict[str, float]) -> None:
-        """Remember numbers, for other processes too where the folder can be written to."""
+        """Keep numbers, also for other processes if the folder can be written to."""
         self._notes[name] = dict(numbers)
         if not self.trouble:
             with contextlib.suppress(OSError):
@@ -354,7 +351,7 @@ def _distrusted(path: Path, is_kind: Callable[[int], bool]) -> str | None:
 
 
 def _distrusted_status(status: os.stat_result, path: Path, is_kind: Callable[[int], bool]) -> str | None:
-    """Why what is there must not be run: it is somebody else's, or others can write to it."""
+    """Why a file or folder cannot be trusted: it is somebody else's, or others can write to it."""
     if not is_kind(status.st_mode):
         return f"{path} is of another kind"
     if status.st_uid not in (os.geteuid(), 0):

@@ -1,8 +1,8 @@
-"""The analog input's current, computed once a sample.
+"""The current of the analog input, computed once per sample.
 
-Sums run over branches in order, within a branch over (ky, kx, channel) ascending, then the bias;
-products and sums are rounded one by one. Zero inputs are skipped, which changes no bit: the
-accumulator starts at +0.0 and so is never -0.0.
+Sums run over branches in order, within a branch over (ky, kx, channel) ascending, then the bias is added.
+Products and sums are rounded one by one. Inputs that are 0 are skipped, which changes no bit: the sum starts
+at +0.0 and so is never -0.0.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = ["current"]
 
 @kernel
 def current(vectors, descriptor, tile_from, tile_to, y_from, y_to):
-    """Write the current of the given tiles and rows. The descriptor's fields stand above."""
+    """Write the current of the given tiles and rows."""
     width, n_tiles = load_i64(descriptor + WIDTH), load_i64(descriptor + N_TILES)
     vector_bytes, row_bytes = vector.membrane_bytes(vectors), vector.row_bytes(vectors)
     value_bytes = 8 * vector_bytes // (8 * 8 * vector.mask_bytes(vectors))

@@ -1,7 +1,7 @@
-"""Neurons that only a constant current charges: the first layer of most networks.
+"""Neurons that integrate only a constant current: the first layer of most networks.
 
-The same steps as `integrate` without events. One position's membranes form one chain of dependent
-instructions a step; four positions at once keep the processor busy.
+They take the same steps as in `integrate`, without events. The membranes of one position are one chain of
+dependent instructions, so four positions are computed at once to keep the processor busy.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ __all__ = ["fire"]
 
 @kernel
 def fire(vectors, descriptor, tile_from, tile_to, y_from, y_to):
-    """Run a block of steps for the tiles and rows of a population without projections; descriptors are
-    `integrate`'s.
+    """Run a block of steps for tiles and rows of a population without projections.
+
+    The descriptor is that of `integrate`.
     """
     n_steps, width = load_i64(descriptor + N_STEPS), load_i64(descriptor + WIDTH)
     n_tiles, word_bytes, leaky = (
@@ -70,7 +71,7 @@ def fire(vectors, descriptor, tile_from, tile_to, y_from, y_to):
                 min(a + 1, last),
                 min(a + 2, last),
                 min(a + 3, last),
-            )  # at the end a position may be computed twice, alike
+            )  # at the end a position may be computed twice, with the same result
             va = vector.load(vectors, held + a * position_bytes if resume else first)
             vb = vector.load(vectors, held + b * position_bytes if resume else first)
             vc = vector.load(vectors, held + c * position_bytes if resume else first)

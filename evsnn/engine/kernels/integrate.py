@@ -1,14 +1,15 @@
-"""Event queues and spike masks -> membranes -> spike masks: the loop where the time goes.
+"""Event queues and spike masks -> membranes -> spike masks: the loop that takes most of the time.
 
-Output-stationary: for each tile of output channels and each output position, the membranes of the
-tile stay in registers for all steps of a block while the weight rows of the events in the receptive
-field are added. First the gathered events (kernel row after kernel row), then the channelwise weights
-(masks of one position, one weight a channel), then the bias: the order of the specification, whatever the
-tile, thread or block.
+The loop is output-stationary: for each tile of output channels and each output position, the membranes of the
+tile stay in registers for all steps of a block, while the weight rows of the events in the receptive field
+are added. First come the gathered events (kernel row after kernel row), then the channelwise weights (masks
+of one position, one weight per channel), then the bias. This is the specified order, whatever the tile,
+thread or block.
 
-The runs of events that a position reads, one a kernel row, are first copied into one list a step, as
-row numbers of the tile's weights: a few vector instructions a run, and the adding loop ends once a
-step, not once a run, which spares mispredicted branches. Lists are padded to `UNROLL` with a row of zeros.
+A position reads one run of events per kernel row. These runs are first copied into one list per step, as row
+numbers of the tile's weights, with a few vector instructions per run. So the adding loop ends once per step
+instead of once per run, which avoids mispredicted branches. Lists are padded to `UNROLL` events with a row of
+zeros.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def list_runs(descriptor, tile, y, x, at):
 
 @inner
 def list_events(events, runs, runs_end, t, t_end, zero_row, lists, at):
-    """Copy the events of a position's runs, a list a step; write the lists' bounds to `lists`."""
+    """Copy the events of a position's runs into one list per step; write the lists' bounds to `lists`."""
     event_bytes = vector.event_bytes(events)
     while t < t_end:
         store_i64(lists, at)
@@ -125,7 +126,7 @@ def list_events(events, runs, runs_end, t, t_end, zero_row, lists, at):
             )
             event = queue + event_bytes * load_i32(load_i64(run + R_FIRST) + ahead)
             end = queue + event_bytes * load_i32(load_i64(run + R_LAST) + ahead)
-            vector.copy_events(events, event, at, row)  # most runs are that short: no branch to mispredict
+            vector.copy_events(events, event, at, row)  # most runs are that short: no branch is mispredicted
             for more in range(COPY_BYTES, end - event, COPY_BYTES):
                 vector.copy_events(events, event + more, at + more, row)
             at += end - event
@@ -180,7 +181,7 @@ def list_channelwise(descriptor, tile, y, x, membrane_bytes, mask_bytes, at):
 
 @inner
 def fire_step(vectors, v, n, threshold, bound, out, plane_bytes):
-    """Compare, write a step's masks to `out`, reset; the membranes and net counts after it."""
+    """Compare, write a step's masks to `out`, and reset; return membranes and net counts after it."""
     fired = vector.mask(vectors, v, threshold)
     vector.store_mask(vectors, out, fired)
     if vector.has_negative_spikes(vectors):
@@ -197,14 +198,14 @@ def integrate(vectors, events, descriptor, tile_from, tile_to, y_from, y_to, scr
 
     Parameters
     ----------
-    fmt : Vectors
+    vectors : Vectors
     events : Events
     descriptor : int64
-        Address of the descriptor; see the fields above.
+        The address of the descriptor.
     tile_from, tile_to, y_from, y_to : int64
-        What this call computes of the output.
+        The tiles and rows of the output that this call computes.
     scratch : int64
-        Address of `layout.scratch_bytes` bytes, private to the caller.
+        The address of `layout.scratch_bytes` bytes that no other thread uses.
     """
     n_steps, height, width = (
         load_i64(descriptor + N_STEPS),
@@ -287,7 +288,7 @@ def integrate(vectors, events, descriptor, tile_from, tile_to, y_from, y_to, scr
                             load_i64(channelwise_end + 8 * listed),
                             load_i64(channelwise_end + 8 * listed + 8),
                         )
-                        while end - event > max_events:  # a accumulator could leave its range: bring it home
+                        while end - event > max_events:  # before the accumulator could leave its range
                             stop = event + max_events
                             while event < stop:
                                 s = vector.add_event(vectors, events, s, weights, event)

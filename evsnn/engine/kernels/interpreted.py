@@ -1,9 +1,8 @@
-"""What the operations of `memory` and `vector` mean, in plain Python: they stand in when numba's compiler is
-off.
+"""The operations of `memory` and `vector` in plain Python, which replace them when numba's compiler is off.
 
-With ``NUMBA_DISABLE_JIT=1`` kernels run line by line, so that a debugger can follow them and coverage
-can count them; tests then hold them equal to the reference on small networks. Vectors are NumPy arrays,
-masks arrays of bool, addresses the same addresses.
+With ``NUMBA_DISABLE_JIT=1`` kernels are interpreted line by line, so that a debugger can follow them and
+coverage can count them; tests then compare them with the reference on small networks. Vectors are NumPy
+arrays, masks are arrays of bool, and addresses are the same addresses.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def store_u64(address: int, value: int) -> None:
 
 
 def prefetch(address: int) -> None:
-    """No difference to the result."""
+    """Do nothing: fetching changes no result."""
 
 
 def trailing_zeros(word: int) -> int:
@@ -190,7 +189,7 @@ def shift(vectors: Vectors, v: Array, right: Array, left: Array) -> Array:
 
 
 def _ids(events: Events, address: int, count: int) -> Array:
-    """Ids and, where they are graded, counts of events: (count, 1 or 2)."""
+    """Ids and, if the events are graded, counts: (count, 1 or 2)."""
     columns = 2 if events.graded else 1
     return _at(address, f"u{events.id_bits // 8}", count * columns).reshape(count, columns)
 

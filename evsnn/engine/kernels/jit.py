@@ -1,4 +1,4 @@
-"""The compiler: what all kernels are decorated with, and machine code from them."""
+"""The compiler: the decorators of kernels, and machine code from them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ __all__ = ["compiled", "function_of", "inner", "kernel"]
 
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": False, "boundscheck": False}
 _EVERYWHERE = {"memcpy", "memmove", "memset"}
-"""Functions outside that machine code may call: those that are in every process."""
+"""Functions that machine code may call: those that every process has."""
 
 
 def kernel(function):
-    """Compile on demand, without the GIL, checks or reordering, and without a way in for Python objects:
-    arguments are integers.
-    """
+    """Compile on demand: without the GIL, without checks, without reordering; arguments are integers."""
     return njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
 
 
@@ -28,29 +26,32 @@ def inner(function):
 
 
 def function_of(name: str) -> FunctionType:
-    """The Python function of a kernel, named "module.function"; with numba's compiler off, what runs."""
+    """The Python function of a kernel, named "module.function"; it runs if numba's compiler is off."""
     module, _, function = name.partition(".")
     found = getattr(importlib.import_module(f"{__package__}.{module}"), function)
     return found if config.DISABLE_JIT else found.py_func
 
 
 def compiled(dispatcher, selectors: tuple, n_arguments: int) -> tuple[bytes, str, bool]:
-    """Machine code of a kernel for the given selectors, all other arguments being int64.
+    """The machine code of a kernel for the given selectors; all other arguments are int64.
 
     Parameters
     ----------
     dispatcher : str or dispatcher
-        "module.function" of this package, or what `kernel` has made.
+        "module.function" of this package, or a function that `kernel` decorates.
     selectors : tuple of Vectors or Events
+        The first arguments.
     n_arguments : int
+        How many int64 arguments follow.
 
     Returns
     -------
     code : bytes
         An object file.
     symbol : str
+        The name of the function in it.
     alone : bool
-        Whether another process can run it: it calls nothing that numba has put into this one.
+        Whether another process can run it: it calls nothing that only numba provides.
     """
     from .vector import type_of
 

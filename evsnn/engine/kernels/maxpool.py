@@ -1,17 +1,17 @@
-"""Max pools: spike masks -> the spikes by which the largest count of each window grows.
+"""Max pools: spike masks -> a spike whenever the largest count of a window grows.
 
-Output-stationary as `integrate`: for 64 channels of an output position the inputs of the window are
-taken one after another, each with a vector of counters that runs through all steps of the block; in
-scratch memory stands, for each step, the largest count met. Where that grows, the output spikes.
+The loop is output-stationary, as in `integrate`: for 64 channels of an output position, the inputs of the
+window are taken one after another, each with a vector of counters that runs through all steps of the block.
+Scratch memory holds the largest count so far for each step. When it grows, the output sends a spike.
 
-Counters are narrow because they are relative. At the start of a block the largest count of a window
-is 0 and an input that lies k spikes behind starts from -k; one that lies too far behind to overtake
-within the block starts from where it could just draw level, which does not change the largest. What
-lasts from block to block are the counts of all inputs and the largest of all windows, 16 bits each,
-modulo 2^16: a difference of two is exact until it reaches 65536, at the end of the longest run.
+Counters are narrow because they are relative. At the start of a block the largest count of a window is 0, and
+an input that lies k spikes behind starts at -k. An input that is too far behind to overtake within the block
+starts at a value from which it can just draw level, which does not change the largest. From block to block,
+the counts of all inputs and the largest of all windows are kept, 16 bits each, modulo 2^16: a difference of
+two counts is exact until it reaches 65536, at the end of the longest run.
 
-A negative spike lowers a count; where the largest falls, the output sends a negative spike. In a step
-a count moves by one at most, and so does the largest.
+A negative spike lowers a count. When the largest count falls, the output sends a negative spike. In a step a
+count changes by one at most, and so does the largest.
 """
 
 from __future__ import annotations
@@ -47,9 +47,7 @@ __all__ = ["count", "maxpool"]
 
 @inner
 def start(vectors, counts, largest, n_steps):
-    """An input's counters at the start of a block, relative to the window's largest; there may be none to
-    start from.
-    """
+    """An input's counters at the start of a block, relative to the window's largest; 0 in the first."""
     farthest = (
         2 * n_steps if vector.has_negative_spikes(vectors) else n_steps
     )  # an input may rise by a block while the largest falls by one
@@ -58,7 +56,7 @@ def start(vectors, counts, largest, n_steps):
 
 @inner
 def counted(vectors, n, mask, to_negative, ones):
-    """Counters after a step's spikes, given the mask's address and the way to that of negative ones."""
+    """Counters after a step's spikes; `to_negative` is the distance to the mask of negative spikes."""
     n = vector.add_masked(vectors, n, mask, ones)
     return (
         vector.add_masked(vectors, n, mask + to_negative, ones + vector.membrane_bytes(vectors))
@@ -71,7 +69,7 @@ def counted(vectors, n, mask, to_negative, ones):
 def maxpool(vectors, descriptor, word_from, word_to, y_from, y_to, scratch):
     """Pool a block of steps for words of 64 channels and rows of the output.
 
-    `scratch` has room for a vector of counters a step. Three inputs of a row run side by side: where
+    `scratch` has room for a vector of counters per step. Three inputs of a row are computed side by side; if
     fewer are left, one is taken twice, which does not change the largest.
     """
     n_steps, width, word_bytes = (
@@ -154,7 +152,7 @@ def maxpool(vectors, descriptor, word_from, word_to, y_from, y_to, scratch):
 
 @kernel
 def count(vectors, descriptor, word_from, word_to, y_from, y_to):
-    """Add a block's spikes to the counts that last, for words of 64 channels and rows of the inputs."""
+    """Add a block's spikes to the counts that are kept, for words of 64 channels and rows of the inputs."""
     n_steps, in_width, word_bytes = (
         load_i64(descriptor + N_STEPS),
         load_i64(descriptor + IN_WIDTH),

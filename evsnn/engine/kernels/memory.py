@@ -1,4 +1,4 @@
-"""Loads, stores and bit tricks on raw addresses (int64), for kernels."""
+"""Loads, stores and bit operations on raw addresses (int64), for kernels."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ store_u64 = _store(64, types.uint64)
 
 @intrinsic
 def prefetch(context, address):
-    """Ask for the cache line at `address`, to be read soon and often."""
+    """Fetch the cache line at `address`, which will be read soon."""
 
     def generate(context, builder, signature, args):
         i32 = ir.IntType(32)

@@ -1,10 +1,10 @@
 """Spike masks -> event queues, and counts of spikes and events.
 
-A queue serves one projection. Its columns may stand in another order than the map's (`COLUMNS`), so
-that the channelwise weights of a dilated kernel are neighbours; its channels may be split into parts that
-overlap, one a tile of output channels, so that a grouped convolution reads its own inputs only. Sources
-stand side by side along the channels; a pooled source sends, for each position and channel of its pooled
-map, one event that counts the spikes in the window.
+A queue serves one projection. Its columns may be in another order than the map's (`COLUMNS`), so that the
+columns of a dilated kernel are neighbours. Its channels may be split into parts that overlap, one per tile of
+output channels, so that a grouped convolution reads its own inputs only. Sources are side by side along the
+channels. A pooled source sends one event for each position and channel of its pooled map, with the count of
+spikes in the window.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ _BYTE = types.uint64(255)
 
 @inner
 def window_sum(source, step, y, x, word, planes, n_planes):
-    """Add the masks of a pooling window bit by bit into `planes`; return the lanes that are not 0.
+    """Add the masks of a pooling window bit by bit into `planes`; return the channels that are not 0.
 
-    Plane j holds bit j of 64 counters, one a channel.
+    Plane j holds bit j of 64 counters, one per channel.
     """
     for j in range(max(n_planes, LEAST_PLANES)):
         store_u64(planes + 8 * j, types.uint64(0))
@@ -84,7 +84,7 @@ def window_sum(source, step, y, x, word, planes, n_planes):
 
 @inner
 def window_any(source, step, y, x, word):
-    """The lanes in which any mask of a pooling window has a bit."""
+    """The channels in which any mask of a pooling window has a bit."""
     top = y * load_i64(source + Q_STRIDE_Y) - load_i64(source + Q_PAD_TOP)
     left = x * load_i64(source + Q_STRIDE_X) - load_i64(source + Q_PAD_LEFT)
     masks = load_i64(source + Q_MASKS) + step * load_i64(source + Q_STEP_BYTES) + 8 * word
@@ -98,7 +98,7 @@ def window_any(source, step, y, x, word):
 
 @inner
 def counter(planes, n_planes, bit):
-    """The value of one of the bit-sliced counters; four planes are always there."""
+    """The value of one of the bit-sliced counters; there are always at least four planes."""
     shift = types.uint64(bit)
     value = (load_u64(planes) >> shift) & _ONE
     value |= ((load_u64(planes + 8) >> shift) & _ONE) << types.uint64(1)
@@ -111,9 +111,7 @@ def counter(planes, n_planes, bit):
 
 @inner
 def put_plain(events, event, bits, n_bytes, base, positions):
-    """Write an event for each bit set in `n_bytes`, a byte at a time, without branches; return where they
-    end.
-    """
+    """Write an event for each set bit of `n_bytes` bytes, without branches; return where the events end."""
     for _ in range(n_bytes):
         byte = types.int64(bits & _BYTE)
         vector.put_ids(events, event, load_u64(positions + 8 * byte), base)
@@ -148,8 +146,8 @@ def cut(bits, first, last):
 def build(events, descriptor):
     """Write a queue of any sources, pools and parts, and its pointers.
 
-    Where events carry no counts, a pooled position sends each of its window's spikes: exact for
-    integers, whose sums know no order.
+    If events carry no counts, a pooled position sends one event for each spike of its window. That is exact
+    for integers, because the order of their sums does not matter.
     """
     n_steps, height, width = (
         load_i64(descriptor + N_STEPS),
@@ -246,7 +244,7 @@ def put_quads(events, event, a, b, c, d, base):
     ones, twos = (
         (a ^ b) ^ (c ^ d),
         (a & b) ^ (c & d) ^ ((a ^ b) & (c ^ d)),
-    )  # two of the bits of a sum of four
+    )  # two bits of a sum of four
     fours = a & b & c & d
     bits = a | b | c | d
     while bits != 0:
@@ -265,10 +263,9 @@ def put_quads(events, event, a, b, c, d, base):
 
 @kernel
 def build_simple(events, descriptor):
-    """The same for most queues: one source, in one part, columns in order, no pool or pools of 2x2 side by
-    side.
+    """Write the queue of one source, in one part, with columns in order, and count the events.
 
-    Counts the events, too.
+    There is no pool, or pools of 2x2 that do not overlap. Most queues are like that.
     """
     n_steps, height, width = (
         load_i64(descriptor + N_STEPS),
@@ -334,8 +331,9 @@ def build_simple(events, descriptor):
 
 @kernel
 def count_events(descriptor, source):
-    """Events that one source of a descriptor sends: what `build_simple` counts, for all other queues and for
-    channelwise weights.
+    """Count the events that one source of a descriptor sends.
+
+    This is for channelwise weights, and for queues that `build_simple` does not build.
     """
     n_steps, height, width = (
         load_i64(descriptor + N_STEPS),
@@ -371,7 +369,7 @@ def count_events(descriptor, source):
 
 @kernel
 def count_spikes(masks, n_words):
-    """Number of set bits."""
+    """The number of set bits in masks."""
     n = 0
     for word in range(n_words):
         n += pop_count(load_u64(masks + 8 * word))

@@ -16,13 +16,13 @@ class Vectors:
     Parameters
     ----------
     membrane, accumulator, weight : {"float32", "int32", "int16", "int8"}
-        Elements of the membranes, of the sums within a step, and of the weights.
+        The types of the membranes, of the sums within a step, and of the weights.
     lanes : {16, 32, 64, 128}
         Output channels in a tile.
     has_negative_spikes : bool
-        Whether neurons send negative spikes, too.
+        Whether neurons may send negative spikes.
     has_warm_up : bool
-        Whether neurons first fire some steps after their first input.
+        Whether neurons have a warm-up: they first may fire some steps after their first input.
     """
 
     membrane: str
@@ -34,7 +34,7 @@ class Vectors:
 
     @property
     def in_membrane(self) -> bool:
-        """Whether events are added straight onto the membrane."""
+        """Whether events are added directly to the membrane."""
         return self.accumulator == self.membrane
 
     @property
@@ -48,13 +48,13 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Events:
-    """How an event is stored: an id of `id_bits` bits and, where it is graded, a count of as many above it.
+    """How an event is stored: an id of `id_bits` bits and, if it is graded, a count of as many bits above it.
 
     Parameters
     ----------
     id_bits : {16, 32}
     count : {"", "integer", "float32"}
-        "float32": the upper bits of the count's float32, which are all of it up to 256 in 16 bits.
+        "float32": the upper `id_bits` bits of the count as float32; 16 bits are exact up to 256.
     """
 
     id_bits: int

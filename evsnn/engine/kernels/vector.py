@@ -1,20 +1,20 @@
 """The vector type: a numba value that is one wide LLVM vector.
 
-LLVM lowers ``<64 x float>`` to four AVX-512, eight AVX2 or sixteen NEON registers, so one kernel
-text serves every CPU, with a tile's membranes in registers for all time steps.
+LLVM compiles ``<64 x float>`` to four AVX-512, eight AVX2 or sixteen NEON registers. So one source of a
+kernel serves every CPU, and a tile's membranes stay in registers for all time steps.
 
-A `Vectors` object (`selectors`) says which elements a kernel works on and is its first argument; an
-`Events` object says how an event is stored. Both carry no data: they select the specialisation.
+A `Vectors` object (`selectors`) says which types a kernel works on, and is its first argument; an `Events`
+object says how an event is stored. Both carry no data: they select the specialisation.
 
-=========  ==========  ========  ======  ==========================================================
-membrane   partial     weight    lanes
-=========  ==========  ========  ======  ==========================================================
-float32    (membrane)  float32   16-64   sums go straight onto the membrane, in the specified order
-int16      (membrane)  int8      32-128  likewise; sums may wrap, the compared value is proven not to
-int32      int16       int8      32-128  sums of a bounded number of events, then widened
-int32      (membrane)  int8      16-64   the input's current, where products are wide
-int8       (membrane)  int8      64      counters of max pools, which know membranes only
-=========  ==========  ========  ======  ==========================================================
+=========  ===========  ========  ======  ==============================================================
+membrane   accumulator  weight    lanes
+=========  ===========  ========  ======  ==============================================================
+float32    (membrane)   float32   16-64   sums are added directly to the membrane, in the specified order
+int16      (membrane)   int8      32-128  likewise; sums may wrap, the compared value is proven not to
+int32      int16        int8      32-128  sums of a bounded number of events, which are then widened
+int32      (membrane)   int8      16-64   the current of the analog input, whose products are wide
+int8       (membrane)   int8      64      counters of max pools, which have no accumulator
+=========  ===========  ========  ======  ==============================================================
 """
 
 from __future__ import annotations
@@ -118,11 +118,11 @@ class _VectorModel(models.PrimitiveModel):
 
 
 class _Halves(types.Type):
-    """Type of a vector in registers that is worked on half by half.
+    """Type of a vector in registers that is computed half by half.
 
     A product and a sum of 64 float32 need 16 registers each for membranes and products, and one more for the
-    count. NEON has 32, so that the compiler would put membranes on the stack; it does not where a half is
-    done before the other is begun.
+    count. NEON has 32, so the compiler would put membranes on the stack. It does not if one half is finished
+    before the other is begun.
     """
 
     def __init__(self, whole: _Vector):
@@ -170,8 +170,10 @@ def _sum(builder, vector: _Vector, a, b):
 
 
 def _lanes(builder, word, lanes: int):
-    """The bits of a mask as a vector of them: of each byte eight copies, and one bit of each. A mere bitcast
-    becomes scalar code on ARM.
+    """The bits of a mask as a vector of booleans, one per lane.
+
+    Each byte is copied eight times, and each copy is tested for one bit; a bitcast would become scalar code
+    on ARM.
     """
     n_bytes, copies = ir.VectorType(ir.IntType(8), lanes // 8), ir.VectorType(ir.IntType(8), lanes)
     parts = builder.bitcast(word, n_bytes)
@@ -282,7 +284,7 @@ def _counts(vectors: _VectorsType) -> _Vector:
 
 @intrinsic
 def behind(context, vectors, counts_address, largest_address, limit):
-    """How far counts of 16 bits, modulo 2^16, lie behind the largest, at most `limit`: as integers <= 0."""
+    """How far counts of 16 bits, modulo 2^16, are behind the largest: integers from -`limit` to 0."""
     result, counts = _membrane(vectors), _counts(vectors)
 
     def generate(context, builder, signature, args):
@@ -330,7 +332,7 @@ def _sums(vectors: _VectorsType, events: _EventsType) -> _Vector | _Halves:
 
 @intrinsic
 def begin(context, vectors, events, v):
-    """The sum a step starts from: the membrane itself, or zero where sums are narrower."""
+    """The sum that a step starts from: the membrane itself, or zero if the accumulator is narrower."""
     result = _sums(vectors, events)
     in_membrane = vectors.selects.in_membrane
 
@@ -394,9 +396,7 @@ def _add_product_in_halves(builder, events: Events, s: _Halves, sums, row_addres
 
 @intrinsic
 def add_event(context, vectors, events, s, weights, address):
-    """s + the weight row of the event at `address`; for graded events s + count * row, one product, then one
-    sum, never fused.
-    """
+    """s + the weight row of the event at `address`; for graded events s + count * row, never fused."""
     spec, stored = vectors.selects, events.selects
 
     def generate(context, builder, signature, args):
@@ -422,7 +422,7 @@ def add_product(context, vectors, v, value_address, row_address):
     """v + value * row, with a value of the membrane's element in memory: one product, one sum."""
     spec = vectors.selects
     if not spec.in_membrane:
-        raise TypeError("add_product works on direct vectors")
+        raise TypeError("add_product needs vectors without an accumulator of their own")
 
     def generate(context, builder, signature, args):
         value = builder.load(pointer(builder, args[2], _ELEMENTS[v.element]), align=ELEMENT_BYTES[v.element])
@@ -449,7 +449,7 @@ def add_masked(context, vectors, v, mask_address, weight_address):
 
 @intrinsic
 def mask(context, vectors, v, threshold):
-    """Lanes where v >= threshold."""
+    """The lanes with v >= threshold."""
     result = _Vector("bool", v.lanes)
 
     def generate(context, builder, signature, args):
@@ -462,7 +462,7 @@ def mask(context, vectors, v, threshold):
 
 @intrinsic
 def store_mask(context, vectors, address, fired):
-    """A mask as lanes / 8 bytes, lane 0 in bit 0."""
+    """Store a mask as lanes / 8 bytes, with lane 0 in bit 0."""
     bits = ir.IntType(vectors.selects.lanes)
 
     def generate(context, builder, signature, args):
@@ -485,7 +485,7 @@ def reset(context, vectors, v, threshold, fired):
 
 @intrinsic
 def negative_mask(context, vectors, v, bound, n):
-    """Lanes where v < bound and n > 0."""
+    """The lanes with v < bound and n > 0."""
     result = _Vector("bool", v.lanes)
 
     def generate(context, builder, signature, args):
@@ -497,7 +497,7 @@ def negative_mask(context, vectors, v, bound, n):
 
 @intrinsic
 def net_count(context, vectors, n, fired, below):
-    """n + 1 in the lanes that fired, n - 1 in the lanes below."""
+    """n + 1 in the lanes that fired, n - 1 in the lanes that send a negative spike."""
 
     def generate(context, builder, signature, args):
         if n.element == "float32":
@@ -512,7 +512,7 @@ def net_count(context, vectors, n, fired, below):
 
 @intrinsic
 def undo_reset(context, vectors, v, threshold, below):
-    """v + threshold in the lanes below."""
+    """v + threshold in the lanes that send a negative spike."""
 
     def generate(context, builder, signature, args):
         return builder.select(args[3], _sum(builder, v, args[1], args[2]), args[1])
@@ -522,7 +522,7 @@ def undo_reset(context, vectors, v, threshold, below):
 
 @intrinsic
 def leak(context, vectors, v, factor):
-    """What is left of v after a step: v * factor + 0.0, or v - (v >> factor) for integers."""
+    """The membrane after the leak: v * factor + 0.0, or v - (v >> factor) for integers."""
 
     def generate(context, builder, signature, args):
         if v.element == "float32":  # + 0.0: a membrane is never -0.0
@@ -545,7 +545,7 @@ def shift(context, vectors, v, right, left):
 
 
 def _id_lanes(spec: Events):
-    """The ids of the events in `COPY_BYTES` as a vector type, and 1 where a lane is an id (not a count)."""
+    """The ids of events in `COPY_BYTES` as a vector type, and 1 for each lane that is an id (not a count)."""
     n = 8 * COPY_BYTES // spec.id_bits
     return ir.VectorType(ir.IntType(spec.id_bits), n), [
         int(not spec.graded or lane % 2 == 0) for lane in range(n)
@@ -572,7 +572,7 @@ def copy_events(context, events, source, target, offset):
 
 @intrinsic
 def pad_events(context, events, target, number):
-    """Write `COPY_BYTES` of events of one id; where they are graded, of count 0."""
+    """Write `COPY_BYTES` of events with one id and, if they are graded, with count 0."""
     spec = events.selects
 
     def generate(context, builder, signature, args):

@@ -20,12 +20,12 @@ __all__ = ["Chunk", "chunks", "dense_objects", "symbol_table"]
 MAX_LEVELS = 8
 MAX_NAME_BYTES = 1_024
 MAX_HEAP_BLOCKS = 512
-MAX_CHUNKS = 65_536  # a dataset
+MAX_CHUNKS = 65_536  # per dataset
 _AGAIN = "copy or download it again"
 
 
 class Chunk(NamedTuple):
-    """A chunk as stored: which one (its first index), where, how large, and which filters it went without."""
+    """A chunk as stored: its first index, its address, its size, and the filters that were not applied."""
 
     first: tuple[int, ...]
     address: int
@@ -87,12 +87,13 @@ def _leaves(
             yield key, child
 
 
-# Groups and attributes of new files, where there are many: a B-tree of version 2 over a fractal heap
+# Groups and attributes of new files, if there are many: a B-tree of version 2 over a fractal heap
 
 
 def dense_objects(source: Source, heap: int, index: int, kind: int) -> Iterator[bytes]:
-    """Messages in a fractal heap, in the order of their names' hashes. Records of kind 5 index links, 8
-    attributes.
+    """The messages in a fractal heap, in the order of their names' hashes.
+
+    Records of kind 5 index links, those of kind 8 attributes.
     """
     read = _fractal_heap(source, heap)
     head = source.block(index, 38, b"BTHD")
@@ -178,7 +179,7 @@ def _fractal_heap(source: Source, address: int):
     ):
         raise FormatError("the file is damaged: a heap has the wrong dimensions", hint=_AGAIN)
     places = []  # (size, address) of each block of the heap
-    offsets = [0]  # where it starts
+    offsets = [0]  # where each block starts
     if rows == 0:
         places.append((start, root))
     else:
@@ -229,9 +230,7 @@ def _direct_block(source: Source, address: int, size: int, checksum_at: int | No
 
 
 def chunks(source: Source, layout: Chunked, shape: tuple[int, ...], n_bytes: int) -> tuple[Chunk, ...]:
-    """Every chunk of a dataset of `shape`, each of `n_bytes` before its filters; refused if one is
-    missing.
-    """
+    """Every chunk of a dataset of `shape`, each of `n_bytes` before its filters; none may be missing."""
     counts = [-(-n // c) for n, c in zip(shape, layout.shape)]
     total = math.prod(counts)
     if total > MAX_CHUNKS:

@@ -212,9 +212,7 @@ def layout(cursor: Cursor) -> Compact | Contiguous | Chunked:
 
 
 def _chunk_shape(cursor: Cursor, rank: int, width: int) -> tuple[tuple[int, ...], int]:
-    """A chunk's dimensions and the bytes of an element, which stand together as `rank` numbers of `width`
-    bytes.
-    """
+    """A chunk's dimensions and the bytes of an element, stored as `rank` numbers of `width` bytes."""
     if not rank:
         raise FormatError("the file is damaged: chunks have no shape", hint="copy or download it again")
     *shape, item_bytes = (cursor.number(width) for _ in range(rank))
@@ -308,9 +306,7 @@ def refuse_link(name: bytes, word: str) -> None:
 
 
 def heap_and_index(cursor: Cursor, order_bytes: int) -> tuple[int, int] | None:
-    """Fractal heap and name index of densely stored links (order of 8 bytes) or attributes (2); None
-    without.
-    """
+    """Fractal heap and name index of densely stored links (8 bytes of order) or attributes (2), if any."""
     cursor.expect(0, what="the list of links or attributes")
     cursor.take(order_bytes if cursor.number() & 1 else 0)
     heap, index = cursor.number(8), cursor.number(8)

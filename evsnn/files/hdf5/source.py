@@ -1,4 +1,4 @@
-"""Checked bytes of a file: every read stays inside it, and there is a limit to how much metadata is read."""
+"""Checked bytes of a file: every read stays inside it, and the amount of metadata that is read is limited."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Cursor", "FormatError", "NOWHERE", "Source", "Stream", "check", "che
 
 Stream = BufferedReader | BytesIO
 NOWHERE = (1 << 64) - 1  # the "undefined address"
-MAX_METADATA_BYTES = 8 << 20  # a walk; 4,000 layers take 4 MB
+MAX_METADATA_BYTES = 8 << 20  # per walk; 4,000 layers take 4 MB
 
 
 class FormatError(Exception):
@@ -95,9 +95,7 @@ class Source:
         return bytes(data)
 
     def block(self, address: int, n: int, signature: bytes) -> Cursor:
-        """A block of metadata that starts with `signature` and ends with its checksum; a cursor between the
-        two.
-        """
+        """A cursor in a block of metadata, between its `signature` and the checksum at its end."""
         data = self.metadata(address, n)
         if not data.startswith(signature):
             raise FormatError(
@@ -129,8 +127,9 @@ def check(data: bytes, stored: bytes) -> None:
 
 
 def checksum(data: bytes) -> int:
-    """Bob Jenkins's lookup3 hash with initial value 0 (https://burtleburtle.net/bob/c/lookup3.c,
-    ``hashlittle``).
+    """Bob Jenkins's lookup3 hash with initial value 0.
+
+    It is ``hashlittle`` of https://burtleburtle.net/bob/c/lookup3.c.
     """
     mask = 0xFFFFFFFF
     n = len(data)

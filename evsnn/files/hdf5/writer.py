@@ -48,9 +48,7 @@ class Writer:
         return h5g.create(parent, name.encode(), None, self._properties(h5p.GROUP_CREATE))
 
     def attributes(self, owner, values: Mapping[str, object]) -> None:
-        """Attributes: str as UTF-8 of fixed length, int as int64, float as float64; lists of one of these as
-        1-D.
-        """
+        """Write attributes: str as UTF-8 of fixed length, int as int64, float as float64, or lists of one."""
         for name, value in sorted(values.items()):
             listed = isinstance(value, (tuple, list))
             items = list(value) if isinstance(value, (tuple, list)) else [value]

@@ -1,3 +1,1 @@
-"""What runners write and kernels read: the fields of descriptors, one module a kernel module. Needs no
-numba.
-"""
+"""The fields of descriptors, which runners write and kernels read: one module per module of kernels."""

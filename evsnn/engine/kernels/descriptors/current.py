@@ -1,8 +1,8 @@
-"""Slots of the descriptors of `evsnn.engine.kernels.current`: byte offsets of int64. Needs no numba."""
+"""Fields of the descriptors of `evsnn.engine.kernels.current`: byte offsets of int64, without numba."""
 
 from __future__ import annotations
 
-# Slots of a descriptor, int64 each.
+# Fields of a descriptor, int64 each.
 (
     HEIGHT,
     WIDTH,  # of the output map

@@ -1,12 +1,10 @@
-"""Slots of the descriptors of `evsnn.engine.kernels.integrate` and `evsnn.engine.kernels.fire`: byte
-offsets of int64. Needs no numba.
-"""
+"""Fields of the descriptors of `evsnn.engine.kernels.integrate` and `fire`: byte offsets of int64."""
 
 from __future__ import annotations
 
 from ..layout import RUN_BYTES
 
-# Slots of a descriptor, int64 each. Addresses are of this process, strides in bytes.
+# Fields of a descriptor, int64 each. Addresses are of this process, strides in bytes.
 (
     N_STEPS,
     HEIGHT,
@@ -28,8 +26,8 @@ from ..layout import RUN_BYTES
     WORD_BYTES,  # output masks or 0; bytes of a position's masks
     NEGATIVES,  # masks of negative spikes, of neurons with negative spikes
     LEAKY,
-    WARM_UP_STEPS,  # steps of input before the first that may fire, of delayed neurons
-    MAX_EVENTS,  # events that a accumulator can take without leaving its range
+    WARM_UP_STEPS,  # steps of input before the first that may fire
+    MAX_EVENTS,  # events that an accumulator can take without leaving its range
     PROJECTIONS,
     N_PROJECTIONS,
     CHANNELWISE,
@@ -52,7 +50,7 @@ DESCRIPTOR_BYTES = 8 * 26
 ) = range(0, 8 * 10, 8)
 PROJECTION_BYTES = 8 * 10
 
-# A tap group: one weight a channel (depthwise, identity), read from masks.
+# Channelwise weights: one per channel (depthwise, identity), whose spikes are read from masks.
 (
     P_MASKS,
     P_STEP_BYTES,
@@ -72,6 +70,6 @@ PROJECTION_BYTES = 8 * 10
 ) = range(0, 8 * 15, 8)
 CHANNELWISE_BYTES = 8 * 15
 
-# A run or tap of one output position, listed in scratch memory. A run's weights are the row number
-# that its queue's id 0 stands for, a tap's an address.
+# A run or a channelwise weight of one output position, listed in scratch memory. The weights of a run are
+# given by the row number that id 0 of its queue stands for, a channelwise weight by its address.
 R_FIRST, R_LAST, R_STEP, R_WEIGHTS, R_EVENTS = range(0, RUN_BYTES, 8)

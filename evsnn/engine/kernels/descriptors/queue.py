@@ -1,10 +1,10 @@
-"""Slots of the descriptors of `evsnn.engine.kernels.queue`: byte offsets of int64. Needs no numba."""
+"""Fields of the descriptors of `evsnn.engine.kernels.queue`: byte offsets of int64, without numba."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# Slots of a queue's descriptor, int64 each.
+# Fields of a queue's descriptor, int64 each.
 (
     N_STEPS,
     HEIGHT,
@@ -47,7 +47,7 @@ SOURCE_BYTES = 8 * 14
 
 
 def bit_positions() -> np.ndarray:
-    """(256,) uint64: the table that `POSITIONS` points to."""
+    """(256,) uint64: by byte, the positions of its set bits, to which `POSITIONS` points."""
     table = np.zeros((256, 8), np.uint8)
     for byte in range(256):
         set_bits = [bit for bit in range(8) if byte >> bit & 1]
