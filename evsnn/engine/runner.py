@@ -47,8 +47,10 @@ class Kernels:
 
     @staticmethod
     def needed(p: PopulationPlan) -> list[Kernel]:
-        """What integrates, what counts spikes and events, what builds the queue of each gather, and what
-        computes the analog input's current, if it is read.
+        """The kernels that a population needs.
+
+        They integrate, count spikes, count events, build the queue of each gather and, if the population
+        reads the analog input, compute its current.
         """
         events = Events(p.id_bits, ("float32" if p.membrane == "float32" else "integer") if p.graded else "")
         vectors, in_membrane = (

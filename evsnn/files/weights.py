@@ -112,7 +112,7 @@ def load(path: StrOrBytesPath, *, max_bytes: int = MAX_BYTES) -> Network:
 
 
 def verify(path: StrOrBytesPath, *, max_bytes: int = MAX_BYTES) -> tuple[StoredArray, ...]:
-    """Compare every dataset of a weights file with its digest, in order of path.
+    """Compare every dataset of a weights file with its digest.
 
     `load` stops at the first damaged dataset; this function reports all of them.
 

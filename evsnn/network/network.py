@@ -181,6 +181,7 @@ class Network:
 
     @cached_property
     def input(self) -> Input:
+        """The first layer."""
         first = self.layers[0]
         if not isinstance(first, Input):
             raise NetworkError("a network starts with an input", where=first._where, got=first.kind)
@@ -287,8 +288,9 @@ class Network:
         )
 
     def _checked_step_parameters(self) -> ReadOnly[int, ReadOnly[str, StepParameters]]:
-        """The step parameters in their one form: ordered by T and layer, arrays read-only, layers that
-        stay as they are left out.
+        """The step parameters in their one form: ordered by T and layer, with read-only arrays.
+
+        Layers that stay as they are are left out.
         """
         if not isinstance(self.step_parameters, Mapping) or not all(
             isinstance(table, Mapping) for table in self.step_parameters.values()

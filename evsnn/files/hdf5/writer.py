@@ -1,6 +1,4 @@
-"""Writing HDF5: a file built in memory, the same bytes for the same content, and put in place all or
-nothing.
-"""
+"""Writing HDF5: a file is built in memory; the same content gives the same bytes."""
 
 from __future__ import annotations
 
