@@ -47,7 +47,7 @@ class Candidate:
         least, _ = membrane_bounds(p, self.program.n_steps, (network.input_low, network.input_high))
         if p.has_negative_spikes:
             least = np.minimum(least, p.neuron.v_negative)
-        return int((least - p.neuron.v_threshold).min())
+        return int((least - p.neuron.threshold).min())
 
     @cached_property
     def incoming(self) -> list[Incoming] | None:

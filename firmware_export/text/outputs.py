@@ -68,7 +68,7 @@ def amplitude_of(network: QuantizedNetwork) -> np.ndarray | None:
 
     None if all count the same, or membranes are read out, or there are no classes.
     """
-    last = network.circuit.populations[-1]
+    last = network.circuit.readout
     if not last.fires or network.network.task != "classify":
         return None
     amplitude = np.broadcast_to(
@@ -89,6 +89,6 @@ def start_of(program: Program) -> np.ndarray:
     """The readout's membranes before the first spike, (n_outputs,); if the order in which it integrates does
     not matter, with all its bias.
     """
-    last = program.network.circuit.populations[-1]
+    last = program.network.circuit.readout
     steps = 0 if program.by_step else program.n_steps
     return last.neuron.v_init + steps * last.bias if program.counts else np.zeros(program.n_outputs)
