@@ -73,7 +73,7 @@ def _common(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
         "state": arena.state("membranes", stage.population),
     }
     if stage.readout is not None:
-        values["readout"], values["outputs"] = readout_table(stage, i, tables)
+        values["readout"], values["outputs"] = readout_table(stage.readout, i, tables)
     return values
 
 
@@ -89,7 +89,7 @@ def _bits(columns: int) -> int:
 
 def _analog(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key, Blank]) -> dict:
     program = arena.program
-    p: Population = program.network.circuit.populations[stage.population]
+    p = program.population(stage)
     (projection,), n_steps = p.analog_projections, program.n_steps
     to_threshold = (p.neuron.threshold - p.neuron.v_init).astype(np.int64)
     least = np.minimum(to_threshold, -(-to_threshold // n_steps))  # a smaller current never reaches it
@@ -142,7 +142,7 @@ def _blank_places(blank: Blank, out: View, i: int, tables: Tables) -> dict:
 
 def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blanks: dict[Key, Blank]) -> dict:
     program = arena.program
-    p: Population = program.network.circuit.populations[stage.population]
+    p = program.population(stage)
     incoming = incoming_of(p, program) or []
     gathers, same = (incoming, []) if kind == "channelwise" else apart(incoming)
     pairs = kind == "pairs"  # membranes, not weights alone
@@ -177,7 +177,7 @@ def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blank
         "threshold": constants("th", p.neuron.threshold, NEVER),
         "has_negative": p.has_negative_spikes,
         "u_negative": constants("negative", p.neuron.v_negative.astype(np.int64) - p.neuron.threshold)
-        if p.has_negative_spikes
+        if p.neuron.v_negative is not None
         else None,
         "net": arena.state("net counts", stage.population),
     }

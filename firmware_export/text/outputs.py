@@ -8,6 +8,7 @@ import numpy as np
 
 from evsnn.circuit import reference
 from evsnn.circuit.quantized import QuantizedNetwork
+from evsnn.network.layers import IF
 
 from ..program.program import Program
 
@@ -40,8 +41,11 @@ def expected_outputs(network: QuantizedNetwork, inputs: np.ndarray) -> np.ndarra
 def outputs_of(network: QuantizedNetwork, traces: Sequence[reference.Trace]) -> np.ndarray:
     """The same of a run that is there: one trace per population."""
     last = traces[-1]
-    fires = network.circuit.populations[-1].fires
-    return (last.spikes.sum(axis=1, dtype=np.int64) if fires else last.v_mem).reshape(len(last.v_mem), -1)
+    if network.circuit.readout.fires or last.v_mem is None:
+        outputs = last.spikes.sum(axis=1, dtype=np.int64)
+    else:
+        outputs = last.v_mem
+    return outputs.reshape(len(outputs), -1)
 
 
 def expected_classes(network: QuantizedNetwork, outputs: np.ndarray) -> np.ndarray | None:
@@ -71,9 +75,10 @@ def amplitude_of(network: QuantizedNetwork) -> np.ndarray | None:
     last = network.circuit.readout
     if not last.fires or network.network.task != "classify":
         return None
-    amplitude = np.broadcast_to(
-        network.circuit.network.by_name[last.name].v_threshold, last.shape[:1]
-    ).astype(np.float64)
+    layer = network.circuit.network.by_name[last.name]
+    if not isinstance(layer, IF):
+        raise TypeError(f"layer {last.name!r} has no neurons")
+    amplitude = np.broadcast_to(layer.v_threshold, last.shape[:1]).astype(np.float64)
     return None if np.ptp(amplitude) == 0 else amplitude
 
 
