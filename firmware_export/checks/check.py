@@ -87,14 +87,14 @@ def run_on(
             hint="please report it",
         )
     if trace:
-        found = [int(line.split()[1]) for line in measured.text.splitlines() if line.startswith("trace ")]
-        expected = expected_trace(export, inputs, traces)
-        if found != expected:
+        sums = [int(line.split()[1]) for line in measured.text.splitlines() if line.startswith("trace ")]
+        wanted_sums = expected_trace(export, inputs, traces)
+        if sums != wanted_sums:
             raise RunError(
                 "spikes in C and Python differ, which must never be",
                 where=machine.name,
-                got=found,
-                expected=expected,
+                got=sums,
+                expected=wanted_sums,
                 hint="please report it",
             )
     return measured

@@ -227,7 +227,7 @@ def measure(machine: Machine, program: Path, folder: Path) -> Measured:
     flash = sum(size.get(name, 0) for name in (".text", ".rodata", ".data", ".ARM.exidx"))
     ram = size.get(".data", 0) + size.get(".bss", 0)
     if machine.memory is None:
-        command = [*machine.emulator, program]
+        command: list[str | Path] = [*machine.emulator, program]
         text = re.sub(r"\x1b\[[0-9;]*m|\r", "", _run(command, f"running on {machine.name}"))
         return Measured(
             re.sub(r"\.\.?$", "", text, flags=re.MULTILINE),

@@ -151,7 +151,7 @@ def on_cores(
     """Run on each core whose compiler and emulator are here, outputs compared with Python's; what was
     measured, or what is missing.
     """
-    found = []
+    found: list[dict] = []
     for name in cores:
         machine = MACHINES[name]
         missing = machine.missing()

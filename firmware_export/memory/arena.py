@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from evsnn.circuit.populations import INPUT, MaxPool, Population
+from evsnn.circuit.populations import INPUT
 
 from ..program.fast import fast_kind
 from ..program.packing import tile_pairs
@@ -58,7 +58,7 @@ class Arena:
         ]
         for i, stage in enumerate(program.stages):
             if stage.kind == "maxpool":
-                pool: MaxPool = program.network.circuit.populations[stage.population]
+                pool = program.max_pool(stage)
                 at = [j for j, s in enumerate(program.schedule) if s == i]
                 life, n_counts = (
                     ((0, end), pool.n_inputs) if program.by_step else ((min(at), max(at)), pool.window.area)
@@ -73,7 +73,7 @@ class Arena:
 
     def _state_bytes(self, stage: Stage) -> dict[str, int]:
         """What neurons keep from step to step."""
-        p: Population = self.program.network.circuit.populations[stage.population]
+        p = self.program.population(stage)
         kind, places = fast_kind(stage, self.program), p.shape[1] * p.shape[2]
         if kind in ("pairs", "wide"):
             row = tile_pairs(p.shape[0])

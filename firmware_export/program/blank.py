@@ -68,8 +68,9 @@ def blank_of(stage: Stage, p: Population, program: Program) -> Blank | None:
     ):
         return None
     spans = [window.span(axis, 0, stage.window[axis] - 1) for axis in (0, 1)]
-    field = tuple(last - first + 1 for first, last in spans)
-    steps = tuple(n * stride for n, stride in zip(stage.window, window.stride))
+    (top, bottom), (left, right) = spans
+    field = (bottom - top + 1, right - left + 1)
+    steps = (stage.window[0] * window.stride[0], stage.window[1] * window.stride[1])
     images = network.encode(samples.images.reshape(-1, *network.circuit.input_shape))
     if _share_seen((images != 0).any(axis=1), Window(field, steps, window.padding)) > MOST_SEEN:
         return None
@@ -82,8 +83,8 @@ def _share_seen(seen: np.ndarray, window: Window) -> float:
     for axis in (0, 1):
         taps = window.taps(axis, seen.shape[1 + axis])
         padded = np.pad(seen, [(0, int(i == 1 + axis)) for i in range(3)])  # -1 is what is off the map
-        seen = padded.take(taps, axis=1 + axis).any(axis=2 + axis)
-    return seen.mean()
+        seen = np.any(padded.take(taps, axis=1 + axis), axis=2 + axis)
+    return float(seen.mean())
 
 
 def constant_spikes(current: np.ndarray, p: Population, n_steps: int) -> np.ndarray:

@@ -38,16 +38,16 @@ class Candidate:
 
     @cached_property
     def population(self) -> Population:
-        return self.program.network.circuit.populations[self.stage.population]
+        return self.program.population(self.stage)
 
     @cached_property
     def above(self) -> int:
         """The least that a membrane can be above its threshold when it is compared; below 0."""
         p, network = self.population, self.program.network
         least, _ = membrane_bounds(p, self.program.n_steps, (network.input_low, network.input_high))
-        if p.has_negative_spikes:
+        if p.neuron.v_negative is not None:
             least = np.minimum(least, p.neuron.v_negative)
-        return int((least - p.neuron.v_threshold).min())
+        return int((least - p.neuron.threshold).min())
 
     @cached_property
     def incoming(self) -> list[Incoming] | None:

@@ -20,6 +20,7 @@ from evsnn.circuit.populations import (
     MAX_POOL,
     POOLED_SOURCES,
     Circuit,
+    MaxPool,
     Population,
     check_supported,
 )
@@ -86,6 +87,20 @@ class Program:
     def classifies(self) -> bool:
         """Whether the outputs are scores, of which the largest is the predicted class."""
         return self.network.network.task == "classify"
+
+    def population(self, stage: Stage) -> Population:
+        """The population that a stage of this kind computes."""
+        found = self.network.circuit.populations[stage.population]
+        if not isinstance(found, Population):
+            raise TypeError(f"stage {stage.kind!r} has no neurons")
+        return found
+
+    def max_pool(self, stage: Stage) -> MaxPool:
+        """The max pool that a stage of this kind computes."""
+        found = self.network.circuit.populations[stage.population]
+        if not isinstance(found, MaxPool):
+            raise TypeError(f"stage {stage.kind!r} is no max pool")
+        return found
 
     def view_lives(self) -> dict[Key, tuple[int, int]]:
         """From which to which place in the schedule each view is needed."""

@@ -62,6 +62,7 @@ def stages_of(circuit: Circuit) -> tuple[list[Stage], list[Key]]:
     """
     populations, counts = circuit.populations, readout_counts(circuit)
     readers = populations[:-1] if counts else populations
+    counted = circuit.readout.projections if counts else ()
     needed: dict[Key, None] = {}  # a set in order
     for population in readers:
         needed |= dict.fromkeys(read.key for read in _reads(population, populations))
@@ -77,7 +78,7 @@ def stages_of(circuit: Circuit) -> tuple[list[Stage], list[Key]]:
         if isinstance(population, MaxPool):
             stages += _max_pool_stages(i, population, own, populations)
         else:
-            stages += _population_stages(i, population, own, populations, counts)
+            stages += _population_stages(i, population, own, populations, counted)
     return stages, list(needed)
 
 
@@ -86,7 +87,7 @@ def readout_counts(circuit: Circuit) -> bool:
     reads its sources.
     """
     populations = circuit.populations
-    last = populations[-1]
+    last = circuit.readout
     if last.fires or LEAK in last.features or last.analog_projections or not last.projections:
         return False
     sources = [key_of(source) for projection in last.projections for source in projection.sources]
@@ -163,11 +164,12 @@ def _population_stages(
     population: Population,
     needed: Sequence[Key],
     populations: Sequence[Population | MaxPool],
-    counts: bool,
+    counted: Sequence[Projection],
 ) -> Iterator[Stage]:
-    """The stages that make what is needed of a population."""
-    readout = next((s for s in populations[-1].projections if s.sources[0].population == i), None)
-    readout = readout if counts else None
+    """The stages that make what is needed of a population; `counted` are the projections of a readout that
+    integrates totals.
+    """
+    readout = next((s for s in counted if s.sources[0].population == i), None)
     pools = list(dict.fromkeys(key.pool for key in needed))
     own = None  # the pool whose windows it counts itself
     if readout:

@@ -50,7 +50,7 @@ def _pool(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
 
 
 def _max_pool(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
-    pool: MaxPool = arena.program.network.circuit.populations[stage.population]
+    pool = arena.program.max_pool(stage)
     read, keys = stage.reads[0], [read.key for read in stage.reads]
     fields: dict = {
         "from": arena.view(keys[0]),
@@ -70,7 +70,7 @@ def _max_pool(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
 
 def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     network = arena.program.network
-    p: Population = network.circuit.populations[stage.population]
+    p = arena.program.population(stage)
     groups, keys = groups_of(p), stage.writes
     gathers, channelwise = (
         [s for s in p.projections if not s.channelwise],
@@ -85,7 +85,7 @@ def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     ]
     readout, outputs = "NULL", 0
     if stage.readout is not None:
-        readout, outputs = readout_table(stage, i, tables)
+        readout, outputs = readout_table(stage.readout, i, tables)
     elif stage.population == len(network.circuit.populations) - 1:
         outputs = p.shape[0]
 
@@ -134,11 +134,11 @@ def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     }
 
 
-def readout_table(stage: Stage, i: int, tables: Tables) -> tuple[str, int]:
-    """The weights with which the readout integrates a stage's totals, as [y][x][channel][output]: the table's
-    name, and the number of outputs.
+def readout_table(readout: Projection, i: int, tables: Tables) -> tuple[str, int]:
+    """The weights with which the readout integrates totals of stage i, as [y][x][channel][output]: the
+    table's name, and the number of outputs.
     """
-    weight = stage.readout.weight
+    weight = readout.weight
     return tables.array(f"s{i}_out", weight.transpose(2, 3, 1, 0), np.int8), weight.shape[0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def array(name: str, values: np.ndarray) -> str:
     return f"static const {c_type(values.dtype)} {name}[{values.size}] EVSNN_CONST = {{\n{body}\n}};\n"
 
 
-def initialiser(value: object, depth: int = 0) -> str:
+def initialiser(value: Any, depth: int = 0) -> str:
     """A structure, an array or a scalar as it stands in a definition.
 
     C++11 has no designated initialisers, so the name of each field stands in a comment before it.

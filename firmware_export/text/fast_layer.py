@@ -61,7 +61,7 @@ def _common(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     """What both templates need."""
     program = arena.program
     key = stage.writes[0] if stage.writes else None
-    values = {
+    values: dict = {
         "i": i,
         "window": stage.window,
         "width": stage.width,
@@ -73,7 +73,7 @@ def _common(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
         "state": arena.state("membranes", stage.population),
     }
     if stage.readout is not None:
-        values["readout"], values["outputs"] = readout_table(stage, i, tables)
+        values["readout"], values["outputs"] = readout_table(stage.readout, i, tables)
     return values
 
 
@@ -89,9 +89,9 @@ def _bits(columns: int) -> int:
 
 def _analog(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key, Blank]) -> dict:
     program = arena.program
-    p: Population = program.network.circuit.populations[stage.population]
+    p = program.population(stage)
     (projection,), n_steps = p.analog_projections, program.n_steps
-    to_threshold = (p.neuron.v_threshold - p.neuron.v_init).astype(np.int64)
+    to_threshold = (p.neuron.threshold - p.neuron.v_init).astype(np.int64)
     least = np.minimum(to_threshold, -(-to_threshold // n_steps))  # a smaller current never reaches it
     low, high = projection.window.span(1, 0, stage.width * stage.window[1] - 1)
 
@@ -100,7 +100,7 @@ def _analog(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key
             f"s{i}_{what}", padded_to_tiles(np.asarray(values, np.int64), 1, TILE, fill), np.int32
         )
 
-    values = {
+    values: dict = {
         "channels": projection.weight.shape[1],
         "height": projection.shape[1],
         "in_width": projection.shape[2],
@@ -116,7 +116,7 @@ def _analog(stage: Stage, i: int, arena: Arena, tables: Tables, blanks: dict[Key
         "bias": padded("bias", p.bias),
         "least": padded("least", np.clip(least, -(2**31), NEVER), NEVER),
         "u_init": padded("init", -to_threshold, -1),
-        "threshold": padded("th", p.neuron.v_threshold, NEVER),
+        "threshold": padded("th", p.neuron.threshold, NEVER),
     }
     blank = blank_of(stage, p, program)
     if blank is not None:
@@ -142,8 +142,8 @@ def _blank_places(blank: Blank, out: View, i: int, tables: Tables) -> dict:
 
 def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blanks: dict[Key, Blank]) -> dict:
     program = arena.program
-    p: Population = program.network.circuit.populations[stage.population]
-    incoming = incoming_of(p, program)
+    p = program.population(stage)
+    incoming = incoming_of(p, program) or []
     gathers, same = (incoming, []) if kind == "channelwise" else apart(incoming)
     pairs = kind == "pairs"  # membranes, not weights alone
     row = tile_pairs(p.shape[0]) if kind in ("pairs", "wide") else TILE
@@ -159,8 +159,8 @@ def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blank
 
     sources = _sources(gathers, i, kind, row, arena, tables)
     tiles = -(-p.shape[0] // tile)
-    u_init = p.neuron.v_init.astype(np.int64) - p.neuron.v_threshold
-    values = {
+    u_init = p.neuron.v_init.astype(np.int64) - p.neuron.threshold
+    values: dict = {
         "row": row,
         "lanes": "8" if kind == "channelwise" else "4" if row == 4 else "EVSNN_LANES",
         "sources": sources,
@@ -174,10 +174,10 @@ def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blank
             "init", u_init + 2**15 if pairs else u_init, 0 if pairs else -1
         ),  # a pair has fired if its highest bit is set
         "bias": constants("bias", p.bias),
-        "threshold": constants("th", p.neuron.v_threshold, NEVER),
+        "threshold": constants("th", p.neuron.threshold, NEVER),
         "has_negative": p.has_negative_spikes,
-        "u_negative": constants("negative", p.neuron.v_negative.astype(np.int64) - p.neuron.v_threshold)
-        if p.has_negative_spikes
+        "u_negative": constants("negative", p.neuron.v_negative.astype(np.int64) - p.neuron.threshold)
+        if p.neuron.v_negative is not None
         else None,
         "net": arena.state("net counts", stage.population),
     }

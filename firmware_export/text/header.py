@@ -90,7 +90,7 @@ def export_header(
     program = program_of(network, by_step, compact)
     arena, tables = Arena(program), Tables(name)
     stages = _stages(arena, tables)
-    circuit, last = network.circuit, network.circuit.populations[-1]
+    circuit, last = network.circuit, network.circuit.readout
     macs_input, macs_spikes = products(network)
     events, amplitude = program.views.get(Key(INPUT)), amplitude_of(network)
     schedule = np.array(program.schedule)

@@ -8,6 +8,7 @@ import numpy as np
 
 from evsnn.circuit import reference
 from evsnn.circuit.quantized import QuantizedNetwork
+from evsnn.network.layers import IF
 
 from ..program.program import Program
 
@@ -40,8 +41,11 @@ def expected_outputs(network: QuantizedNetwork, inputs: np.ndarray) -> np.ndarra
 def outputs_of(network: QuantizedNetwork, traces: Sequence[reference.Trace]) -> np.ndarray:
     """The same of a run that is there: one trace per population."""
     last = traces[-1]
-    fires = network.circuit.populations[-1].fires
-    return (last.spikes.sum(axis=1, dtype=np.int64) if fires else last.v_mem).reshape(len(last.v_mem), -1)
+    if network.circuit.readout.fires or last.v_mem is None:
+        outputs = last.spikes.sum(axis=1, dtype=np.int64)
+    else:
+        outputs = last.v_mem
+    return outputs.reshape(len(outputs), -1)
 
 
 def expected_classes(network: QuantizedNetwork, outputs: np.ndarray) -> np.ndarray | None:
@@ -68,12 +72,13 @@ def amplitude_of(network: QuantizedNetwork) -> np.ndarray | None:
 
     None if all count the same, or membranes are read out, or there are no classes.
     """
-    last = network.circuit.populations[-1]
+    last = network.circuit.readout
     if not last.fires or network.network.task != "classify":
         return None
-    amplitude = np.broadcast_to(
-        network.circuit.network.by_name[last.name].v_threshold, last.shape[:1]
-    ).astype(np.float64)
+    layer = network.circuit.network.by_name[last.name]
+    if not isinstance(layer, IF):
+        raise TypeError(f"layer {last.name!r} has no neurons")
+    amplitude = np.broadcast_to(layer.v_threshold, last.shape[:1]).astype(np.float64)
     return None if np.ptp(amplitude) == 0 else amplitude
 
 
@@ -89,6 +94,6 @@ def start_of(program: Program) -> np.ndarray:
     """The readout's membranes before the first spike, (n_outputs,); if the order in which it integrates does
     not matter, with all its bias.
     """
-    last = program.network.circuit.populations[-1]
+    last = program.network.circuit.readout
     steps = 0 if program.by_step else program.n_steps
     return last.neuron.v_init + steps * last.bias if program.counts else np.zeros(program.n_outputs)

@@ -61,7 +61,8 @@ class Tables:
     """
 
     def __init__(self, prefix: str):
-        self.prefix, self.texts, self.n_bytes, self.largest = prefix, [], 0, 0
+        self.prefix, self.n_bytes, self.largest = prefix, 0, 0
+        self.texts: list[str] = []
         self._known: dict[tuple, str] = {}
 
     def array(self, what: str, values: np.ndarray, dtype) -> str:
