@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,12 +23,22 @@ HEAD = 4096
 FIRST_LINES = 4
 """Lines at the beginning of a header in which the mark stands."""
 
+RUNTIME_NAME = "evsnn_rt.h"
+"""The header of the runtime, which the networks of a folder share."""
+
+INCLUDE = f'#include "{RUNTIME_NAME}"'
+"""How a network's header takes the runtime, unless it holds it."""
+
+_DEFINED = re.compile(r"^#define EVSNN_RT_VERSION (\w+)", re.MULTILINE)
+_NEEDED = re.compile(r"^#if EVSNN_RT_VERSION != (\w+)", re.MULTILINE)
+
 
 def write_files(folder: Path, files: Mapping[str, str]) -> list[str]:
     """Write texts into a folder, which is made if need be.
 
-    Files of an earlier export are replaced, and those that this one does not write are removed, if they lie
-    in the folder itself; other files, and links, stay as they are.
+    Files of an earlier export are replaced. Its headers in the folder itself that cannot be compiled beside
+    the new files, because they need another version of the runtime, are removed, and so is a runtime that no
+    header includes any more. Other files, other networks that still compile, and links stay as they are.
 
     Parameters
     ----------
@@ -75,31 +86,42 @@ def write_files(folder: Path, files: Mapping[str, str]) -> list[str]:
 
 
 def _leftovers(folder: Path, files: Mapping[str, str]) -> list[Path]:
-    """Files that an earlier export wrote into the folder itself, and that are not written now."""
+    """Headers of earlier exports that are of no use beside the files to be written."""
     try:
         found = sorted(folder.iterdir())
     except OSError:  # not there yet, or not to be read
         return []
-    return [  # names are in lower case, and some disks take upper case for it
-        path
+    old = {  # names are in lower case, and some disks take upper case for it
+        path: text
         for path in found
-        if path.suffix == ".h" and path.name.lower() not in files and _is_written_by_us(path)
+        if path.suffix == ".h" and path.name.lower() not in files and (text := _export_in(path)) is not None
+    }
+    runtime = next((path for path in old if path.name == RUNTIME_NAME), None)
+    defined = _DEFINED.search(files.get(RUNTIME_NAME) or (old.pop(runtime) if runtime else ""))
+    of_others = {path: _NEEDED.search(text) for path, text in old.items() if INCLUDE in text}
+    leftovers = [
+        path
+        for path, needed in of_others.items()
+        if defined is None or needed is None or needed[1] != defined[1]
     ]
+    if runtime and len(leftovers) == len(of_others):
+        leftovers.append(runtime)
+    return sorted(leftovers)
 
 
-def _is_written_by_us(path: Path) -> bool:
-    """Whether a header is an export's own, and does not merely speak of one; what cannot be read is not."""
+def _export_in(path: Path) -> str | None:
+    """The text of a header that is an export's own, and does not merely speak of one; else None."""
     try:
-        first = _head(path, os.O_NOFOLLOW).splitlines()[:FIRST_LINES]
-    except OSError:
-        return False
-    return any(MARK in line for line in first)
+        text = _text(path, flags=os.O_NOFOLLOW)
+    except OSError:  # what cannot be read is none
+        return None
+    return text if any(MARK in line for line in text.splitlines()[:FIRST_LINES]) else None
 
 
-def _head(path: Path, flags: int = 0) -> str:
-    """The first characters of an ordinary file."""
+def _text(path: Path, length: int = -1, flags: int = 0) -> str:
+    """The first characters of an ordinary file, or all."""
     with open(open_regular(path, flags), encoding="utf-8", errors="replace") as file:
-        return file.read(HEAD)
+        return file.read(length)
 
 
 def _removed(path: Path) -> bool:
@@ -134,7 +156,7 @@ def _check(folder: Path, path: Path) -> None:
             )
     if path.exists():
         try:
-            head = _head(path)
+            head = _text(path, HEAD)
         except OSError as error:
             raise RunError(
                 "the file that is to be replaced cannot be read", where=str(path), got=error.strerror

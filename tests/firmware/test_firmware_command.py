@@ -273,34 +273,58 @@ def test_an_export_replaces_an_export_and_nothing_else(tmp_path):
 
 
 def test_what_an_earlier_export_left_is_removed_and_nothing_else(tmp_path):
+    def header(version):
+        return f'{mark}#include "evsnn_rt.h"\n#if EVSNN_RT_VERSION != {version}\n'
+
+    def runtime(version):
+        return f"{mark}#define EVSNN_RT_VERSION {version} /* a digest */\n"
+
     folder, mark = tmp_path / "out", "/* evsnn (firmware_export) */\n"
-    assert write_files(folder, {"old.h": mark, "evsnn_rt.h": mark, "lib/net.h": mark}) == []
+    old = {"old.h": header(1), "other.h": header(2), "alone.h": mark + runtime(1)}
+    assert write_files(folder, old | {"evsnn_rt.h": runtime(1), "lib/net.h": header(1)}) == []
     (folder / "mine.h").write_text("/* mine */\n")
-    (folder / "late.h").write_text("int mine;\n" * 5 + mark)
-    (folder / "notes.txt").write_text(mark)
+    (folder / "late.h").write_text("int mine;\n" * 5 + header(1))
+    (folder / "notes.txt").write_text(header(1))
     (folder / "folder.h").mkdir()
-    (tmp_path / "elsewhere.h").write_text(mark)
+    (tmp_path / "elsewhere.h").write_text(header(1))
     (folder / "link.h").symlink_to(tmp_path / "elsewhere.h")
     os.mkfifo(folder / "pipe.h")
+    new = {"net.h": header(2), "evsnn_rt.h": runtime(2)}
     with pytest.raises(RunError):  # nothing is removed if nothing is written
-        write_files(folder, {"net.h": mark, "mine.h": mark})
+        write_files(folder, new | {"mine.h": mark})
     assert (folder / "old.h").exists()
-    assert write_files(folder, {"net.h": mark, "evsnn_rt.h": mark}) == ["old.h"]
+    assert write_files(folder, new) == ["old.h"]
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("evsnn_rt.h", "folder.h", "late.h", "lib", "link.h", "mine.h", "net.h", "notes.txt", "pipe.h")
+        *("alone.h", "evsnn_rt.h", "folder.h", "late.h", "lib", "link.h", "mine.h", "net.h"),
+        *("notes.txt", "other.h", "pipe.h"),
     ]
     assert (folder / "lib" / "net.h").exists() and (tmp_path / "elsewhere.h").exists()
+    assert write_files(folder, {"single.h": mark + runtime(3)}) == []  # others still need the runtime
+    (folder / "net.h").unlink()
+    (folder / "other.h").unlink()
+    assert write_files(folder, {"single.h": mark + runtime(3)}) == ["evsnn_rt.h"]
 
 
-def test_the_command_says_what_it_removed(weights, tmp_path, capsys):
-    out = ["-o", str(tmp_path / "out"), "--json"]
-    assert main([weights, *out]) == 0
-    assert json.loads(capsys.readouterr().out)["removed"] == []
-    assert main([weights, *out, "--name", "other", "--single-file"]) == 0
-    captured = capsys.readouterr()
-    assert json.loads(captured.out)["removed"] == ["digits_net.h", "evsnn_rt.h"]
-    assert "removed, of an earlier export: digits_net.h, evsnn_rt.h" in captured.err
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["other.h"]
+def test_networks_share_a_folder_and_the_command_says_what_it_removed(weights, tmp_path, capsys):
+    out, folder = ["-o", str(tmp_path / "out"), "--json"], tmp_path / "out"
+
+    def removed(*options):
+        assert main([weights, *out, *options]) == 0
+        captured = capsys.readouterr()
+        found = json.loads(captured.out)["removed"]
+        assert not found or f"removed, of an earlier export: {', '.join(found)}" in captured.err
+        return found
+
+    assert removed() == [] and removed("--name", "second") == []
+    assert removed("--name", "third", "--single-file") == []
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"digits_net.h", "second.h", "third.h", "evsnn_rt.h"}
+    for name in ("digits_net.h", "third.h"):  # as if another evsnn had written them
+        text = (folder / name).read_text()
+        (folder / name).write_text(re.sub(r"(EVSNN_RT_VERSION (?:!= )?)0x\w+", r"\g<1>0x1", text))
+    assert removed("--name", "second") == ["digits_net.h"]
+    (folder / "second.h").unlink()
+    assert removed("--name", "third", "--single-file") == ["evsnn_rt.h"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -62,7 +62,7 @@ def test_the_page_names_no_package_that_is_gone():
 def test_the_glossary_names_what_there_is():
     """Files, and names of the code: a word that is changed there is changed in the glossary, too."""
     rows = re.findall(r"^\| .* \| ([^|]*) \|$", GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
-    assert 25 <= len(rows) - 1 <= 40  # the first is the head
+    assert 25 <= len(rows) - 1 <= 45  # the first is the head
     text = "\n".join(path.read_text(encoding="utf-8") for path in modules().values())
     for name in re.findall(r"`([^`]+)`", " ".join(rows)):
         if "/" in name:
