@@ -83,7 +83,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("convolution",),
         ("expression",),
         ("value", "assembly"),
-        ("ann", "state"),
+        ("ann", "scope"),
         ("elementwise_rules", "layout_rules", "pooling_rules", "weighted_rules"),
         ("lowering",),
     ),

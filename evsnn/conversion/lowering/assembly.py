@@ -89,7 +89,7 @@ class Assembly:
                     clip = np.where(clip > 0, clip, 1.0)
             out = self.relu(inner, name, clip)
             for window, pool in part.pools:
-                out = self.drop_silent_negatives(self.max_pool(out, window, pool), pool)
+                out = self.expression(self.max_pool(out, window, pool), pool)
             return out
         if clip is None and part.spikes is not None:
             return part
@@ -184,7 +184,7 @@ class Assembly:
 
     def avg_pool(self, part: Expression | Pending, window: Window, name: str) -> Expression:
         """An average pool; padded zeros count."""
-        part = self.drop_silent_negatives(part, name)
+        part = self.expression(part, name)
         if window == Window((1, 1), (1, 1)):
             return part
         if all(t.kernel is None or t.kernel.everywhere for t in part.terms) and not (
@@ -257,7 +257,7 @@ class Assembly:
             self._made[key] = Signal(self._add(layer), pooled_shape(window, source.shape))
         return replace(part, terms=(replace(term, signal=self._made[key]),), moments=None, name=name)
 
-    def drop_silent_negatives(self, part: Expression | Pending, name: str) -> Expression:
+    def expression(self, part: Expression | Pending, name: str) -> Expression:
         """An expression that a linear operator can read.
 
         Raises

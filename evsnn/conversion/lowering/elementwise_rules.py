@@ -13,7 +13,7 @@ import numpy as np
 from ..onnx.graph import Node
 from .convolution import Convolution
 from .expression import Expression, Pending
-from .state import State, refusal
+from .scope import Scope, refusal
 from .value import LayoutError, Value
 
 __all__ = ["RULES"]
@@ -24,14 +24,14 @@ MAX_FEATURES = 4_096
 """Most features of a flattened map with a constant for each feature, which needs a square matrix."""
 
 
-def _batch_norm(state: State, node: Node) -> Value:
+def _batch_norm(scope: Scope, node: Node) -> Value:
     """Ioffe & Szegedy 2015: gamma (x - mean) / sqrt(var + epsilon) + beta, as it is after training."""
     if node.attributes.get("training_mode", 0):
         raise refusal(node, "the batch norm is in training mode", hint="call model.eval() before the export")
-    value = state.value(node)
+    value = scope.value(node)
     names = ("scale", "bias", "mean", "variance")
     gamma, beta, mean, variance = (
-        state.needed(node, i + 1, what).astype(np.float64) for i, what in enumerate(names)
+        scope.needed(node, i + 1, what).astype(np.float64) for i, what in enumerate(names)
     )
     variance = variance + node.number("epsilon", 1e-5)
     if not (variance > 0).all():
@@ -45,18 +45,18 @@ def _batch_norm(state: State, node: Node) -> Value:
 
     along = (1, -1, *(1,) * (len(value.shape) - 1))
     value, *constants = _per_channel(
-        state, node, value, *(v.reshape(along) for v in (factor, beta - mean * factor, beta, np.abs(gamma)))
+        scope, node, value, *(v.reshape(along) for v in (factor, beta - mean * factor, beta, np.abs(gamma)))
     )
     out = []
     for part, scale, shift, centre, spread in zip(value.parts, *constants):
-        part = _affine(state, node, part, scale, shift)
+        part = _affine(scope, node, part, scale, shift)
         out.append(
             replace(part, moments=(centre, spread)) if isinstance(part, Expression) else part
         )  # there is a pool between the ReLU of a Pending and this norm
     return value.with_parts(out)
 
 
-def _per_channel(state: State, node: Node, value: Value, *constants: np.ndarray) -> tuple:
+def _per_channel(scope: Scope, node: Node, value: Value, *constants: np.ndarray) -> tuple:
     """A tensor, and constants as one number per channel of each part.
 
     If necessary, the features of a flattened map become channels.
@@ -70,11 +70,11 @@ def _per_channel(state: State, node: Node, value: Value, *constants: np.ndarray)
             Convolution(columns, product=True)
             for columns in value.columns(np.eye(value.shape[-1], dtype=np.float32))
         ]
-        value = Value((state.convolved(value, kernels, None, node.name),), value.shape)
+        value = Value((scope.convolved(value, kernels, None, node.name),), value.shape)
         return value, *(value.per_channel(constant) for constant in constants)
 
 
-def _affine(state: State, node: Node, part: Part, scale: np.ndarray, shift: np.ndarray) -> Part:
+def _affine(scope: Scope, node: Node, part: Part, scale: np.ndarray, shift: np.ndarray) -> Part:
     """scale * x + shift per channel."""
     if isinstance(part, Pending) and (scale > 0).all():
         return Pending(
@@ -82,7 +82,7 @@ def _affine(state: State, node: Node, part: Part, scale: np.ndarray, shift: np.n
             part.pools,
             None if part.cap is None else part.cap * scale + shift,
         )
-    if isinstance(part, Pending) and not state.assembly.average:
+    if isinstance(part, Pending) and not scope.assembly.average:
         what = (
             "it scales the output of a max pool (or an upper limit) by factors that are not positive, before"
             " the ReLU"
@@ -93,12 +93,12 @@ def _affine(state: State, node: Node, part: Part, scale: np.ndarray, shift: np.n
             got=f"{int((scale <= 0).sum())} such channels",
             hint="put the ReLU before the max pool, or choose --max-pool average",
         )
-    return state.assembly.drop_silent_negatives(part, node.name).affine(scale, shift, node.name)
+    return scope.assembly.expression(part, node.name).affine(scale, shift, node.name)
 
 
-def _arithmetic(state: State, node: Node) -> Value:
+def _arithmetic(scope: Scope, node: Node) -> Value:
     """Add, Sub, Mul and Div with constants; sums and differences of tensors."""
-    moving = [i for i, name in enumerate(node.inputs) if name not in state.graph.constants]
+    moving = [i for i, name in enumerate(node.inputs) if name not in scope.graph.constants]
     if len(moving) > 1 and node.op in ("Mul", "Div"):
         raise refusal(
             node,
@@ -106,11 +106,11 @@ def _arithmetic(state: State, node: Node) -> Value:
             hint="gates and attention cannot be converted",
         )
     fixed = [
-        state.graph.constants[name].astype(np.float64)
+        scope.graph.constants[name].astype(np.float64)
         for name in node.inputs
-        if name in state.graph.constants
+        if name in scope.graph.constants
     ]
-    value = reduce(lambda a, b: _sum(state, node, a, b), (_signed(state, node, i) for i in moving))
+    value = reduce(lambda a, b: _sum(scope, node, a, b), (_signed(scope, node, i) for i in moving))
     if not fixed:
         return value
     constant = reduce(np.add, fixed)
@@ -120,21 +120,21 @@ def _arithmetic(state: State, node: Node) -> Value:
         scale, shift = (constant if node.op == "Mul" else 1 / constant), np.zeros(())
     else:
         scale, shift = np.ones(()), -constant if node.op == "Sub" and moving == [0] else constant
-    value, scales, shifts = _per_channel(state, node, value, scale, shift)
-    return value.with_parts([_affine(state, node, *part) for part in zip(value.parts, scales, shifts)])
+    value, scales, shifts = _per_channel(scope, node, value, scale, shift)
+    return value.with_parts([_affine(scope, node, *part) for part in zip(value.parts, scales, shifts)])
 
 
-def _signed(state: State, node: Node, at: int) -> Value:
+def _signed(scope: Scope, node: Node, at: int) -> Value:
     """An operand with the sign that the operator gives it."""
-    value = state.value(node, at)
+    value = scope.value(node, at)
     if node.op == "Sub" and at == 1:
         return value.with_parts(
-            [_affine(state, node, p, -np.ones(p.shape[0]), np.zeros(p.shape[0])) for p in value.parts]
+            [_affine(scope, node, p, -np.ones(p.shape[0]), np.zeros(p.shape[0])) for p in value.parts]
         )
     return value
 
 
-def _sum(state: State, node: Node, a: Value, b: Value) -> Value:
+def _sum(scope: Scope, node: Node, a: Value, b: Value) -> Value:
     a.unpadded()
     b.unpadded()
     same = a.index is b.index or (
@@ -150,34 +150,32 @@ def _sum(state: State, node: Node, a: Value, b: Value) -> Value:
     if [p.shape for p in a.parts] == [p.shape for p in b.parts]:
         return a.with_parts(
             [
-                state.assembly.sum(p, q, node.name)
-                for p, q in zip(
-                    state.drop_silent_negatives(a, node.name), state.drop_silent_negatives(b, node.name)
-                )
+                scope.assembly.sum(p, q, node.name)
+                for p, q in zip(scope.expressions(a, node.name), scope.expressions(b, node.name))
             ]
         )
-    return a.with_parts([state.assembly.sum(state.whole(a, node.name), state.whole(b, node.name), node.name)])
+    return a.with_parts([scope.assembly.sum(scope.whole(a, node.name), scope.whole(b, node.name), node.name)])
 
 
-def _fired(state: State, node: Node, value: Value, clips: Sequence[np.ndarray | None]) -> Value:
+def _fired(scope: Scope, node: Node, value: Value, clips: Sequence[np.ndarray | None]) -> Value:
     names = (
         [node.name] if len(value.parts) == 1 else [f"{node.name}.{i + 1}" for i in range(len(value.parts))]
     )
     return value.with_parts(
-        [state.assembly.relu(p, name, clip) for p, name, clip in zip(value.parts, names, clips)]
+        [scope.assembly.relu(p, name, clip) for p, name, clip in zip(value.parts, names, clips)]
     )
 
 
-def _relu(state: State, node: Node) -> Value:
-    value = state.value(node)
-    return _fired(state, node, value, [None] * len(value.parts))
+def _relu(scope: Scope, node: Node) -> Value:
+    value = scope.value(node)
+    return _fired(scope, node, value, [None] * len(value.parts))
 
 
-def _clip(state: State, node: Node) -> Value:
-    value = state.value(node)
-    low, high = (_limit(state, node, *at) for at in ((1, "min"), (2, "max")))
+def _clip(scope: Scope, node: Node) -> Value:
+    value = scope.value(node)
+    low, high = (_limit(scope, node, *at) for at in ((1, "min"), (2, "max")))
     if low is None:
-        return value if high is None else _capped(state, node, value, high)
+        return value if high is None else _capped(scope, node, value, high)
     if low != 0 and not (low < 0 and all(isinstance(p, Expression) and p.spikes for p in value.parts)):
         raise refusal(
             node,
@@ -186,12 +184,12 @@ def _clip(state: State, node: Node) -> Value:
             expected="Clip(0, y)",
             hint="a spiking neuron's output starts at 0",
         )
-    return _relu(state, node) if high is None else _fired(state, node, value, _upper(node, value, high))
+    return _relu(scope, node) if high is None else _fired(scope, node, value, _upper(node, value, high))
 
 
-def _limit(state: State, node: Node, at: int, key: str) -> np.ndarray | None:
+def _limit(scope: Scope, node: Node, at: int, key: str) -> np.ndarray | None:
     """A limit of a Clip; None if it limits nothing."""
-    value = state.constant(node, at, key)
+    value = scope.constant(node, at, key)
     return None if value is None or abs(float(value)) >= np.finfo(np.float32).max else np.float64(value)
 
 
@@ -203,13 +201,13 @@ def _upper(node: Node, value: Value, limit: np.ndarray) -> list[np.ndarray]:
     return limits
 
 
-def _capped(state: State, node: Node, value: Value, limit: np.ndarray) -> Value:
+def _capped(scope: Scope, node: Node, value: Value, limit: np.ndarray) -> Value:
     """min(x, limit), of spikes at once, and of a current when its ReLU follows."""
     limits = _upper(node, value, limit)
     parts: list[Part] = []
     for part, clip in zip(value.parts, limits):
         if isinstance(part, Expression) and part.spikes is not None:
-            parts.append(state.assembly.relu(part, node.name, clip))
+            parts.append(scope.assembly.relu(part, node.name, clip))
         elif isinstance(part, Pending):
             parts.append(replace(part, cap=clip if part.cap is None else np.minimum(part.cap, clip)))
         else:
@@ -217,24 +215,24 @@ def _capped(state: State, node: Node, value: Value, limit: np.ndarray) -> Value:
     return value.with_parts(parts)
 
 
-def _extreme(state: State, node: Node) -> Value:
+def _extreme(scope: Scope, node: Node) -> Value:
     """Min or Max with one constant."""
-    moving = [i for i, name in enumerate(node.inputs) if name not in state.graph.constants]
+    moving = [i for i, name in enumerate(node.inputs) if name not in scope.graph.constants]
     if len(moving) != 1:
         raise refusal(
             node, "it compares tensors that depend on the input", expected="one such tensor and constants"
         )
-    value = state.value(node, moving[0])
+    value = scope.value(node, moving[0])
     fixed = [
-        state.graph.constants[name].astype(np.float64)
+        scope.graph.constants[name].astype(np.float64)
         for name in node.inputs
-        if name in state.graph.constants
+        if name in scope.graph.constants
     ]
     if not fixed:
         return value
     limit = reduce(np.minimum if node.op == "Min" else np.maximum, fixed)
     if node.op == "Min":
-        return _capped(state, node, value, limit)
+        return _capped(scope, node, value, limit)
     if limit.any():
         raise refusal(
             node,
@@ -242,31 +240,31 @@ def _extreme(state: State, node: Node) -> Value:
             got=f"{limit.min():g} to {limit.max():g}",
             hint="a spiking neuron's output starts at 0",
         )
-    return _fired(state, node, value, [None] * len(value.parts))
+    return _fired(scope, node, value, [None] * len(value.parts))
 
 
-def _leaky(state: State, node: Node) -> Value:
+def _leaky(scope: Scope, node: Node) -> Value:
     """LeakyRelu and PRelu: relu(x) - slope * relu(-x), neurons for both signs."""
-    value = state.value(node)
+    value = scope.value(node)
     slope = (
-        state.needed(node, 1, "slope")
+        scope.needed(node, 1, "slope")
         if node.op == "PRelu"
         else np.array(node.number("alpha", 0.01), np.float64)
     )
     parts = []
     for part, factors in zip(value.parts, value.per_channel(slope)):
         if isinstance(part, Pending):
-            part = _leaky_input(state, node, part)
-        parts.append(part if part.spikes is not None else state.assembly.split(part, factors, node.name))
-    state.assembly.note(
+            part = _leaky_input(scope, node, part)
+        parts.append(part if part.spikes is not None else scope.assembly.split(part, factors, node.name))
+    scope.assembly.note(
         f"{node.name}: {node.op} as neurons for both signs of its input, relu(x) - slope * relu(-x)"
     )
     return value.with_parts(parts)
 
 
-def _leaky_input(state: State, node: Node, part: Pending) -> Expression:
-    if state.assembly.average and part.cap is None:
-        return state.assembly.drop_silent_negatives(part, node.name)
+def _leaky_input(scope: Scope, node: Node, part: Pending) -> Expression:
+    if scope.assembly.average and part.cap is None:
+        return scope.assembly.expression(part, node.name)
     hint = "put a ReLU there, or choose --max-pool average"
     raise refusal(node, "a max pool (or an upper limit) of negative values stands before it", hint=hint)
 

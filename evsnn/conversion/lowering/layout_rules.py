@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import ModelError
 from ..onnx.graph import Graph, Node
 from .convolution import both_paddings
-from .state import State, refusal
+from .scope import Scope, refusal
 from .value import Value
 
 __all__ = ["RULES", "axes_order", "input_layout"]
@@ -75,21 +75,21 @@ def _axes(node: Node, rank: int) -> tuple[int, ...]:
     return tuple(a - 1 for a in order[1:])
 
 
-def _reshape(state: State, node: Node) -> Value:
-    value, shape = state.value(node), state.shape(node)
+def _reshape(scope: Scope, node: Node) -> Value:
+    value, shape = scope.value(node), scope.shape(node)
     value.unpadded()
     if math.prod(shape) != math.prod(value.shape):
         raise refusal(node, "it mixes the batch with other axes", got=f"{value.shape} to {shape} a sample")
     return value.reshaped(shape)
 
 
-def _transpose(state: State, node: Node) -> Value:
-    value = state.value(node)
+def _transpose(scope: Scope, node: Node) -> Value:
+    value = scope.value(node)
     return value.transposed(_axes(node, len(value.shape)))
 
 
-def _concat(state: State, node: Node) -> Value:
-    values = [state.value(node, i) for i in range(len(node.inputs))]
+def _concat(scope: Scope, node: Node) -> Value:
+    values = [scope.value(node, i) for i in range(len(node.inputs))]
     axis = node.integer("axis")
     axis += len(values[0].shape) + 1 if axis < 0 else 0
     if axis == 0:
@@ -97,11 +97,11 @@ def _concat(state: State, node: Node) -> Value:
     return Value.concatenated(values, axis - 1)
 
 
-def _pad(state: State, node: Node) -> Value:
-    value = state.value(node)
+def _pad(scope: Scope, node: Node) -> Value:
+    value = scope.value(node)
     rank = len(value.shape) + 1
-    amounts, fill = state.needed(node, 1, "pads"), state.constant(node, 2, "value")
-    chosen = state.constant(node, 3, "axes")
+    amounts, fill = scope.needed(node, 1, "pads"), scope.constant(node, 2, "value")
+    chosen = scope.constant(node, 3, "axes")
     axes = list(range(rank)) if chosen is None else [int(a) % rank for a in chosen]
     before, after = [0] * rank, [0] * rank
     for i, axis in enumerate(axes):
@@ -126,9 +126,9 @@ def _pad(state: State, node: Node) -> Value:
     return replace(value, padding=both_paddings(around, value.padding))
 
 
-def _scores(state: State, node: Node) -> Value:
+def _scores(scope: Scope, node: Node) -> Value:
     """Leave out a softmax at the end, because the largest score stays the largest."""
-    shape = state.shape(node)
+    shape = scope.shape(node)
     if shape[node.integer("axis", -1) % (len(shape) + 1) - 1] != math.prod(shape):
         raise refusal(
             node,
@@ -137,8 +137,8 @@ def _scores(state: State, node: Node) -> Value:
             expected="the axis of the classes",
         )
     name = node.outputs[0]
-    while name != state.graph.output:
-        followers = [n for n in state.graph.nodes if name in n.inputs]
+    while name != scope.graph.output:
+        followers = [n for n in scope.graph.nodes if name in n.inputs]
         if len(followers) != 1 or followers[0].op not in (*_RESHAPES, *_SCORES):
             raise refusal(
                 node,
@@ -146,10 +146,10 @@ def _scores(state: State, node: Node) -> Value:
                 hint="only at the end of a model can it be left out; spiking neurons compute ReLUs",
             )
         name = followers[0].outputs[0]
-    if state.output == state.graph.output:
-        state.output = node.inputs[0]
-    state.assembly.note(f"{node.name}: {node.op} at the end left out; the largest score stays the largest")
-    return state.value(node)
+    if scope.output == scope.graph.output:
+        scope.output = node.inputs[0]
+    scope.assembly.note(f"{node.name}: {node.op} at the end left out; the largest score stays the largest")
+    return scope.value(node)
 
 
 RULES = {

@@ -16,7 +16,7 @@ from ..onnx.graph import Graph, Node
 from . import elementwise_rules, layout_rules, pooling_rules, weighted_rules
 from .ann import Ann
 from .expression import Expression
-from .state import State, refusal
+from .scope import Scope, refusal
 from .value import LayoutError, Value
 
 __all__ = ["MAX_POOLS", "OPERATORS", "lower_graph"]
@@ -59,18 +59,18 @@ def lower_graph(graph: Graph, *, max_pool: str = "spiking") -> Ann:
 
 def _lower(graph: Graph, average: bool) -> Ann:
     shape, positions = layout_rules.input_layout(graph)
-    state = State(graph, shape, average)
+    scope = Scope(graph, shape, average)
     own = graph.shapes[graph.input]
     index = np.empty(positions.size, np.int64)
     index[positions.ravel()] = np.arange(positions.size)
-    state.values[graph.input] = Value((Expression.of(state.assembly.input),), own, index.reshape(own))
+    scope.values[graph.input] = Value((Expression.of(scope.assembly.input),), own, index.reshape(own))
     layout = layout_rules.axes_order(own, positions)
     if layout:
-        state.assembly.note(f"input: the model reads {own}; the network reads it channels first, {shape}")
+        scope.assembly.note(f"input: the model reads {own}; the network reads it channels first, {shape}")
     for node in graph.nodes:
-        state.values[node.outputs[0]] = _lowered(state, node)
-        state.forget(node)
-    output = state.values[graph.output]
+        scope.values[node.outputs[0]] = _lowered(scope, node)
+        scope.forget(node)
+    output = scope.values[graph.output]
     where = f"output {graph.output!r}"[:140]
     if output.index is not None or any(output.padding):
         raise ModelError(
@@ -79,26 +79,26 @@ def _lower(graph: Graph, average: bool) -> Ann:
             hint="leave out the Transpose or Pad at the end",
         )
     try:
-        network = state.assembly.finish(state.whole(output, graph.output))
+        network = scope.assembly.finish(scope.whole(output, graph.output))
     except NetworkError as error:
         raise ModelError(
             error.what, where=error.where, got=error.got, expected=error.expected, hint=error.hint
         ) from error
     return Ann(
         network,
-        clips={name: clip for name, clip in state.assembly.clips.items() if name in network.by_name},
+        clips={name: clip for name, clip in scope.assembly.clips.items() if name in network.by_name},
         moments={
-            name: moments for name, moments in state.assembly.moments.items() if name in network.by_name
+            name: moments for name, moments in scope.assembly.moments.items() if name in network.by_name
         },
-        fixed=frozenset(state.assembly.fixed & set(network.by_name)),
-        notes=(*graph.notes, *state.assembly.notes),
+        fixed=frozenset(scope.assembly.fixed & set(network.by_name)),
+        notes=(*graph.notes, *scope.assembly.notes),
         input_shape=own,
         input_layout=layout,
-        output=state.output,
+        output=scope.output,
     )
 
 
-def _lowered(state: State, node: Node) -> Value:
+def _lowered(scope: Scope, node: Node) -> Value:
     """What a node computes; its shape has to be the one that the file says."""
     if node.op not in _RULES:
         hint = (
@@ -106,12 +106,12 @@ def _lowered(state: State, node: Node) -> Value:
             " replace the operator, or end the model before it"
         )
         raise refusal(node, "this operator has no spiking counterpart", hint=hint)
-    used = [name for name in node.outputs[1:] if name in state.graph.shapes and state.uses.get(name)]
+    used = [name for name in node.outputs[1:] if name in scope.graph.shapes and scope.uses.get(name)]
     if used:
         raise refusal(node, "only its first output can be converted", got=f"{used[0]!r} is used too")
     try:
-        value = _RULES[node.op](state, node)
-        expected = state.graph.shapes[node.outputs[0]]
+        value = _RULES[node.op](scope, node)
+        expected = scope.graph.shapes[node.outputs[0]]
         elements = sum(math.prod(part.shape) for part in value.parts)
         if math.prod(value.shape) != elements or not (value.shape == expected or any(value.padding)):
             raise refusal(

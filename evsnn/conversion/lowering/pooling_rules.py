@@ -7,7 +7,7 @@ from ..onnx.graph import Node
 from ..onnx.windows import Windows
 from .convolution import both_paddings
 from .expression import Expression, Pending
-from .state import State, refusal, windows_of
+from .scope import Scope, refusal, windows_of
 from .value import LayoutError, Value
 
 __all__ = ["RULES"]
@@ -27,8 +27,8 @@ def _placed(parts: list[Expression | Pending]) -> Value:
     return Value(tuple(parts), (sum(p.shape[0] for p in parts), *parts[0].shape[1:]))
 
 
-def _max_pool(state: State, node: Node) -> Value:
-    value = state.value(node)
+def _max_pool(scope: Scope, node: Node) -> Value:
+    value = scope.value(node)
     at = _windows(node, value)
     if any(value.padding) and not all(isinstance(p, Expression) and p.spikes for p in value.parts):
         raise refusal(
@@ -39,20 +39,20 @@ def _max_pool(state: State, node: Node) -> Value:
     around = both_paddings(at.window.padding, value.padding)
     padding = both_paddings(around, (0, 0, *at.overhang))
     window = Window(at.window.kernel, at.window.stride, padding)
-    _note_average(state, node)
-    return _placed([state.assembly.max_pool(p, window, node.name) for p in value.parts])
+    _note_average(scope, node)
+    return _placed([scope.assembly.max_pool(p, window, node.name) for p in value.parts])
 
 
-def _note_average(state: State, node: Node) -> None:
-    if state.assembly.average:
-        state.assembly.note(
+def _note_average(scope: Scope, node: Node) -> None:
+    if scope.assembly.average:
+        scope.assembly.note(
             f"{node.name}: an average pool in place of the max pool, which CHANGES the ANN: expect a loss of"
             " accuracy, or train with average pools"
         )
 
 
-def _avg_pool(state: State, node: Node) -> Value:
-    value = state.value(node)
+def _avg_pool(scope: Scope, node: Node) -> Value:
+    value = scope.value(node)
     at = _windows(node, value)
     if any(at.window.padding) and not node.attributes.get("count_include_pad", 0):
         what = (
@@ -72,45 +72,45 @@ def _avg_pool(state: State, node: Node) -> Value:
             hint="use ceil_mode=0, or a size that the stride divides",
         )
     window = Window(at.window.kernel, at.window.stride, both_paddings(at.window.padding, value.padding))
-    return _placed([state.assembly.avg_pool(p, window, node.name) for p in value.parts])
+    return _placed([scope.assembly.avg_pool(p, window, node.name) for p in value.parts])
 
 
-def _global_avg(state: State, node: Node) -> Value:
-    return _mean(state, node, state.value(node), (1, 1))
+def _global_avg(scope: Scope, node: Node) -> Value:
+    return _mean(scope, node, scope.value(node), (1, 1))
 
 
-def _mean(state: State, node: Node, value: Value, over: tuple[int, int]) -> Value:
+def _mean(scope: Scope, node: Node, value: Value, over: tuple[int, int]) -> Value:
     """The mean over height, width or both."""
     value.unpadded()
     parts = []
     for part in value.parts:
         height, width = (n if whole else 1 for n, whole in zip(part.shape[1:], over))
         kernel = height, width
-        parts.append(state.assembly.avg_pool(part, Window(kernel, kernel), node.name))
-    return Value(tuple(parts), state.shape(node))
+        parts.append(scope.assembly.avg_pool(part, Window(kernel, kernel), node.name))
+    return Value(tuple(parts), scope.shape(node))
 
 
-def _global_max(state: State, node: Node) -> Value:
-    value = state.value(node)
+def _global_max(scope: Scope, node: Node) -> Value:
+    value = scope.value(node)
     size = value.map_shape()[1:]
     value.unpadded()
-    _note_average(state, node)
+    _note_average(scope, node)
     return Value(
-        tuple(state.assembly.max_pool(p, Window(size, size), node.name) for p in value.parts),
-        state.shape(node),
+        tuple(scope.assembly.max_pool(p, Window(size, size), node.name) for p in value.parts),
+        scope.shape(node),
     )
 
 
-def _reduce_mean(state: State, node: Node) -> Value:
-    value = state.value(node)
-    axes = [int(axis) for axis in state.needed(node, 1, "axes")]
+def _reduce_mean(scope: Scope, node: Node) -> Value:
+    value = scope.value(node)
+    axes = [int(axis) for axis in scope.needed(node, 1, "axes")]
     sizes = {p.shape[1:] for p in value.parts}
     if (
         axes == [2] and value.index is None and len(sizes) == 1 and len(value.shape) == 2
     ):  # (channels, height * width)
         (size,) = sizes
         if value.shape == (value.channels[-1], size[0] * size[1]):
-            return _mean(state, node, value, (1, 1))
+            return _mean(scope, node, value, (1, 1))
     order = value.axes()
     over = {order[a - 1] for a in axes}
     if 0 in over:
@@ -119,7 +119,7 @@ def _reduce_mean(state: State, node: Node) -> Value:
         )
     if value.index is not None and len(over) == 1:
         raise LayoutError("it takes the mean over one axis of a map that is not channels first")
-    return _mean(state, node, value, (1 in over, 2 in over))
+    return _mean(scope, node, value, (1 in over, 2 in over))
 
 
 RULES = {

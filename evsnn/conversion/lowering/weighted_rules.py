@@ -6,14 +6,14 @@ import numpy as np
 
 from ..onnx.graph import Node
 from .convolution import Convolution, both_paddings
-from .state import State, refusal, windows_of
+from .scope import Scope, refusal, windows_of
 from .value import Value
 
 __all__ = ["RULES"]
 
 
-def _conv(state: State, node: Node) -> Value:
-    value, weight = state.value(node), state.needed(node, 1, "weight")
+def _conv(scope: Scope, node: Node) -> Value:
+    value, weight = scope.value(node), scope.needed(node, 1, "weight")
     shape, groups = value.map_shape(), node.integer("group", 1)
     if weight.ndim != 4 or weight.shape[1] * groups != shape[0] or weight.shape[0] % groups:
         raise refusal(
@@ -31,43 +31,43 @@ def _conv(state: State, node: Node) -> Value:
         at.window.dilation,
         groups,
     )
-    out = _applied(state, value, kernel, state.constant(node, 2, "bias"), node.name)
+    out = _applied(scope, value, kernel, scope.constant(node, 2, "bias"), node.name)
     return Value((out,), out.shape)
 
 
-def _applied(state: State, value: Value, kernel: Convolution, bias: np.ndarray | None, name: str):
+def _applied(scope: Scope, value: Value, kernel: Convolution, bias: np.ndarray | None, name: str):
     """A convolution of all parts: of one signal if they are spikes side by side, else part by part."""
-    joined = state.assembly.joined(state.drop_silent_negatives(value, name))
+    joined = scope.assembly.joined(scope.expressions(value, name))
     if joined is not None:
-        return state.assembly.convolved(joined, kernel, bias, name)
+        return scope.assembly.convolved(joined, kernel, bias, name)
     starts = value.channels
-    return state.convolved(value, [kernel.part(a, b) for a, b in zip(starts, starts[1:])], bias, name)
+    return scope.convolved(value, [kernel.part(a, b) for a, b in zip(starts, starts[1:])], bias, name)
 
 
-def _gemm(state: State, node: Node) -> Value:
-    weight = state.needed(node, 1, "weight")
+def _gemm(scope: Scope, node: Node) -> Value:
+    weight = scope.needed(node, 1, "weight")
     if node.attributes.get("transA", 0):
         raise refusal(node, "transA mixes the samples of a batch", hint="leave transA at 0")
     weight = weight if node.attributes.get("transB", 0) else weight.T
     alpha, beta = (float(node.number(key, 1.0)) for key in ("alpha", "beta"))
-    bias = state.constant(node, 2, "bias")
+    bias = scope.constant(node, 2, "bias")
     if bias is not None:
         bias = np.broadcast_to(bias, (1, len(weight)))[0].astype(np.float64) * beta
-    return _product(state, node, weight, np.full(len(weight), alpha) if alpha != 1 else None, bias)
+    return _product(scope, node, weight, np.full(len(weight), alpha) if alpha != 1 else None, bias)
 
 
-def _matmul(state: State, node: Node) -> Value:
-    if node.inputs[0] in state.graph.constants:
+def _matmul(scope: Scope, node: Node) -> Value:
+    if node.inputs[0] in scope.graph.constants:
         raise refusal(node, "the constant stands on the left", hint="write x @ W")
-    weight = state.needed(node, 1, "weight")
+    weight = scope.needed(node, 1, "weight")
     if weight.ndim != 2:
         raise refusal(node, "the constant is not a matrix", got=f"shape {weight.shape}")
-    value = state.value(node)
+    value = scope.value(node)
     if (
         len(value.shape) == 3 and value.shape[:2] != (1, 1) and value.axes() == (1, 2, 0)
     ):  # channels last: a 1x1 convolution
         out = _applied(
-            state, value, Convolution(np.ascontiguousarray(weight.T)[:, :, None, None]), None, node.name
+            scope, value, Convolution(np.ascontiguousarray(weight.T)[:, :, None, None]), None, node.name
         )
         channels, height, width = out.shape
         return Value(
@@ -75,14 +75,14 @@ def _matmul(state: State, node: Node) -> Value:
             (height, width, channels),
             np.arange(channels * height * width).reshape(out.shape).transpose(1, 2, 0),
         )
-    return _product(state, node, weight.T, None, None)
+    return _product(scope, node, weight.T, None, None)
 
 
 def _product(
-    state: State, node: Node, weight: np.ndarray, gain: np.ndarray | None, bias: np.ndarray | None
+    scope: Scope, node: Node, weight: np.ndarray, gain: np.ndarray | None, bias: np.ndarray | None
 ) -> Value:
     """A matrix (n_out, n_in) times a vector, as kernels that cover each part."""
-    value = state.value(node)
+    value = scope.value(node)
     if value.shape != (*(1,) * (len(value.shape) - 1), weight.shape[1]):
         raise refusal(
             node,
@@ -92,14 +92,14 @@ def _product(
             hint="flatten before it",
         )
     kernels = [Convolution(k, gain, product=True) for k in value.columns(weight)]
-    joined = state.assembly.joined(state.drop_silent_negatives(value, node.name))
+    joined = scope.assembly.joined(scope.expressions(value, node.name))
     if joined is not None:
         whole = (
             kernels[0].weight if len(kernels) == 1 else np.concatenate([k.weight for k in kernels], axis=1)
         )
-        out = state.assembly.convolved(joined, Convolution(whole, gain, product=True), bias, node.name)
+        out = scope.assembly.convolved(joined, Convolution(whole, gain, product=True), bias, node.name)
     else:
-        out = state.convolved(value, kernels, bias, node.name)
+        out = scope.convolved(value, kernels, bias, node.name)
     return Value((out,), (*value.shape[:-1], len(weight)))
 
 

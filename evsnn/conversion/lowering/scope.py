@@ -14,7 +14,7 @@ from .convolution import Convolution
 from .expression import Expression
 from .value import Value
 
-__all__ = ["State", "refusal", "windows_of"]
+__all__ = ["Scope", "refusal", "windows_of"]
 
 
 def refusal(node: Node, what: str, **details) -> ModelError:
@@ -22,8 +22,8 @@ def refusal(node: Node, what: str, **details) -> ModelError:
     return ModelError(what, where=f"node {node.name!r} ({node.op})"[:200], **details)
 
 
-class State:
-    """The state of one lowering.
+class Scope:
+    """What one lowering knows: the graph, and the value of each name so far.
 
     Parameters
     ----------
@@ -86,19 +86,20 @@ class State:
         """The shape of the node's output, without the batch, as the file says."""
         return self.graph.shapes[node.outputs[0]]
 
-    def drop_silent_negatives(self, value: Value, name: str) -> list[Expression]:
-        return [self.assembly.drop_silent_negatives(part, name) for part in value.parts]
+    def expressions(self, value: Value, name: str) -> list[Expression]:
+        """The parts of a value as expressions that a linear operator can read."""
+        return [self.assembly.expression(part, name) for part in value.parts]
 
     def whole(self, value: Value, name: str) -> Expression:
         """All parts as one map."""
-        parts = self.drop_silent_negatives(value, name)
+        parts = self.expressions(value, name)
         return self.assembly.joined(parts) or self.assembly.stacked(parts, name)
 
     def convolved(
         self, value: Value, kernels: Sequence[Convolution], bias: np.ndarray | None, name: str
     ) -> Expression:
         """The sum of a convolution of each part."""
-        first, *parts = self.drop_silent_negatives(value, name)
+        first, *parts = self.expressions(value, name)
         total = self.assembly.convolved(first, kernels[0], bias, name)
         for part, kernel in zip(parts, kernels[1:]):
             total = self.assembly.sum(total, self.assembly.convolved(part, kernel, None, name), name)
