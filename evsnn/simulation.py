@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cached_property, partial
-from itertools import islice
 from threading import Event, Lock, get_ident
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .arguments import checked_labels, checked_record, checked_record_steps, checked_seed, checked_threads
 from .circuit import reference
 from .circuit.build import build_circuit
 from .circuit.encoding import check_images, encode
@@ -26,7 +25,6 @@ from .errors import InputError, RunError
 from .network.layers import Shape
 from .network.network import Network
 from .network.step_parameters import ReadOnly
-from .parallel import usable_cores
 from .result import Result
 from .state import State
 from .tally import Tally
@@ -35,12 +33,10 @@ if TYPE_CHECKING:
     from .engine.state import State as EngineState
     from .engine.workspace import Engine, Workspace
 
-__all__ = ["ARITHMETICS", "BACKENDS", "RECORDS", "Simulator", "simulate"]
+__all__ = ["ARITHMETICS", "BACKENDS", "Simulator", "simulate"]
 
 ARITHMETICS = ("float32", "int8")
 BACKENDS = ("auto", "numba", "reference")
-RECORDS = ("spike_counts", "v_mem", "spikes")
-MAX_THREADS = 1024
 
 Progress = Callable[[int, int], None]
 
@@ -179,7 +175,7 @@ class Simulator:
             raise RunError("unknown backend", got=repr(backend), expected=", ".join(BACKENDS))
         if arithmetic not in ARITHMETICS:
             raise RunError("unknown arithmetic", got=repr(arithmetic), expected=" or ".join(ARITHMETICS))
-        self.threads = _threads(threads)
+        self.threads = checked_threads(threads)
         self.quantized: QuantizedNetwork | None = None
         if isinstance(network, QuantizedNetwork):
             if n_steps not in (None, network.n_steps):
@@ -288,10 +284,10 @@ class Simulator:
         InputError
             If images or labels do not fit the network.
         """
-        record, seed = _record(record), _seed(seed)
-        steps = _record_steps(record_steps, self.circuit)
+        record, seed = checked_record(record), checked_seed(seed)
+        steps = checked_record_steps(record_steps, self.circuit)
         images = check_images(self.network, images, self.n_steps)
-        labels = _labels(labels, len(images), self.network)
+        labels = checked_labels(labels, len(images), self.network)
         with self._exclusively():
             self.prepare()
             tally = self._tally(len(images), record, steps)
@@ -389,7 +385,7 @@ class Simulator:
         if events != (image is None):
             expected = "no image: events come with advance" if events else "an image"
             raise InputError("the sample does not fit the network's input", where="image", expected=expected)
-        seed = _seed(seed)
+        seed = checked_seed(seed)
         sample = None if image is None else check_images(self.network, image, self.n_steps)
         if sample is not None:
             if len(sample) != 1:
@@ -508,7 +504,7 @@ class Simulator:
         4
         """
         state.require(self._circuit_digest, self._about)
-        record = _record(record)
+        record = checked_record(record)
         if self.network.input.encoding == "events":
             if events is None:
                 raise InputError(
@@ -731,70 +727,6 @@ def _add_traces(tally: Tally, i: int, first: int, traces: Sequence[reference.Tra
         tally.read(i, step, v_mem[0])
 
 
-def _record(record: Iterable[str]) -> frozenset[str]:
-    """The names of what is to be recorded, checked."""
-    given: tuple[object, ...] = (
-        tuple(record) if isinstance(record, (tuple, list, set, frozenset)) else (record,)
-    )
-    names = [name for name in given if isinstance(name, str) and name in RECORDS]
-    if len(names) < len(given):
-        raise RunError("unknown record", got=repr(given)[:80], expected=", ".join(RECORDS))
-    return frozenset(names)
-
-
-def _seed(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise RunError("seed is out of range", got=repr(seed)[:40], expected="an integer >= 0")
-    return int(seed)
-
-
-def _record_steps(record_steps: Iterable[int] | None, circuit: Circuit) -> tuple[int, ...]:
-    """The steps after which outputs are recorded, ascending; the last step is always among them."""
-    n_steps = circuit.n_steps
-    if record_steps is None:
-        return (n_steps,)
-    expected = f"integers from 1 to {n_steps}, each once"
-    if not isinstance(record_steps, Iterable) or isinstance(record_steps, (str, bytes)):
-        raise RunError("record_steps is not a list of steps", got=repr(record_steps)[:80], expected=expected)
-    steps = tuple(islice(record_steps, n_steps + 1))  # if there are more, one comes twice or is out of range
-    if not steps:
-        raise RunError(
-            "record_steps is empty", expected=expected, hint="leave it out to record the last step alone"
-        )
-    for step in steps:
-        if (
-            isinstance(step, (bool, np.bool_))
-            or not isinstance(step, (int, np.integer))
-            or not 1 <= step <= n_steps
-        ):
-            raise RunError("record_steps is out of range", got=repr(step)[:80], expected=expected)
-    if len(set(steps)) < len(steps):
-        raise RunError(
-            "record_steps names a step twice", got=Counter(steps).most_common(1)[0][0], expected=expected
-        )
-    if circuit.has_warm_up and min(steps) < n_steps:
-        hint = "run each number of steps on its own, or use no warm-up"
-        raise RunError(
-            "outputs of a network with a warm-up can be recorded after its last step alone",
-            got=f"step {min(steps)}",
-            expected=f"step {n_steps}",
-            hint=hint,
-        )
-    return tuple(sorted({int(step) for step in steps} | {n_steps}))
-
-
-def _threads(threads: int | None) -> int:
-    if threads is None:
-        return usable_cores()
-    if (
-        isinstance(threads, bool)
-        or not isinstance(threads, (int, np.integer))
-        or not 1 <= threads <= MAX_THREADS
-    ):
-        raise RunError("threads is out of range", got=threads, expected=f"an integer from 1 to {MAX_THREADS}")
-    return int(threads)
-
-
 def _backend(name: str, plan: Plan) -> tuple[str, str]:
     """The back end to use, and why it is not the engine if "auto" was asked for."""
     if name == "reference":
@@ -832,43 +764,3 @@ def _problem(plan: Plan) -> tuple[str, bool]:
     except ImportError as error:
         return f"numba cannot be imported ({error})", False
     return "numba's compiler is switched off" if compiler_off() else "", True
-
-
-def _labels(labels: np.ndarray | None, n_samples: int, network: Network) -> np.ndarray | None:
-    if labels is None:
-        return None
-    if network.task != "classify":
-        raise InputError(
-            "labels are for networks that classify",
-            where="labels",
-            got=f"task '{network.task}'",
-            expected="no labels",
-            hint="compare `Result.outputs` with what they should be",
-        )
-    n_classes = network.n_classes
-    try:
-        array = np.asarray(labels)
-    except ValueError as error:
-        raise InputError("labels are not an array", where="labels", got=type(labels).__name__) from error
-    if array.dtype.kind not in "iu":
-        raise InputError(
-            "labels are not classes",
-            where="labels",
-            got=f"dtype {array.dtype}",
-            expected=f"integers from 0 to {n_classes - 1}",
-        )
-    if array.shape != (n_samples,):
-        raise InputError(
-            "labels and images do not fit",
-            where="labels",
-            got=f"shape {array.shape}",
-            expected=f"({n_samples},)",
-        )
-    if array.min() < 0 or array.max() >= n_classes:
-        raise InputError(
-            "labels are not classes",
-            where="labels",
-            got=f"{array.min()} to {array.max()}",
-            expected=f"integers from 0 to {n_classes - 1}",
-        )
-    return array.astype(np.int64)

@@ -22,7 +22,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("files",),
         ("engine",),
         ("result", "state"),
-        ("tally",),
+        ("arguments", "tally"),
         ("simulation",),
         ("output",),
         ("startup",),

@@ -6,8 +6,8 @@ import numpy as np
 from numba import config
 
 import evsnn
+from evsnn.arguments import RECORDS
 from evsnn.engine import pack, plan, runner, state, workspace
-from evsnn.simulation import RECORDS
 
 ALLOCATING = (pack, plan, runner, state, workspace)
 """Modules that take memory from `evsnn.engine.plan.aligned`."""

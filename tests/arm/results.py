@@ -29,8 +29,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import evsnn  # noqa: E402
+from evsnn.arguments import RECORDS  # noqa: E402
 from evsnn.files.demo import demo  # noqa: E402
-from evsnn.simulation import ARITHMETICS, RECORDS, Simulator  # noqa: E402
+from evsnn.simulation import ARITHMETICS, Simulator  # noqa: E402
 
 MODELS = sorted((ROOT / "examples" / "models").glob("*.h5"))
 MODEL_STEPS = 4

@@ -13,11 +13,12 @@ from running import ALLOCATING, assert_same, run_both
 
 import evsnn
 from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, MaxPool2d, Network, Readout
+from evsnn.arguments import RECORDS
 from evsnn.circuit import reference
 from evsnn.circuit.build import build_circuit
 from evsnn.circuit.quantized import membrane_bounds, quantize
 from evsnn.engine.plan import plan
-from evsnn.simulation import RECORDS, Simulator
+from evsnn.simulation import Simulator
 
 ARITHMETICS = pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 

@@ -25,11 +25,12 @@ from evsnn import (
     Readout,
     RunError,
 )
+from evsnn.arguments import RECORDS
 from evsnn.circuit.build import build_circuit
 from evsnn.circuit.quantized import membrane_bounds, quantize
 from evsnn.engine.plan import plan
 from evsnn.network.inventory import layer_facts
-from evsnn.simulation import RECORDS, Simulator
+from evsnn.simulation import Simulator
 
 ARITHMETICS = pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, assume, given, settings
 
 import evsnn
 from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, MaxPool2d, Network, Readout
+from evsnn.arguments import RECORDS
 from evsnn.circuit.build import build_circuit
 from evsnn.conversion.balance import correction
 from evsnn.conversion.balance.correction import Correction, correct, samples_that_fit
 from evsnn.conversion.lowering.ann import Ann, forward
-from evsnn.simulation import RECORDS
 
 SETTINGS = settings(
     deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), max_examples=100

@@ -13,10 +13,11 @@ from running import ALLOCATING, DISABLE_JIT, assert_same, run_both
 
 import evsnn
 from evsnn import IF, Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Network, Readout
+from evsnn.arguments import RECORDS
 from evsnn.circuit.build import build_circuit
 from evsnn.circuit.encoding import check_images, encode
 from evsnn.engine.plan import plan
-from evsnn.simulation import RECORDS, Simulator
+from evsnn.simulation import Simulator
 
 SETTINGS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 

@@ -20,8 +20,9 @@ from numba import config
 
 import evsnn
 from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout, run
+from evsnn.arguments import RECORDS
 from evsnn.engine.plan import plan
-from evsnn.simulation import RECORDS, Simulator
+from evsnn.simulation import Simulator
 
 python_only = pytest.mark.skipif(not config.DISABLE_JIT, reason="numba's compiler is on")
 

@@ -23,12 +23,13 @@ from evsnn import (
     NetworkError,
     Readout,
 )
+from evsnn.arguments import RECORDS
 from evsnn.circuit.build import build_circuit
 from evsnn.circuit.quantized import quantize
 from evsnn.engine.plan import plan
 from evsnn.network.inventory import layer_facts
 from evsnn.output.report import layer_table
-from evsnn.simulation import RECORDS, Simulator
+from evsnn.simulation import Simulator
 
 ARITHMETICS = pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 POOLS = {

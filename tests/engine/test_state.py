@@ -9,8 +9,8 @@ from networks import IMAGES, every_path, small_network
 
 import evsnn
 from evsnn import IF, Conv2d, Flatten, Input, Linear, Network, Readout, RunError, Simulator
+from evsnn.arguments import RECORDS
 from evsnn.errors import InputError
-from evsnn.simulation import RECORDS
 
 BACKENDS = ("numba", "reference")
 
