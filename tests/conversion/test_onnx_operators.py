@@ -142,6 +142,7 @@ def test_operators_pass_onnx_own_tests():
     }
 
 
+@pytest.mark.slow
 def test_folding_passes_onnx_own_tests():
     """Every test of every operator that is computed on constants, in the types that constants have."""
     types = ("float16", "float32", "float64", "int32", "int64", "bool")

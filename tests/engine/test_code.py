@@ -142,6 +142,7 @@ def test_what_others_can_write_to_is_not_run(filled, copy, what):
     assert "can be written to by others" in done.stderr and str(path) in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_what_belongs_to_somebody_else_is_not_run(filled, copy):
     os.chown(files(copy)[0], 12345, 12345)

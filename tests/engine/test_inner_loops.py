@@ -66,6 +66,7 @@ def test_the_loops_that_add_events(made, name):
         )
 
 
+@pytest.mark.slow
 def test_other_loops_are_vectors(made):
     """Steps of the first layer, its current, and the ids of a byte of a mask: registers do not suffice in the
     first for four positions.

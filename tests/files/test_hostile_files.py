@@ -1168,6 +1168,7 @@ def mutated(data, rng, spans):
     return data, (start, end)
 
 
+@pytest.mark.slow
 def test_metadata_of_malice(path, good, monkeypatch):
     """Damage under right checksums, as an attacker writes it: no error of another kind is raised."""
     spans = []
@@ -1193,6 +1194,7 @@ def test_metadata_of_malice(path, good, monkeypatch):
     assert refusals > 600
 
 
+@pytest.mark.slow
 def test_old_files_of_malice(tmp_path, path):
     """The same for h5py's default format, which has no checksums."""
 

@@ -49,6 +49,7 @@ def shaped(quantized, images):
     return images.reshape(len(images), quantized.n_steps, *circuit.input_shape)
 
 
+@pytest.mark.slow
 @given(networks(encodings=("constant", "constant", "events"), small=True))
 @settings(SETTINGS, max_examples=10)
 def test_random_networks_layer_by_layer(case):
@@ -57,6 +58,7 @@ def test_random_networks_layer_by_layer(case):
     run_on(GCC, export_header(quantized, "net"), shaped(quantized, images), SANITIZED, trace=True)
 
 
+@pytest.mark.slow
 @given(networks(encodings=("constant", "events"), small=True, warm_ups=False))
 @settings(SETTINGS, max_examples=10)
 def test_random_networks_step_by_step(case):
@@ -97,6 +99,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_step", [False, True])
 @pytest.mark.parametrize("case", FAST)
 def test_fast_code_equals_python(case, by_step):
@@ -119,6 +122,7 @@ def test_fast_code_equals_python(case, by_step):
                 run_on(MACHINES[core], export, shaped(quantized, images[:1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neurons", CORRECTING)
 @pytest.mark.parametrize("case", NETWORKS)
 def test_fast_code_of_neurons_with_negative_spikes_and_warm_up(case, neurons):
@@ -197,6 +201,7 @@ def depthwise(channels: int, pool: int, stride: int, last: bool, **neurons) -> N
     return Network(layers, n_steps=6, input_range=(0, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_step", [False, True])
 @pytest.mark.parametrize(
     ("channels", "pool", "stride", "last"),
@@ -252,6 +257,7 @@ def test_sums_of_a_step_are_widened_before_they_leave_16_bits(channels, kernel, 
         assert n == max([rows for rows, fit in enumerate(fits, 1) if fit], default=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_step", [False, True])
 @pytest.mark.parametrize(("n_steps", "kind"), [(5, "pairs"), (90, "wide")])
 def test_fast_sums_of_two_sources_and_of_identity_shortcuts(n_steps, kind, by_step):
@@ -310,6 +316,7 @@ def test_signed_inputs_of_16_bits():
         run_on(GCC, export_header(quantized, "net", by_step=by_step), shaped(quantized, images), SANITIZED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_step", [False, True])
 def test_the_demo_model_at_every_level_of_optimisation(by_step):
     network = evsnn.load(Path(evsnn.__file__).parent / "models" / "mnist.h5")
@@ -358,6 +365,7 @@ def test_emulated_cores(core):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("core", ["cortex-m4", "avr"])
 def test_a_report_counts_the_flash_of_the_network_without_that_of_the_samples(core):
     if MACHINES[core].missing():
@@ -389,6 +397,7 @@ def events() -> Network:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4", "rv32"])
 def test_stated_memory_is_what_a_core_takes(core):
     """The stack grows with the rows of a kernel, which behind a Flatten are those of the map."""
@@ -446,6 +455,7 @@ USER = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("compiler", "standard"),
     [
@@ -489,6 +499,7 @@ def test_no_warnings_and_no_strange_symbols(compiler, standard, tmp_path):
             assert all("user" in line for line in symbols if " T " in line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
 def test_no_warnings_of_a_cross_compiler(core, tmp_path):
     machine = MACHINES[core]
@@ -784,6 +795,7 @@ def test_classes_whose_spikes_count_differently(amplitudes):
         assert "net_margin" not in export.text and "net_run_until" not in export.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_step", [False, True])
 @pytest.mark.parametrize("gain", [0.01, 1.0, 300.0])
 def test_the_analog_input_beside_spikes_has_a_grid_of_its_own(gain, by_step):

@@ -473,6 +473,7 @@ CTAGS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("arduino-builder") is None or not ARDUINO_CORE.exists(),
     reason="Debian's arduino-builder and arduino-core-avr are not installed",
@@ -652,6 +653,7 @@ def test_poisson_spikes_are_events_to_firmware():
         export_network(network, Settings(name="net", n_vectors=1))
 
 
+@pytest.mark.slow
 def test_too_many_steps_are_refused():
     network = Network(
         [Input((2,)), Linear(np.ones((1, 2)) * 1e-3), IF(1.0), Linear(np.ones((2, 1))), Readout()],

@@ -330,6 +330,7 @@ def test_what_is_read_is_not_written_over(report, tmp_path, capsys):
     assert "its model_sha256 differs" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_meters_log_is_read_when_the_run_is_over(tmp_path, capsys, monkeypatch):
     """2 W at idle and 5 W from now on, for as long as the run can last."""
     import time

@@ -20,6 +20,7 @@ def test_the_picture_is_current():
     assert current, "draw it anew: python tests/draw_the_house.py"
 
 
+@pytest.mark.slow
 def test_the_picture_can_be_checked_from_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(draw_the_house, "ROOT", tmp_path)
     monkeypatch.setattr(draw_the_house, "FILE", tmp_path / "picture.svg")

@@ -116,6 +116,7 @@ def test_graphs():
     assert floors(graph) == {"a": 2, "b": 0, "c": 1, "d": 0, "e": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hints", [False, True])
 def test_imports_are_those_of_the_floor_test(hints):
     modules = {}
@@ -124,6 +125,7 @@ def test_imports_are_those_of_the_floor_test(hints):
     assert plan_of_the_house.arrows_of(modules, hints) == house.arrows(hints)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", plan_of_the_house.PACKAGES)
 def test_our_house_has_no_circle(package):
     plan = measure(house.ROOT, package)

@@ -53,6 +53,7 @@ def sources(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_publishing(sources, tmp_path, monkeypatch, capfd):
     """A file, its record, its card and the list; what was cut short goes on; nothing is done twice."""
     monkeypatch.setattr(publish, "STEPS", (2, 1))
