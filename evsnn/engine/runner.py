@@ -73,12 +73,18 @@ class Kernels:
             COUNT_SPIKES,
             Kernel("queue.count_events", (), 2),
             *(Kernel("queue.build_simple" if g.simple else "queue.build", (events,), 1) for g in p.gathers),
-            *([_current_kernel(in_membrane)] if p.population.analog_projections else []),
+            *([_current_kernel(p, in_membrane)] if p.population.analog_projections else []),
         ]
 
 
-def _current_kernel(in_membrane: Vectors) -> Kernel:
-    return Kernel("current.current", (replace(in_membrane, has_negative_spikes=False, has_warm_up=False),), 5)
+def _current_kernel(p: PopulationPlan, in_membrane: Vectors) -> Kernel:
+    vectors = replace(
+        in_membrane,
+        has_negative_spikes=False,
+        has_warm_up=False,
+        has_shifts=p.population.analog_shift is not None,
+    )
+    return Kernel("current.current", (vectors,), 5)
 
 
 COUNT_SPIKES = Kernel("queue.count_spikes", (), 2, counts=True)

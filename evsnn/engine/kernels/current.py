@@ -87,9 +87,8 @@ def current(vectors, descriptor, tile_from, tile_to, y_from, y_to):
                                 value += value_bytes
                                 row += row_bytes
                     branch += BRANCH_BYTES
-                shifts = load_i64(descriptor + SHIFTS) if vector.has_shifts(vectors) else 0
-                if shifts and vector.has_shifts(vectors):
-                    shifts += tile * load_i64(descriptor + SHIFTS_STRIDE)
+                if vector.has_shifts(vectors):
+                    shifts = load_i64(descriptor + SHIFTS) + tile * load_i64(descriptor + SHIFTS_STRIDE)
                     v = vector.add(vectors, v, vector.load(vectors, shifts))
                     right = vector.load(vectors, shifts + vector_bytes)
                     v = vector.shift(vectors, v, right, vector.load(vectors, shifts + 2 * vector_bytes))

@@ -79,7 +79,7 @@ def has_negative_spikes(vectors: Vectors) -> int:
 
 
 def has_shifts(vectors: Vectors) -> int:
-    return int(vectors.membrane == "int32")
+    return int(vectors.has_shifts)
 
 
 def has_warm_up(vectors: Vectors) -> int:

@@ -23,6 +23,8 @@ class Vectors:
         Whether neurons may send negative spikes.
     has_warm_up : bool
         Whether neurons have a warm-up: they first may fire some steps after their first input.
+    has_shifts : bool
+        Whether the analog input's sum is shifted to the scale of the spikes beside it.
     """
 
     membrane: str
@@ -31,6 +33,7 @@ class Vectors:
     lanes: int
     has_negative_spikes: bool = False
     has_warm_up: bool = False
+    has_shifts: bool = False
 
     @property
     def in_membrane(self) -> bool:

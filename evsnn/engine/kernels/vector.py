@@ -220,7 +220,7 @@ row_bytes = _constant(lambda vectors: vectors.row_bytes)
 mask_bytes = _constant(lambda vectors: vectors.lanes // 8)
 has_negative_spikes = _constant(lambda vectors: vectors.has_negative_spikes)
 has_warm_up = _constant(lambda vectors: vectors.has_warm_up)
-has_shifts = _constant(lambda vectors: vectors.membrane == "int32")
+has_shifts = _constant(lambda vectors: vectors.has_shifts)
 event_bytes = _constant(lambda vectors: vectors.bytes)
 graded = _constant(lambda vectors: vectors.graded)
 
