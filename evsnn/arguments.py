@@ -31,6 +31,8 @@ MAX_THREADS = 1024
 
 def checked_record(record: Iterable[str]) -> frozenset[str]:
     """The names of what is to be recorded, checked."""
+    if record == ():
+        return frozenset()
     given: tuple[object, ...] = (
         tuple(record) if isinstance(record, (tuple, list, set, frozenset)) else (record,)
     )

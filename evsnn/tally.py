@@ -52,13 +52,13 @@ class Tally:
         self.latency_ms = np.zeros(n_samples)
         self.outputs_at = {step: np.zeros((n_samples, *output_shape)) for step in record_steps}
         steps = circuit.n_steps if n_steps is None else n_steps
-        v_mem_type = np.float32 if circuit.readout.bias.dtype == np.float32 else np.int64
         self.spike_counts: list[np.ndarray] | None = None
         self.v_mem: list[np.ndarray | None] | None = None
         self.spikes: list[np.ndarray] | None = None
         if "spike_counts" in record:
             self.spike_counts = [np.zeros((n_samples, *p.shape), np.int32) for p in self.populations]
         if "v_mem" in record:
+            v_mem_type = np.float32 if last.bias.dtype == np.float32 else np.int64
             self.v_mem = [
                 None if isinstance(p, MaxPool) else np.zeros((n_samples, *p.shape), v_mem_type)
                 for p in self.populations
@@ -141,17 +141,17 @@ class Tally:
     def layers(self) -> tuple[LayerResult, ...]:
         """The sums over all samples, population by population."""
         n_samples = len(self.counts)
-        totals, seconds = self.counts.sum(axis=0), self.seconds.sum(axis=0)
+        totals, seconds = self.counts.sum(axis=0).tolist(), self.seconds.sum(axis=0).tolist()
         return tuple(
             LayerResult(
                 name=p.name,
                 projection=p.label,
                 shape=p.output_shape,
-                n_spikes=int(n_spikes),
-                n_events=int(n_events),
-                sops=int(sops),
+                n_spikes=n_spikes,
+                n_events=n_events,
+                sops=sops,
                 macs=p.macs * n_samples,
-                time_ms=float(seconds[j]) * 1e3,
+                time_ms=seconds[j] * 1e3,
                 fires=p.fires,
                 spike_counts=None if self.spike_counts is None else self._shaped(self.spike_counts, j, 1),
                 v_mem=None if self.v_mem is None else self._shaped(self.v_mem, j, 1),

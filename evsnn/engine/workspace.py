@@ -177,8 +177,8 @@ class Workspace:
         read : callable (step, (channels, height, width) membranes), optional
             It is called with the readout's membranes, which are the state's own array.
         """
-        state, end = self.state, self.state.step + n_steps
-        begin = state.step
+        state, begin = self.state, self.state.step
+        end, readout = begin + n_steps, len(self.runners) - 1
         while state.step < end:
             first, steps = state.step, min(self.plan.block_steps, end - state.step)
             if spikes is not None:
@@ -186,8 +186,11 @@ class Workspace:
             for component in self.plan.components:
                 if stop and stop.is_set():
                     return
-                last = component.populations[-1] == len(self.runners) - 1
-                self._run(component, first, steps, record_steps if last else (), read)
+                if record_steps and component.populations[-1] == readout:
+                    self._run_in_pieces(component, first, steps, record_steps, read)
+                else:
+                    for i in component.populations:
+                        self.runners[i].run(steps, resume=first > 0)
             state.step += steps
             if watch:
                 watch(first, steps)
@@ -207,7 +210,7 @@ class Workspace:
         self.start(sample if analog else None)
         self.advance(self.plan.circuit.n_steps, None if analog else sample, **options)
 
-    def _run(
+    def _run_in_pieces(
         self,
         component: Component,
         first: int,
@@ -215,15 +218,7 @@ class Workspace:
         record_steps: Collection[int],
         read: Callable[[int, np.ndarray], None] | None,
     ) -> None:
-        """Run a block of steps of one component.
-
-        The readout's block is cut into pieces that end at recorded steps; the layers before it keep whole
-        blocks.
-        """
-        if not record_steps:
-            for i in component.populations:
-                self.runners[i].run(n_steps, resume=first > 0)
-            return
+        """Run a block of steps of the readout's component, in pieces that end at recorded steps."""
         inside = (step - first for step in sorted(record_steps) if first < step < first + n_steps)
         cuts = [0, *inside, n_steps]
         for begin, end in zip(cuts, cuts[1:]):

@@ -3,12 +3,14 @@
 ::
 
     python tests/benchmarks/before_after.py OTHER [--other-python PYTHON] [--networks vgg16,...] [--steps 16]
-                                                  [--arithmetics float32,int8] [--rounds N] [--core N]
+                                                  [--arithmetics float32,int8] [--starts N] [--rounds N]
+                                                  [--core N]
 
 OTHER is the root of another checkout, older or newer; each side runs its own code on networks that its own
-`networks.py` draws of the same seed. Two processes on one core take turns: A B, B A, A B. A turn is one
-untimed sample and then timed ones; the ratio is the median over rounds of this checkout's CPU time over the
-other's, with the quartiles beside it. Nothing is asserted here: see docs/benchmarks.md.
+`networks.py` draws of the same seed. Two processes on one core take turns: A B, B A, A B. They are started
+anew several times, because where their memory lies moves a time by up to 5 %. A turn is one untimed sample
+and then timed ones; the ratio is the median over all rounds of this checkout's CPU time over the other's,
+with the quartiles beside it. Nothing is asserted here: see docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -84,22 +86,14 @@ class Side:
         return line
 
 
-def compared(ours: Side, other: Side, rounds: int, count: int) -> dict[str, float]:
-    """Turns of both sides, and the ratio of this checkout's time to the other's."""
+def turns(ours: Side, other: Side, rounds: int, count: int) -> list[tuple[float, float]]:
+    """The milliseconds of both sides in each round."""
     times = []
     for i in range(rounds):
         first, second = (ours, other) if i % 2 else (other, ours)
         a, b = first.turn(count), second.turn(count)
         times.append((a, b) if i % 2 else (b, a))
-    here, there = np.array(times).T
-    low, middle, high = np.percentile(here / there, (25, 50, 75))
-    return {
-        "ms": float(np.median(here)),
-        "other_ms": float(np.median(there)),
-        "ratio": middle,
-        "q1": low,
-        "q3": high,
-    }
+    return times
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--networks", default="mnist_cnn,vgg16,resnet20", help="of networks.py")
     p.add_argument("--steps", default="16")
     p.add_argument("--arithmetics", default="float32,int8")
-    p.add_argument("--rounds", type=int, default=15)
+    p.add_argument("--starts", type=int, default=5, help="how often both processes are started anew")
+    p.add_argument("--rounds", type=int, default=5, help="per start")
     p.add_argument("--core", type=int, default=0)
     options = p.parse_args(arguments)
     print(f"{'network':14}{'T':>4} {'arithmetic':10}{'here ms':>10}{'other ms':>10}{'ratio':>8}  quartiles")
@@ -117,22 +112,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for network in options.networks.split(","):
             for n_steps in map(int, options.steps.split(",")):
                 for arithmetic in options.arithmetics.split(","):
-                    sides = [
-                        Side(python, root, network, Path(folder) / name, n_steps, arithmetic, options.core)
-                        for python, root, name in (
-                            (sys.executable, ROOT, "here"),
-                            (options.other_python, options.other.resolve(), "other"),
-                        )
-                    ]
-                    quick = sides[1].turn(3)
-                    found = compared(*sides, options.rounds, max(3, min(200, int(60 / quick))))
+                    times = []
+                    for _ in range(options.starts):
+                        sides = [
+                            Side(
+                                python, root, network, Path(folder) / name, n_steps, arithmetic, options.core
+                            )
+                            for python, root, name in (
+                                (sys.executable, ROOT, "here"),
+                                (options.other_python, options.other.resolve(), "other"),
+                            )
+                        ]
+                        count = max(3, min(200, int(60 / sides[1].turn(3))))
+                        times += turns(*sides, options.rounds, count)
+                        for side in sides:
+                            side.close()
+                    here, there = np.array(times).T
+                    low, middle, high = np.percentile(here / there, (25, 50, 75))
                     print(
-                        f"{network:14}{n_steps:4} {arithmetic:10}{found['ms']:10.3f}{found['other_ms']:10.3f}"
-                        f"{found['ratio']:8.3f}  {found['q1']:.3f} to {found['q3']:.3f}",
+                        f"{network:14}{n_steps:4} {arithmetic:10}{np.median(here):10.3f}"
+                        f"{np.median(there):10.3f}{middle:8.3f}  {low:.3f} to {high:.3f}",
                         flush=True,
                     )
-                    for side in sides:
-                        side.close()
     return 0
 
 
