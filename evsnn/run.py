@@ -26,31 +26,9 @@ def parser(prog: str) -> console.Parser:
         description="Run a spiking network and report accuracy, rates, operations and time.",
         epilog=_EPILOG,
     )
-    p.add_argument(
-        "weights", metavar="WEIGHTS.h5", nargs="?", help="the network (default: the packaged demo model)"
-    )
-    p.add_argument(
-        "--input",
-        metavar="F",
-        help=".npz (images, optional labels), .npy or .h5, in the model's own shape and scale",
-    )
-    p.add_argument(
-        "--steps",
-        metavar="T[,T2,...]",
-        type=console.steps,
-        help="number of time steps, or several to compare (default: the model's)",
-    )
-    p.add_argument("--arithmetic", choices=("float32", "int8"), default="float32", help="default: float32")
+    console.add_run_options(p, "number of time steps, or several to compare (default: the model's)")
     p.add_argument(
         "--threads", metavar="N", type=console.integer(1, 1024), help="default: as many as there are cores"
-    )
-    p.add_argument("--limit", metavar="N", type=console.integer(1, 1 << 31), help="use the first N samples")
-    p.add_argument(
-        "--seed",
-        metavar="N",
-        type=console.integer(0, (1 << 32) - 1),
-        default=0,
-        help="of noise and Poisson inputs (default: 0)",
     )
     p.add_argument(
         "--backend",

@@ -314,11 +314,11 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef | ast.As
 
 
 def _code_lines(module: Module) -> list[tuple[int, str]]:
-    """Number and text of each line, spaces normalised, without blank lines, comments and imports."""
-    imports = {
+    """Number and text of each line, spaces normalised: no blank lines, comments, docstrings and imports."""
+    left_out = {
         line
         for node in ast.walk(module.tree)
-        if isinstance(node, (ast.Import, ast.ImportFrom))
+        if isinstance(node, (ast.Import, ast.ImportFrom)) or _is_docstring(node)
         for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
     }
     comments = {
@@ -330,7 +330,15 @@ def _code_lines(module: Module) -> list[tuple[int, str]]:
         (number, " ".join(line[: comments.get(number)].split()))
         for number, line in enumerate(module.text.splitlines(), start=1)
     )
-    return [(number, text) for number, text in texts if text and number not in imports]
+    return [(number, text) for number, text in texts if text and number not in left_out]
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def repeated(modules: Iterable[Module], least: int = LEAST_LINES) -> list[Block]:

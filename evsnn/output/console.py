@@ -31,6 +31,7 @@ __all__ = [
     "UNREAD",
     "Parser",
     "Progress",
+    "add_run_options",
     "check_picture",
     "integer",
     "is_terminal",
@@ -148,6 +149,33 @@ def print_result(text: str) -> None:
     except OSError as error:
         _abandon_stdout()
         raise RunError("the result cannot be written", where="standard output", got=error.strerror) from error
+
+
+def add_run_options(p: argparse.ArgumentParser, steps_help: str) -> None:
+    """Add the options that are the same in all commands that run a network."""
+    p.add_argument(
+        "weights", metavar="WEIGHTS.h5", nargs="?", help="the network (default: the packaged demo model)"
+    )
+    p.add_argument(
+        "--input",
+        metavar="F",
+        help=".npz (images, optional labels), .npy or .h5, in the model's own shape and scale",
+    )
+    p.add_argument(
+        "--steps",
+        metavar="T[,T2,...]",
+        type=steps,
+        help=steps_help,
+    )
+    p.add_argument("--arithmetic", choices=("float32", "int8"), default="float32", help="default: float32")
+    p.add_argument("--limit", metavar="N", type=integer(1, 1 << 31), help="use the first N samples")
+    p.add_argument(
+        "--seed",
+        metavar="N",
+        type=integer(0, (1 << 32) - 1),
+        default=0,
+        help="of noise and Poisson inputs (default: 0)",
+    )
 
 
 class Progress:
