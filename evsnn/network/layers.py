@@ -44,6 +44,21 @@ _NAME = re.compile(r"[!-~]{1,128}")
 Shape = tuple[int, ...]
 
 
+def _check_pool(kernel: tuple[int, int], padding: tuple[int, int, int, int], where: str) -> None:
+    """Refuse a pool whose window is too large, or lies in the padding alone."""
+    if kernel[0] * kernel[1] > MAX_POOL_AREA:
+        raise NetworkError(
+            "the pooling window is too large",
+            where=where,
+            got=kernel,
+            expected=f"an area <= {MAX_POOL_AREA}",
+        )
+    if any(p >= k for p, k in zip(padding, kernel * 2)):
+        raise NetworkError(
+            "padding reaches the kernel", where=where, got=f"padding {padding}, kernel {kernel}"
+        )
+
+
 def _pair(value: object, where: str, what: str, least: int) -> tuple[int, int]:
     """One positive integer or two of them, as a (vertical, horizontal) pair."""
     values = value if isinstance(value, (tuple, list, np.ndarray)) else (value, value)
@@ -394,17 +409,8 @@ class AvgPool2d(Layer):
             raise NetworkError(
                 "global pooling takes neither stride nor padding", where=where, hint="name a kernel"
             )
-        if kernel and kernel[0] * kernel[1] > MAX_POOL_AREA:
-            raise NetworkError(
-                "the pooling window is too large",
-                where=where,
-                got=kernel,
-                expected=f"an area <= {MAX_POOL_AREA}",
-            )
-        if kernel and any(p >= k for p, k in zip(padding, kernel * 2)):
-            raise NetworkError(
-                "padding reaches the kernel", where=where, got=f"padding {padding}, kernel {kernel}"
-            )
+        if kernel:
+            _check_pool(kernel, padding, where)
         self._set(kernel=kernel, stride=stride, padding=padding)
 
     def window(self, shape: Shape) -> Window:
@@ -475,17 +481,7 @@ class MaxPool2d(Layer):
         kernel = _pair(self.kernel, where, "kernel", 1)
         stride = kernel if self.stride is None else _pair(self.stride, where, "stride", 1)
         padding = _padding(self.padding, where)
-        if kernel[0] * kernel[1] > MAX_POOL_AREA:
-            raise NetworkError(
-                "the pooling window is too large",
-                where=where,
-                got=kernel,
-                expected=f"an area <= {MAX_POOL_AREA}",
-            )
-        if any(p >= k for p, k in zip(padding, kernel * 2)):
-            raise NetworkError(
-                "padding reaches the kernel", where=where, got=f"padding {padding}, kernel {kernel}"
-            )
+        _check_pool(kernel, padding, where)
         self._set(kernel=kernel, stride=stride, padding=padding)
 
     @property

@@ -96,26 +96,8 @@ def _p_relu(x, slope):
     return np.multiply(x, slope, where=x < 0, out=x.copy(order="K"))
 
 
-def _average_pool(
-    x,
-    *,
-    kernel_shape,
-    auto_pad="NOTSET",
-    ceil_mode=0,
-    count_include_pad=0,
-    dilations=None,
-    pads=None,
-    strides=None,
-):
-    at = windows(
-        x.shape[2:],
-        kernel_shape,
-        strides=strides,
-        pads=pads,
-        dilations=dilations,
-        auto_pad=auto_pad,
-        ceil_mode=ceil_mode,
-    )
+def _average_pool(x, *, kernel_shape, count_include_pad=0, **sliding):
+    at = windows(x.shape[2:], kernel_shape, **sliding)
     places = np.pad(
         np.ones(x.shape[2:], np.float32),
         (at.window.padding[::2], at.window.padding[1::2]),
@@ -129,26 +111,8 @@ def _average_pool(
     return _over_windows(np.add, x, at, at.window.padding, 0) / count
 
 
-def _max_pool(
-    x,
-    *,
-    kernel_shape,
-    auto_pad="NOTSET",
-    ceil_mode=0,
-    dilations=None,
-    pads=None,
-    storage_order=0,
-    strides=None,
-):
-    at = windows(
-        x.shape[2:],
-        kernel_shape,
-        strides=strides,
-        pads=pads,
-        dilations=dilations,
-        auto_pad=auto_pad,
-        ceil_mode=ceil_mode,
-    )
+def _max_pool(x, *, kernel_shape, storage_order=0, **sliding):
+    at = windows(x.shape[2:], kernel_shape, **sliding)
     if any(
         p >= (k - 1) * d + 1
         for p, k, d in zip(at.window.padding, at.window.kernel * 2, at.window.dilation * 2)
