@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 
 __all__ = ["replace_file"]
@@ -33,7 +32,7 @@ def replace_file(
         If it cannot be written.
     """
     folder = os.path.dirname(os.path.abspath(path))
-    sibling = os.path.join(folder, f".evsnn-{secrets.token_hex(8)}.part")
+    sibling = os.path.join(folder, f".evsnn-{os.urandom(8).hex()}.part")
     if mode is None:
         with contextlib.suppress(FileNotFoundError):
             mode = stat.S_IMODE(os.stat(path).st_mode)
