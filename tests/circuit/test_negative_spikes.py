@@ -57,6 +57,7 @@ def test_a_neuron_worked_by_hand(arithmetic):
     assert result.outputs.tolist() == [[0.0]]
 
 
+@pytest.mark.slow
 @ARITHMETICS
 def test_the_bound_itself_does_not_correct(arithmetic):
     """v < -theta V is strict: at -1 = -theta V nothing happens, at -2 it does."""
@@ -208,6 +209,7 @@ def test_engine_equals_reference(encoding, readout, arithmetic):
         run_both(every_path(encoding, channels, leak, readout=readout), IMAGES, arithmetic=arithmetic)
 
 
+@pytest.mark.slow
 @ARITHMETICS
 @pytest.mark.parametrize("n_steps", [1, 65, 150])
 def test_any_number_of_steps(n_steps, arithmetic):

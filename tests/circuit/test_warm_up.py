@@ -250,6 +250,7 @@ def test_engine_equals_reference(encoding, readout, arithmetic):
         run_both(every_path(encoding, channels, readout=readout), IMAGES, arithmetic=arithmetic)
 
 
+@pytest.mark.slow
 @ARITHMETICS
 @pytest.mark.parametrize("n_steps", [1, 2, 100])
 def test_any_number_of_steps(n_steps, arithmetic):

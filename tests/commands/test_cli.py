@@ -318,6 +318,7 @@ def test_the_packaged_model(call, refused):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 def test_without_numba(arithmetic):
     """As on 32-bit ARM, for which there is no numba: NumPy does the same."""

@@ -153,6 +153,7 @@ def test_h5_beyond_the_limit_of_weights_files(tmp_path):
             tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_files_are_closed(tmp_path):
     """By the context, or when nobody holds the set; a fitted set keeps its file."""
     np.savez(tmp_path / "f.npz", images=IMAGES)

@@ -190,6 +190,7 @@ def test_casts_of_constants():
         fold("Div", [np.array([3]), np.array([0])], {})
 
 
+@pytest.mark.slow
 def test_networks_pass_onnx_own_tests():
     """Through the importer, which also refuses what mixes the samples of a batch."""
     results = outcomes(as_network, node_tests())

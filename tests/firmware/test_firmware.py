@@ -347,6 +347,7 @@ def test_a_host_of_32_bits(tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("core", MACHINES)
 def test_emulated_cores(core):
     machine = MACHINES[core]
@@ -764,6 +765,7 @@ int main(void) {{
     assert (steps, margin, right) == (12, margins[0] - margins[1], 1) and some <= 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("amplitudes", [(1.0, 0.5), (0.75, 0.125, 0.3, 0.9)])
 def test_classes_whose_spikes_count_differently(amplitudes):
     """The predicted class is Python's, also in ties such as 6 spikes of 1 and 12 of 1/2; how far a class

@@ -43,6 +43,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_step", [False, True])
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_of_any_shape_are_those_of_python(case, by_step):

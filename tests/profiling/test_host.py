@@ -251,6 +251,7 @@ def test_the_firmware_is_asked(tmp_path, monkeypatch, printed, throttled):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script",
     [

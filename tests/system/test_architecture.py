@@ -32,6 +32,7 @@ def test_the_picture_can_be_checked_from_the_command_line(tmp_path, monkeypatch,
     assert "run tests/draw_the_house.py" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_picture_shows_every_module():
     """And it is well-formed."""
     root = ElementTree.fromstring(draw_the_house.draw())

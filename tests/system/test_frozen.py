@@ -39,6 +39,7 @@ def test_random_networks_by_the_reference():
     assert not wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(0, 60, 4))
 def test_random_networks_by_the_engine(seed):
     assert frozen.of_random_network(seed) == FROZEN[f"network {seed}"]

@@ -151,6 +151,7 @@ def test_pictures_are_picked_from_all_over_a_sorted_set():
 MODELS = sorted((ROOT / "examples" / "models").glob("*.h5"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODELS, ids=[path.stem for path in MODELS])
 def test_a_published_model_is_what_its_card_says(path):
     record = json.loads(path.with_suffix(".json").read_text())
