@@ -119,7 +119,9 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "firmware_export.memory": (("placement",), ("arena",)),
     "firmware_export.text": (
-        ("ctext", "names", "runtime"),
+        ("names", "runtime"),
+        ("structs",),
+        ("ctext",),
         ("tables",),
         ("any_layer", "outputs"),
         ("fast_layer",),

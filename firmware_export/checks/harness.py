@@ -8,7 +8,7 @@ import numpy as np
 
 from ..memory.arena import Arena
 from ..program.views import Key
-from ..text.ctext import array, c_type, initialiser
+from ..text.ctext import array, c_type, fitted, initialiser
 from ..text.header import Export
 
 __all__ = ["harness", "outputs_in", "samples_of", "traced_keys"]
@@ -108,14 +108,15 @@ def samples_of(export: Export, inputs: np.ndarray) -> dict[str, np.ndarray]:
     """
     network = export.program.network
     if network.circuit.analog:
-        return {"samples": inputs.astype(np.uint8 if network.input_low >= 0 else np.int16)}
+        return {"samples": fitted(inputs, np.uint8 if network.input_low >= 0 else np.int16, "samples")}
     events = np.argwhere(inputs)  # sample, step, channel, y, x
+    places = np.vstack([events[:, [1, 4, 3, 2]], [[0, 0, 0, 0]]])
     first = np.searchsorted(
         events[:, 0] * network.n_steps + events[:, 1], np.arange(len(inputs) * network.n_steps + 1)
     )
     return {
-        "places": np.vstack([events[:, [1, 4, 3, 2]], [[0, 0, 0, 0]]]).astype(np.uint16),
-        "first": first.astype(np.uint32),
+        "places": fitted(places, np.uint16 if places.max() < 1 << 16 else np.uint32, "places"),
+        "first": fitted(first, np.uint32, "first"),
     }
 
 
@@ -147,7 +148,7 @@ def harness(export: Export, inputs: np.ndarray, trace: bool = False) -> str:
     if keys:
         arena = Arena(program)
         views = ", ".join(
-            initialiser({"stage": i, "channels": program.views[key].shape[0], "view": arena.view(key)})
+            f"{{{i}, {program.views[key].shape[0]}, {initialiser('evsnn_view_t', arena.view(key))}}}"
             for i, key in keys
         )
         text += _TRACE.format(n=len(keys), views=views)
@@ -165,7 +166,8 @@ def harness(export: Export, inputs: np.ndarray, trace: bool = False) -> str:
         run = f"        status |= {name}_run(&ctx, {name.upper()}_N_STEPS);"
     else:
         declared = ""
-        place = ", ".join(f"EVSNN_U16(places + 4 * i + {field})" for field in range(program.by_step, 4))
+        bits = 8 * constants["places"].itemsize
+        place = ", ".join(f"EVSNN_U{bits}(places + 4 * i + {field})" for field in range(program.by_step, 4))
         push = f"status |= {name}_push_event(&ctx, {place});"
         if program.by_step:
             fill = "        uint32_t t;"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
+
 from evsnn.circuit.populations import INPUT
 
 from ..program.fast import fast_kind
@@ -56,13 +58,17 @@ class Arena:
             Buffer(buffer_name(key), view.n_bytes(program.view_steps), lives[key])
             for key, view in program.views.items()
         ]
+        order = np.array(program.schedule)
         for i, stage in enumerate(program.stages):
             if stage.kind == "maxpool":
                 pool = program.max_pool(stage)
-                at = [j for j, s in enumerate(program.schedule) if s == i]
-                life, n_counts = (
-                    ((0, end), pool.n_inputs) if program.by_step else ((min(at), max(at)), pool.window.area)
-                )
+                at = np.flatnonzero(order == i)
+                if program.by_step:
+                    life, n_counts = (0, end), pool.n_inputs
+                elif at.size:
+                    life, n_counts = (int(at[0]), int(at[-1])), pool.window.area
+                else:  # nobody reads a row of it
+                    continue
                 buffers.append(Buffer(f"counts {stage.population}", 4 * n_counts, life))
             elif stage.kind == "population" and program.by_step:
                 buffers += [

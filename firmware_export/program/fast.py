@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
-
 from evsnn.circuit.neuron import NEGATIVE_SPIKES, WARM_UP
 from evsnn.circuit.populations import ANALOG_INPUT, GROUPS, POOLED_SOURCES, Population
 from evsnn.circuit.quantized import membrane_bounds
@@ -45,8 +43,6 @@ class Candidate:
         """The least that a membrane can be above its threshold when it is compared; below 0."""
         p, network = self.population, self.program.network
         least, _ = membrane_bounds(p, self.program.n_steps, (network.input_low, network.input_high))
-        if p.neuron.v_negative is not None:
-            least = np.minimum(least, p.neuron.v_negative)
         return int((least - p.neuron.threshold).min())
 
     @cached_property

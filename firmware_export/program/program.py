@@ -31,12 +31,20 @@ from .schedule import lives_of, ring_of, schedule_of
 from .stages import Stage, readout_counts, stages_of
 from .views import Key, View
 
-__all__ = ["SUPPORTS", "Program", "groups_of", "padded_to_tiles", "program_of"]
+__all__ = ["SUPPORTS", "Program", "groups_of", "label", "padded_to_tiles", "program_of"]
 
 SUPPORTS = frozenset(
     {ANALOG_INPUT, ANALOG_SHIFT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP}
 )
 """Features of populations that the C computes, with the code for any layer if not with fast code."""
+
+MAX_ROWS = (1 << 16) - 1
+"""Rows of a stage: the C counts them in 16 bits."""
+
+MAX_READS = 1 << 20
+"""Rows of all stages, each as often as it reads something: what finding their order takes time for. The
+order of the rows is a table in flash, so that no microcontroller has room for more.
+"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -106,7 +114,17 @@ class Program:
         """From which to which place in the schedule each view is needed."""
         made, used = lives_of(self.stages, self.views, self.schedule)
         end = len(self.schedule)
-        return {key: (min(made[key]), max(used[key])) if made[key] else (0, end) for key in self.views}
+        return {
+            key: (int(made[key].min()), int(used[key].max())) if made[key].size else (0, end)
+            for key in self.views
+        }
+
+
+def label(stage: Stage, circuit: Circuit) -> str:
+    """What a stage computes, for messages."""
+    return (
+        "the input" if stage.population == INPUT else f"layer {circuit.populations[stage.population].name!r}"
+    )
 
 
 def program_of(network: QuantizedNetwork, by_step: bool = False, compact: bool = False) -> Program:
@@ -121,8 +139,8 @@ def program_of(network: QuantizedNetwork, by_step: bool = False, compact: bool =
     Raises
     ------
     RunError
-        If the network has a feature that is not in `SUPPORTS`; or if it is to run step by step, and a layer's
-        step needs later steps of the layer before it.
+        If the network has a feature that is not in `SUPPORTS` or too many rows; or if it is to run step by
+        step, and a layer's step needs later steps of the layer before it.
     """
     circuit = network.circuit
     check_supported(circuit, SUPPORTS, "firmware")
@@ -131,6 +149,7 @@ def program_of(network: QuantizedNetwork, by_step: bool = False, compact: bool =
             "a network with warm-up steps cannot run step by step", hint="export it layer by layer"
         )
     stages, needed = stages_of(circuit)
+    _check_rows(stages, circuit)
     schedule = schedule_of(stages)
     return Program(
         network=network,
@@ -141,6 +160,29 @@ def program_of(network: QuantizedNetwork, by_step: bool = False, compact: bool =
         by_step=by_step,
         compact=compact,
     )
+
+
+def _check_rows(stages: Sequence[Stage], circuit: Circuit) -> None:
+    """Refuse more rows than the C counts, and more than an order is worth to be found for."""
+    total = 0
+    for stage in stages:
+        total += stage.rows * max(1, len(stage.reads))
+        for got, most, what in (
+            (stage.rows, MAX_ROWS, "it has too many rows for firmware"),
+            (
+                total,
+                MAX_READS,
+                "up to here, the layers' rows times what each reads are too many for firmware",
+            ),
+        ):
+            if got > most:
+                raise RunError(
+                    what,
+                    where=label(stage, circuit),
+                    got=got,
+                    expected=f"at most {most}",
+                    hint="use smaller maps; a map that is wide and low has few rows",
+                )
 
 
 def _views(
@@ -164,7 +206,7 @@ def _views(
         views[key] = View.of(key, shape, left, right)
     made, used = lives_of(stages, views, schedule)
     return {  # the input's spikes are all there before the first row
-        key: replace(view, ring=ring_of(made[key], used[key])) if made[key] else view
+        key: replace(view, ring=ring_of(made[key], used[key])) if made[key].size else view
         for key, view in views.items()
     }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from .stages import Stage
 from .views import Key, Read, View
 
@@ -47,25 +49,32 @@ def _rows_read(stage: Stage, read: Read, row: int, height: int) -> tuple[int, in
 
 def lives_of(
     stages: Sequence[Stage], views: dict[Key, View], schedule: Sequence[int]
-) -> tuple[dict[Key, list[int]], dict[Key, list[int]]]:
+) -> tuple[dict[Key, np.ndarray], dict[Key, np.ndarray]]:
     """For each view, where in the schedule its rows are made, and used last."""
-    made: dict[Key, list[int]] = {key: [] for key in views}
-    used: dict[Key, list[int]] = {key: [] for key in views}
-    row = [0] * len(stages)
-    for at, i in enumerate(schedule):
-        for key in stages[i].writes:
-            made[key].append(at)
-            used[key].append(at)
-        for read in stages[i].reads:
-            low, high = _rows_read(stages[i], read, row[i], views[read.key].shape[1])
-            for y in range(low, high + 1):
-                if made[read.key]:
-                    used[read.key][y] = at
-        row[i] += 1
+    order = np.asarray(schedule, np.int64)
+    n_rows = np.bincount(order, minlength=len(stages))
+    turns = np.split(np.argsort(order, kind="stable"), np.cumsum(n_rows)[:-1])
+    made: dict[Key, np.ndarray] = {key: np.zeros(0, np.int64) for key in views}
+    for turn, stage in zip(turns, stages):
+        made |= dict.fromkeys(stage.writes, turn)
+    used = {key: rows.copy() for key, rows in made.items()}
+    for turn, stage in zip(turns, stages):
+        for read in stage.reads:
+            last = used[read.key]
+            if not turn.size or not last.size:
+                continue
+            low, high = (
+                end + np.arange(turn.size) * stage.window[0] * read.window.stride[0]
+                for end in read.window.span(0, 0, stage.window[0] - 1)
+            )
+            rows = np.arange(last.size)
+            reader = np.searchsorted(low, rows, "right") - 1  # the last whose rows begin there or before
+            reads = (reader >= 0) & (high[reader] >= rows)
+            last[reads] = np.maximum(last[reads], turn[reader[reads]])
     return made, used
 
 
-def ring_of(made: Sequence[int], used: Sequence[int]) -> int:
+def ring_of(made: np.ndarray, used: np.ndarray) -> int:
     """How many rows of a view must be kept, if row y lies at y modulo this number."""
-    rows = len(made)
-    return next(r for r in range(1, rows + 1) if all(used[y] < made[y + r] for y in range(rows - r)))
+    next_free = np.searchsorted(made, used, "right")  # the first row that is made after a row's last use
+    return max(1, int((next_free - np.arange(len(made))).max()))

@@ -17,7 +17,7 @@ from ..program.stages import Stage, live_sources
 from ..program.views import TILE, Key, Read, key_of
 from .tables import Tables
 
-__all__ = ["NEVER", "check_analog", "describe", "tiled"]
+__all__ = ["NEVER", "check_analog", "describe", "reached", "tiled"]
 
 NO_LEAK = 255
 NEVER = 2**31 - 1
@@ -38,6 +38,13 @@ def describe(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     """
     make = {"pool": _pool, "maxpool": _max_pool, "population": _population}[stage.kind]
     return {"kind": stage.kind, "template": None} | make(stage, i, arena, tables)
+
+
+def reached(v_negative: np.ndarray) -> np.ndarray:
+    """Bounds of negative spikes in 32 bits. Membranes are proven to have no more, so that none is below a
+    bound that is cut to the smallest value.
+    """
+    return np.maximum(v_negative, -(2**31))
 
 
 def _pool(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
@@ -104,7 +111,7 @@ def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
         "analog_shift": padded("shift", p.analog_shift, dtype=np.int8),
         "v_init": padded("init", p.neuron.v_init),
         "v_threshold": padded("th", p.neuron.v_threshold, NEVER),
-        "v_negative": padded("neg", p.neuron.v_negative),
+        "v_negative": padded("neg", None if p.neuron.v_negative is None else reached(p.neuron.v_negative)),
         "readout": readout,
         "view": arena.view(keys[0] if keys else None),
         "view_negative": arena.view(keys[1] if len(keys) == 2 else None),
@@ -153,7 +160,7 @@ def tiled(weight: np.ndarray, split: int = 1) -> np.ndarray:
     """
     n_out = weight.shape[0] // split
     tiles = -(-n_out // TILE)
-    padded = np.zeros((split, tiles * TILE, *weight.shape[1:]), np.int8)
+    padded = np.zeros((split, tiles * TILE, *weight.shape[1:]), weight.dtype)
     padded[:, :n_out] = weight.reshape(split, n_out, *weight.shape[1:])
     return padded.reshape(split, tiles, TILE, *weight.shape[1:]).transpose(0, 1, 4, 5, 3, 2)
 

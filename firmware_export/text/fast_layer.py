@@ -15,7 +15,7 @@ from ..program.packing import channelwise_tiles, pair_words, pairs_of, tile_pair
 from ..program.program import padded_to_tiles
 from ..program.stages import Stage
 from ..program.views import TILE, Key, View, key_of
-from .any_layer import NEVER, readout_table, tiled
+from .any_layer import NEVER, reached, readout_table, tiled
 from .ctext import initialiser
 from .tables import Tables
 
@@ -69,7 +69,7 @@ def _common(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
         "n_channels": program.network.circuit.populations[stage.population].shape[0],
         "blank": None,
         "out": program.views[key] if key else None,
-        "out_view": initialiser(arena.view(key), 1),
+        "out_view": initialiser("evsnn_view_t", arena.view(key), 1),
         "state": arena.state("membranes", stage.population),
     }
     if stage.readout is not None:
@@ -176,7 +176,7 @@ def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blank
         "bias": constants("bias", p.bias),
         "threshold": constants("th", p.neuron.threshold, NEVER),
         "has_negative": p.has_negative_spikes,
-        "u_negative": constants("negative", p.neuron.v_negative.astype(np.int64) - p.neuron.threshold)
+        "u_negative": constants("negative", reached(p.neuron.v_negative - p.neuron.threshold))
         if p.neuron.v_negative is not None
         else None,
         "net": arena.state("net counts", stage.population),
@@ -185,12 +185,12 @@ def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blank
         view = program.views[key_of(one.source)]
         values["same"] = {
             "view": view,
-            "c_view": initialiser(arena.view(view.key), 1),
+            "c_view": initialiser("evsnn_view_t", arena.view(view.key), 1),
             "weight": constants("same", one.projection.weight.reshape(-1)),
             "negative": _negative(one, arena),
         }
     values["fast"] = _layer(stage, p, values, arena)
-    values["fast_init"] = initialiser(values["fast"], 1)
+    values["fast_init"] = initialiser("evsnn_fast_t", values["fast"], 1)
     if (
         pairs
         and stage.readout
@@ -238,7 +238,7 @@ def _sources(
         sources.append(
             {
                 "view": view,
-                "c_view": initialiser(arena.view(view.key), 1),
+                "c_view": initialiser("evsnn_view_t", arena.view(view.key), 1),
                 "kernel": projection.kernel,
                 "stride": projection.stride,
                 "dilation": projection.dilation,

@@ -16,10 +16,10 @@ from ..memory.arena import Arena
 from ..memory.placement import Placed
 from ..program.blank import Blank
 from ..program.fast import fast_kind
-from ..program.program import Program, program_of
+from ..program.program import Program, label, program_of
 from ..program.views import Key
 from .any_layer import check_analog, describe
-from .ctext import initialiser
+from .ctext import initialiser, literal
 from .fast_layer import describe_fast
 from .outputs import amplitude_of, expected_outputs, in_32_bits, start_of
 from .runtime import runtime
@@ -116,10 +116,10 @@ def export_header(
             None if amplitude is None else tables.array("amplitude", in_32_bits(amplitude), np.uint32)
         ),
         "stack_bytes": _stack_bytes(stages),
-        "macs_input": macs_input,
-        "sops_max": network.n_steps * macs_spikes,
+        "macs_input": str(macs_input),
+        "sops_max": str(network.n_steps * macs_spikes),
         "input_events": not circuit.analog,
-        "event_view": initialiser(arena.view(Key(INPUT)), 1),
+        "event_view": initialiser("evsnn_view_t", arena.view(Key(INPUT)), 1),
         "event_offset": arena.view(Key(INPUT))["offset"],
         "event_bytes": events.n_bytes(1) if events else 0,
         "input_type": "uint8_t" if network.input_low >= 0 else "int16_t",
@@ -143,11 +143,14 @@ def _stages(arena: Arena, tables: Tables) -> list[dict]:
     stages = []
     for i, stage in enumerate(arena.program.stages):
         kind = fast_kind(stage, arena.program)
-        made = (
-            describe(stage, i, arena, tables)
-            if kind is None
-            else describe_fast(stage, i, kind, arena, tables, blanks)
-        )
+        try:
+            made = (
+                describe(stage, i, arena, tables)
+                if kind is None
+                else describe_fast(stage, i, kind, arena, tables, blanks)
+            )
+        except RunError as error:
+            raise error.at(f"{label(stage, arena.program.network.circuit)}, {error.where}") from None
         stages.append(made | {"layer": stage.population})
     return stages
 
@@ -204,6 +207,7 @@ def _template(file: str):
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=literal,
         autoescape=False,
     )
     return environment.get_template(file)

@@ -32,7 +32,7 @@ from firmware_export import Settings, export_network  # noqa: E402
 from firmware_export.checks.check import inputs_for  # noqa: E402
 from firmware_export.checks.machines import EMULATOR, MACHINES, Machine, build, measure  # noqa: E402
 from firmware_export.checks.report import dense_macs, on_cores  # noqa: E402
-from firmware_export.text.ctext import array, initialiser  # noqa: E402
+from firmware_export.text.ctext import array  # noqa: E402
 from firmware_export.text.fast_layer import tiled_currents  # noqa: E402
 from firmware_export.text.runtime import runtime  # noqa: E402
 
@@ -458,7 +458,7 @@ def cmsis_program(ops: list[Op], images: np.ndarray) -> str:
             f" {g['h']}, {g['w']}, {g['o']}}};\n"
         )
         clamp = f"{{{op.low}, 127}}"
-        stride, padding = initialiser(op.stride[::-1]), initialiser(op.padding[::-1])
+        stride, padding = (f"{{{x}, {y}}}" for y, x in (op.stride[:2], op.padding[:2]))
         if op.kind in ("conv", "depthwise"):
             order = (
                 op.weight.transpose(1, 2, 3, 0) if op.kind == "depthwise" else op.weight.transpose(0, 2, 3, 1)

@@ -7,67 +7,22 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from firmware_networks import cnn, residual
 
-from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, MaxPool2d, Network, Readout
+from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, MaxPool2d, Network, Readout, RunError
 from evsnn.circuit.quantized import quantize
-from firmware_export.memory.arena import NO_VIEW, Arena
-from firmware_export.text import fast_layer
-from firmware_export.text.ctext import initialiser
+from firmware_export.memory.arena import NO_VIEW
+from firmware_export.text.ctext import fitted, initialiser, literal
 from firmware_export.text.header import export_header
 from firmware_export.text.runtime import PARTS, RUNTIME, joined, runtime
-from firmware_export.text.tables import STRUCT_BYTES, WIDE_FIELDS, Tables
-
-BYTES = {"int": 4} | {f"{sign}int{bits}_t": bits // 8 for sign in ("", "u") for bits in (8, 16, 32)}
-
-
-@dataclass(frozen=True)
-class Field:
-    """A field of a structure: its type, or POINTER, and how many of them if it is an array."""
-
-    name: str
-    type: str
-    length: int | None
-
-
-POINTER = "pointer"
-
-
-def structs() -> dict[str, list[Field]]:
-    """Every structure of the runtime."""
-    text = re.sub(r"/\*.*?\*/", "", joined(), flags=re.DOTALL)
-    found = {}
-    for body, name in re.findall(r"typedef struct \{([^}]*)\} (evsnn_\w+_t);", text):
-        found[name] = []
-        for line in filter(None, map(str.strip, body.split(";"))):
-            kind, names = re.fullmatch(r"(?:const )?(\w+) (.*)", line, re.DOTALL).groups()
-            for one in names.split(","):
-                star, field, length = re.fullmatch(r"(\*?)(\w+)(?:\[(\d+)\])?", one.strip()).groups()
-                found[name].append(Field(field, POINTER if star else kind, int(length) if length else None))
-    return found
-
+from firmware_export.text.structs import INTEGERS, POINTER, layout, limits, structs
+from firmware_export.text.tables import Tables
 
 STRUCTS = structs()
-
-
-def layout(name: str, pointer: int) -> tuple[int, int, dict[str, int]]:
-    """Bytes, alignment and the fields' offsets of a structure on a core whose pointers have so many bytes."""
-    at, widest, offsets = 0, 1, {}
-    for field in STRUCTS[name]:
-        if field.type in STRUCTS:
-            size, alignment, _ = layout(field.type, pointer)
-        else:
-            size = alignment = pointer if field.type == POINTER else BYTES[field.type]
-        at = -(-at // alignment) * alignment
-        offsets[field.name] = at
-        at += size * (field.length or 1)
-        widest = max(widest, alignment)
-    return -(-at // widest) * widest, widest, offsets
 
 
 def networks() -> Iterator[tuple[Network, dict]]:
@@ -96,82 +51,66 @@ def networks() -> Iterator[tuple[Network, dict]]:
                 yield network, {"by_step": by_step, "compact": compact}
 
 
-def described(monkeypatch) -> dict[str, list[Mapping]]:
-    """Every descriptor that exports make, by its C structure."""
-    found: dict[str, list[Mapping]] = {name: [] for name in STRUCTS}
-    add, view, gather = Tables.structs, Arena.view, fast_layer.describe_fast
-
-    def add_spied(self, what, c_type, items):
-        found[c_type] += items
-        return add(self, what, c_type, items)
-
-    def view_spied(self, key):
-        found["evsnn_view_t"].append(view(self, key))
-        return view(self, key)
-
-    def gather_spied(*arguments):
-        made = gather(*arguments)
-        if "fast" in made:
-            found["evsnn_fast_t"].append(made["fast"])
-            found["evsnn_source_t"] += made["fast"]["source"]
-        return made
-
-    monkeypatch.setattr(Tables, "structs", add_spied)
-    monkeypatch.setattr(Arena, "view", view_spied)
-    monkeypatch.setattr("firmware_export.text.header.describe_fast", gather_spied)
-    for network, options in networks():
-        export_header(quantize(network), "net", **options)
-    return found
+def test_exports_fill_every_structure():
+    text = "".join(export_header(quantize(network), "net", **options).text for network, options in networks())
+    made = {"evsnn_run_t", "evsnn_run8_t", "evsnn_run32_t"}  # by the C itself
+    inside = {"evsnn_source_t"}  # of evsnn_fast_t
+    assert set(re.findall(r"static const (evsnn_\w+_t) ", text)) == set(STRUCTS) - made - inside
 
 
-def fits(value: object, field: Field) -> bool:
-    """Whether a value can stand for a field."""
-    if field.length is not None:
-        return len(value) == field.length and all(
-            fits(one, Field(field.name, field.type, None)) for one in value
-        )
-    if field.type in STRUCTS:
-        return same_fields(value, field.type)
-    if field.type == POINTER:
-        return isinstance(value, str)
-    if isinstance(value, str):  # a constant's name
-        return field.type == "int"
-    bits, signed = 8 * BYTES[field.type], not field.type.startswith("u")
-    return -(2 ** (bits - 1)) * signed <= int(value) < 2 ** (bits - signed)
+def zeros(struct: str) -> dict:
+    """A structure of zeros."""
+    values = {}
+    for field in STRUCTS[struct]:
+        one = "NULL" if field.type == POINTER else 0 if field.type in INTEGERS else zeros(field.type)
+        values[field.name] = one if field.length is None else (one,) * field.length
+    return values
 
 
-def same_fields(item: Mapping, name: str) -> bool:
-    """Whether a descriptor has the fields of a structure, in its order, with values that fit."""
-    return list(item) == [field.name for field in STRUCTS[name]] and all(
-        fits(item[field.name], field) for field in STRUCTS[name]
-    )
+@pytest.mark.parametrize("struct", STRUCTS)
+def test_a_number_that_its_field_cannot_hold_is_refused(struct):
+    initialiser(struct, zeros(struct))
+    for field in STRUCTS[struct]:
+        if field.type not in INTEGERS:
+            continue
+        low, high = limits(field.type)
+        for value, fits in ((low, True), (high, True), (low - 1, False), (high + 1, False)):
+            item = value if field.length is None else (0,) * (field.length - 1) + (value,)
+            if fits:
+                initialiser(struct, zeros(struct) | {field.name: item})
+                continue
+            message = (
+                f"{struct}.{field.name}: a number .* got {value}, expected {low} to {high}, the range of"
+            )
+            with pytest.raises(RunError, match=re.escape(message).replace(re.escape(".*"), ".*")):
+                initialiser(struct, zeros(struct) | {field.name: item})
 
 
-def test_descriptors_have_the_fields_of_their_structures(monkeypatch):
-    found = described(monkeypatch)
-    runs = {"evsnn_run_t", "evsnn_run8_t", "evsnn_run32_t"}  # made by the C itself
-    assert {name for name, items in found.items() if not items} == runs
-    for name, items in found.items():
-        for item in items:
-            assert same_fields(item, name), (name, item)
-    assert same_fields(NO_VIEW, "evsnn_view_t")
+@pytest.mark.parametrize("change", [{"ring": "NULL"}, {"more": 1}])
+def test_a_structure_has_the_fields_of_its_c(change):
+    with pytest.raises((KeyError, TypeError)):
+        initialiser("evsnn_view_t", NO_VIEW | change)
+    with pytest.raises(KeyError):
+        initialiser("evsnn_view_t", dict(reversed(NO_VIEW.items())))
+    with pytest.raises(KeyError):
+        initialiser("evsnn_pool_t", zeros("evsnn_pool_t") | {"kernel": (1, 1, 1)})
 
 
-def test_a_field_in_the_wrong_place_is_found():
-    swapped = dict(reversed(NO_VIEW.items()))
-    assert not same_fields(swapped, "evsnn_view_t")
-    assert not same_fields(NO_VIEW | {"ring": 1 << 16}, "evsnn_view_t")
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32])
+def test_a_number_that_its_table_cannot_hold_is_refused(dtype):
+    ends = np.iinfo(dtype)
+    values = np.array([ends.min, ends.max], np.int64)
+    assert np.array_equal(fitted(values, dtype, "net_s0_w"), values)
+    for wrong in ([ends.min - 1, 0], [0, ends.max + 1]):
+        with pytest.raises(RunError, match="net_s0_w: a number does not fit the generated C: got"):
+            Tables("net").array("s0_w", np.array(wrong, np.int64), dtype)
 
 
-def test_the_stated_sizes_are_those_of_the_structures():
-    assert {name: layout(name, 4)[0] for name in STRUCT_BYTES} == STRUCT_BYTES
-    wide = {
-        field.name
-        for name in (*STRUCT_BYTES, "evsnn_view_t")
-        for field in STRUCTS[name]
-        if field.type == "uint32_t"
-    }
-    assert wide == WIDE_FIELDS
+def test_a_number_in_the_code_has_32_bits():
+    assert [literal(value) for value in (-(2**31), 2**32 - 1, 0.5, "x")] == [-(2**31), 2**32 - 1, 0.5, "x"]
+    for value in (-(2**31) - 1, 2**32, np.int64(2**40)):
+        with pytest.raises(RunError, match="does not fit the generated C"):
+            literal(value)
 
 
 @pytest.mark.parametrize("flags", [(), ("-m32",)])
@@ -231,7 +170,11 @@ def test_all_parts_are_joined():
 
 
 def test_fields_are_written_with_their_names():
-    assert initialiser({"a": 1, "b": (2, 3)}) == "{/* a */ 1, /* b */ {2, 3}}"
-    assert initialiser({"x": {"a": True}, "y": "NULL"}, 1) == (
-        "{\n        /* x */ {/* a */ 1},\n        /* y */ NULL\n    }"
+    short = {"word_bits": 8, "field_bits": 1, "positions": -3, "words": 1, "rows": 0, "step_bytes": 0}
+    text = initialiser("evsnn_source_t", short | {"at_once": 1, "negative": -(2**31)}, 1)
+    assert text.startswith(
+        "{\n        /* word_bits */ 8,\n        /* field_bits */ 1,\n        /* positions */ -3,"
     )
+    assert text.endswith("/* negative */ (-2147483647 - 1)\n    }")
+    assert initialiser("evsnn_run_t", {"p": "NULL", "w": "net_w"}) == "{/* p */ NULL, /* w */ net_w}"
+    assert "/* kernel */ {2, 3}," in initialiser("evsnn_pool_t", zeros("evsnn_pool_t") | {"kernel": (2, 3)})
