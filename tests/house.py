@@ -74,7 +74,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "evsnn.conversion": (("onnx",), ("lowering",), ("balance",), ("conversion",), ("report",)),
     "evsnn.conversion.onnx": (
-        ("graph", "windows", "dense", "upgrade"),
+        ("graph", "windows", "dense", "upgrade", "signals"),
         ("model_file", "admission", "operators"),
         ("boundary", "constants", "evaluate", "refusals"),
         ("importer",),

@@ -12,10 +12,15 @@ __all__ = ["check_images", "encode", "sample_forms"]
 
 
 def sample_forms(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """The shapes that one image may have: `shape`; a map of one channel also without it, or flat."""
-    if len(shape) != 3 or shape[0] != 1:
+    """The shapes that one image may have: `shape`; a map of one channel also without it, or flat.
+
+    A map of height 1 is a signal: (channels, length) will do.
+    """
+    if len(shape) != 3:
         return (shape,)
-    return shape, shape[1:], (shape[1] * shape[2],)
+    if shape[0] == 1:
+        return shape, shape[1:], (shape[1] * shape[2],)
+    return (shape, (shape[0], shape[2])) if shape[1] == 1 else (shape,)
 
 
 def check_images(network: Network, images: np.ndarray, n_steps: int) -> np.ndarray:

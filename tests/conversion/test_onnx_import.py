@@ -453,3 +453,14 @@ def test_sklearn_exports():
     assert_close(evaluate(import_onnx(other), x), regressor.predict(x).astype(np.float32)[:, None])
     with pytest.raises(ModelError, match="zipmap"):
         import_onnx(zipped)
+
+
+def test_nodes_out_of_order():
+    """keras2onnx writes them so, and onnxruntime reads them."""
+    stored = {"a": np.ones((6, 8), np.float32), "c": np.ones((8, 3), np.float32)}
+    backwards = [node("Gemm", "u c"), node("Relu", "t", "u"), node("Gemm", "x a", "t")]
+    proto = model(backwards, (6,), stored)
+    images = np.random.default_rng(0).standard_normal((4, 6), np.float32)
+    graph = import_onnx(proto)
+    assert [n.op for n in graph.nodes] == ["Gemm", "Relu", "Gemm"]
+    assert_close(evaluate(graph, images), run(proto, images))

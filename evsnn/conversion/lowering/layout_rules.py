@@ -41,7 +41,10 @@ def input_layout(graph: Graph) -> tuple[tuple[int, ...], np.ndarray]:
             seen[node.outputs[0]] = source.transpose(_axes(node, source.ndim))
         elif node.op in _RESHAPES and math.prod(shape) == source.size:
             seen[node.outputs[0]] = source.reshape(shape)
-        elif node.op == "Pad" or (node.op in _POINTWISE and shape == graph.shapes[name]):
+        elif node.op == "Pad" or (
+            node.op in (_POINTWISE if source.ndim == 3 else (*_POINTWISE, "BatchNormalization"))
+            and shape == graph.shapes[name]
+        ):
             seen[node.outputs[0]] = source
         elif node.op == "MatMul" and source.ndim == 3 and source.shape[:2] != (1, 1):
             source = source.transpose(2, 0, 1)  # channels last

@@ -199,17 +199,7 @@ def _divide(call: Call) -> None:
 
 def _conv(call: Call) -> None:
     _first_only(call)
-    if len(call.shape) != 3:
-        hint = (
-            "export the model with images (N, channels, height, width); a 1-D signal may be an image of"
-            " height 1"
-        )
-        raise ModelError(
-            "only 2-D convolutions are converted",
-            got=f"an input of {call.rank} axes",
-            expected="4",
-            hint=hint,
-        )
+    _check_map(call, "convolutions")
     weight = call.needed(1)
     at = _explicit(call, weight.shape[2:])
     check_size((len(weight), *at.shape))
@@ -218,6 +208,19 @@ def _conv(call: Call) -> None:
             "takes too many operations",
             got=f"weights {weight.shape} at {at.shape} places",
             expected=f"at most {_MAX_MACS} products",
+        )
+
+
+def _check_map(call: Call, what: str) -> None:
+    """Check that the first input is a map; signals have become maps of height 1 before."""
+    if len(call.shape) != 3:
+        raise ModelError(
+            f"only 1-D and 2-D {what} are converted",
+            got=f"an input of {call.rank} axes",
+            expected="(N, channels, length) or (N, channels, height, width)",
+            hint="let slices of a volume be channels, and train again"
+            if call.rank > 4
+            else "keep an axis of channels",
         )
 
 
@@ -247,8 +250,7 @@ def _explicit(call: Call, kernel: tuple[int, ...]):
 
 def _pool(call: Call) -> None:
     _first_only(call)
-    if len(call.shape) != 3:
-        raise ModelError("only 2-D pools are converted", got=f"an input of {call.rank} axes", expected="4")
+    _check_map(call, "pools")
     at = _explicit(call, call.attributes.get("kernel_shape", ()))
     call.attributes.pop("storage_order", None)  # of the indices, which are not read
     if not any(at.overhang) or call.op == "MaxPool" or not call.attributes.get("count_include_pad", 0):

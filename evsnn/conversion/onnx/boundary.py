@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from ...errors import ModelError
@@ -69,12 +70,12 @@ def find_output(file: ModelFile, output: str | None, notes: list[str]) -> str:
 
 
 def nodes_to(file: ModelFile, output: str) -> list[onnx.NodeProto]:
-    """The nodes that lead to a tensor, in the file's order.
+    """The nodes that lead to a tensor, each behind those that it reads; else in the file's order.
 
     Raises
     ------
     ModelError
-        If a tensor is made twice.
+        If a tensor is made twice, or depends on itself.
     """
     makers: dict = {}
     taken = {t.name for t in file.graph.initializer} | {v.name for v in file.graph.input}
@@ -89,7 +90,35 @@ def nodes_to(file: ModelFile, output: str) -> list[onnx.NodeProto]:
         if node is not None and place not in wanted:
             wanted[place] = node
             waiting.extend(node.input)
-    return [wanted[place] for place in sorted(wanted)]
+    return _in_order(file, wanted, {name: place for name, (place, _) in makers.items()})
+
+
+def _in_order(file: ModelFile, nodes: dict[int, onnx.NodeProto], makers: dict[str, int]) -> list:
+    """Nodes, by their places in the file, so that each comes behind those that make its inputs."""
+    missing = {
+        place: {makers[name] for name in node.input if name in makers} for place, node in nodes.items()
+    }
+    readers: dict[int, list[int]] = {place: [] for place in nodes}
+    for place, sources in missing.items():
+        for source in sources:
+            readers[source].append(place)
+    ready, ordered = sorted(place for place, sources in missing.items() if not sources), []
+    while ready:
+        place = heappop(ready)
+        ordered.append(nodes[place])
+        for reader in readers[place]:
+            missing[reader].discard(place)
+            if not missing[reader]:
+                heappush(ready, reader)
+    if len(ordered) < len(nodes):
+        place = min(place for place, sources in missing.items() if sources)
+        raise ModelError(
+            "is damaged: a tensor depends on itself",
+            where=file.name,
+            got=repr(nodes[place].output[0])[:80],
+            hint="export it again",
+        )
+    return ordered
 
 
 def find_input(

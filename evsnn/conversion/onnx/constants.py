@@ -35,6 +35,8 @@ def fold(op: str, values: list[np.ndarray | None], attributes: Mapping) -> np.nd
             "the operator is not computed on constants",
             hint="simplify the model before, for example with onnxsim",
         )
+    if attributes and isinstance(FOLDERS[op], np.ufunc):
+        raise ModelError("has attributes that it does not know", got=", ".join(attributes)[:80])
     if op not in _OWN_SIZE:
         _check_size(_broadcast(op, values))
     return plain(np.asarray(FOLDERS[op](*values, **attributes)))

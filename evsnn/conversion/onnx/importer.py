@@ -25,6 +25,7 @@ from .graph import Graph, Node
 from .model_file import FLOATS, ModelFile, attributes_of, open_model, tensor
 from .operators import OPERATORS
 from .refusals import refusal
+from .signals import SLIDING, on_map
 from .upgrade import upgrade
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class _Import:
         self.constants: dict[str, tuple[np.ndarray, ...]] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.renamed: dict[str, str] = {}
+        self.maps: dict[str, str] = {}  # signals (channels, length), and their forms as maps of height 1
         self.nodes: list[Node] = []
         self.n_bytes = 0
         self.taken = {name for node in file.graph.node for name in (*node.input, *node.output)}
@@ -135,6 +137,12 @@ class _Import:
         """A tensor's name without the operators that change nothing."""
         return self.renamed.get(name, name)
 
+    def _whole_shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape of a tensor with its batch axis, which is 0 if it depends on the network's input."""
+        if name in self.shapes:
+            return (0, *self.shapes[name])
+        return self.constants[name][0].shape if name in self.constants else None
+
     def _where(self, name: str, node: onnx.NodeProto) -> str:
         """A node's place, for messages."""
         return printable(f"{self.file.name}:/{name.lstrip('/')[:80]} ({node.op_type[:40]})")
@@ -166,10 +174,15 @@ class _Import:
 
     def _add(self, name: str, value: np.ndarray) -> str:
         """Store a constant that is not in the file, and return its unique name, which is like `name`."""
+        name = self._free(name)
+        self._keep(name, (value,))
+        return name
+
+    def _free(self, name: str) -> str:
+        """A name like `name` that no tensor has."""
         while name in self.taken:
             name += "'"
         self.taken.add(name)
-        self._keep(name, (value,))
         return name
 
     def _walk(self, nodes: dict[str, onnx.NodeProto]) -> None:
@@ -202,12 +215,14 @@ class _Import:
                     what, got=repr(n)[:80], hint="masks, indices and statistics are not converted"
                 )
         shape = self.shapes.get(inputs[0]) if inputs else None
+        whole = self._whole_shape(inputs[0]) if inputs else None
         attributes, moved = upgrade(
             op,
             attributes,
             self.file.opset,
-            None if shape is None else 1 + len(shape),
-            None if shape is None else (0, *shape),
+            None if whole is None else len(whole),
+            whole,
+            sum(map(bool, proto.output)),
         )
         for position, value in moved.items():
             inputs += [""] * (position + 1 - len(inputs))
@@ -225,13 +240,16 @@ class _Import:
             return self._pass(proto, op, inputs, attributes)
         if op not in RULES:
             raise refusal(op, "")
-        return self._operator(name, proto, inputs, attributes)
+        if op in SLIDING and len(self.shapes.get(inputs[0], ())) == 2:
+            return self._on_signal(name, op, proto.output[0], inputs, attributes)
+        return self._operator(name, op, proto.output[0], inputs, attributes)
 
     def _fold(self, proto: onnx.NodeProto, op: str, inputs: list[str], attributes: dict) -> None:
         """Compute a constant; for each size of the batch if it depends on that."""
         operands = [self.constants.get(n) for n in inputs]
         n = max((len(values) for values in operands if values), default=1)
         if op == "Dropout":
+            self._check_dropout(inputs)
             op, operands, attributes = "Identity", operands[:1], {}
         self._keep(
             proto.output[0],
@@ -257,18 +275,33 @@ class _Import:
                 got=f"type {attributes.get('to')}",
                 hint="quantised models are not read: export the float model",
             )
-        if (
-            op == "Dropout"
-            and len(inputs) > 2
-            and inputs[2]
-            and any(v.any() for v in self.constants.get(inputs[2], (np.True_,)))
-        ):
-            raise ModelError("is a dropout in training mode", hint="call model.eval() before the export")
+        if op == "Dropout":
+            self._check_dropout(inputs)
         self.renamed[proto.output[0]] = inputs[0]
 
-    def _operator(self, name: str, proto: onnx.NodeProto, inputs: list[str], attributes: dict) -> None:
+    def _check_dropout(self, inputs: list[str]) -> None:
+        """Refuse a dropout that drops: opset 12 and later say so by an input, older ones never."""
+        training, ratio = (inputs[i] if i < len(inputs) else "" for i in (2, 1))
+        drops = training and any(v.any() for v in self.constants.get(training, (np.True_,)))
+        if drops and (not ratio or any(v.any() for v in self.constants.get(ratio, (np.True_,)))):
+            raise ModelError("is a dropout in training mode", hint="call model.eval() before the export")
+
+    def _on_signal(self, name: str, op: str, output: str, inputs: list[str], attributes: dict) -> None:
+        """Take an operator on a signal (channels, length) as one on a map of height 1."""
+        signal, axis = inputs[0], self._add(f"{name}/axis", np.array([2], np.int64))
+        if signal not in self.maps:
+            self.maps[signal] = self._free(f"{signal}/map")
+            self._operator(f"{name}/map", "Unsqueeze", self.maps[signal], [signal, axis], {})
+        attributes, changed = on_map(op, attributes, [self.constants.get(n, (None,))[0] for n in inputs])
+        inputs = [self.maps[signal], *inputs[1:]]
+        for position, value in changed.items():
+            inputs[position] = "" if value is None else self._add(f"{name}/{position}", value)
+        self.maps[output] = self._free(f"{output}/map")
+        self._operator(name, op, self.maps[output], inputs, attributes)
+        self._operator(f"{name}/signal", "Squeeze", output, [self.maps[output], axis], {})
+
+    def _operator(self, name: str, op: str, output: str, inputs: list[str], attributes: dict) -> None:
         """Take an operator that depends on the network's input: apply its rule, then find its shape."""
-        op = proto.op_type
         needed = _NEEDED.get(op, 1)
         if len(inputs) < needed or not all(inputs[:needed]):
             raise ModelError(
@@ -306,8 +339,8 @@ class _Import:
         if result.dtype != np.float32 or result.ndim < 1 or result.shape[0] != 1:
             raise ModelError("mixes the samples of a batch or types", got=f"{result.dtype} {result.shape}")
         check_size(result.shape[1:])
-        self.shapes[proto.output[0]] = result.shape[1:]
-        self.nodes.append(Node(name, op, tuple(inputs), tuple(proto.output[:1]), call.attributes))
+        self.shapes[output] = result.shape[1:]
+        self.nodes.append(Node(name, op, tuple(inputs), (output,), call.attributes))
 
 
 _PASSED = ("Cast", "CastLike", "Dropout", "Identity")

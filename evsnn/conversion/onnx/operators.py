@@ -1,8 +1,8 @@
 """What each ONNX operator that can be imported computes, in float32 NumPy.
 
 Every function is one operator of the default domain in its newest form (`upgrade` rewrites older ones).
-Tensors are given by position, None if an optional one is absent; attributes have their ONNX names. The batch
-is the first axis of every array. Maps are (n, channels, height, width), channels-last in memory behind a
+Tensors are given by position, None if an optional one is absent; attributes by their ONNX names. The batch is
+the first axis of every array. Maps are (n, channels, height, width), channels-last in memory behind a
 convolution. Results equal onnxruntime's up to the rounding of float32.
 """
 
@@ -23,6 +23,7 @@ def _conv(
     x,
     weight,
     bias=None,
+    /,
     *,
     auto_pad="NOTSET",
     dilations=None,
@@ -57,7 +58,7 @@ def _conv(
     return conv2d(x, weight, bias, at.window.stride, at.window.padding, at.window.dilation, group)
 
 
-def _gemm(a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0):
+def _gemm(a, b, c=None, /, *, alpha=1.0, beta=1.0, transA=0, transB=0):
     product = (a.T if transA else a) @ (b.T if transB else b)
     if alpha != 1:
         product *= np.float32(alpha)
@@ -65,7 +66,7 @@ def _gemm(a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0):
 
 
 def _batch_normalization(
-    x, scale, bias, mean, variance, *, epsilon=1e-5, momentum=0.9, training_mode=0, spatial=1
+    x, scale, bias, mean, variance, /, *, epsilon=1e-5, momentum=0.9, training_mode=0, spatial=1
 ):
     if training_mode or not spatial:
         raise ModelError(
@@ -83,7 +84,7 @@ def per_channel(values: np.ndarray, ndim: int) -> np.ndarray:
     return values.reshape(-1, *(1,) * (ndim - 2))
 
 
-def _clip(x, low=None, high=None):
+def _clip(x, low=None, high=None, /):
     x = x if low is None else np.maximum(x, low)
     return x if high is None else np.minimum(x, high)
 
@@ -92,7 +93,7 @@ def _leaky_relu(x, *, alpha=0.01):
     return _p_relu(x, np.float32(alpha))
 
 
-def _p_relu(x, slope):
+def _p_relu(x, slope, /):
     return np.multiply(x, slope, where=x < 0, out=x.copy(order="K"))
 
 
@@ -150,7 +151,7 @@ def _over_windows(
     return x
 
 
-def _reduce_mean(x, axes=None, *, keepdims=1, noop_with_empty_axes=0):
+def _reduce_mean(x, axes=None, /, *, keepdims=1, noop_with_empty_axes=0):
     if axes is None or axes.size == 0:
         return (
             x
@@ -180,17 +181,17 @@ def _flatten(x, *, axis=1):
     return x.reshape(int(np.prod(x.shape[:axis])), -1)
 
 
-def _reshape(x, shape, *, allowzero=0):
+def _reshape(x, shape, /, *, allowzero=0):
     return x.reshape(
         tuple(x.shape[i] if size == 0 and not allowzero else size for i, size in enumerate(shape.tolist()))
     )
 
 
-def _squeeze(x, axes=None):
+def _squeeze(x, axes=None, /):
     return np.squeeze(x, None if axes is None else tuple(axes.tolist()))
 
 
-def _unsqueeze(x, axes):
+def _unsqueeze(x, axes, /):
     return np.expand_dims(x, tuple(axes.tolist()))
 
 
@@ -198,7 +199,7 @@ def _transpose(x, *, perm=None):
     return x.transpose(perm)
 
 
-def _pad(x, pads, value=None, axes=None, *, mode="constant"):
+def _pad(x, pads, value=None, axes=None, /, *, mode="constant"):
     if mode != "constant":
         raise ModelError("only constant padding is converted", got=repr(mode)[:40], expected="'constant'")
     axes = list(range(x.ndim)) if axes is None else axes.tolist()
@@ -232,24 +233,24 @@ def _all_of(combine: np.ufunc) -> Callable:
 
 
 OPERATORS: Mapping[str, Callable[..., np.ndarray]] = {
-    "Add": np.add,
+    "Add": _all_of(np.add),
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_normalization,
     "Clip": _clip,
     "Concat": lambda *tensors, axis: np.concatenate(tensors, axis),
     "Conv": _conv,
-    "Div": np.divide,
+    "Div": _all_of(np.divide),
     "Flatten": _flatten,
     "Gemm": _gemm,
     "GlobalAveragePool": _global_average_pool,
     "GlobalMaxPool": _global_max_pool,
     "LeakyRelu": _leaky_relu,
     "LogSoftmax": _log_softmax,
-    "MatMul": np.matmul,
+    "MatMul": _all_of(np.matmul),
     "Max": _all_of(np.maximum),
     "MaxPool": _max_pool,
     "Min": _all_of(np.minimum),
-    "Mul": np.multiply,
+    "Mul": _all_of(np.multiply),
     "PRelu": _p_relu,
     "Pad": _pad,
     "ReduceMean": _reduce_mean,
@@ -257,7 +258,7 @@ OPERATORS: Mapping[str, Callable[..., np.ndarray]] = {
     "Reshape": _reshape,
     "Softmax": _softmax,
     "Squeeze": _squeeze,
-    "Sub": np.subtract,
+    "Sub": _all_of(np.subtract),
     "Sum": _all_of(np.add),
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,

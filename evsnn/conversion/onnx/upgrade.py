@@ -28,7 +28,12 @@ _MOVED = {
 
 
 def upgrade(
-    op: str, attributes: dict, opset: int, rank: int | None, shape: tuple[int, ...] | None
+    op: str,
+    attributes: dict,
+    opset: int,
+    rank: int | None,
+    shape: tuple[int, ...] | None,
+    n_outputs: int = 1,
 ) -> tuple[dict, dict[int, np.ndarray]]:
     """The newest form of an operator of `opset`.
 
@@ -36,6 +41,8 @@ def upgrade(
     ----------
     rank, shape : int, tuple of int
         Of the first input with its batch axis; the size of the batch in `shape` has no meaning.
+    n_outputs : int
+        How many outputs the node names; older operators tell their mode by it.
 
     Returns
     -------
@@ -62,6 +69,13 @@ def upgrade(
         if attributes.get("spatial", 1) != 1:
             raise ModelError("a batch norm per element is not converted", expected="spatial = 1")
         attributes = {name: value for name, value in attributes.items() if name != "spatial"}
+        if opset < 14 and n_outputs > 1:
+            raise ModelError(
+                "is a batch norm in training mode",
+                got=f"{n_outputs} outputs, which say so before opset 14",
+                expected="1 output: inference with the stored mean and variance",
+                hint="call model.eval() before the export",
+            )
     return attributes, constants
 
 
