@@ -42,10 +42,10 @@ def checked_record(record: Iterable[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-def checked_seed(seed: int) -> int:
-    """A seed, checked."""
+def checked_seed(seed: int, what: str = "seed") -> int:
+    """A seed or the number of a sample, checked."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise RunError("seed is out of range", got=repr(seed)[:40], expected="an integer >= 0")
+        raise RunError(f"{what} is out of range", got=repr(seed)[:40], expected="an integer >= 0")
     return int(seed)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .errors import RunError
+from .network.reading import predicted_classes
 from .network.step_parameters import ReadOnly
 
 __all__ = ["LayerResult", "Result"]
@@ -100,6 +101,8 @@ class Result:
     outputs_at : mapping of int to (n_samples, *output_shape) float64
         By step t, ascending: the mean over the first t steps, with the biases and the shift of the whole run.
         It has the steps that were recorded and the last one, whose entry equals `outputs`.
+    named_outputs : mapping of str to (n_samples, ...) float64
+        The mean over all steps of every output, by the name of its `Readout`; the first one is `outputs`.
     task : {"classify", "regress", "none"}
         The network's task: how outputs are read.
 
@@ -121,6 +124,7 @@ class Result:
     layers: tuple[LayerResult, ...] = field(repr=False)
     labels: np.ndarray | None = field(default=None, repr=False)
     outputs_at: Mapping[int, np.ndarray] = field(default_factory=lambda: ReadOnly({}), repr=False)
+    named_outputs: Mapping[str, np.ndarray] = field(default_factory=lambda: ReadOnly({}), repr=False)
     task: str = "classify"
 
     @property
@@ -132,9 +136,10 @@ class Result:
     def predictions(self) -> np.ndarray | None:
         """(n_samples,) int64: the class with the largest output, of equal ones the first.
 
-        None if the network's task is not to classify.
+        If there is one output, class 1 where it is above 0, else class 0. None if the network's task is not
+        to classify.
         """
-        return self.outputs.argmax(axis=1) if self.task == "classify" else None
+        return predicted_classes(self.outputs) if self.task == "classify" else None
 
     @property
     def accuracy(self) -> float | None:
@@ -160,7 +165,7 @@ class Result:
         return None if mine is None or others is None else float((mine == others).mean())
 
     def deviation(self, other: Result) -> float:
-        """The root mean square of the difference from the outputs of another result.
+        """The root mean square of the difference from the (first) outputs of another result.
 
         Parameters
         ----------
@@ -199,7 +204,7 @@ class Result:
                 expected=", ".join(map(str, self.outputs_at))[:80],
                 hint="name it in record_steps",
             )
-        return self.outputs_at[n_steps].argmax(axis=1) if self.task == "classify" else None
+        return predicted_classes(self.outputs_at[n_steps]) if self.task == "classify" else None
 
     def accuracy_at(self, n_steps: int) -> float | None:
         """The `accuracy` after the first `n_steps` steps.

@@ -38,6 +38,12 @@ def parser(prog: str) -> console.Parser:
     )
     p.add_argument("--json", action="store_true", help="print one JSON object")
     p.add_argument(
+        "--outputs",
+        metavar="F.npz",
+        type=console.name_with(".npz"),
+        help="write the outputs of all samples at the largest T, each under its name",
+    )
+    p.add_argument(
         "--plot", metavar="F.png", type=console.picture, help="draw rates and operations (.png, .svg or .pdf)"
     )
     p.add_argument("--version", action="version", version=f"evsnn {__version__}")
@@ -93,6 +99,11 @@ def _run(options) -> int:
 
         save(options.plot, report)
         console.print_message(f"plot: {options.plot}")
+    if options.outputs:
+        from .output.outputs import save as save_outputs
+
+        save_outputs(options.outputs, report.main.result)
+        console.print_message(f"outputs: {options.outputs}")
     return console.DONE
 
 

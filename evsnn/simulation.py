@@ -22,7 +22,6 @@ from .circuit.quantized import QuantizedNetwork, quantize
 from .digest import digest
 from .engine.plan import Plan, plan
 from .errors import InputError, RunError
-from .network.layers import Shape
 from .network.network import Network
 from .network.step_parameters import ReadOnly
 from .result import Result
@@ -52,6 +51,7 @@ def simulate(
     threads: int | None = None,
     labels: np.ndarray | None = None,
     seed: int = 0,
+    first: int = 0,
     record: Iterable[str] = (),
     backend: str = "auto",
     progress: Progress | None = None,
@@ -81,6 +81,9 @@ def simulate(
         The right classes, 0 to n_classes - 1; only for networks whose task is to classify.
     seed : int
         The seed of the Poisson encoding, at least 0.
+    first : int
+        The number of the first image in its set, from 0 on: Poisson spikes are drawn from the seed and the
+        sample's number, so that parts of a set run one after another give what the whole set gives.
     record : iterable of {"spike_counts", "v_mem", "spikes"}
         What to keep of every layer, see `LayerResult`.
     backend : {"auto", "numba", "reference"}
@@ -113,7 +116,13 @@ def simulate(
         network, n_steps, shift_steps=shift_steps, arithmetic=arithmetic, threads=threads, backend=backend
     )
     return simulator.run(
-        images, labels=labels, record_steps=record_steps, record=record, seed=seed, progress=progress
+        images,
+        labels=labels,
+        record_steps=record_steps,
+        record=record,
+        seed=seed,
+        first=first,
+        progress=progress,
     )
 
 
@@ -263,13 +272,14 @@ class Simulator:
         record_steps: Iterable[int] | None = None,
         record: Iterable[str] = (),
         seed: int = 0,
+        first: int = 0,
         progress: Progress | None = None,
     ) -> Result:
         """Run all steps of all images.
 
         Parameters
         ----------
-        images, labels, record_steps, record, seed, progress
+        images, labels, record_steps, record, seed, first, progress
             As for `simulate`.
 
         Returns
@@ -285,6 +295,7 @@ class Simulator:
             If images or labels do not fit the network.
         """
         record, seed = checked_record(record), checked_seed(seed)
+        first = checked_seed(first, "first")
         steps = checked_record_steps(record_steps, self.circuit)
         images = check_images(self.network, images, self.n_steps)
         labels = checked_labels(labels, len(images), self.network)
@@ -292,9 +303,9 @@ class Simulator:
             self.prepare()
             tally = self._tally(len(images), record, steps)
             if self.backend == "reference":
-                self._run_reference(images, seed, tally, progress)
+                self._run_reference(images, seed, first, tally, progress)
             else:
-                self._run_engine(images, seed, tally, progress)
+                self._run_engine(images, seed, first, tally, progress)
         return self._result(tally, self.n_steps, self.n_steps, labels)
 
     def _exclusively(self) -> _Exclusively:
@@ -314,28 +325,35 @@ class Simulator:
         record_steps: Sequence[int],
         first: int = 0,
         n_steps: int | None = None,
-        emitted: np.ndarray | None = None,
+        emitted: Sequence[np.ndarray] | None = None,
     ) -> Tally:
-        shape, scale = self._output
-        return Tally(self.circuit, shape, scale, n_samples, record, record_steps, first, n_steps, emitted)
+        return Tally(self.circuit, self._scales, n_samples, record, record_steps, first, n_steps, emitted)
 
     @cached_property
-    def _output(self) -> tuple[Shape, np.ndarray | None]:
-        """The shape of outputs, and what 1 means in the membranes that they are read from."""
-        quantized, fires = self.quantized, self.circuit.populations[-1].fires
-        return self.network.output_shape, None if quantized is None or fires else quantized.scales[-1]
+    def _scales(self) -> list[np.ndarray] | None:
+        """What 1 means in the membranes of each readout; None if they are in units of the ANN."""
+        if self.quantized is None:
+            return None
+        scales = (self.quantized.scales[j] for j in self.circuit.readouts)
+        return [np.ones(1) if scale is None else scale for scale in scales]
 
     def _result(self, tally: Tally, n_steps: int, last: int, labels: np.ndarray | None = None) -> Result:
         """The result of `n_steps` steps that end after step `last`."""
-        outputs = tally.outputs_at[last]
-        if not np.isfinite(outputs).all():
-            raise RunError(
-                "outputs are not finite",
-                got="infinity or NaN",
-                hint="weights, thresholds or inputs are too large for float32",
-            )
+        named = {
+            layer.name: tally.outputs_at[j][last]
+            for j, layer in zip(self.circuit.readouts, self.network.outputs)
+        }
+        for name, outputs in named.items():
+            if not np.isfinite(outputs).all():
+                raise RunError(
+                    "outputs are not finite",
+                    where=f"layer {name!r}",
+                    got="infinity or NaN",
+                    hint="weights, thresholds or inputs are too large for float32",
+                )
+        outputs_at = tally.outputs_at[self.circuit.readouts[0]]
         return Result(
-            outputs=outputs,
+            outputs=outputs_at[last],
             n_steps=n_steps,
             arithmetic=self.arithmetic,
             backend=self.backend,
@@ -343,7 +361,8 @@ class Simulator:
             latency_ms=tally.latency_ms,
             layers=tally.layers(),
             labels=labels,
-            outputs_at=ReadOnly(tally.outputs_at),
+            outputs_at=ReadOnly(outputs_at),
+            named_outputs=ReadOnly(named),
             task=self.network.task,
         )
 
@@ -450,8 +469,8 @@ class Simulator:
 
     def _begin(self, state: State) -> None:
         """Set what a state holds beside the back end's part, as it is before the first step."""
-        last = self.circuit.populations[-1]
-        state.emitted = np.zeros((1, *last.shape)) if last.fires else None
+        readouts = [self.circuit.populations[j] for j in self.circuit.readouts]
+        state.emitted = tuple(np.zeros((1, *p.shape)) for p in readouts) if readouts[0].fires else None
         state.outputs = None
         state.generator = (
             np.random.default_rng(state.seed) if self.network.input.encoding == "poisson" else None
@@ -528,18 +547,18 @@ class Simulator:
         with self._exclusively():
             if isinstance(state.backend, reference.State):
                 inputs = None if events is None else events[None]
-                traces = reference.advance(self.circuit, state.backend, n_steps, inputs, tally.outputs_at)
+                traces = reference.advance(self.circuit, state.backend, n_steps, inputs, tally.record_steps)
                 _add_traces(tally, 0, first, traces, time.perf_counter() - started)
             else:
                 workspace = self._workspace()
                 workspace.bind(state.backend)
                 workspace.resume()
                 watch = tally.watcher(0, workspace.spikes)
-                steps = () if tally.fires else tally.outputs_at
+                steps = () if tally.fires else tally.record_steps
                 workspace.advance(n_steps, events, watch, None, steps, partial(tally.read, 0))
                 _add_runners(tally, 0, workspace)
         tally.latency_ms[0] = (time.perf_counter() - started) * 1e3
-        state.outputs = tally.outputs_at[end][0]
+        state.outputs = tally.outputs_at[self.circuit.readouts[0]][end][0]
         return self._result(tally, n_steps, end)
 
     def _check_block(self, step: int, n_steps: int) -> None:
@@ -599,23 +618,29 @@ class Simulator:
         encoded = encode(self.network, image, self.n_steps, seed, index)
         return self.quantized.encode(encoded) if self.quantized and self.circuit.analog else encoded
 
-    def _run_reference(self, images: np.ndarray, seed: int, tally: Tally, progress: Progress | None) -> None:
+    def _run_reference(
+        self, images: np.ndarray, seed: int, number: int, tally: Tally, progress: Progress | None
+    ) -> None:
         for i, image in enumerate(images):
             started = time.perf_counter()
-            traces = reference.run(self.circuit, self.encode(image, seed, i)[None], tally.outputs_at)
+            traces = reference.run(
+                self.circuit, self.encode(image, seed, number + i)[None], tally.record_steps
+            )
             elapsed = time.perf_counter() - started
             _add_traces(tally, i, 0, traces, elapsed)
             tally.latency_ms[i] = elapsed * 1e3
             if progress:
                 progress(i + 1, len(images))
 
-    def _run_engine(self, images: np.ndarray, seed: int, tally: Tally, progress: Progress | None) -> None:
+    def _run_engine(
+        self, images: np.ndarray, seed: int, number: int, tally: Tally, progress: Progress | None
+    ) -> None:
         keep = "v_mem" in tally.record
         executor = self._executor
         if executor is None or len(images) < self.threads:
             (workspace,) = self._workspaces(1, keep, executor)
             for i, image in enumerate(images):
-                self._run_sample(workspace, image, seed, i, tally)
+                self._run_sample(workspace, image, (seed, number + i), i, tally)
                 if progress:
                     progress(i + 1, len(images))
             return
@@ -628,9 +653,11 @@ class Simulator:
             while True:
                 while free and (j := next(todo, None)) is not None:
                     workspace = free.pop()
-                    running[executor.submit(self._run_sample, workspace, images[j], seed, j, tally, stop)] = (
-                        workspace
-                    )
+                    running[
+                        executor.submit(
+                            self._run_sample, workspace, images[j], (seed, number + j), j, tally, stop
+                        )
+                    ] = workspace
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -662,17 +689,17 @@ class Simulator:
         self,
         workspace: Workspace,
         image: np.ndarray,
-        seed: int,
+        seed: tuple[int, int],
         i: int,
         tally: Tally,
         stop: Event | None = None,
     ) -> None:
         started = time.perf_counter()
         workspace.run(
-            self.encode(image, seed, i),
+            self.encode(image, *seed),
             watch=tally.watcher(i, workspace.spikes),
             stop=stop,
-            record_steps=() if tally.fires else tally.outputs_at,
+            record_steps=() if tally.fires else tally.record_steps,
             read=partial(tally.read, i),
         )
         _add_runners(tally, i, workspace)
@@ -723,8 +750,8 @@ def _add_traces(tally: Tally, i: int, first: int, traces: Sequence[reference.Tra
             seconds=seconds / len(traces),
             v_mem=None if trace.v_mem is None else trace.v_mem[0],
         )
-    for step, v_mem in traces[-1].v_mem_at.items():
-        tally.read(i, step, v_mem[0])
+        for step, v_mem in trace.v_mem_at.items():
+            tally.read(i, j, step, v_mem[0])
 
 
 def _backend(name: str, plan: Plan) -> tuple[str, str]:

@@ -37,10 +37,10 @@ class State:
         The seed of the generator: the run's seed and the sample's index.
     generator : numpy.random.Generator, optional
         It draws Poisson spikes.
-    emitted : (1, channels, height, width) float64, optional
-        The net counts of a readout of spikes so far.
+    emitted : tuple of (1, channels, height, width) float64, optional
+        The net counts of each readout of spikes so far.
     outputs : (*output_shape) float64, optional
-        The mean outputs over all steps so far; None before the first step.
+        The mean of the first output over all steps so far; None before the first step.
 
     Examples
     --------
@@ -57,7 +57,7 @@ class State:
     sample: np.ndarray | None
     seed: tuple[int, int]
     generator: np.random.Generator | None = None
-    emitted: np.ndarray | None = None
+    emitted: tuple[np.ndarray, ...] | None = None
     outputs: np.ndarray | None = None
 
     @property

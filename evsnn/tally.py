@@ -19,38 +19,44 @@ class Tally:
     Parameters
     ----------
     circuit : Circuit
-    output_shape : tuple of int
-        Of the network's output.
-    scale : (channels,) float64, optional
-        What the integer 1 stands for in the readout's membranes; None: they are in units of the ANN.
+    scales : sequence of (channels,) float64, optional
+        What the integer 1 stands for in the membranes of each readout; None: they are in units of the ANN.
     n_samples : int
     record : frozenset of {"spike_counts", "v_mem", "spikes"}
     record_steps : sequence of int
         Steps after which outputs are recorded, counted from the start of the run.
     first, n_steps : int
         The steps that are recorded: `n_steps` steps after the first `first` ones.
-    emitted : (n_samples, channels, height, width) float64, optional
-        The net counts of a readout of spikes before these steps.
+    emitted : sequence of (n_samples, channels, height, width) float64, optional
+        The net counts of each readout of spikes before these steps.
+
+    Attributes
+    ----------
+    outputs_at : dict of int to dict of int to (n_samples, *output_shape) float64
+        By the index of the population that is read out, and by step: the means over the steps so far.
     """
 
     def __init__(
         self,
         circuit: Circuit,
-        output_shape: tuple[int, ...],
-        scale: np.ndarray | None,
+        scales: Sequence[np.ndarray] | None,
         n_samples: int,
         record: frozenset[str],
         record_steps: Sequence[int],
         first: int = 0,
         n_steps: int | None = None,
-        emitted: np.ndarray | None = None,
+        emitted: Sequence[np.ndarray] | None = None,
     ):
         self.record, self.populations, self.first = record, circuit.populations, first
-        n, last = len(self.populations), circuit.readout
+        n, network = len(self.populations), circuit.network
         self.counts = np.zeros((n_samples, n, 3), np.int64)
         self.seconds = np.zeros((n_samples, n))
         self.latency_ms = np.zeros(n_samples)
-        self.outputs_at = {step: np.zeros((n_samples, *output_shape)) for step in record_steps}
+        self.record_steps = tuple(record_steps)
+        self.outputs_at = {
+            j: {step: np.zeros((n_samples, *network.shapes[layer.name])) for step in record_steps}
+            for j, layer in zip(circuit.readouts, network.outputs)
+        }
         steps = circuit.n_steps if n_steps is None else n_steps
         self.spike_counts: list[np.ndarray] | None = None
         self.v_mem: list[np.ndarray | None] | None = None
@@ -58,7 +64,7 @@ class Tally:
         if "spike_counts" in record:
             self.spike_counts = [np.zeros((n_samples, *p.shape), np.int32) for p in self.populations]
         if "v_mem" in record:
-            v_mem_type = np.float32 if last.bias.dtype == np.float32 else np.int64
+            v_mem_type = np.float32 if circuit.readout.bias.dtype == np.float32 else np.int64
             self.v_mem = [
                 None if isinstance(p, MaxPool) else np.zeros((n_samples, *p.shape), v_mem_type)
                 for p in self.populations
@@ -68,13 +74,19 @@ class Tally:
                 np.zeros((n_samples, steps, *p.shape), np.int8 if p.has_negative_spikes else bool)
                 for p in self.populations
             ]
-        self.fires = last.fires
-        if self.fires:
-            self.emitted = np.zeros((n_samples, *last.shape)) if emitted is None else emitted
-            layer = circuit.network.by_name[last.name]
-            amplitude = layer.v_threshold if isinstance(layer, IF) else last.neuron.threshold
-            self.amplitude = np.broadcast_to(amplitude.astype(np.float64), last.shape[:1])[:, None, None]
-        self.scale = None if scale is None else scale[:, None, None]
+        self.fires = circuit.readout.fires
+        self.emitted: dict[int, np.ndarray] = {}
+        self.amplitudes: dict[int, np.ndarray] = {}
+        self.scales: dict[int, np.ndarray] = {}
+        for i, j in enumerate(circuit.readouts):
+            p = circuit.population(j)
+            if p.fires:
+                self.emitted[j] = np.zeros((n_samples, *p.shape)) if emitted is None else emitted[i]
+                layer = network.by_name[p.name]
+                amplitude = layer.v_threshold if isinstance(layer, IF) else p.neuron.threshold
+                self.amplitudes[j] = np.broadcast_to(amplitude.astype(np.float64), p.shape[:1])[:, None, None]
+            elif scales is not None:
+                self.scales[j] = scales[i][:, None, None]
 
     def add(
         self,
@@ -99,22 +111,22 @@ class Tally:
             self.spikes[j][i, first - self.first : first - self.first + len(spikes)] = spikes
         if self.spike_counts is not None:
             self.spike_counts[j][i] += spikes.sum(axis=0, dtype=np.int32)
-        if j == len(self.populations) - 1 and self.fires:
-            counts = self.emitted[i] + spikes.cumsum(axis=0)
-            self.emitted[i] = counts[-1]
-            for step in self.outputs_at:
+        if j in self.emitted:
+            counts = self.emitted[j][i] + spikes.cumsum(axis=0)
+            self.emitted[j][i] = counts[-1]
+            for step, outputs in self.outputs_at[j].items():
                 if first < step <= first + len(spikes):
                     # In this order, so that ties of exact sums stay ties.
-                    values = counts[step - first - 1] * self.amplitude / step
-                    self.outputs_at[step][i] = values.reshape(self.outputs_at[step].shape[1:])
+                    values = counts[step - first - 1] * self.amplitudes[j] / step
+                    outputs[i] = values.reshape(outputs.shape[1:])
 
-    def read(self, i: int, step: int, v_mem: np.ndarray) -> None:
-        """Add sample i's membranes (channels, height, width) of a readout that never fires, after `step`."""
-        out = self.outputs_at[step][i]
-        if self.scale is None:
-            np.divide(v_mem.reshape(out.shape), step, out=out, dtype=np.float64)
+    def read(self, i: int, j: int, step: int, v_mem: np.ndarray) -> None:
+        """Add sample i's membranes (channels, height, width) after `step` in readout j, which never fires."""
+        out = self.outputs_at[j][step][i]
+        if j in self.scales:
+            out[...] = (v_mem * self.scales[j] / step).reshape(out.shape)
         else:
-            out[...] = (v_mem * self.scale / step).reshape(out.shape)
+            np.divide(v_mem.reshape(out.shape), step, out=out, dtype=np.float64)
 
     def watcher(
         self, i: int, spikes_of: Callable[[int, int], np.ndarray]
@@ -128,7 +140,7 @@ class Tally:
             The spikes (n_steps, channels, height, width) of the block.
         """
         everything = self.spikes is not None or self.spike_counts is not None
-        wanted = range(len(self.populations)) if everything else [len(self.populations) - 1] * self.fires
+        wanted = range(len(self.populations)) if everything else list(self.emitted)
         if not wanted:
             return None
 

@@ -33,7 +33,13 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("run", "inspect", "convert", "profile"),
         ("__main__",),
     ),
-    "evsnn.network": (("geometry",), ("layers",), ("step_parameters",), ("network",), ("inventory",)),
+    "evsnn.network": (
+        ("geometry", "reading"),
+        ("layers",),
+        ("step_parameters",),
+        ("network",),
+        ("inventory",),
+    ),
     "evsnn.circuit": (("neuron",), ("populations",), ("build", "encoding", "reference"), ("quantized",)),
     "evsnn.files": (
         ("atomic", "hdf5", "regular"),

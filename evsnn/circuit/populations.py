@@ -294,7 +294,7 @@ class MaxPool:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Circuit:
-    """Populations and max pools, each after those that it reads; the last one is the readout.
+    """Populations and max pools, each after those that it reads.
 
     Parameters
     ----------
@@ -320,12 +320,23 @@ class Circuit:
         return self.network.input.encoding == "constant"
 
     @cached_property
+    def readouts(self) -> tuple[int, ...]:
+        """The indices of the populations that are read out: one per output of the network, in their order."""
+        place = {p.name: i for i, p in enumerate(self.populations)}
+        fires = self.network.readout == "spikes"
+        return tuple(place[layer.inputs[0] if fires else layer.name] for layer in self.network.outputs)
+
+    @cached_property
     def readout(self) -> Population:
-        """The population that is read out, the last."""
-        last = self.populations[-1]
-        if isinstance(last, MaxPool):
-            raise NetworkError("a max pool cannot be read out", where=f"layer {last.name!r}")
-        return last
+        """The population of the first output."""
+        return self.population(self.readouts[0])
+
+    def population(self, i: int) -> Population:
+        """Population i, which is no max pool."""
+        found = self.populations[i]
+        if isinstance(found, MaxPool):
+            raise NetworkError("a max pool has no membranes", where=f"layer {found.name!r}")
+        return found
 
     @property
     def has_warm_up(self) -> bool:

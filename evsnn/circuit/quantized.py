@@ -183,7 +183,7 @@ def quantize(
         (
             (p, None, None, None, None)
             if isinstance(p, MaxPool)
-            else _fit(p, circuit, (scale, low, high), membrane, last=i == len(circuit.populations) - 1)
+            else _fit(p, circuit, (scale, low, high), membrane, last=i in circuit.readouts)
         )
         for i, p in enumerate(circuit.populations)
     ]

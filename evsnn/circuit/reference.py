@@ -222,7 +222,7 @@ def advance(
                 own.v += state.currents[i]
             if u >= warm_up and p.fires:
                 own.fire(spikes[:, u - warm_up])
-            elif not p.fires and i == len(circuit.populations) - 1 and state.step + u + 1 in record_steps:
+            elif not p.fires and i in circuit.readouts and state.step + u + 1 in record_steps:
                 kept[state.step + u + 1] = own.v.copy()
         traces.append(Trace(spikes, own.v.copy(), int(events[0]), int(events[1]), kept))
     state.step += n_steps

@@ -158,7 +158,7 @@ class Workspace:
         watch: Callable[[int, int], None] | None = None,
         stop: Event | None = None,
         record_steps: Collection[int] = (),
-        read: Callable[[int, np.ndarray], None] | None = None,
+        read: Callable[[int, int, np.ndarray], None] | None = None,
     ) -> None:
         """Run steps, block by block, and within a block component by component.
 
@@ -172,13 +172,12 @@ class Workspace:
         stop : threading.Event, optional
             Another thread sets it to end the run early; results are then incomplete.
         record_steps : collection of int
-            Steps, counted from the start of the run, after which `read` is called, if the readout never
-            fires.
-        read : callable (step, (channels, height, width) membranes), optional
-            It is called with the readout's membranes, which are the state's own array.
+            Steps, counted from the start of the run, after which `read` is called, if readouts never fire.
+        read : callable (population, step, (channels, height, width) membranes), optional
+            It is called with each readout's membranes, which are the state's own array.
         """
         state, begin = self.state, self.state.step
-        end, readout = begin + n_steps, len(self.runners) - 1
+        end, readouts = begin + n_steps, self.plan.circuit.readouts
         while state.step < end:
             first, steps = state.step, min(self.plan.block_steps, end - state.step)
             if spikes is not None:
@@ -186,7 +185,7 @@ class Workspace:
             for component in self.plan.components:
                 if stop and stop.is_set():
                     return
-                if record_steps and component.populations[-1] == readout:
+                if record_steps and component.populations[-1] in readouts:
                     self._run_in_pieces(component, first, steps, record_steps, read)
                 else:
                     for i in component.populations:
@@ -216,18 +215,19 @@ class Workspace:
         first: int,
         n_steps: int,
         record_steps: Collection[int],
-        read: Callable[[int, np.ndarray], None] | None,
+        read: Callable[[int, int, np.ndarray], None] | None,
     ) -> None:
-        """Run a block of steps of the readout's component, in pieces that end at recorded steps."""
+        """Run a block of steps of a readout's component, in pieces that end at recorded steps."""
         inside = (step - first for step in sorted(record_steps) if first < step < first + n_steps)
         cuts = [0, *inside, n_steps]
         for begin, end in zip(cuts, cuts[1:]):
             for i in component.populations:
                 self.runners[i].run(end - begin, resume=first + begin > 0, first=begin)
             if read and first + end in record_steps:
-                v_mem = self.state.v_mem(component.populations[-1])
+                readout = component.populations[-1]
+                v_mem = self.state.v_mem(readout)
                 if v_mem is not None:
-                    read(first + end, v_mem)
+                    read(readout, first + end, v_mem)
 
     def spikes(self, population: int, n_steps: int) -> np.ndarray:
         """The spikes (n_steps, channels, height, width) of a population in the last block.

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..errors import EvsnnError, NetworkError, RunError
 from .layers import IF, Add, AvgPool2d, Concat, Conv2d, Input, Layer, Linear, MaxPool2d, Readout, Shape
+from .reading import TASKS, n_classes_of
 from .step_parameters import ReadOnly, StepParameters, with_step_parameters
 
 __all__ = [
@@ -28,7 +29,6 @@ __all__ = [
     "Network",
     "READOUTS",
     "SHIFTS",
-    "TASKS",
     "Samples",
     "check_steps",
     "step_parameters_where",
@@ -36,7 +36,6 @@ __all__ = [
 
 SHIFTS = ("bias", "initial", "none")
 READOUTS = ("membrane", "spikes")
-TASKS = ("classify", "regress", "none")
 MAX_STEPS = 65_536
 MAX_LAYERS = 4_096
 MAX_NEURONS = 1 << 31
@@ -70,18 +69,18 @@ class Network:
     Parameters
     ----------
     layers : sequence of Layer
-        One `Input` first, one `Readout` last, each layer after its inputs.
+        One `Input` first, each layer after its inputs, and last the `Readout` of each output.
     n_steps : int
         The number of time steps T the network is meant for, 1 to 65536.
     shift : {"bias", "initial", "none"}
         The current of V_th/2 per run that centres the quantization error (Deng & Gu 2021, section 3.2):
-        V_th/2T at each step, V_th/2 before the first step, or none. The readout has no shift.
+        V_th/2T at each step, V_th/2 before the first step, or none. Readouts have no shift.
     readout : {"membrane", "spikes"}
         See `Readout`.
     input_range : (float, float), optional
         Smallest and largest input value; integer arithmetic scales inputs by it.
     classes : tuple of str
-        Names of the classes, for people.
+        Names of the classes, for people; if outputs are values, names of the values.
     metadata : mapping of str to str, int or float
         Provenance: where the network came from, how accurate it is.
     samples : Samples, optional
@@ -90,8 +89,9 @@ class Network:
         T -> layer's name -> what stands in for the layer's own parameters in runs of T steps. It is kept
         read-only and in order; see `at`.
     task : {"classify", "regress", "none"}
-        How outputs are read: as scores of classes, of which the largest is the prediction; as values; or not
-        at all. A map is never scores of classes.
+        How the first output is read: as scores of classes, of which the largest is the prediction (one score
+        alone is that of class 1 against class 0, with its boundary at 0); as values; or not at all. A map is
+        never scores of classes.
 
     Raises
     ------
@@ -110,8 +110,8 @@ class Network:
     ...     ],
     ...     n_steps=8,
     ... )
-    >>> small.n_classes, small.by_name["if1"].inputs
-    (2, ('linear1',))
+    >>> small.n_classes, small.by_name["if1"].inputs, [layer.name for layer in small.outputs]
+    (2, ('linear1',), ['readout1'])
     """
 
     layers: Sequence[Layer]
@@ -150,11 +150,10 @@ class Network:
                 expected="task 'regress' or 'none'",
                 hint="put a Flatten or a global AvgPool2d before the readout, or name the task",
             )
-        if self.classes and len(self.classes) != self.output_shape[0]:
+        n_names = self.n_classes or self.output_shape[0]
+        if self.classes and len(self.classes) != n_names:
             raise NetworkError(
-                "classes and readout do not fit",
-                got=f"{len(self.classes)} names",
-                expected=self.output_shape[0],
+                "classes and readout do not fit", got=f"{len(self.classes)} names", expected=n_names
             )
         object.__setattr__(self, "step_parameters", self._checked_step_parameters())
 
@@ -192,15 +191,23 @@ class Network:
         """The shape of one sample: (channels, height, width) or (features,)."""
         return self.input.shape
 
+    @cached_property
+    def outputs(self) -> tuple[Readout, ...]:
+        """The readouts, in order. The first is that which the task reads."""
+        return tuple(layer for layer in self.layers if isinstance(layer, Readout))
+
     @property
     def output_shape(self) -> Shape:
-        """The shape of one sample's outputs: (n_classes,), (n_values,) or (channels, height, width)."""
-        return self.shapes[self.layers[-1].name]
+        """The shape of one sample's first output: (n_scores,), (n_values,) or (channels, height, width)."""
+        return self.shapes[self.outputs[0].name]
 
     @property
     def n_classes(self) -> int:
-        """The number of scores per sample; if the output is a map, the number of its channels."""
-        return self.output_shape[0]
+        """The number of classes that the first output tells apart; one score tells 2 apart.
+
+        0 if the task is not to classify.
+        """
+        return n_classes_of(self.output_shape) if self.task == "classify" else 0
 
     def replace(self, **changes: Any) -> Network:
         """A copy with some fields changed; it is checked again.
@@ -378,17 +385,20 @@ class Network:
                 carries[layer.name] = "current"
             else:
                 carries[layer.name] = fed[0]
-        readout = self.layers[-1]
-        if self.readout == "spikes" and not isinstance(self.by_name[readout.inputs[0]], IF):
-            raise NetworkError("readout 'spikes' needs an IF before it", where=readout._where, got=source)
-        if self.readout == "membrane" and carries[readout.inputs[0]] != "current":
-            raise NetworkError(
-                "readout 'membrane' needs a weighted layer before it",
-                where=readout._where,
-                got=source,
-                hint="remove the last IF, or use readout='spikes'",
-            )
-        unused = [layer.name for layer in self.layers[:-1] if layer.name not in used]
+        for readout in self.outputs:
+            source = f"input from {readout.inputs[0]!r}"
+            if self.readout == "spikes" and not isinstance(self.by_name[readout.inputs[0]], IF):
+                raise NetworkError("readout 'spikes' needs an IF before it", where=readout._where, got=source)
+            if self.readout == "membrane" and carries[readout.inputs[0]] != "current":
+                raise NetworkError(
+                    "readout 'membrane' needs a weighted layer before it",
+                    where=readout._where,
+                    got=source,
+                    hint="remove the last IF, or use readout='spikes'",
+                )
+        unused = [
+            layer.name for layer in self.layers if layer.name not in used and not isinstance(layer, Readout)
+        ]
         if unused:
             raise NetworkError(
                 "a layer leads nowhere", where=f"layer {unused[0]!r}", hint="remove it, or connect it"
@@ -465,8 +475,12 @@ def _named(layers: Sequence[Layer]) -> tuple[Layer, ...]:
                 )
         if named and isinstance(layer, Input):
             raise NetworkError("a network has one input", where=layer._where)
-        if any(isinstance(n, Readout) for n in named):
-            raise NetworkError("a network has one readout, its last layer", where=layer._where)
+        if named and isinstance(named[-1], Readout) and not isinstance(layer, Readout):
+            raise NetworkError(
+                "a layer comes after a readout",
+                where=layer._where,
+                expected="the readouts of all outputs last",
+            )
         seen.add(name)
         named.append(layer)
     return tuple(named)

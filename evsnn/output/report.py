@@ -142,11 +142,12 @@ class Report:
         if result.accuracy is not None:
             right = round(result.accuracy * result.n_samples)
             facts.append(("accuracy", f"{100 * result.accuracy:.2f} % ({right:,} of {result.n_samples:,})"))
-        facts.append(
-            ("outputs", self._outputs())
-            if result.predictions is None
-            else ("predictions", self._predictions(result.predictions))
-        )
+        if result.predictions is not None:
+            facts.append(("predictions", self._predictions(result.predictions)))
+        several = len(result.named_outputs) > 1
+        if result.predictions is None or several:
+            for i, (name, outputs) in enumerate(result.named_outputs.items()):
+                facts.append(("" if i else "outputs", (f"{name}: " if several else "") + _about(outputs)))
         latency, macs = run.latency_ms, sum(layer.macs for layer in result.layers) / result.n_samples
         facts += [
             ("latency", ", ".join(f"{name} {latency[name]:.3f}" for name in latency) + " ms per sample"),
@@ -195,6 +196,15 @@ class Report:
             "n_samples": result.n_samples,
             "task": result.task,
             "output_shape": list(result.outputs.shape[1:]),
+            "outputs": {
+                name: {
+                    "shape": list(outputs.shape[1:]),
+                    "min": float(outputs.min()),
+                    "max": float(outputs.max()),
+                    "mean": float(outputs.mean()),
+                }
+                for name, outputs in result.named_outputs.items()
+            },
             "accuracy": result.accuracy,
             "predictions": None if result.predictions is None else result.predictions.tolist(),
             "latency_ms": run.latency_ms,
@@ -213,12 +223,6 @@ class Report:
         return {"samples": "stored in the model's file", "noise": f"noise, seed {self.seed}"}.get(
             self.inputs, self.inputs
         )
-
-    def _outputs(self) -> str:
-        """The outputs of a network that does not classify: their number and range."""
-        outputs = self.main.result.outputs
-        what = f"{as_shape(outputs.shape[1:])} values per sample"
-        return f"{what}, from {outputs.min():g} to {outputs.max():g}, mean {outputs.mean():g}"
 
     def _predictions(self, predictions: np.ndarray) -> str:
         result, classes = self.main.result, self.network.classes
@@ -270,6 +274,12 @@ def layer_table(result: Result) -> Table:
         tuple(rows),
         ("total", "", as_count(n_neurons, "neuron"), result.mean_rate, n_spikes, n_sops, time_ms),
     )
+
+
+def _about(outputs: np.ndarray) -> str:
+    """The number and range of outputs."""
+    what = f"{as_shape(outputs.shape[1:])} values per sample"
+    return f"{what}, from {outputs.min():g} to {outputs.max():g}, mean {outputs.mean():g}"
 
 
 def _digits(result: Result) -> int:

@@ -76,7 +76,7 @@ def codes_of(export: Export) -> list[dict]:
     if program.counts:
         rows.append(
             {
-                "layer": program.network.circuit.populations[-1].name,
+                "layer": program.network.circuit.readout.name,
                 "code": "totals",
                 "why": [],
             }

@@ -89,7 +89,7 @@ class Program:
     @property
     def n_outputs(self) -> int:
         """Values that the readout gives: channels times positions."""
-        return self.network.circuit.populations[-1].n_neurons
+        return self.network.circuit.readout.n_neurons
 
     @property
     def classifies(self) -> bool:
@@ -139,14 +139,20 @@ def program_of(network: QuantizedNetwork, by_step: bool = False, compact: bool =
     Raises
     ------
     RunError
-        If the network has a feature that is not in `SUPPORTS` or too many rows; or if it is to run step by
-        step, and a layer's step needs later steps of the layer before it.
+        If the network has several outputs, a feature that is not in `SUPPORTS` or too many rows; or if it is
+        to run step by step, and a layer's step needs later steps of the layer before it.
     """
     circuit = network.circuit
     check_supported(circuit, SUPPORTS, "firmware")
     if by_step and circuit.has_warm_up:
         raise RunError(
             "a network with warm-up steps cannot run step by step", hint="export it layer by layer"
+        )
+    if len(circuit.readouts) > 1:
+        raise RunError(
+            "firmware gives one output",
+            got=", ".join(layer.name for layer in network.network.outputs)[:120],
+            hint="convert the model once for each output that is needed: --scores NAME",
         )
     stages, needed = stages_of(circuit)
     _check_rows(stages, circuit)

@@ -21,7 +21,7 @@ from ..program.views import Key
 from .any_layer import check_analog, describe
 from .ctext import initialiser, literal
 from .fast_layer import describe_fast
-from .outputs import amplitude_of, expected_outputs, in_32_bits, start_of
+from .outputs import amplitude_of, expected_outputs, in_32_bits, output_scale, start_of
 from .runtime import runtime
 from .tables import Tables
 
@@ -126,6 +126,8 @@ def export_header(
         "input_suffix": "u8" if network.input_low >= 0 else "i16",
         "input_length": int(np.prod(circuit.input_shape)),
         "n_outputs": program.n_outputs,
+        "output_scale": output_scale(network),
+        "n_classes": network.network.n_classes,
         "output_shape": last.output_shape,
         "n_channels": last.shape[0],
         "n_positions": last.shape[1] * last.shape[2],

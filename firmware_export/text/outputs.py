@@ -9,6 +9,7 @@ import numpy as np
 from evsnn.circuit import reference
 from evsnn.circuit.quantized import QuantizedNetwork
 from evsnn.network.layers import IF
+from evsnn.network.reading import predicted_classes
 
 from ..program.program import Program
 
@@ -17,6 +18,7 @@ __all__ = [
     "expected_classes",
     "expected_outputs",
     "in_32_bits",
+    "output_scale",
     "outputs_of",
     "start_of",
 ]
@@ -59,12 +61,13 @@ def expected_classes(network: QuantizedNetwork, outputs: np.ndarray) -> np.ndarr
     Returns
     -------
     (n,) int64, optional
-        The first of the largest, spikes weighted with their amplitudes.
+        The first of the largest, spikes weighted with their amplitudes; if there is one output, 1 where it is
+        above 0.
     """
     if network.network.task != "classify":
         return None
     amplitude = amplitude_of(network)
-    return (outputs if amplitude is None else outputs * amplitude).argmax(axis=1)
+    return predicted_classes(outputs if amplitude is None else outputs * amplitude)
 
 
 def amplitude_of(network: QuantizedNetwork) -> np.ndarray | None:
@@ -80,6 +83,16 @@ def amplitude_of(network: QuantizedNetwork) -> np.ndarray | None:
         raise TypeError(f"layer {last.name!r} has no neurons")
     amplitude = np.broadcast_to(layer.v_threshold, last.shape[:1]).astype(np.float64)
     return None if np.ptp(amplitude) == 0 else amplitude
+
+
+def output_scale(network: QuantizedNetwork) -> float | None:
+    """What 1 in an output of C stands for after all steps; None if that differs from output to output."""
+    i, last = network.circuit.readouts[0], network.circuit.readout
+    layer = network.circuit.network.by_name[last.name]
+    unit = layer.v_threshold if isinstance(layer, IF) else network.scales[i]
+    if unit is None or np.ptp(unit):
+        return None
+    return float(np.max(unit)) / network.n_steps
 
 
 def in_32_bits(amplitude: np.ndarray) -> np.ndarray:

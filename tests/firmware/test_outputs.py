@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import numpy as np
@@ -13,6 +14,7 @@ from evsnn.circuit.quantized import quantize
 from firmware_export import Settings
 from firmware_export.bundles import sketch
 from firmware_export.checks.check import run_on
+from firmware_export.checks.harness import outputs_in
 from firmware_export.checks.machines import MACHINES, Machine
 from firmware_export.export import export_network
 from firmware_export.text.header import export_header
@@ -75,3 +77,38 @@ def test_outputs_are_counted_as_channel_y_x():
 def test_an_example_reads_an_output():
     text = sketch(export_network(CASES["a map"], Settings(name="net")))
     assert "Serial.println(net_output(&ctx, 0));" in text
+
+
+@pytest.mark.parametrize("by_step", [False, True])
+def test_one_score_tells_two_classes_apart(by_step):
+    layers = [Input((4,)), Linear(np.eye(4)), IF(), Linear([[1.0, 1.0, -1.0, -1.0]], [-0.1]), Readout()]
+    quantized = quantize(Network(layers, n_steps=6, input_range=(0, 1)))
+    inputs = quantized.encode(np.random.default_rng(2).random((8, 4, 1, 1), np.float32))
+    export = export_header(quantized, "net", by_step=by_step)
+    assert "#define NET_N_CLASSES 2" in export.text and "net_margin" not in export.text
+    measured = run_on(GCC, export, inputs, SANITIZED)
+    classes, outputs = outputs_in(measured.text)
+    np.testing.assert_array_equal(outputs, expected_outputs(quantized, inputs))
+    np.testing.assert_array_equal(classes, outputs[:, 0] > 0)
+    assert set(classes) == {0, 1}
+
+
+def test_an_output_times_its_scale_is_the_value_of_python():
+    for case in ("a vector", "a map behind a pool", "a vector of spikes"):
+        net = CASES[case]
+        quantized, images = quantize(net), np.random.default_rng(0).random((3, 2, 6, 7), np.float32)
+        found = re.search(r"#define NET_OUTPUT_SCALE (\S+)", export_header(quantized, "net").text)
+        values = expected_outputs(quantized, quantized.encode(images)) * float(found[1])
+        outputs = evsnn.simulate(quantized, images).outputs.reshape(3, -1)
+        np.testing.assert_allclose(values, outputs, rtol=1e-12)
+    uneven = export_header(quantize(CASES["a map of spikes"]), "net").text
+    assert "NET_OUTPUT_SCALE" not in uneven
+
+
+def test_several_outputs_are_refused():
+    trunk = [Input((4,)), Linear(np.eye(4)), IF(name="trunk")]
+    heads = [Linear(np.eye(4), inputs="trunk", name=n) for n in ("a", "b")]
+    ends = [Readout(inputs="a", name="first"), Readout(inputs="b", name="second")]
+    net = Network([*trunk, *heads, *ends], input_range=(0, 1))
+    with pytest.raises(evsnn.RunError, match="firmware gives one output: got first, second"):
+        export_header(quantize(net), "net")

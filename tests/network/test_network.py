@@ -189,9 +189,21 @@ BAD = {
     "no layers": (lambda: Network([]), "an input and a readout"),
     "not a layer": (lambda: Network([Input((3,)), "linear", Readout()]), "not all layers"),
     "two inputs": (lambda: Network([Input((3,)), Input((3,)), Linear(ONES((2, 3))), Readout()]), "one input"),
-    "two readouts": (
-        lambda: Network([Input((3,)), Linear(ONES((2, 3))), Readout(), Readout()]),
-        "one readout",
+    "two readouts of nothing": (
+        lambda: Network([Input((3,)), Linear(ONES((2, 3))), IF(), Readout(), Readout(inputs="if1")]),
+        "readout 'membrane' needs a weighted layer",
+    ),
+    "a layer after a readout": (
+        lambda: Network(
+            [Input((3,)), Linear(ONES((2, 3))), Readout(), Linear(ONES((2, 3)), inputs="input1")]
+        ),
+        "starts with an input and ends with a readout",
+    ),
+    "a layer between readouts": (
+        lambda: Network(
+            [Input((3,)), Linear(ONES((2, 3))), Readout(), Linear(ONES((2, 3)), inputs="input1"), Readout()]
+        ),
+        "a layer comes after a readout",
     ),
     "same name": (lambda: classifier(Flatten(name="a"), Linear(ONES((2, 192)), name="a")), "one name"),
     "later input": (
