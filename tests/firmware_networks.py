@@ -72,7 +72,7 @@ def hidden(size: int = 28, **neurons) -> Network:
         Linear(rng.normal(size=(10, 16))),
         Readout(),
     ]
-    return Network(layers, n_steps=6, input_range=(0, 1))
+    return Network(layers, n_steps=6, shift="bias", input_range=(0, 1))
 
 
 def residual(n_steps: int = 5, scale: float = 1.0, seed: int = 2, **neurons) -> Network:
@@ -112,4 +112,4 @@ def residual(n_steps: int = 5, scale: float = 1.0, seed: int = 2, **neurons) -> 
         Linear(rng.normal(size=(4, 7)), name="l"),
         Readout(),
     ]
-    return Network(layers, n_steps=n_steps, input_range=(0, 1))
+    return Network(layers, n_steps=n_steps, shift="bias", input_range=(0, 1))

@@ -70,7 +70,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("code",),
         ("ceiling", "current", "fire", "integrate", "maxpool", "queue"),
     ),
-    "evsnn.output": (("console",), ("memory", "table"), ("report",), ("plot",)),
+    "evsnn.output": (("console",), ("memory", "outputs", "table"), ("report",), ("plot",)),
     "evsnn.profiling": (
         ("host", "meterfile"),
         ("energy",),

@@ -37,6 +37,7 @@ def small_network(channels=70, encoding="constant", rate=1.0, kernel=3):
             Readout(),
         ],
         n_steps=8,
+        shift="bias",
         input_range=(0, 1),
     )
 
@@ -90,6 +91,7 @@ def every_path(negative_threshold, warm_up_steps):
             Readout(),
         ],
         n_steps=4,
+        shift="bias",
         input_range=(0, 1),
     )
 
@@ -118,6 +120,7 @@ def input_beside_spikes(gain=1.0, kernel=1, channels=6, readout="membrane", leak
             Readout(),
         ],
         n_steps=16,
+        shift="bias",
         readout=readout,
         input_range=(0, 1),
     )

@@ -74,7 +74,8 @@ class Network:
         The number of time steps T the network is meant for, 1 to 65536.
     shift : {"bias", "initial", "none"}
         The current of V_th/2 per run that centres the quantization error (Deng & Gu 2021, section 3.2):
-        V_th/2T at each step, V_th/2 before the first step, or none. Readouts have no shift.
+        V_th/2T at each step, V_th/2 before the first step, or none. It applies to each `IF` with
+        ``shift=True``; readouts have none. A conversion sets it; a network made by hand starts without.
     readout : {"membrane", "spikes"}
         See `Readout`.
     input_range : (float, float), optional
@@ -116,7 +117,7 @@ class Network:
 
     layers: Sequence[Layer]
     n_steps: int = 32
-    shift: str = "bias"
+    shift: str = "none"
     readout: str = "membrane"
     input_range: tuple[float, float] | None = None
     classes: Sequence[str] = ()
@@ -224,14 +225,18 @@ class Network:
         Raises
         ------
         NetworkError
-            If the changed network is not valid.
+            If the changed network is not valid; or if a layer changes in a field for which the network's step
+            parameters stand in, so that the change would have no effect.
 
         Examples
         --------
         >>> net.replace(shift="initial").shift
         'initial'
         """
-        return dataclasses.replace(self, **changes)
+        changed = dataclasses.replace(self, **changes)
+        if "layers" in changes and "step_parameters" not in changes:
+            self._check_no_change_is_lost(changed)
+        return changed
 
     def nearest_steps(self, n_steps: int) -> int | None:
         """The T whose step parameters a run of `n_steps` uses.
@@ -293,6 +298,21 @@ class Network:
             ],
             step_parameters={},
         )
+
+    def _check_no_change_is_lost(self, changed: Network) -> None:
+        """Refuse changes of layers that the step parameters of some T hide."""
+        for n_steps, table in self.step_parameters.items():
+            for name, own in table.items():
+                before, after = self.by_name[name], changed.by_name.get(name)
+                for field_name in own.given if after is not None else ():
+                    if not np.array_equal(getattr(before, field_name), getattr(after, field_name, None)):
+                        raise NetworkError(
+                            f"its {field_name} is changed, but the step parameters of T = {n_steps} stand in"
+                            " for it",
+                            where=before._where,
+                            hint=f"change net.at({n_steps}), which has none, or give step_parameters as well"
+                            " ({} for none)",
+                        )
 
     def _checked_step_parameters(self) -> ReadOnly[int, ReadOnly[str, StepParameters]]:
         """The step parameters in their one form: ordered by T and layer, with read-only arrays.

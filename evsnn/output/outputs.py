@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def save(path: str, result: Result) -> None:
     RunError
         If the file cannot be written.
     """
-    arrays = dict(result.named_outputs)
+    arrays: dict[str, Any] = dict(result.named_outputs)
     if result.predictions is not None:
         arrays.setdefault("predictions", result.predictions)
     stream = io.BytesIO()

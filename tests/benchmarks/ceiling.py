@@ -123,6 +123,7 @@ def measure_alone(n_steps: int, arithmetic: str, rounds: int) -> list[dict]:
                     Readout(),
                 ],
                 n_steps=n_steps,
+                shift="bias",
             )
             simulator = evsnn.Simulator(network, arithmetic=arithmetic, threads=1)
             events = rng.random((1, n_steps, channels, size, size)) < rate

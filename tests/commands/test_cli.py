@@ -53,7 +53,7 @@ def make_network(encoding="constant", samples=True, **options):
         Readout(),
     )
     settings = {"n_steps": 4, "input_range": (0, 1), "classes": ("ant", "bee", "wasp")} | options
-    return Network(layers, samples=Samples(images, LABELS) if samples else None, **settings)
+    return Network(layers, shift="bias", samples=Samples(images, LABELS) if samples else None, **settings)
 
 
 @pytest.fixture(scope="module")

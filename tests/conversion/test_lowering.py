@@ -539,7 +539,7 @@ def spiking(ann, images):
         dataclasses.replace(layer, v_threshold=max(peaks[layer.name], 1e-3)) if layer.kind == "if" else layer
         for layer in ann.network.layers
     ]
-    return ann.network.replace(layers=tuple(layers)), scores
+    return ann.network.replace(layers=tuple(layers), shift="bias"), scores
 
 
 def test_the_border_of_a_constant_is_exact_in_spikes():

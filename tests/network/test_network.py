@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 import tracemalloc
 
@@ -82,7 +83,7 @@ def tuned(tables):
         Flatten(name="flat"),
         Linear(ONES((4, 128)), name="linear"),
     )
-    return classifier(*layers, step_parameters=tables)
+    return classifier(*layers, shift="bias", step_parameters=tables)
 
 
 TAIL = (Flatten(), Linear(ONES((10, 128))))
@@ -496,3 +497,28 @@ def test_tables_have_one_form():
         assert repr(copied.step_parameters) == repr(network.step_parameters)
     with pytest.raises(NetworkError, match="there is no such layer: got 'conv'"):
         network.replace(layers=[Input((3,)), Linear(ONES((2, 3)), name="linear"), Readout()])
+
+
+def test_a_change_that_step_parameters_hide_is_refused():
+    network = tuned({8: {"fire": StepParameters(v_threshold=2.0), "conv": StepParameters(bias=[5, 6])}})
+
+    def with_(source, name, **fields):
+        return [
+            dataclasses.replace(layer, **fields) if layer.name == name else layer for layer in source.layers
+        ]
+
+    for name, fields in (
+        ("fire", {"v_threshold": 9.0}),
+        ("conv", {"bias": ONES(2) * 3}),
+        ("conv", {"bias": None}),
+    ):
+        where = f"layer '{name}': its {next(iter(fields))} is changed, but the step parameters of T = 8"
+        with pytest.raises(NetworkError, match=where) as caught:
+            network.replace(layers=with_(network, name, **fields))
+        assert "net.at(8)" in str(caught.value)
+        assert (
+            network.replace(layers=with_(network, name, **fields), step_parameters={}).step_parameters == {}
+        )
+        network.at(8).replace(layers=with_(network.at(8), name, **fields))
+    other = network.replace(layers=with_(network, "fire", v_init=0.25))  # the T of no table changes it
+    assert other.at(8).by_name["fire"].v_init == 0.25

@@ -39,6 +39,7 @@ def network(n_steps: int = 8) -> Network:
     return Network(
         [*layers, Flatten(), Linear(rng.normal(size=(4, 225))), Readout()],
         n_steps=n_steps,
+        shift="bias",
         input_range=(0, 1),
         samples=Samples(images, np.arange(6) % 4),
     )
@@ -366,6 +367,7 @@ def test_events_are_profiled_too(tmp_path, capsys):
             Readout(),
         ],
         n_steps=6,
+        shift="bias",
     )
     evsnn.save(tmp_path / "e.h5", net)
     assert main([str(tmp_path / "e.h5"), "--seconds", "0.01", "--limit", "3", "--json"]) == 0
