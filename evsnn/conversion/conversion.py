@@ -219,7 +219,7 @@ def convert_model(
         corrected = ann.arranged(samples.read(0, min(n_used, CORRECTED)))
         held_out = ann.arranged(samples.read(n_used, n))
         warnings += _silent(activations, ann)
-    scores = forward(ann, held_out) if len(held_out) else np.zeros((0, ann.network.n_classes), np.float32)
+    scores = forward(ann, held_out) if len(held_out) else np.zeros((0, *ann.network.output_shape), np.float32)
     labels = (
         None if samples is None or samples.labels is None else np.asarray(samples.labels[n_used:], np.int64)
     )

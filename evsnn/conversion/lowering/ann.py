@@ -104,9 +104,9 @@ def forward(
 
     Returns
     -------
-    (n, n_classes) float32
+    (n, *output_shape) float32
     """
-    scores = np.empty((len(images), ann.network.n_classes), np.float32)
+    scores = np.empty((len(images), *ann.network.output_shape), np.float32)
     batch = batch or ann.batch
     for start in range(0, len(images), batch):
         scores[start : start + batch] = _batch(
