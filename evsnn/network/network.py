@@ -305,7 +305,8 @@ class Network:
             for name, own in table.items():
                 before, after = self.by_name[name], changed.by_name.get(name)
                 for field_name in own.given if after is not None else ():
-                    if not np.array_equal(getattr(before, field_name), getattr(after, field_name, None)):
+                    values: list[Any] = [getattr(layer, field_name, None) for layer in (before, after)]
+                    if not np.array_equal(*values):
                         raise NetworkError(
                             f"its {field_name} is changed, but the step parameters of T = {n_steps} stand in"
                             " for it",
