@@ -37,6 +37,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("geometry", "reading"),
         ("layers",),
         ("step_parameters",),
+        ("ranges",),
         ("network",),
         ("inventory",),
     ),

@@ -92,6 +92,14 @@ def check_images(network: Network, images: np.ndarray, n_steps: int) -> np.ndarr
         raise InputError(
             "images hold NaN or infinity", where=f"image {worst}", expected="finite float32 values"
         )
+    if encoding == "constant" and max(-low, high) > network.largest_input:
+        raise InputError(
+            "images are too large: sums of the network could leave float32's range",
+            where="images",
+            got=f"{low} to {high}",
+            expected=f"magnitudes up to {network.largest_input:.3g}",
+            hint="scale the images",
+        )
     if encoding == "poisson" and (low < 0 or high > 1):
         raise InputError(
             "probabilities are out of range",

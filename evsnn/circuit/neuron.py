@@ -97,8 +97,7 @@ class Neuron:
             v_init = v_init + v_threshold.astype(np.float64) / 2
         v_negative = None
         if layer.negative_threshold:
-            bound = -layer.negative_threshold * v_threshold.astype(np.float64)
-            v_negative = np.maximum(bound, np.finfo(np.float32).min).astype(np.float32)
+            v_negative = (-layer.negative_threshold * v_threshold.astype(np.float64)).astype(np.float32)
         return cls(
             v_threshold=v_threshold,
             v_init=v_init.astype(np.float32),

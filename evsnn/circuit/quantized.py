@@ -36,7 +36,7 @@ from functools import partial
 import numpy as np
 
 from ..errors import RunError
-from ..network.network import Network
+from ..network.network import Network, checked_range
 from .build import build_circuit, drop_silent_negatives
 from .neuron import LEAK, NEGATIVE_SPIKES, WARM_UP, leak_shift, rounded
 from .populations import (
@@ -219,13 +219,8 @@ def _input_grid(circuit: Circuit, input_range: tuple[float, float] | None) -> tu
             "integers need the input's range",
             hint="convert with samples or --input-range, or give input_range=(smallest, largest)",
         )
-    smallest, greatest = (float(v) for v in input_range)
-    reach = max(-smallest, greatest)
-    if not np.isfinite(reach) or smallest > greatest:
-        raise RunError(
-            "input_range is not a range", got=(smallest, greatest), expected="(smallest, largest), finite"
-        )
-    reach = reach or 1.0
+    smallest, greatest = checked_range(input_range, RunError, least=0.0)
+    reach = max(-smallest, greatest) or 1.0
     return (reach / 255, 0, 255) if smallest >= 0 else (reach / 2047, -2047, 2047)
 
 

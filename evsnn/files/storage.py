@@ -138,13 +138,6 @@ def _stored_weight(weight: np.ndarray, storage: str, where: str) -> dict[str, np
     mantissa, exponent = np.frexp(largest / 127)
     scale = np.maximum(np.ldexp(np.ceil(np.ldexp(mantissa, 17)), exponent - 17), 2.0**-120)
     scale[largest <= scale / 2] = 1  # all weights of the channel round to 0
-    if (127 * scale > np.finfo(np.float32).max).any():
-        raise WeightsError(
-            "weights do not fit int8 with a float32 scale",
-            where=where,
-            got=f"up to {largest.max():g}",
-            hint="use storage='float32'",
-        )
     rows = scale.reshape(-1, *[1] * (weight.ndim - 1))
     return {"weight": np.rint(weight / rows).astype("<i1"), "weight_scale": scale.astype("<f4")}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def _array(value: object, where: str, what: str, ranks: Sequence[int]) -> np.nda
         )
     if array.size == 0:
         raise NetworkError(f"{what} is empty", where=where, got=f"shape {array.shape}")
-    if not np.isfinite(array).all():
+    if not np.isfinite([array.min(), array.max()]).all():  # both are NaN if a value is NaN
         raise NetworkError(f"{what} holds NaN or infinity", where=where, expected="finite float32 values")
     array += np.float32(0)  # -0.0 becomes 0.0: no membrane is ever -0.0 (docs/arithmetic.md)
     array.setflags(write=False)
@@ -246,8 +247,19 @@ class Input(Layer):
         return self.shape
 
 
+class _Weighted:
+    """What layers with weights share."""
+
+    weight: np.ndarray
+
+    @cached_property
+    def largest_weight(self) -> float:
+        """The largest magnitude of a weight."""
+        return max(float(self.weight.max()), -float(self.weight.min()))
+
+
 @dataclass(frozen=True, eq=False)
-class Conv2d(Layer):
+class Conv2d(_Weighted, Layer):
     """2-D cross-correlation, as in every deep-learning library.
 
     Parameters
@@ -324,7 +336,7 @@ class Conv2d(Layer):
 
 
 @dataclass(frozen=True, eq=False)
-class Linear(Layer):
+class Linear(_Weighted, Layer):
     """A fully connected layer.
 
     Parameters

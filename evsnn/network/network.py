@@ -22,6 +22,7 @@ import numpy as np
 from ..errors import EvsnnError, NetworkError, RunError
 from .layers import IF, Add, AvgPool2d, Concat, Conv2d, Input, Layer, Linear, MaxPool2d, Readout, Shape
 from .reading import TASKS, n_classes_of
+from .ranges import largest_input
 from .step_parameters import ReadOnly, StepParameters, with_step_parameters
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "SHIFTS",
     "Samples",
     "check_steps",
+    "checked_range",
     "step_parameters_where",
 ]
 
@@ -136,12 +138,7 @@ class Network:
                 )
         object.__setattr__(self, "n_steps", check_steps(self.n_steps, NetworkError))
         if self.input_range is not None:
-            low, high = (float(v) for v in self.input_range)
-            if not (np.isfinite([low, high]).all() and low < high):
-                raise NetworkError(
-                    "input_range is not a range", got=self.input_range, expected="(smallest, largest), finite"
-                )
-            object.__setattr__(self, "input_range", (low, high))
+            object.__setattr__(self, "input_range", checked_range(self.input_range, NetworkError))
         self._check_graph()
         if self.task == "classify" and len(self.output_shape) != 1:
             raise NetworkError(
@@ -157,6 +154,7 @@ class Network:
                 "classes and readout do not fit", got=f"{len(self.classes)} names", expected=n_names
             )
         object.__setattr__(self, "step_parameters", self._checked_step_parameters())
+        self.largest_input  # noqa: B018 - computing it checks that all sums stay in float32's range
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
@@ -173,6 +171,12 @@ class Network:
                 )
             shapes[layer.name] = shape
         return shapes
+
+    @cached_property
+    def largest_input(self) -> float:
+        """The largest magnitude of an input with which all sums stay in float32's range, at every T."""
+        given = max(map(abs, self.input_range)) if self.input_range else 1.0
+        return largest_input(self.layers, self.step_parameters, given)
 
     @cached_property
     def by_name(self) -> Mapping[str, Layer]:
@@ -429,6 +433,22 @@ class Network:
 def step_parameters_where(n_steps: int, layer: Layer) -> str:
     """What an error in a layer's step parameters is about."""
     return f"the step parameters of T = {n_steps}, {layer._where}"
+
+
+def checked_range(
+    ends: Sequence[float], error: type[EvsnnError], least: float = float(np.finfo(np.float32).tiny)
+) -> tuple[float, float]:
+    """A range of inputs as two floats, else `error`: both in float32's range, and `least` apart or more."""
+    low, high = (float(value) for value in ends)
+    with np.errstate(over="ignore"):
+        held = [np.isfinite(np.float32(end)) and bool(np.float32(end)) == bool(end) for end in (low, high)]
+    if not (all(held) and high - low >= least):
+        raise error(
+            "input_range is not a range",
+            got=tuple(ends),
+            expected=f"(smallest, largest), finite in float32 and {least:.2g} apart or more",
+        )
+    return low, high
 
 
 def check_steps(n_steps: int, error: type[EvsnnError], where: str | None = None) -> int:

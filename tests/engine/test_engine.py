@@ -413,10 +413,24 @@ def test_a_simulator_refuses_to_run_inside_itself():
     assert simulator.run(IMAGES).n_samples == 5
 
 
-def test_infinite_outputs_are_refused():
-    network = Network([Input((2,)), Linear(np.full((3, 2), 1e38)), Readout()], n_steps=4)
-    with np.errstate(over="ignore"), pytest.raises(evsnn.RunError, match="not finite"):
-        evsnn.simulate(network, np.full((1, 2), 3e38))
+def test_inputs_whose_sums_could_leave_float32_are_refused():
+    network = Network([Input((2,)), Linear(np.full((3, 2), 1e20)), Readout()], n_steps=4)
+    largest = network.largest_input
+    for backend in ("numba", "reference"):
+        result = evsnn.simulate(network, np.full((1, 2), 0.99 * largest), n_steps=65_536, backend=backend)
+        assert np.isfinite(result.outputs).all()
+        with pytest.raises(evsnn.InputError, match="images are too large: sums of the network could leave"):
+            evsnn.simulate(network, np.full((1, 2), 1.01 * largest), backend=backend)
+
+
+def test_a_run_without_end_stops_at_infinity():
+    """A network without a T of its own runs on, beyond the steps that its sums are proven for."""
+    network = Network([Input((1,)), Linear([[1.0]]), Readout()], n_steps=65_536, shift="none")
+    simulator = evsnn.Simulator(network)
+    state = simulator.start(np.array([0.99 * network.largest_input]))
+    with pytest.raises(evsnn.RunError, match="outputs are not finite"):
+        for _ in range(8):
+            simulator.advance(state, 65_536)
 
 
 @pytest.mark.parametrize(
