@@ -21,8 +21,8 @@ import numpy as np
 
 from ..errors import EvsnnError, NetworkError, RunError
 from .layers import IF, Add, AvgPool2d, Concat, Conv2d, Input, Layer, Linear, MaxPool2d, Readout, Shape
-from .reading import TASKS, n_classes_of
 from .ranges import largest_input
+from .reading import TASKS, n_classes_of
 from .step_parameters import ReadOnly, StepParameters, with_step_parameters
 
 __all__ = [
