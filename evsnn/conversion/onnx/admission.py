@@ -25,8 +25,6 @@ __all__ = ["MAX_SAMPLE_BYTES", "RULES", "Call", "Tensor", "check_size"]
 
 MAX_SAMPLE_BYTES = 256 << 20
 """Most bytes of one tensor of one sample, with the padding around it."""
-_MAX_MACS = 1 << 38
-"""Most multiplications of one operator on one sample."""
 
 
 def check_size(shape: Sequence[int]) -> None:
@@ -203,12 +201,6 @@ def _conv(call: Call) -> None:
     weight = call.needed(1)
     at = _explicit(call, weight.shape[2:])
     check_size((len(weight), *at.shape))
-    if weight.size * math.prod(at.shape) > _MAX_MACS:
-        raise ModelError(
-            "takes too many operations",
-            got=f"weights {weight.shape} at {at.shape} places",
-            expected=f"at most {_MAX_MACS} products",
-        )
 
 
 def _check_map(call: Call, what: str) -> None:
@@ -320,6 +312,8 @@ def _clip(call: Call) -> None:
             raise ModelError("its limits must be single numbers", got=f"shape {limit.shape}")
         if limit is not None and abs(limit.item()) >= np.finfo(np.float32).max and limit.item() * nothing > 0:
             call.replaced[position] = None
+        elif limit is not None and limit.ndim:
+            call.replaced[position] = limit.reshape(())
 
 
 def _p_relu(call: Call) -> None:

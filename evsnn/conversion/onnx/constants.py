@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import ModelError
 from .model_file import FLOATS, plain
-from .operators import OPERATORS
+from .operators import OPERATORS, PRODUCTS
 
 __all__ = ["FOLDERS", "MAX_CONSTANT_BYTES", "fold"]
 
@@ -37,7 +37,9 @@ def fold(op: str, values: list[np.ndarray | None], attributes: Mapping) -> np.nd
         )
     if attributes and isinstance(FOLDERS[op], np.ufunc):
         raise ModelError("has attributes that it does not know", got=", ".join(attributes)[:80])
-    if op not in _OWN_SIZE:
+    if op in PRODUCTS:
+        _check_size(PRODUCTS[op](*values, **attributes)[0])
+    elif op not in _OWN_SIZE:
         _check_size(_broadcast(op, values))
     return plain(np.asarray(FOLDERS[op](*values, **attributes)))
 
@@ -45,12 +47,6 @@ def fold(op: str, values: list[np.ndarray | None], attributes: Mapping) -> np.nd
 def _broadcast(op: str, values: list[np.ndarray | None]) -> tuple[int, ...]:
     """A shape that is at least as large as the result of most operators."""
     shapes = [v.shape for v in values if v is not None]
-    if op in ("MatMul", "Gemm"):
-        return (
-            (max(math.prod(shapes[0]), 1), max(math.prod(shapes[1]), 1))
-            if min(map(len, shapes[:2])) < 2
-            else (*shapes[0][:-1], *shapes[1][:-2], *shapes[1][-2:])
-        )
     if op == "Concat":
         return (sum(map(math.prod, shapes)),)
     if op in _ELEMENTWISE:
@@ -80,6 +76,8 @@ def _expand(x, shape):
 
 
 def _tile(x, repeats):
+    if repeats.shape != (x.ndim,):
+        raise ModelError("its repeats do not fit", got=repeats.shape, expected=f"{x.ndim}, one for each axis")
     _check_size([size * n for size, n in zip(x.shape, repeats.tolist())])
     return np.tile(x, repeats)
 

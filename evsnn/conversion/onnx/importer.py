@@ -10,6 +10,7 @@ A rule can then check that the batch stays what it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Set
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from .boundary import find_input, find_output, nodes_to
 from .constants import FOLDERS, fold
 from .graph import Graph, Node
 from .model_file import FLOATS, ModelFile, attributes_of, open_model, tensor
-from .operators import OPERATORS
+from .operators import OPERATORS, PRODUCTS
 from .refusals import refusal
 from .signals import SLIDING, on_map
 from .upgrade import upgrade
@@ -35,6 +36,15 @@ __all__ = ["MAX_WEIGHT_BYTES", "import_onnx"]
 
 MAX_WEIGHT_BYTES = 4 << 30
 """Most bytes of all constants together."""
+MAX_PRODUCTS = 1 << 38
+"""Most multiplications of all operators together on one sample."""
+MAX_WORK = 1 << 31
+"""Most numbers that operators may read and write while a model is read, see `_Import._spend`; for each byte
+that the model stores `WORK_PER_BYTE` more.
+"""
+WORK_PER_BYTE = 256
+FOLDED = 8
+"""What a number that is folded counts: it is computed, and may be a power or a quotient."""
 _MISUSED = (
     ValueError,
     TypeError,
@@ -86,7 +96,7 @@ class _Import:
         self.renamed: dict[str, str] = {}
         self.maps: dict[str, str] = {}  # signals (channels, length), and their forms as maps of height 1
         self.nodes: list[Node] = []
-        self.n_bytes = 0
+        self.n_bytes = self.stored_bytes = self.work = self.products = 0
         self.taken = {name for node in file.graph.node for name in (*node.input, *node.output)}
         self.output = find_output(file, output, self.notes)
         nodes = _named(nodes_to(file, self.output))
@@ -159,7 +169,11 @@ class _Import:
             if proto.name in self.constants:
                 raise self._error("is damaged: two tensors have one name", got=repr(proto.name)[:80])
             if proto.name in read:
-                self._keep(proto.name, (tensor(proto, self.file.folder, self.file.name),), proto.data_type)
+                values = tensor(
+                    proto, self.file.folder, self.file.name, most_bytes=MAX_WEIGHT_BYTES - self.n_bytes
+                )
+                self.stored_bytes += values.nbytes
+                self._keep(proto.name, (values,), proto.data_type)
 
     def _keep(self, name: str, values: tuple[np.ndarray, ...], data_type: int = 1) -> None:
         """Store a constant: one array, or one for each batch size."""
@@ -171,6 +185,18 @@ class _Import:
         if data_type != 1 and data_type in FLOATS:
             self._note(f"weights of {FLOATS[data_type]} are read as float32")
         self.constants[name] = values
+
+    def _spend(self, work: int) -> None:
+        """Count numbers that are read or written, and refuse too many: small files can ask for days."""
+        self.work += work
+        most = MAX_WORK + WORK_PER_BYTE * self.stored_bytes
+        if self.work > most:
+            raise ModelError(
+                "reading the model takes too much work: its tensors up to here are too many and too large",
+                got=f"{self.work} numbers",
+                expected=f"at most {most}",
+                hint="simplify the model before, for example with onnxsim, or use a smaller input",
+            )
 
     def _add(self, name: str, value: np.ndarray) -> str:
         """Store a constant that is not in the file, and return its unique name, which is like `name`."""
@@ -214,6 +240,7 @@ class _Import:
                 raise ModelError(
                     what, got=repr(n)[:80], hint="masks, indices and statistics are not converted"
                 )
+        self._check_integers(op, inputs)
         shape = self.shapes.get(inputs[0]) if inputs else None
         whole = self._whole_shape(inputs[0]) if inputs else None
         attributes, moved = upgrade(
@@ -244,20 +271,33 @@ class _Import:
             return self._on_signal(name, op, proto.output[0], inputs, attributes)
         return self._operator(name, op, proto.output[0], inputs, attributes)
 
+    def _check_integers(self, op: str, inputs: list[str]) -> None:
+        """Refuse axes, sizes and pads that are no integers: they would be cut to others."""
+        for position in _INTEGERS.get(op, ()):
+            for value in self.constants.get(inputs[position], ()) if position < len(inputs) else ():
+                if value.dtype.kind != "i":
+                    raise ModelError(
+                        f"its input {position + 1} must be integers", got=value.dtype, expected="int64"
+                    )
+
     def _fold(self, proto: onnx.NodeProto, op: str, inputs: list[str], attributes: dict) -> None:
         """Compute a constant; for each size of the batch if it depends on that."""
         operands = [self.constants.get(n) for n in inputs]
         n = max((len(values) for values in operands if values), default=1)
+        n_read = n * sum(values[0].size for values in operands if values)
+        if op in PRODUCTS:
+            shape, n_products = PRODUCTS[op](*(v[0] if v else None for v in operands), **attributes)
+            n_read += n * n_products * math.prod(shape)
+        self._spend(FOLDED * n_read)
         if op == "Dropout":
             self._check_dropout(inputs)
             op, operands, attributes = "Identity", operands[:1], {}
-        self._keep(
-            proto.output[0],
-            tuple(
-                fold(op, [values[i % len(values)] if values else None for values in operands], attributes)
-                for i in range(n)
-            ),
+        results = tuple(
+            fold(op, [values[i % len(values)] if values else None for values in operands], attributes)
+            for i in range(n)
         )
+        self._spend(FOLDED * sum(result.size for result in results))
+        self._keep(proto.output[0], results)
 
     def _pass(self, proto: onnx.NodeProto, op: str, inputs: list[str], attributes: dict) -> None:
         """Take an operator that changes nothing: its output is its input with another name."""
@@ -310,6 +350,7 @@ class _Import:
         tensors = [Tensor(self.shapes.get(n), self.constants.get(n, ())) if n else None for n in inputs]
         for n in filter(None, inputs):
             for value in self.constants.get(n, ()):
+                self._spend(value.size)
                 wrong = np.isnan(value) if op in ("Clip", "Min", "Max") else ~np.isfinite(value)
                 if wrong.any():
                     raise ModelError(
@@ -335,14 +376,52 @@ class _Import:
             )
             for n in inputs
         ]
-        result = OPERATORS[op](*operands, **call.attributes)
-        if result.dtype != np.float32 or result.ndim < 1 or result.shape[0] != 1:
-            raise ModelError("mixes the samples of a batch or types", got=f"{result.dtype} {result.shape}")
-        check_size(result.shape[1:])
-        self.shapes[output] = result.shape[1:]
+        dtype, shape = self._result(op, operands, call.attributes)
+        if dtype != np.float32 or len(shape) < 1 or shape[0] != 1:
+            raise ModelError("mixes the samples of a batch or types", got=f"{dtype} {shape}")
+        check_size(shape[1:])
+        self.shapes[output] = shape[1:]
         self.nodes.append(Node(name, op, tuple(inputs), (output,), call.attributes))
 
+    def _result(
+        self, op: str, operands: list[np.ndarray | None], attributes: dict
+    ) -> tuple[np.dtype, tuple[int, ...]]:
+        """Type and shape of what an operator makes of one sample; only products are not computed for it."""
+        if op in PRODUCTS:
+            shape, n_products = PRODUCTS[op](*operands, **attributes)
+            self.products += n_products * math.prod(shape)
+            if self.products > MAX_PRODUCTS:
+                raise ModelError(
+                    "takes too many operations, with those before it",
+                    got=f"{self.products} products for one sample",
+                    expected=f"at most {MAX_PRODUCTS}",
+                )
+            return np.result_type(*(values for values in operands if values is not None)), shape
+        passes = max(_PASSES, sum(attributes.get("kernel_shape", ())))
+        self._spend(passes * sum(values.size for values in operands if values is not None))
+        result = OPERATORS[op](*operands, **attributes)
+        self._spend(_PASSES * result.size)
+        return result.dtype, result.shape
 
+
+_PASSES = 3
+"""How often an operator goes over its numbers: a batch norm makes three of each; a pool more."""
+_INTEGERS = dict.fromkeys(
+    (
+        "Expand",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceSum",
+        "Reshape",
+        "Squeeze",
+        "Tile",
+        "Unsqueeze",
+    ),
+    (1,),
+) | {"ConstantOfShape": (0,), "Pad": (1, 3), "Slice": (1, 2, 3, 4)}
+"""Inputs that are axes, sizes, pads or places, by operator."""
 _PASSED = ("Cast", "CastLike", "Dropout", "Identity")
 _KNOWN = {"Constant", *_PASSED, *FOLDERS, *RULES}
 _NEEDED = {

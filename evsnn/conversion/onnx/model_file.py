@@ -254,13 +254,26 @@ _PLAIN: Mapping = {
 }
 
 
-def tensor(proto: onnx.TensorProto, folder: str | None, where: str) -> np.ndarray:
+def tensor(
+    proto: onnx.TensorProto, folder: str | None, where: str, most_bytes: int = MAX_MODEL_BYTES
+) -> np.ndarray:
     """A stored tensor as a float32, int64 or bool array; narrower and wider floats are cast.
+
+    Parameters
+    ----------
+    proto : onnx.TensorProto
+    folder : str or None
+        See `ModelFile`.
+    where : str
+        For messages.
+    most_bytes : int
+        How many bytes a tensor of another file may have.
 
     Raises
     ------
     ModelError
-        If it is of another type, does not hold what it declares, or lies outside the model's folder.
+        If it is of another type, does not hold what it declares, is too large, or lies outside the model's
+        folder.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -300,9 +313,19 @@ def tensor(proto: onnx.TensorProto, folder: str | None, where: str) -> np.ndarra
     if any(size < 0 for size in shape) or len(shape) > 8:
         raise ModelError("has an impossible shape", where=where, got=shape[:9])
     if proto.data_location == TensorProto.EXTERNAL:
-        stored = TensorProto(
-            data_type=proto.data_type, dims=shape, raw_data=_external(proto, folder, n_bytes, where)
-        )
+        if n_bytes > most_bytes:
+            raise ModelError(
+                "has too many weights",
+                where=where,
+                got=f"{n_bytes} bytes more",
+                expected=f"at most {most_bytes} more",
+            )
+        data = _external(proto, folder, n_bytes, where)
+        if proto.data_type != TensorProto.BFLOAT16:  # numpy has the others
+            dtype = helper.tensor_dtype_to_np_dtype(proto.data_type).newbyteorder("<")
+            with np.errstate(over="ignore"):
+                return plain(np.frombuffer(data, dtype).reshape(shape))
+        stored = TensorProto(data_type=proto.data_type, dims=shape, raw_data=data)
     else:
         stored = proto
         held = len(proto.raw_data) if proto.HasField("raw_data") else None

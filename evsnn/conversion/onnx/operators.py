@@ -16,7 +16,7 @@ from ...errors import ModelError
 from .dense import conv2d
 from .windows import Windows, windows
 
-__all__ = ["OPERATORS"]
+__all__ = ["OPERATORS", "PRODUCTS"]
 
 
 def _conv(
@@ -32,6 +32,12 @@ def _conv(
     pads=None,
     strides=None,
 ):
+    at = _conv_windows(x, weight, bias, auto_pad, dilations, group, kernel_shape, pads, strides)
+    return conv2d(x, weight, bias, at.window.stride, at.window.padding, at.window.dilation, group)
+
+
+def _conv_windows(x, weight, bias, auto_pad, dilations, group, kernel_shape, pads, strides) -> Windows:
+    """The windows of a convolution whose operands fit."""
     if x.ndim != 4 or weight.ndim != 4:
         raise ModelError(
             "only 2-D convolutions are converted",
@@ -52,10 +58,26 @@ def _conv(
         raise ModelError(
             "kernel_shape differs from the weights'", got=kernel_shape, expected=weight.shape[2:]
         )
-    at = windows(
+    return windows(
         x.shape[2:], weight.shape[2:], strides=strides, pads=pads, dilations=dilations, auto_pad=auto_pad
     )
-    return conv2d(x, weight, bias, at.window.stride, at.window.padding, at.window.dilation, group)
+
+
+def _conv_products(
+    x,
+    weight,
+    bias=None,
+    /,
+    *,
+    auto_pad="NOTSET",
+    dilations=None,
+    group=1,
+    kernel_shape=None,
+    pads=None,
+    strides=None,
+) -> tuple[tuple[int, ...], int]:
+    at = _conv_windows(x, weight, bias, auto_pad, dilations, group, kernel_shape, pads, strides)
+    return (x.shape[0], weight.shape[0], *at.shape), weight[0].size
 
 
 def _gemm(a, b, c=None, /, *, alpha=1.0, beta=1.0, transA=0, transB=0):
@@ -63,6 +85,26 @@ def _gemm(a, b, c=None, /, *, alpha=1.0, beta=1.0, transA=0, transB=0):
     if alpha != 1:
         product *= np.float32(alpha)
     return product if c is None else product + (c if beta == 1 else c * np.float32(beta))
+
+
+def _gemm_products(
+    a, b, c=None, /, *, alpha=1.0, beta=1.0, transA=0, transB=0
+) -> tuple[tuple[int, ...], int]:
+    shape, n = _matmul_products(a.T if transA else a, b.T if transB else b)
+    if a.ndim != 2 or b.ndim != 2 or (c is not None and np.broadcast_shapes(shape, c.shape) != shape):
+        raise ModelError(
+            "its operands do not fit", got=f"shapes {a.shape}, {b.shape}, {None if c is None else c.shape}"
+        )
+    return shape, n
+
+
+def _matmul_products(a, b, /) -> tuple[tuple[int, ...], int]:
+    first = a.shape if a.ndim > 1 else (1, *a.shape)
+    second = b.shape if b.ndim > 1 else (*b.shape, 1)
+    if first[-1] != second[-2]:
+        raise ModelError("its operands do not fit", got=f"shapes {a.shape} and {b.shape}")
+    rest = (first[-2:-1] if a.ndim > 1 else ()) + (second[-1:] if b.ndim > 1 else ())
+    return np.broadcast_shapes(first[:-2], second[:-2]) + rest, first[-1]
 
 
 def _batch_normalization(
@@ -263,3 +305,12 @@ OPERATORS: Mapping[str, Callable[..., np.ndarray]] = {
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }
+
+PRODUCTS: Mapping[str, Callable[..., tuple[tuple[int, ...], int]]] = {
+    "Conv": _conv_products,
+    "Gemm": _gemm_products,
+    "MatMul": _matmul_products,
+}
+"""Operators that multiply many numbers: the shape of their result, and how many products each of its numbers
+is a sum of. Nothing is computed.
+"""
