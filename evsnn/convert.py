@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 
 from . import __version__, text
 from .errors import EvsnnError, InputError, MissingExtraError, WeightsError
+from .network.reading import TASKS
 from .output import console
 
 if TYPE_CHECKING:
     from .conversion.balance.calibration import CalibrationSet
     from .conversion.balance.options import Options
     from .conversion.conversion import Calibration, Conversion, Model
-    from .conversion.lowering.ann import Ann
     from .conversion.report.validation import Validation
     from .network.network import Network
 
@@ -50,7 +50,7 @@ class _Callable(ModuleType):
         model: Model,
         calibration: Calibration | None = None,
         *,
-        output: str | None = None,
+        output: str | Sequence[str] | None = None,
         progress: Callable[[str, int, int], None] | None = None,
         **options: object,
     ) -> Network:
@@ -65,7 +65,7 @@ def parser(prog: str) -> console.Parser:
     p = console.Parser(
         prog=prog, description="Convert a trained ReLU network (ONNX) into a spiking one.", epilog=_EPILOG
     )
-    p.add_argument("model", metavar="MODEL.onnx", help="the trained network: one input, one output of scores")
+    p.add_argument("model", metavar="MODEL.onnx", help="the trained network: one input")
     p.add_argument("-o", "--output", metavar="WEIGHTS.h5", required=True, help="the file to write")
     data = p.add_mutually_exclusive_group(required=True)
     data.add_argument(
@@ -84,8 +84,15 @@ def parser(prog: str) -> console.Parser:
     )
     p.add_argument(
         "--scores",
-        metavar="NAME",
-        help="the tensor that holds the scores: one of several outputs, or one before the last operators",
+        metavar="NAME[,NAME2,...]",
+        type=lambda text: tuple(name.strip() for name in text.split(",")),
+        help="the tensors to read out, the scores first (default: all outputs)",
+    )
+    p.add_argument(
+        "--task",
+        choices=TASKS,
+        help="read the first output as scores of classes, as values, or not at all (default: classify with"
+        " labels, else by its shape)",
     )
     p.add_argument(
         "--steps",
@@ -210,6 +217,7 @@ def _options(p: console.Parser, arguments: argparse.Namespace) -> Options:
             negative_threshold=arguments.negative_threshold,
             warm_up_steps=arguments.warm_up_steps,
             max_pool=arguments.max_pool,
+            task=arguments.task,
             storage=arguments.storage,
         )
     except EvsnnError as error:
@@ -249,11 +257,7 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
             explanation = (
                 explain(conversion, progress=progress) if len(conversion.held_out) or arguments.plot else None
             )
-            validations = (
-                _validate(conversion.network, conversion.ann, others, options.n_steps, progress)
-                if others
-                else ()
-            )
+            validations = _validate(conversion, others, options.n_steps, progress) if others else ()
         fitted = samples and samples.fitted(conversion.ann.input_shape, conversion.ann.network.n_classes)
         summary = Summary(
             arguments.model,
@@ -289,24 +293,22 @@ def _with_samples(conversion: Conversion, samples: CalibrationSet | None, n: int
 
 
 def _validate(
-    network: Network, ann: Ann, samples: CalibrationSet, n_steps: Sequence[int], progress: _Stages
+    conversion: Conversion, samples: CalibrationSet, n_steps: Sequence[int], progress: _Stages
 ) -> tuple[Validation, ...]:
     """Run the ANN and the spiking network on the same samples, for every T."""
     from .conversion.balance.calibration import suspicions
-    from .conversion.report.validation import ann_predictions, validate
+    from .conversion.report.validation import targets_of, validate
 
+    ann = conversion.ann
     samples = samples.fitted(ann.input_shape, ann.network.n_classes)
     for warning in suspicions(samples, "validation"):
         console.print_message(f"warning: {warning}")
-    predictions = ann_predictions(
-        ann, samples, lambda done, total: progress("validating the ANN", done, total)
-    )
+    targets = targets_of(conversion, samples, lambda done, total: progress("validating the ANN", done, total))
     return tuple(
         validate(
-            network,
-            ann,
+            conversion,
             samples,
-            predictions,
+            targets,
             T,
             partial(progress, f"T = {T}: validating"),
         )

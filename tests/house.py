@@ -96,7 +96,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "evsnn.conversion.balance": (
         ("calibration", "currents", "statistics"),
-        ("thresholds", "correction"),
+        ("thresholds", "correction", "targets"),
         ("options",),
         ("balance",),
         ("selection",),

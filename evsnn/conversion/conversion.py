@@ -7,7 +7,7 @@ reporting; thresholds come from the rest, bias corrections from its first `CORRE
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,12 +17,14 @@ from ..errors import InputError, ModelError
 from ..files.weights import as_stored
 from ..network.layers import IF
 from ..network.network import Network
+from ..network.reading import n_classes_of
 from .balance.balance import Balanced, assemble, balance, with_readout, without_data
 from .balance.calibration import CalibrationSet, open_calibration, suspicions
 from .balance.options import Options, Recipe
 from .balance.selection import Choice, choose
 from .balance.statistics import Activations, measure
-from .lowering.ann import Ann, forward
+from .balance.targets import Targets
+from .lowering.ann import Ann, forward_all
 from .lowering.lowering import lower_graph
 from .onnx.evaluate import evaluate
 from .onnx.graph import Graph
@@ -71,12 +73,14 @@ class Conversion:
     held_out : (n, *input_shape) float32
         Inputs that were used only to choose recipes, as the network reads them; n = 0 without samples.
     held_out_labels : (n,) int64, optional
-    held_out_scores : (n, classes) float32
-        The ANN's scores of them.
+    targets : Targets
+        What the given model makes of them.
     notes : tuple of str
         What importing and folding did.
     warnings : tuple of str
         What the user should look at.
+    source : Graph, optional
+        The given model, if the ANN is another one: with average pools in place of its max pools.
     """
 
     network: Network
@@ -86,16 +90,21 @@ class Conversion:
     activations: Mapping[str, Activations]
     held_out: np.ndarray
     held_out_labels: np.ndarray | None
-    held_out_scores: np.ndarray
+    targets: Targets
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    source: Graph | None = None
+
+    def targets_of(self, samples: np.ndarray) -> Targets:
+        """What the given model makes of samples in its own layout, (n, *ann.input_shape)."""
+        return _targets(self.ann, samples, self.source)
 
 
 def convert(
     model: Model,
     calibration: Calibration | None = None,
     *,
-    output: str | None = None,
+    output: str | Sequence[str] | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Network:
@@ -104,19 +113,19 @@ def convert(
     Parameters
     ----------
     model : path, bytes or onnx.ModelProto
-        An ONNX file with one input and one output.
+        An ONNX file with one input.
     calibration : path, array, (images, labels) or CalibrationSet, optional
         A few hundred inputs as the model reads them, (n, *input_shape). A path names a .npz, .npy or .h5 file
         with ``images`` (and ``labels``). None: thresholds come from limits of the ReLUs (Clip) or from batch
         norms.
-    output : str, optional
-        The tensor of the scores, if the model has several outputs of floats, or if its last operators are to
-        be left out.
+    output : str or sequence of str, optional
+        The tensors to read out, the first of which is read by the task. None: all outputs of floats, without
+        operators at the end that only move values or bring them to a range.
     progress : callable (what, done, total), optional
         It is called with what is being done, how much of it is done, and of how much (0: unknown).
     **options
         Fields of `evsnn.conversion.balance.options.Options`: n_steps, threshold, granularity, shift, readout,
-        correction, negative_threshold, warm_up_steps, max_pool, storage.
+        correction, negative_threshold, warm_up_steps, max_pool, task, storage.
 
     Returns
     -------
@@ -153,7 +162,7 @@ def convert_model(
     calibration: Calibration | None = None,
     options: Options = Options(),  # noqa: B008 - frozen
     progress: Progress | None = None,
-    output: str | None = None,
+    output: str | Sequence[str] | None = None,
 ) -> Conversion:
     """As `convert`, but it returns all that was found out.
 
@@ -188,6 +197,8 @@ def convert_model(
         if calibration is None or isinstance(calibration, CalibrationSet)
         else open_calibration(calibration)
     )
+    task = options.task or _task(graph, ann, samples is not None and samples.labelled)
+    ann = replace(ann, network=ann.network.replace(task=task))
     if samples is not None:
         samples = samples.fitted(ann.input_shape, ann.network.n_classes)
     n = 0 if samples is None else samples.n
@@ -195,11 +206,13 @@ def convert_model(
     n_used = n - n_held_out
 
     exact = options.max_pool == "spiking" or not any("MaxPool" in node.op for node in graph.nodes)
+    source = None if exact else graph
     mismatch = _compare(graph, ann, None if samples is None else samples.read(0, min(n, COMPARED)), exact)
     warnings: list[str] = []
     if samples is None:
         activations = without_data(ann)
         corrected, held_out = None, np.zeros((0, *ann.network.input_shape), np.float32)
+        unseen = held_out.reshape(0, *ann.input_shape)
     else:
         warnings += suspicions(samples)
         fitted = samples
@@ -217,13 +230,14 @@ def convert_model(
             lambda done, total: tell("measuring activations", done, total or 2 * -(-n_used // ann.batch)),
         )
         corrected = ann.arranged(samples.read(0, min(n_used, CORRECTED)))
-        held_out = ann.arranged(samples.read(n_used, n))
+        unseen = samples.read(n_used, n)
+        held_out = ann.arranged(unseen)
         warnings += _silent(activations, ann)
-    scores = forward(ann, held_out) if len(held_out) else np.zeros((0, *ann.network.output_shape), np.float32)
+    targets = _targets(ann, unseen, source)
     labels = (
         None if samples is None or samples.labels is None else np.asarray(samples.labels[n_used:], np.int64)
     )
-    warnings += _telling_little(scores, labels)
+    warnings += _telling_little(targets, labels)
     network = with_readout(ann, options.readout)
     if options.storage != "float32":
         # Thresholds, corrections and choices are then made for the weights of the file. They still aim at the
@@ -249,19 +263,61 @@ def convert_model(
             )
             return made, assemble(network, recipe.shift, [made])
 
-        unseen = (
-            options.unseen(normal)
-            if samples is not None
-            else replace(options.unseen(normal), correction=False)
-        )
+        untried = options.unseen(normal)
+        if samples is None:
+            untried = replace(untried, correction=False)
         choices[n_steps], made = choose(
-            options.recipes(n_steps) if n_held_out else (unseen,), n_steps, make, held_out, scores
+            options.recipes(n_steps) if n_held_out else (untried,), n_steps, make, held_out, targets
         )
         balanced.append(made)
     result = assemble(network, balanced[0].recipe.shift, balanced)
     return Conversion(
-        result, ann, choices, mismatch, activations, held_out, labels, scores, ann.notes, tuple(warnings)
+        network=result,
+        ann=ann,
+        choices=choices,
+        mismatch=mismatch,
+        activations=activations,
+        held_out=held_out,
+        held_out_labels=labels,
+        targets=targets,
+        notes=ann.notes,
+        warnings=tuple(warnings),
+        source=source,
     )
+
+
+def _task(graph: Graph, ann: Ann, labelled: bool) -> str:
+    """How the first output is read, if nothing is said of it: see `Options`."""
+    network = ann.network
+    if len(network.output_shape) != 1:
+        return "regress"
+    if labelled:
+        return "classify"
+    if len(network.outputs) > 1 or network.output_shape == (int(np.prod(network.input_shape)),):
+        return "regress"
+    return "regress" if network.output_shape == (1,) and "Sigmoid" not in graph.left else "classify"
+
+
+def _targets(ann: Ann, samples: np.ndarray, source: Graph | None) -> Targets:
+    """What the given model makes of samples in its own layout.
+
+    That is what the ANN makes of them, unless there is a `source` that differs from it.
+    """
+    network = ann.network
+    if not len(samples):
+        outputs = {o.name: np.zeros((0, *network.shapes[o.name]), np.float32) for o in network.outputs}
+    elif source is None:
+        outputs = forward_all(ann, ann.arranged(samples))
+    else:
+        found = _evaluated(source, samples, ann)
+        outputs = {name: values.reshape(-1, *network.shapes[name]) for name, values in found.items()}
+    return Targets(network.task, outputs)
+
+
+def _evaluated(graph: Graph, samples: np.ndarray, ann: Ann) -> dict[str, np.ndarray]:
+    """The graph's own values of what each readout of the ANN reads, by the readout's name."""
+    values = evaluate(graph, samples, outputs=ann.outputs)
+    return {layer.name: values[tensor] for layer, tensor in zip(ann.network.outputs, ann.outputs)}
 
 
 def _compare(graph: Graph, ann: Ann, samples: np.ndarray | None, exact: bool) -> float:
@@ -274,16 +330,17 @@ def _compare(graph: Graph, ann: Ann, samples: np.ndarray | None, exact: bool) ->
     """
     if samples is None:
         samples = np.random.default_rng(0).standard_normal((8, *ann.input_shape), np.float32)
-    source = evaluate(graph, samples, outputs=[ann.output])[ann.output].reshape(len(samples), -1)
-    ours = forward(ann, ann.arranged(samples))
-    largest = float(np.abs(source).max())
-    if not np.isfinite(source).all():
-        raise InputError(
-            "the model's outputs are not finite on the calibration inputs",
-            got="NaN or infinity",
-            hint="check the inputs' scale",
-        )
-    mismatch = float(np.abs(source - ours).max()) / (largest or 1.0)
+    ours = forward_all(ann, ann.arranged(samples))
+    mismatch = 0.0
+    for name, source in _evaluated(graph, samples, ann).items():
+        if not np.isfinite(source).all():
+            raise InputError(
+                "the model's outputs are not finite on the calibration inputs",
+                got="NaN or infinity",
+                hint="check the inputs' scale",
+            )
+        largest = float(np.abs(source).max()) or 1.0
+        mismatch = max(mismatch, float(np.abs(source.reshape(ours[name].shape) - ours[name]).max()) / largest)
     if exact and not mismatch <= TOLERANCE:
         raise ModelError(
             "the converted ANN does not compute what the model does",
@@ -303,17 +360,12 @@ def _input_range(samples: CalibrationSet, ann: Ann) -> tuple[float, float]:
     return (low, high) if low < high else (min(low, 0.0), max(high, 0.0) or 1.0)
 
 
-def _telling_little(scores: np.ndarray, labels: np.ndarray | None) -> list[str]:
+def _telling_little(targets: Targets, labels: np.ndarray | None) -> list[str]:
     """Warnings of held-out samples on which agreement or accuracy means little."""
-    n, n_classes = scores.shape
-    if n < TELLING:
+    n, predictions = len(targets.first), targets.predictions
+    if n < TELLING or predictions is None:
         return []
-    if n_classes == 1:
-        return [
-            "the model has one score, so that agreement of predicted classes says nothing; look at the"
-            " readout's error"
-        ]
-    found, predictions = [], scores.argmax(axis=1)
+    found, n_classes = [], n_classes_of(targets.first.shape[1:])
     if (predictions == predictions[0]).all():
         doubt = "are they in the model's own scale, and of several classes?"
         found.append(
@@ -334,10 +386,10 @@ def _telling_little(scores: np.ndarray, labels: np.ndarray | None) -> list[str]:
 
 def _silent(activations: Mapping[str, Activations], ann: Ann) -> list[str]:
     """Warnings of layers that do little or nothing."""
-    found = []
+    found, readouts = [], {layer.name for layer in ann.network.outputs}
     for name, a in activations.items():
         share = float(a.dead.mean())
-        if name != ann.network.layers[-1].name and share > 0.5:
+        if name not in readouts and share > 0.5:
             what = (
                 "no activation on any calibration input"
                 if share == 1

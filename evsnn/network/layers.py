@@ -590,7 +590,7 @@ class Concat(Layer):
 
 @dataclass(frozen=True, eq=False)
 class IF(Layer):
-    """Integrate-and-fire neurons with soft reset (Deng & Gu 2021, eq. 1-2)::
+    """Integrate-and-fire neurons with soft reset (Deng & Gu 2021, eq. 3-4)::
 
         v += I + shift;    s = 1 if v >= v_threshold else 0;    v -= v_threshold * s
 

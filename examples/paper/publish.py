@@ -34,13 +34,13 @@ import evsnn
 from evsnn.conversion.balance.calibration import CalibrationSet, open_calibration
 from evsnn.conversion.balance.options import Options
 from evsnn.conversion.conversion import Conversion, convert_model
-from evsnn.conversion.lowering.ann import Ann
+from evsnn.conversion.lowering.ann import Ann, forward
 from evsnn.conversion.lowering.lowering import lower_graph
 from evsnn.conversion.onnx.importer import import_onnx
 from evsnn.conversion.report.summary import Summary
-from evsnn.conversion.report.validation import ann_predictions
 from evsnn.files.weights import verify
 from evsnn.network.inventory import layer_facts
+from evsnn.network.reading import predicted_classes
 from evsnn.output.console import integer, print_message
 from examples.paper.cards import DATA_SETS, card, index
 from examples.paper.data import Data, load, scaled
@@ -230,9 +230,12 @@ def predictions_of(task: Task, inputs: Path) -> tuple[np.ndarray, np.ndarray]:
     news = News(task.system)
     with open_calibration(str(inputs)) as opened:
         samples: CalibrationSet = opened.fitted(ann.input_shape, ann.network.n_classes)
-        return ann_predictions(
-            ann, samples, lambda done, total: news("the ANN's predictions", done, total)
-        ), np.asarray(samples.labels)
+        predictions, done = [], 0
+        for images in samples.batches():
+            predictions.append(predicted_classes(forward(ann, ann.arranged(images))))
+            done += len(images)
+            news("the ANN's predictions", done, samples.n)
+        return np.concatenate(predictions), np.asarray(samples.labels)
 
 
 def run_of(path: Path, inputs: Path | None, n_steps: int, arithmetic: str) -> tuple[dict, np.ndarray]:

@@ -30,8 +30,9 @@ from evsnn.conversion.balance.correction import Correction
 from evsnn.conversion.balance.options import Recipe
 from evsnn.conversion.balance.selection import Choice
 from evsnn.conversion.balance.statistics import BINS, Activations
+from evsnn.conversion.balance.targets import Targets
 from evsnn.conversion.balance.thresholds import rate
-from evsnn.conversion.lowering.ann import Ann, forward
+from evsnn.conversion.lowering.ann import Ann, forward, forward_all
 from evsnn.conversion.report import comparison, picture
 from evsnn.conversion.report.comparison import RESPONSE_EDGES, LayerExplanation
 from evsnn.conversion.report.diagnosis import diagnose
@@ -41,6 +42,8 @@ from evsnn.network.inventory import layer_facts
 from evsnn.output.table import draw
 
 JSON_KEYS = {
+    "task",
+    "errors",
     "schema_version",
     "n_samples",
     "n_steps",
@@ -93,6 +96,9 @@ SWEEP_KEYS = {
     "nearest_steps",
     "agreement",
     "accuracy",
+    "error",
+    "rms_error",
+    "largest_error",
     "sops_per_sample",
     "sops_per_mac",
     "mean_rate",
@@ -113,7 +119,8 @@ def make_conversion(network, images, labels=None, activations=None, choices=None
         activations=activations or {},
         held_out=np.asarray(images, np.float32),
         held_out_labels=labels,
-        held_out_scores=forward(ann, images),
+        targets=Targets("classify", forward_all(ann, images)),
+        source=None,
     )
 
 
@@ -239,8 +246,8 @@ def test_spikes_at_the_readout_are_compared_with_positive_scores():
     assert [layer.name for layer in found.layers] == [
         "neurons",
         "scores",
-    ] and conversion.held_out_scores.min() < 0
-    assert found.layers[-1].ann_mean == pytest.approx(np.maximum(conversion.held_out_scores, 0).mean())
+    ] and conversion.targets.first.min() < 0
+    assert found.layers[-1].ann_mean == pytest.approx(np.maximum(conversion.targets.first, 0).mean())
 
 
 # Against the slow, obvious counterpart
@@ -446,7 +453,7 @@ def test_a_sweep_equals_single_runs():
     assert [point.n_steps for point in found.sweep] == [2, 6, 16] and [
         point.nearest_steps for point in found.sweep
     ] == [6, 6, 20]
-    ann = conversion.held_out_scores.argmax(axis=1)
+    ann = conversion.targets.first.argmax(axis=1)
     for point in found.sweep:
         result = simulate(
             network, conversion.held_out, n_steps=point.n_steps, labels=conversion.held_out_labels
@@ -503,7 +510,10 @@ def test_the_smallest_that_was_tried_is_said_to_be_that():
     assert found.worth_n_steps == 4 and found.advice[1].startswith(
         "T = 4 is worth it, the smallest that was tried: its agreement with the ANN is 100.0 %"
     )
-    points = [SweepPoint(T, T, quality, quality, 1.0, 1.0, 0.1) for T, quality in ((4, 0.75), (64, 0.6875))]
+    points = [
+        SweepPoint(T, T, quality, quality, 0.1, 0.1, 0.1, 1.0, 1.0, 0.1)
+        for T, quality in ((4, 0.75), (64, 0.6875))
+    ]
     right = [np.arange(64) < n for n in (48, 44)]
     assert not about_more_steps(points, right, np.arange(64) < 44, 4)
     assert about_more_steps(points, right, np.arange(64) < 60, 4)

@@ -20,7 +20,7 @@ from evsnn.conversion import conversion
 from evsnn.conversion.balance.calibration import open_calibration
 from evsnn.conversion.balance.options import Options
 from evsnn.conversion.lowering.ann import forward
-from evsnn.conversion.report.validation import ann_predictions, validate
+from evsnn.conversion.report.validation import targets_of, validate
 
 ROOT = Path(evsnn.__file__).parents[1]
 RANDOM = np.random.default_rng(5)
@@ -105,6 +105,8 @@ def test_a_file_that_runs(call, tmp_path, labels, capsys):
         "schema_version",
         "model",
         "output",
+        "task",
+        "outputs",
         "n_steps",
         "shift",
         "readout",
@@ -220,14 +222,13 @@ def test_validation_in_batches(labels, monkeypatch):
     """Samples that do not fit into one batch are counted like those that do, and need no labels."""
     found = conversion.convert_model(make_model(), IMAGES, Options((4,), threshold="max"))
     whole = open_calibration((IMAGES, labels)).fitted((2, 6, 6), 4)
-    once = validate(found.network, found.ann, whole, ann_predictions(found.ann, whole), 4)
+    once = validate(found, whole, targets_of(found, whole), 4)
     monkeypatch.setattr("evsnn.conversion.balance.calibration.BATCH_BYTES", 7 * IMAGES[0].nbytes)
     seen = []
     parts = validate(
-        found.network,
-        found.ann,
+        found,
         whole,
-        ann_predictions(found.ann, whole),
+        targets_of(found, whole),
         4,
         lambda done, total: seen.append((done, total)),
     )
@@ -237,7 +238,7 @@ def test_validation_in_batches(labels, monkeypatch):
         once.agreement,
     ) and parts.sops_per_sample == pytest.approx(once.sops_per_sample)
     bare = open_calibration(IMAGES).fitted((2, 6, 6), 4)
-    without = validate(found.network, found.ann, bare, ann_predictions(found.ann, bare), 4)
+    without = validate(found, bare, targets_of(found, bare), 4)
     assert (without.accuracy, without.ann_accuracy, without.loss_points) == (
         None,
         None,
@@ -318,12 +319,12 @@ def test_channels_last(call, folder, tmp_path):
 
 
 def test_scores_by_name(call, refused, folder):
-    """Of two outputs, the one that is named."""
+    """Of two outputs, the one that is named; else both, as values."""
     model = make_model()
     hidden = next(node.output[0] for node in model.graph.node if node.op_type == "Conv")
     model.graph.output.append(onnx.helper.make_tensor_value_info(hidden, onnx.TensorProto.FLOAT, None))
     onnx.save(model, folder / "two.onnx")
-    assert "several outputs" in refused(1, model="two.onnx")
+    assert "first output is not read as scores" not in call("--steps", "4", model="two.onnx")[1]
     status, out, _ = call("--scores", model.graph.output[0].name, "--steps", "4", "--json", model="two.onnx")
     assert status == 0 and len(json.loads(out)["layers"]) == 3
     assert "no such tensor" in refused(1, "--scores", "none", model="two.onnx")

@@ -31,7 +31,7 @@ class Grower:
 
     def add(self, name, *sources, fired=False):
         if name not in {t[0] for t in self.tensors}:
-            self.tensors.append((name, import_onnx(self.m.model(name)).shapes[name], fired))
+            self.tensors.append((name, import_onnx(self.m.model(name), output=name).shapes[name], fired))
         self.loose -= set(sources)
         self.loose.add(name)
         return name

@@ -11,9 +11,11 @@ import evsnn
 from evsnn import IF, ModelError, RunError
 from evsnn.conversion import conversion
 from evsnn.conversion.balance import selection
+from evsnn.conversion.balance import targets as target_module
 from evsnn.conversion.balance.balance import Balanced
 from evsnn.conversion.balance.options import Options, Recipe
-from evsnn.conversion.balance.selection import Candidate, choose, divergence
+from evsnn.conversion.balance.selection import Candidate, choose
+from evsnn.conversion.balance.targets import Targets, divergence
 from evsnn.conversion.conversion import convert, convert_model
 from evsnn.conversion.lowering.ann import forward
 from evsnn.files.weights import as_stored
@@ -66,28 +68,48 @@ def test_large_scores_do_not_overflow():
 def test_flat_scores_are_stretched():
     """Flat scores are stretched to a root mean square of 4 about their mean; steep ones stay."""
     spread = np.sqrt(np.square(SCORES - SCORES.mean(axis=1, keepdims=True)).mean())
-    assert spread > selection.SPREAD
+    assert spread > target_module.SPREAD
     wanted = divergence(OTHERS * (4 / spread), SCORES * (4 / spread))
     for flatness in (0.4, 0.01, 1e-5):
         np.testing.assert_allclose(divergence(OTHERS * flatness, SCORES * flatness), wanted, rtol=1e-4)
     assert divergence(2 * OTHERS, 2 * SCORES).mean() > 1.1 * divergence(OTHERS, SCORES).mean() > wanted.mean()
 
 
-def test_a_single_score_is_compared_as_a_number():
-    reference = np.array([[1.0], [3.0], [5.0], [7.0]], np.float32)  # variance 5
-    assert divergence(reference + np.array([[0], [1], [-2], [5]], np.float32), reference).tolist() == [
-        0,
-        0.2,
-        0.8,
-        5,
-    ]
-    assert divergence(np.full((2, 1), 3.0), np.full((2, 1), 1.0)).tolist() == [4, 4]
+def test_a_single_score_is_the_logit_of_the_second_of_two_classes():
+    reference, scores = RNG.normal(size=(2, 20, 1), scale=9).astype(np.float32)
+    both = [np.concatenate([np.zeros((20, 1)), x], axis=1) for x in (scores, reference)]
+    np.testing.assert_allclose(divergence(scores, reference), divergence(*both))
+    targets = Targets("classify", {"readout": reference})
+    assert targets.agreement({"readout": scores}) == ((scores > 0) == (reference > 0)).mean()
+
+
+def test_values_are_compared_by_their_error():
+    wanted = RNG.normal(size=(40, 3), scale=2) + np.array([5, -9, 100])
+    error = RNG.normal(size=(40, 3), scale=0.1)
+    targets = Targets("regress", {"a": wanted, "b": wanted[:, :1]})
+    outputs = {"a": wanted + error, "b": wanted[:, :1]}
+    found = targets.errors(outputs)
+    assert found["a"].rms == pytest.approx(np.sqrt((error**2).mean()))
+    assert found["a"].largest == pytest.approx(np.abs(error).max())
+    assert found["a"].relative == pytest.approx(found["a"].rms / np.sqrt(wanted.var(axis=0).mean()))
+    assert (found["b"].rms, found["b"].relative) == (0, 0)
+    assert targets.divergence(outputs) == pytest.approx(found["a"].relative ** 2)
+    assert targets.agreement(outputs) is None and targets.relative_error(outputs) == found["a"].relative
+    constant = Targets("none", {"a": np.full((4, 2), 3.0)})  # no spread: the size of the values stands in
+    assert constant.errors({"a": np.full((4, 2), 3.3)})["a"].relative == pytest.approx(0.1)
 
 
 # The choice
 
 RECIPES = tuple(Recipe(f"error:{power}", "channel", "initial") for power in (2, 3, 4, 5))
 HELD_OUT = np.zeros((50, 3), np.float32)
+
+
+class Told(Targets):
+    """Targets that are told what is predicted."""
+
+    def predicted(self, outputs):
+        return outputs["predictions"]
 
 
 def offered(monkeypatch, errors, sops, agreeing=(True,) * 9):
@@ -102,7 +124,9 @@ def offered(monkeypatch, errors, sops, agreeing=(True,) * 9):
         outputs = SCORES + errors[network] * np.eye(7)[SCORES.argmax(axis=1)]
         predictions = SCORES.argmax(axis=1) if agreeing[network] else np.arange(50) % 7
         result = SimpleNamespace(
-            outputs=outputs, predictions=predictions, sops_per_sample=sops[network], mean_rate=0.1
+            named_outputs={"scores": outputs, "predictions": predictions},
+            sops_per_sample=sops[network],
+            mean_rate=0.1,
         )
         assert n_steps == 8
         return SimpleNamespace(
@@ -111,7 +135,12 @@ def offered(monkeypatch, errors, sops, agreeing=(True,) * 9):
 
     monkeypatch.setattr(selection, "Simulator", simulator)
     choice, balanced = choose(
-        RECIPES[: len(errors)], 8, make, HELD_OUT, SCORES, lambda *progress: told.append(progress)
+        RECIPES[: len(errors)],
+        8,
+        make,
+        HELD_OUT,
+        Told("classify", {"scores": SCORES}),
+        lambda *progress: told.append(progress),
     )
     assert told == [(i + 1, len(errors)) for i in range(len(asked))] and asked == [
         c.recipe for c in choice.candidates
@@ -208,9 +237,7 @@ def test_what_cannot_be_run_is_left_out(monkeypatch, where):
     def simulator(network, n_steps):
         if where == "planning" and network:
             raise RunError("too many events for one block")
-        result = SimpleNamespace(
-            outputs=SCORES - 1, predictions=SCORES.argmax(axis=1), sops_per_sample=1, mean_rate=0.1
-        )
+        result = SimpleNamespace(named_outputs={"scores": SCORES - 1}, sops_per_sample=1, mean_rate=0.1)
         return SimpleNamespace(
             run=lambda images: result, memory_bytes={"workspaces": 1 << 60 if network else 1}
         )
@@ -223,7 +250,7 @@ def test_what_cannot_be_run_is_left_out(monkeypatch, where):
         8,
         lambda recipe: (Balanced(8, recipe, {}, {}), RECIPES.index(recipe)),
         HELD_OUT,
-        SCORES + 1e-3 * OTHERS,
+        Targets("classify", {"scores": SCORES + 1e-3 * OTHERS}),
     )
     assert choice.recipe == RECIPES[0] and len(choice.candidates) == 1
     assert choice.reason.endswith(
@@ -236,14 +263,18 @@ def test_what_cannot_be_run_is_left_out(monkeypatch, where):
             8,
             lambda recipe: (Balanced(8, recipe, {}, {}), RECIPES.index(recipe)),
             HELD_OUT,
-            SCORES,
+            Targets("classify", {"scores": SCORES}),
         )
 
 
 def test_nothing_held_out_takes_the_first_unseen(monkeypatch):
     monkeypatch.setattr(selection, "Simulator", None)
     choice, balanced = choose(
-        RECIPES, 8, lambda recipe: (Balanced(8, recipe, {}, {"a": 1}), None), HELD_OUT[:0], SCORES[:0]
+        RECIPES,
+        8,
+        lambda recipe: (Balanced(8, recipe, {}, {"a": 1}), None),
+        HELD_OUT[:0],
+        Targets("classify", {"scores": SCORES[:0]}),
     )
     assert (
         choice.recipe == balanced.recipe == RECIPES[0]
@@ -446,7 +477,7 @@ def test_a_conversion_says_how_it_came_about():
     assert list(found.choices) == [16, 2] and found.mismatch < 1e-5 and found.network.shift == "initial"
     assert (
         np.array_equal(found.held_out, IMAGES[36:])
-        and found.held_out_scores.shape == (12, 4)
+        and found.targets.first.shape == (12, 4)
         and found.held_out_labels is None
     )
     assert found.network.input_range == (IMAGES.min(), IMAGES.max())
@@ -456,9 +487,9 @@ def test_a_conversion_says_how_it_came_about():
     for n_steps, choice in found.choices.items():
         (candidate,) = [c for c in choice.candidates if c.recipe == choice.recipe]
         result = evsnn.simulate(found.network, found.held_out, n_steps=n_steps, backend="reference")
-        assert candidate.divergence == pytest.approx(divergence(result.outputs, found.held_out_scores).mean())
+        assert candidate.divergence == pytest.approx(divergence(result.outputs, found.targets.first).mean())
         assert (candidate.sops_per_sample, candidate.mean_rate) == (result.sops_per_sample, result.mean_rate)
-        assert candidate.agreement == (result.predictions == found.held_out_scores.argmax(axis=1)).mean()
+        assert candidate.agreement == (result.predictions == found.targets.first.argmax(axis=1)).mean()
     assert (
         told[:2] == [("reading the model", 0, 1), ("reading the model", 1, 1)]
         and ("measuring activations", 2, 2) in told
@@ -470,7 +501,8 @@ def test_a_conversion_says_how_it_came_about():
     [
         ("constant", "predicts class 2 on all 16"),
         ("chance", "no better than chance"),
-        ("one score", "has one score"),
+        ("one score", None),
+        ("one score, chance", "no better than chance"),
         ("good", None),
     ],
 )
@@ -479,7 +511,7 @@ def test_held_out_samples_that_tell_little(case, words):
     from onnx_builder import OnnxModel
 
     m = OnnxModel((4,), seed=3)
-    n_classes = 1 if case == "one score" else 4
+    n_classes = 1 if case.startswith("one score") else 4
     scores = m.op(
         "Gemm",
         m.op("Relu", "x"),
@@ -488,12 +520,13 @@ def test_held_out_samples_that_tell_little(case, words):
     )
     images = np.tile(np.eye(4, dtype=np.float32), (16, 1))
     labels = np.tile(np.arange(4), 16)
+    labels = labels == 0 if n_classes == 1 else labels
     found = convert_model(
         m.model(scores),
-        (images, 0 * labels if n_classes == 1 else (labels + (case == "chance")) % 4),
+        (images, (labels + ("chance" in case)) % max(2, n_classes)),
         Options((4,), threshold="max"),
     )
-    told = [warning for warning in found.warnings if "held-out" in warning or "one score" in warning]
+    told = [warning for warning in found.warnings if "held-out" in warning]
     assert any(words in warning for warning in told) if words else not told
 
 
@@ -616,14 +649,15 @@ def test_a_conversion_that_does_not_compute_the_same_is_refused(monkeypatch, tmp
 
     from evsnn import convert as command
 
-    true_forward = conversion.forward
+    true_forward = conversion.forward_all
 
     def wrong(ann, images, *rest, **options):
-        scores = true_forward(ann, images, *rest, **options)
+        outputs = true_forward(ann, images, *rest, **options)
+        scores = outputs["readout"]
         scores[0, 0] += np.abs(scores).max() / 500
-        return scores
+        return outputs
 
-    monkeypatch.setattr(conversion, "forward", wrong)
+    monkeypatch.setattr(conversion, "forward_all", wrong)
     with pytest.raises(
         ModelError,
         match=(

@@ -68,12 +68,16 @@ def with_readout(ann: Ann, readout: str) -> Network:
     network = ann.network
     if readout == "membrane":
         return network.replace(readout="membrane")
-    *layers, last = network.layers
-    name = "scores"
-    while name in network.by_name:
-        name += "_"
-    layers += [IF(shift=False, name=name, inputs=last.inputs), dataclasses.replace(last, inputs=(name,))]
-    return network.replace(layers=tuple(layers), readout="spikes")
+    layers = [layer for layer in network.layers if not isinstance(layer, Readout)]
+    readouts, taken = [], set(network.by_name)
+    for last in network.outputs:
+        name = "scores" if len(network.outputs) == 1 else f"{last.name}.neurons"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        layers.append(IF(shift=False, name=name, inputs=last.inputs))
+        readouts.append(dataclasses.replace(last, inputs=(name,)))
+    return network.replace(layers=(*layers, *readouts), readout="spikes")
 
 
 def without_data(ann: Ann) -> dict[str, Activations]:
@@ -192,18 +196,18 @@ def _thresholds(
     table = {}
     circuit = build_circuit(network, n_steps)
     charged_by_spikes = {p.name for p in circuit.populations if isinstance(p, Population) and p.projections}
-    readout = network.layers[-1]
+    readouts = {source: readout.name for readout in network.outputs for source in readout.inputs}
     for layer in network.layers:
         if not isinstance(layer, IF) or layer.name in ann.fixed:
             continue
-        if layer.name in readout.inputs:  # its amplitudes are scores: it has one threshold, the largest
-            if readout.name not in activations:
+        if layer.name in readouts:  # its amplitudes are scores: it has one threshold, the largest
+            if readouts[layer.name] not in activations:
                 raise ModelError(
                     "readout 'spikes' needs the scores' range",
                     hint="give calibration samples, or use readout='membrane'",
                 )
             table[layer.name] = StepParameters(
-                v_threshold=thresholds(activations[readout.name], "max", n_steps, "layer"),
+                v_threshold=thresholds(activations[readouts[layer.name]], "max", n_steps, "layer"),
                 negative_threshold=0.0,
                 warm_up_steps=0,
             )

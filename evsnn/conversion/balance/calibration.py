@@ -102,6 +102,11 @@ class CalibrationSet:
         """Close the file; nothing can be read afterwards."""
         self._close()
 
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labels."""
+        return self._labels is not None
+
     @cached_property
     def labels(self) -> np.ndarray | None:
         """(n,) int64, or None.
@@ -146,12 +151,21 @@ class CalibrationSet:
         shape : tuple of int
             The source model's input, without the batch.
         n_classes : int
+            0: the network does not classify, so that labels do not fit.
 
         Raises
         ------
         InputError
             If they do not fit.
         """
+        if self._labels is not None and not n_classes:
+            raise InputError(
+                "labels are classes, but the first output is not read as scores of classes",
+                where=self._labels.where,
+                got=f"shape {self._labels.shape}",
+                expected="no labels",
+                hint="leave the labels out; or name the tensor of scores (--scores NAME) and --task classify",
+            )
         stored, forms = (
             self._images.shape,
             (*sample_forms(shape), *((shape[:-1],) if len(shape) == 3 and shape[-1] == 1 else ())),

@@ -9,6 +9,7 @@ from ...errors import ModelError, NetworkError
 from ...files.schema import STORAGES
 from ...network.layers import IF
 from ...network.network import READOUTS, SHIFTS, check_steps
+from ...network.reading import TASKS
 from .thresholds import GRANULARITIES, parse_rule
 
 __all__ = ["AUTO", "MAX_POOLS", "Options", "Recipe"]
@@ -78,6 +79,9 @@ class Options:
     warm_up_steps : int, optional
         None: 0, unless "auto" finds that a warm-up pays.
     max_pool : {"spiking", "average"}
+    task : {"classify", "regress", "none"}, optional
+        How the first output is read. None: as scores of classes if there are labels, or if it is the only
+        output, a vector, and neither one value (without a Sigmoid) nor of the input's shape; else as values.
     storage : {"float32", "float16", "int8"}
         How weights will be stored. They are rounded before the network is balanced, so that its corrections
         are made for what is stored, and `evsnn.save` with the same storage changes nothing.
@@ -97,6 +101,7 @@ class Options:
     negative_threshold: float | None = None
     warm_up_steps: int | None = None
     max_pool: str = "spiking"
+    task: str | None = None
     storage: str = "float32"
 
     def __post_init__(self):
@@ -112,6 +117,7 @@ class Options:
             ("shift", SHIFTS, True),
             ("readout", READOUTS, False),
             ("max_pool", MAX_POOLS, False),
+            ("task", TASKS, True),
             ("storage", STORAGES, False),
         )
         for name, allowed, may_be_open in choices:

@@ -2,7 +2,8 @@
 
 Recipes are tried from the plainest to the most elaborate; each is run by evsnn's own engine. They are
 compared by how far the network's class probabilities are from the ANN's: the Kullback-Leibler divergence of
-the softmax of the scores (see `divergence`), a finer measure than the number of changed predictions. A recipe
+the softmax of the scores, a finer measure than the number of changed predictions. Values are compared by the
+square of their relative error (see `Targets.divergence`). A recipe
 is left out if its run does not fit into memory or into a block of steps (a warm-up needs all steps in one
 block). Of the recipes that are nearly as good as the best, the plainest is taken, unless a more elaborate one
 saves synaptic operations. No further recipe is tried when nothing is left to gain.
@@ -22,14 +23,13 @@ from ...simulation import Simulator
 from .balance import Balanced
 from .correction import Correction
 from .options import Recipe
+from .targets import Targets
 
-__all__ = ["Candidate", "Choice", "choose", "divergence"]
+__all__ = ["Candidate", "Choice", "choose"]
 
 LOSSLESS = 0.002
-"""Mean divergence in nats below which no further recipe is tried, if predictions agree, too."""
+"""Divergence below which no further recipe is tried, if predictions agree, too."""
 AGREEING = 0.99
-SPREAD = 4.0
-"""The least spread (root mean square) of the scores about their mean; flatter scores are stretched to it."""
 NEARLY = 1.15
 """A plainer or cheaper recipe is taken if its divergence is at most this many times the least."""
 SAVING = 0.05
@@ -43,16 +43,17 @@ class Candidate:
     Parameters
     ----------
     recipe : Recipe
-    agreement : float
-        Share of held-out inputs with the ANN's prediction.
+    agreement : float, optional
+        Share of held-out inputs with the ANN's prediction; None if the task is not to classify.
     divergence : float
-        Mean divergence of the class probabilities from the ANN's, in nats.
+        Mean divergence of the class probabilities from the ANN's, in nats; of values, the square of the error
+        as a share of their spread.
     sops_per_sample, mean_rate : float
         As for `evsnn.Result`.
     """
 
     recipe: Recipe
-    agreement: float
+    agreement: float | None
     divergence: float
     sops_per_sample: float
     mean_rate: float
@@ -80,43 +81,12 @@ class Choice:
     corrections: Mapping[str, Correction] = field(default_factory=dict)
 
 
-def divergence(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """KL(softmax(reference) || softmax(scores)) of every sample, in nats.
-
-    The softmax of scores that hardly differ between classes would tell nothing (scores of an untrained
-    network, or quantities instead of classes). Both are then stretched alike, to a spread of `SPREAD`. For a
-    single score it is the squared difference as a share of the variance.
-
-    Parameters
-    ----------
-    scores, reference : (n, classes)
-        The network's scores, and the ANN's.
-
-    Returns
-    -------
-    (n,) float64
-        At least 0.
-    """
-    scores, reference = scores.astype(np.float64), reference.astype(np.float64)
-    if reference.shape[1] == 1:
-        return np.square(scores - reference)[:, 0] / (reference.var() or 1.0)
-    spread = np.sqrt(np.square(reference - reference.mean(axis=1, keepdims=True)).mean())
-    factor = SPREAD / spread if 0 < spread < SPREAD else 1.0
-
-    def log_softmax(x: np.ndarray) -> np.ndarray:
-        x = factor * (x - x.max(axis=1, keepdims=True))
-        return x - np.log(np.exp(x).sum(axis=1, keepdims=True))
-
-    wanted = log_softmax(reference)
-    return (np.exp(wanted) * (wanted - log_softmax(scores))).sum(axis=1)
-
-
 def choose(
     recipes: tuple[Recipe, ...],
     n_steps: int,
     make: Callable[[Recipe], tuple[Balanced, Network]],
     held_out: np.ndarray,
-    scores: np.ndarray,
+    targets: Targets,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Choice, Balanced]:
     """Try recipes for one T, and choose one.
@@ -130,8 +100,8 @@ def choose(
         It balances with a recipe, and returns a `Balanced` and a network that runs.
     held_out : (n, *input_shape) float32
         If n is 0, the first recipe is taken without a trial.
-    scores : (n, classes)
-        The ANN's scores of them.
+    targets : Targets
+        The ANN's outputs for them.
     progress : callable (done, total), optional
 
     Raises
@@ -159,12 +129,12 @@ def choose(
             ended = f"; {recipe} and what follows it left out: {error.what}"
             break
         result = simulator.run(held_out)
-        agreement = float((result.predictions == scores.argmax(axis=1)).mean())
+        agreement = targets.agreement(result.named_outputs)
         tried.append(
             Candidate(
                 recipe,
                 agreement,
-                float(divergence(result.outputs, scores).mean()),
+                targets.divergence(result.named_outputs),
                 result.sops_per_sample,
                 result.mean_rate,
             )
@@ -172,7 +142,8 @@ def choose(
         made.append(balanced)
         if progress:
             progress(i + 1, len(recipes))
-        if tried[-1].divergence <= LOSSLESS and agreement >= AGREEING and i + 1 < len(recipes):
+        agreeing = agreement is None or agreement >= AGREEING
+        if tried[-1].divergence <= LOSSLESS and agreeing and i + 1 < len(recipes):
             ended = "; nothing is left to gain by more elaborate ones"
             break
     least = min(c.divergence for c in tried)
@@ -191,10 +162,13 @@ def choose(
 
 def _reason(tried: list[Candidate], taken: int) -> str:
     mine = tried[taken]
-    said = (
-        f"divergence {mine.divergence:.3g} from the ANN, {mine.agreement:.1%} of its predictions, on held-out"
-        " inputs"
-    )
+    if mine.agreement is None:
+        said = f"outputs within {mine.divergence**0.5:.2%} of their spread of the ANN's, on held-out inputs"
+    else:
+        said = (
+            f"divergence {mine.divergence:.3g} from the ANN, {mine.agreement:.1%} of its predictions, on"
+            " held-out inputs"
+        )
     if len(tried) == 1:
         return said
     if mine.divergence == min(c.divergence for c in tried):

@@ -8,9 +8,9 @@
                    clipped, and neurons fire less
 
 A neuron with threshold V and first membrane V/2 that integrates the current a in each of T steps sends
-``q(a) = V/T clip(floor(a T / V + 1/2), 0, T)`` (Deng & Gu 2021, eq. 8). "mse" minimises
-``sum |q(a) - a|^2`` over the
-histogram: it balances the clipping error against the quantization error, and so it belongs to one T.
+``q(a) = V/T clip(floor(a T / V + 1/2), 0, T)`` (Deng & Gu 2021, eq. 7, with the shift of eq. 15). "mse"
+minimises ``sum |q(a) - a|^2`` over the histogram: it balances the clipping error against the quantization
+error, and so it belongs to one T.
 """
 
 from __future__ import annotations
@@ -56,10 +56,12 @@ def parse_rule(rule: str) -> tuple[str, float]:
     return name, value
 
 
-def rate(activation: np.ndarray, v_threshold: np.ndarray | float, n_steps: int) -> np.ndarray:
-    """q(a): the mean output of a neuron that starts at V/2 and integrates `activation` `n_steps` times.
+def rate(
+    activation: np.ndarray, v_threshold: np.ndarray | float, n_steps: int, shift: float = 0.5
+) -> np.ndarray:
+    """q(a): the mean output of a neuron that integrates `activation` and a shift `n_steps` times.
 
-    Deng & Gu 2021, eq. 8.
+    Deng & Gu 2021, eq. 7, with the shift of eq. 15.
 
     Parameters
     ----------
@@ -69,13 +71,15 @@ def rate(activation: np.ndarray, v_threshold: np.ndarray | float, n_steps: int) 
         V, above 0; it broadcasts to `activation`.
     n_steps : int
         T.
+    shift : float
+        The shift of a run as a share of V: 1/2, or 0 for neurons without it.
 
     Returns
     -------
     array
         A multiple of V/T, from 0 to V.
     """
-    return v_threshold / n_steps * np.clip(np.floor(activation * (n_steps / v_threshold) + 0.5), 0, n_steps)
+    return v_threshold / n_steps * np.clip(np.floor(activation * (n_steps / v_threshold) + shift), 0, n_steps)
 
 
 def thresholds(

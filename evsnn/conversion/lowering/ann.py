@@ -18,7 +18,7 @@ from ...network.network import Network
 from ..onnx.dense import conv2d
 from ..onnx.operators import OPERATORS
 
-__all__ = ["Ann", "forward"]
+__all__ = ["Ann", "forward", "forward_all"]
 
 Observer = Callable[[str, np.ndarray, np.ndarray], None]
 
@@ -49,8 +49,8 @@ class Ann:
     input_layout : tuple of int
         The axes of `input_shape` in the order in which the network reads them, (2, 0, 1) for channels last;
         (): they are in order.
-    output : str
-        The graph's tensor that the readout equals; not the graph's output if a Softmax was left out.
+    outputs : tuple of str
+        The graph's tensor that each readout equals; not the graph's output if a Softmax was left out.
     """
 
     network: Network
@@ -60,7 +60,7 @@ class Ann:
     notes: tuple[str, ...] = ()
     input_shape: tuple[int, ...] = ()
     input_layout: tuple[int, ...] = ()
-    output: str = ""
+    outputs: tuple[str, ...] = ()
 
     @cached_property
     def batch(self) -> int:
@@ -87,7 +87,19 @@ class Ann:
 def forward(
     ann: Ann, images: np.ndarray, batch: int | None = None, observe: Observer | None = None
 ) -> np.ndarray:
-    """The ANN's scores.
+    """The ANN's first output; see `forward_all`.
+
+    Returns
+    -------
+    (n, *output_shape) float32
+    """
+    return forward_all(ann, images, batch, observe)[ann.network.outputs[0].name]
+
+
+def forward_all(
+    ann: Ann, images: np.ndarray, batch: int | None = None, observe: Observer | None = None
+) -> dict[str, np.ndarray]:
+    """The ANN's outputs.
 
     Parameters
     ----------
@@ -99,23 +111,28 @@ def forward(
         it.
     observe : callable, optional
         ``observe(name, current, activation)`` is called for each `IF` and batch, with float32 arrays
-        (batch, *shape) before and after the ReLU, which it must not change; for the readout, with its scores
+        (batch, *shape) before and after the ReLU, which it must not change; for each readout, with its output
         twice.
 
     Returns
     -------
-    (n, *output_shape) float32
+    dict of str to (n, ...) float32
+        By the name of the readout.
     """
-    scores = np.empty((len(images), *ann.network.output_shape), np.float32)
+    network = ann.network
+    outputs = {
+        layer.name: np.empty((len(images), *network.shapes[layer.name]), np.float32)
+        for layer in network.outputs
+    }
     batch = batch or ann.batch
     for start in range(0, len(images), batch):
-        scores[start : start + batch] = _batch(
-            ann, np.asarray(images[start : start + batch], np.float32), observe
-        )
-    return scores
+        part = np.asarray(images[start : start + batch], np.float32)
+        for name, values in _batch(ann, part, observe).items():
+            outputs[name][start : start + batch] = values
+    return outputs
 
 
-def _batch(ann: Ann, images: np.ndarray, observe: Observer | None) -> np.ndarray:
+def _batch(ann: Ann, images: np.ndarray, observe: Observer | None) -> dict[str, np.ndarray]:
     layers, last = ann.network.layers, _last_readers(ann.network)
     values: dict[str, np.ndarray] = {}
     for i, layer in enumerate(layers):
@@ -127,7 +144,7 @@ def _batch(ann: Ann, images: np.ndarray, observe: Observer | None) -> np.ndarray
         for name in layer.inputs:
             if last[name] == i:
                 values.pop(name, None)
-    return value
+    return {layer.name: values[layer.name] for layer in ann.network.outputs}
 
 
 def _last_readers(network: Network) -> dict[str, int]:
@@ -159,4 +176,6 @@ def _computed(layer: Layer, inputs: list[np.ndarray], clip: np.ndarray | None) -
         for other in inputs[1:]:
             total += other
         return total
-    return x.reshape(len(x), -1)  # Flatten, Readout
+    if isinstance(layer, Readout):
+        return x.reshape(len(x), *layer.output_shape([x.shape[1:]]))
+    return x.reshape(len(x), -1)  # Flatten

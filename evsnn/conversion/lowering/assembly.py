@@ -6,7 +6,7 @@ ReLUs, pools and the output need layers; everything else stays an expression.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -411,24 +411,27 @@ class Assembly:
             unique = f"{base}.{count}"
         return unique
 
-    def finish(self, output: Expression) -> Network:
-        """The network that reads out an expression."""
-        if output.shape[1:] != (1, 1):
-            raise ModelError(
-                "the output is a map",
-                where=f"node {output.name!r}",
-                got=f"{output.shape} (channels, height, width)",
-                expected="one score per class",
-            )
-        feed, _ = self._current(output)
-        if output.signal is not None:  # spikes and nothing else: the readout integrates them as they are
-            feed = self._add(Add(name=self._name("scores"), inputs=(feed,)))
-        self._add(Readout(name=self._name("readout"), inputs=(feed,)))
-        return Network(self._needed())
+    def finish(self, outputs: Mapping[str, Expression]) -> Network:
+        """The network that reads out expressions, by name; one alone is called "readout".
 
-    def _needed(self) -> list[Layer]:
-        """Layers that lead to the last one, and the input."""
-        wanted = {self.layers[-1].name, self.layers[0].name}
+        Its task is to classify if it has one output and that is a vector.
+        """
+        feeds = []
+        for output in outputs.values():
+            feed, _ = self._current(output)
+            if output.signal is not None:  # spikes and nothing else: the readout integrates them as they are
+                feed = self._add(Add(name=self._name("scores"), inputs=(feed,)))
+            feeds.append(feed)
+        readouts = []
+        for name, feed in zip(outputs, feeds):
+            named = self._name(name if len(feeds) > 1 else "readout")
+            readouts.append(self._add(Readout(name=named, inputs=(feed,))))
+        vector = all(output.shape[1:] == (1, 1) for output in outputs.values())
+        return Network(self._needed(readouts), task="classify" if vector and len(feeds) == 1 else "regress")
+
+    def _needed(self, readouts: Sequence[str]) -> list[Layer]:
+        """Layers that lead to readouts, and the input."""
+        wanted = {*readouts, self.layers[0].name}
         for layer in reversed(self.layers):
             if layer.name in wanted:
                 wanted.update(layer.inputs)

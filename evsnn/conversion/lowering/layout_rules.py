@@ -140,7 +140,7 @@ def _scores(scope: Scope, node: Node) -> Value:
             expected="the axis of the classes",
         )
     name = node.outputs[0]
-    while name != scope.graph.output:
+    while name not in scope.ends:
         followers = [n for n in scope.graph.nodes if name in n.inputs]
         if len(followers) != 1 or followers[0].op not in (*_RESHAPES, *_SCORES):
             raise refusal(
@@ -149,8 +149,8 @@ def _scores(scope: Scope, node: Node) -> Value:
                 hint="only at the end of a model can it be left out; spiking neurons compute ReLUs",
             )
         name = followers[0].outputs[0]
-    if scope.output == scope.graph.output:
-        scope.output = node.inputs[0]
+    if scope.ends[name] == name:
+        scope.ends[name] = node.inputs[0]
     scope.assembly.note(f"{node.name}: {node.op} at the end left out; the largest score stays the largest")
     return scope.value(node)
 

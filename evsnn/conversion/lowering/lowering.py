@@ -42,7 +42,7 @@ def lower_graph(graph: Graph, *, max_pool: str = "spiking") -> Ann:
     Returns
     -------
     Ann
-        Computes what the graph does, up to the tensor `Ann.output`.
+        Computes what the graph does, up to the tensors `Ann.outputs`.
 
     Raises
     ------
@@ -70,16 +70,18 @@ def _lower(graph: Graph, average: bool) -> Ann:
     for node in graph.nodes:
         scope.values[node.outputs[0]] = _lowered(scope, node)
         scope.forget(node)
-    output = scope.values[graph.output]
-    where = f"output {graph.output!r}"[:140]
-    if output.index is not None or any(output.padding):
-        raise ModelError(
-            "the scores are moved after they are computed",
-            where=where,
-            hint="leave out the Transpose or Pad at the end",
-        )
+    ends: dict[str, Expression] = {}
+    for name, tensor in graph.outputs.items():
+        output = scope.values[tensor]
+        if output.index is not None or any(output.padding):
+            raise ModelError(
+                "the scores are moved after they are computed",
+                where=f"output {name!r}"[:140],
+                hint="leave out the Transpose or Pad at the end",
+            )
+        ends[name] = scope.whole(output, tensor)
     try:
-        network = scope.assembly.finish(scope.whole(output, graph.output))
+        network = scope.assembly.finish(ends)
     except NetworkError as error:
         raise ModelError(
             error.what, where=error.where, got=error.got, expected=error.expected, hint=error.hint
@@ -94,7 +96,7 @@ def _lower(graph: Graph, average: bool) -> Ann:
         notes=(*graph.notes, *scope.assembly.notes),
         input_shape=own,
         input_layout=layout,
-        output=scope.output,
+        outputs=tuple(scope.ends[tensor] for tensor in graph.outputs.values()),
     )
 
 

@@ -38,12 +38,14 @@ class Scope:
         self.graph = graph
         self.assembly = Assembly(input_shape, average)
         self.values: dict[str, Value] = {}
-        self.uses: dict[str, int] = {graph.output: 1}
+        self.uses: dict[str, int] = dict.fromkeys(graph.outputs.values(), 1)
         for node in graph.nodes:
             for name in node.inputs:
                 self.uses[name] = self.uses.get(name, 0) + 1
         self._left = dict(self.uses)
-        self.output = graph.output  # moves up if operators at the end are left out
+        self.ends = {
+            tensor: tensor for tensor in graph.outputs.values()
+        }  # without operators that are left out
 
     def value(self, node: Node, at: int = 0) -> Value:
         """An input that depends on the network's input."""

@@ -1,8 +1,8 @@
-"""Where the network in a model file begins and ends: its input, its output, and the nodes between them."""
+"""Where the network in a model file begins and ends: its input, its outputs, and the nodes between them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -13,64 +13,178 @@ from .model_file import FLOATS, ModelFile
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["find_input", "find_output", "nodes_to"]
+__all__ = ["find_input", "find_outputs", "nodes_to"]
 
+_MOVES = ("Cast", "Concat", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators that only move values."""
+_READINGS = ("HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax", "Tanh")
+"""Operators that bring values to a range and keep their order."""
+_CHOICES = ("ArgMax", "ZipMap")
+_MOST_LEFT = 256  # operators at the end of one output
 _UNFIXED = (1_000_003, 999_983)  # primes: no other size is theirs by chance
 
 
-def find_output(file: ModelFile, output: str | None, notes: list[str]) -> str:
-    """The tensor to end at: the one that is named, else the only output of floats.
+def find_outputs(
+    file: ModelFile, wanted: str | Sequence[str] | None, notes: list[str]
+) -> tuple[dict[str, str], frozenset[str]]:
+    """The tensors to end at.
+
+    Operators at the end that only move values (Transpose, Reshape, Concat of maps), bring them to a range
+    (Sigmoid, Tanh, Softmax behind them) or choose one of them (ArgMax, ZipMap) are left to the reader of the
+    values, with a note.
 
     Parameters
     ----------
-    output : str, optional
-        The name of any tensor.
+    wanted : str or sequence of str, optional
+        Names of any tensors, at which the network then ends. None: all outputs of floats.
     notes : list of str
-        A line is added if outputs are left out.
+        A line is added for all that is left out.
+
+    Returns
+    -------
+    outputs : dict of str to str
+        By the name of each output: the tensor that it is read from.
+    left : frozenset of str
+        The types of the operators at the end that are left out.
 
     Raises
     ------
     ModelError
-        If there is no such tensor, or no name is given and there is more than one output of floats, or none.
+        If there is no such tensor, one is named twice, or no name is given and there is no output of floats.
     """
-    values = file.graph.output
-    made = {name for node in file.graph.node for name in node.output}
-    if output is not None:
-        if output not in made:
+    makers = {name: node for node in file.graph.node for name in node.output if name}
+    if wanted is not None:
+        names = [wanted] if isinstance(wanted, str) else list(wanted)
+        if not names or len(set(names)) < len(names):
             raise ModelError(
-                "has no such tensor",
-                where=file.name,
-                got=repr(output)[:80],
-                expected=f"one of {_listed(v.name for v in values)}",
+                "the outputs to convert are named twice, or none is", where=file.name, got=_listed(names)
             )
-        return output
-    scores = [
-        v.name
+        for name in names:
+            if name not in makers:
+                raise ModelError(
+                    "has no such tensor",
+                    where=file.name,
+                    got=repr(name)[:80],
+                    expected=f"one of {_listed(v.name for v in file.graph.output)}",
+                )
+        return {name: name for name in names}, frozenset()
+    ends, left = _ends(makers, _float_outputs(file, makers, notes), notes)
+    return _distinct(ends, notes), left
+
+
+def _float_outputs(file: ModelFile, makers: Mapping[str, onnx.NodeProto], notes: list[str]) -> dict[str, str]:
+    """The outputs of floats, and the tensors that hold them."""
+    values = file.graph.output
+    found = {
+        v.name: v.name
         for v in values
         if v.type.WhichOneof("value") == "tensor_type" and v.type.tensor_type.elem_type in FLOATS
-    ]
-    if len(scores) != 1:
-        what = "has several outputs" if len(values) > 1 else "has no output of floats"
-        hint = "export one output of float scores" + (
-            ", or name one: --scores NAME, output=NAME"
-            if scores
-            else "; from scikit-learn, with options={'zipmap': False}"
-        )
+    }
+    if not found:
+        behind = {v.name: _scores_behind(v.name, makers) for v in values}
+        found = dict([(name, tensor) for name, tensor in behind.items() if tensor][:1])
+        for name, tensor in found.items():
+            notes.append(
+                f"output {name!r:.60}: the choice of a class is left out, its scores are {tensor!r:.60}"
+            )
+    if not found:
         raise ModelError(
-            what, where=file.name, got=_listed(v.name for v in values) or "none", expected="one", hint=hint
+            "has no output of floats",
+            where=file.name,
+            got=_listed(v.name for v in values) or "none",
+            expected="scores or values",
+            hint="name the tensor that holds them: --scores NAME, output=NAME",
         )
-    if scores[0] not in made:
-        raise ModelError("no node makes its output", where=file.name, got=repr(scores[0])[:80])
-    if len(values) > 1:
+    others = [v.name for v in values if v.name not in found]
+    if others:
+        notes.append(f"left out the outputs that are not scores: {_listed(others)}")
+    for name, tensor in found.items():
+        if tensor not in makers:
+            raise ModelError("no node makes its output", where=file.name, got=repr(name)[:80])
+    return found
+
+
+def _scores_behind(name: str, makers: Mapping[str, onnx.NodeProto]) -> str | None:
+    """The scores among which an ArgMax or ZipMap at the end of a model chooses."""
+    chosen = False
+    for _ in range(_MOST_LEFT):
+        node = makers.get(name)
+        if node is None or node.op_type not in (*_CHOICES, *_MOVES) or not node.input:
+            break
+        chosen |= node.op_type in _CHOICES
+        name = node.input[0]
+    return name if chosen and name in makers else None
+
+
+def _ends(
+    makers: Mapping[str, onnx.NodeProto], outputs: Mapping[str, str], notes: list[str]
+) -> tuple[dict[str, str], frozenset[str]]:
+    """The outputs without the operators at the end that are left to the reader, and these operators."""
+    ends: dict[str, str] = {}
+    left: set[str] = set()
+    for name, tensor in outputs.items():
+        sources, operators = _before(tensor, makers)
+        if not _left(operators) or not all(source in makers for source in sources):
+            ends[name] = tensor
+            continue
+        several = len(sources) > 1
+        named = {f"{name}.{i}" if several else name: source for i, source in enumerate(sources)}
+        ends |= named
+        left |= set(operators)
+        what = ", ".join(dict.fromkeys(operators))
         notes.append(
-            "left out the outputs that are not scores:"
-            f" {_listed(v.name for v in values if v.name != scores[0])}"
+            f"output {name!r:.60}: {what} at the end {'are' if ',' in what else 'is'} left to its reader"
+            + (f"; it is given as {_listed(named)}" if several else "")
         )
-    return scores[0]
+    return ends, frozenset(left)
 
 
-def nodes_to(file: ModelFile, output: str) -> list[onnx.NodeProto]:
-    """The nodes that lead to a tensor, each behind those that it reads; else in the file's order.
+def _before(tensor: str, makers: Mapping[str, onnx.NodeProto]) -> tuple[list[str], list[str]]:
+    """The tensors behind the operators at the end that could be left out, and these operators in order."""
+    sources: list[str] = []
+    operators: list[str] = []
+    waiting = [tensor]
+    while waiting:
+        name = waiting.pop()
+        node = makers.get(name)
+        known = node is not None and node.domain in ("", "ai.onnx") and node.op_type in (*_MOVES, *_READINGS)
+        if node is None or not known or _moves_the_batch(node):
+            sources.append(name)
+        else:
+            operators.append(node.op_type)
+            waiting += reversed(node.input if node.op_type == "Concat" else node.input[:1])
+        if len(operators) > _MOST_LEFT or len(sources) + len(waiting) > _MOST_LEFT:
+            return [tensor], []
+    return sources, operators[::-1]
+
+
+def _moves_the_batch(node: onnx.NodeProto) -> bool:
+    """Whether a Transpose moves the first axis."""
+    perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
+    return node.op_type == "Transpose" and perm[:1] != [0]
+
+
+def _left(operators: Sequence[str]) -> bool:
+    """Whether operators at the end are left out; those that lowering reads itself stay."""
+    some = set(operators)
+    joined = "Concat" in some and bool(some & {"Reshape", "Softmax", "LogSoftmax"})
+    return joined or bool(some & {"Transpose", "Sigmoid", "HardSigmoid", "Tanh"})
+
+
+def _distinct(outputs: dict[str, str], notes: list[str]) -> dict[str, str]:
+    """Without the outputs that are another output once more."""
+    kept: dict[str, str] = {}
+    for name, tensor in outputs.items():
+        if tensor in kept.values():
+            same = next(other for other, read in kept.items() if read == tensor)
+            notes.append(f"left out output {name!r:.60}: it is read from the same values as {same!r:.60}")
+        else:
+            kept[name] = tensor
+    return kept
+
+
+def nodes_to(file: ModelFile, outputs: Iterable[str]) -> list[onnx.NodeProto]:
+    """The nodes that lead to some tensors, each behind those that it reads; else in the file's order.
 
     Raises
     ------
@@ -84,7 +198,7 @@ def nodes_to(file: ModelFile, output: str) -> list[onnx.NodeProto]:
             if name in makers or name in taken:
                 raise ModelError("is damaged: a tensor is made twice", where=file.name, got=repr(name)[:80])
             makers[name] = place, node
-    wanted, waiting = {}, [output]
+    wanted, waiting = {}, list(outputs)
     while waiting:
         place, node = makers.get(waiting.pop(), (None, None))
         if node is not None and place not in wanted:

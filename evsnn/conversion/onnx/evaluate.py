@@ -32,7 +32,7 @@ def evaluate(
     images : (n, *graph.shapes[graph.input]) array of numbers
         It may be a memory map; one batch at a time is read.
     outputs : sequence of str, optional
-        The tensors to return. None: the network's output.
+        The tensors to return. None: the network's first output.
     batch : int, optional
         Images per batch. None: as many as `max_bytes` allow, at least one.
     max_bytes : int
@@ -128,4 +128,4 @@ def sample_bytes(graph: Graph, outputs: Sequence[str] = ()) -> int:
 def _last_reads(graph: Graph, outputs: Sequence[str]) -> dict[str, int]:
     """By tensor, the number of the last node that reads it; tensors that are returned are read last."""
     last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
-    return last | {name: len(graph.nodes) for name in (*outputs, graph.output)}
+    return last | {name: len(graph.nodes) for name in (*outputs, *graph.outputs.values())}

@@ -67,7 +67,7 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """An ANN of one input and one output.
+    """An ANN of one input, and one or several outputs.
 
     Parameters
     ----------
@@ -75,27 +75,38 @@ class Graph:
         For people; the file's stem.
     opset : int
         The version of the default ONNX domain.
-    input, output : str
-        Tensor names.
+    input : str
+        A tensor's name.
+    outputs : mapping of str to str
+        By the name of each output, for people: the tensor that it is. There is at least one.
     nodes : tuple of Node
-        In an order in which each comes after its inputs; all lead to the output, none is constant.
+        In an order in which each comes after its inputs; all lead to an output, none is constant.
     constants : mapping of str to array
         Tensors that do not depend on the input, computed once. float32, or int64 for shapes and axes.
     shapes : mapping of str to tuple of int
         The shape of every tensor that depends on the input, without the batch axis.
     notes : tuple of str
         What reading the file did, for people.
+    left : frozenset of str
+        The types of the operators at the file's end that the graph leaves out: "Sigmoid", "Transpose", ...
     """
 
     name: str
     opset: int
     input: str
-    output: str
+    outputs: Mapping[str, str]
     nodes: tuple[Node, ...]
     constants: Mapping[str, np.ndarray]
     shapes: Mapping[str, tuple[int, ...]]
     notes: tuple[str, ...] = ()
+    left: frozenset[str] = frozenset()
 
     def __post_init__(self):
+        object.__setattr__(self, "outputs", MappingProxyType(dict(self.outputs)))
         object.__setattr__(self, "constants", MappingProxyType(dict(self.constants)))
         object.__setattr__(self, "shapes", MappingProxyType(dict(self.shapes)))
+
+    @property
+    def output(self) -> str:
+        """The tensor of the first output."""
+        return next(iter(self.outputs.values()))

@@ -11,7 +11,7 @@ A rule can then check that the batch stays what it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ import numpy as np
 from ...errors import ModelError
 from ...text import printable
 from .admission import RULES, Call, Tensor, check_size
-from .boundary import find_input, find_output, nodes_to
+from .boundary import find_input, find_outputs, nodes_to
 from .constants import FOLDERS, fold
 from .graph import Graph, Node
 from .model_file import FLOATS, ModelFile, attributes_of, open_model, tensor
@@ -57,7 +57,9 @@ _MISUSED = (
 )
 
 
-def import_onnx(source: str | PurePath | bytes | onnx.ModelProto, *, output: str | None = None) -> Graph:
+def import_onnx(
+    source: str | PurePath | bytes | onnx.ModelProto, *, output: str | Sequence[str] | None = None
+) -> Graph:
     """Read a network from an ONNX model.
 
     Parameters
@@ -65,8 +67,9 @@ def import_onnx(source: str | PurePath | bytes | onnx.ModelProto, *, output: str
     source : path, bytes or onnx.ModelProto
         Files are not trusted. Data outside the file is read from the model's own folder only, and only if a
         path is given.
-    output : str, optional
-        The tensor to end at, if the model has several outputs, or if its last operators are to be left out.
+    output : str or sequence of str, optional
+        The tensors to end at. None: all outputs of floats, without operators at the end that only move values
+        or bring them to a range.
 
     Returns
     -------
@@ -88,7 +91,7 @@ def import_onnx(source: str | PurePath | bytes | onnx.ModelProto, *, output: str
 class _Import:
     """One walk over a file's nodes."""
 
-    def __init__(self, file: ModelFile, output: str | None):
+    def __init__(self, file: ModelFile, output: str | Sequence[str] | None):
         self.file = file
         self.notes: list[str] = []
         self.constants: dict[str, tuple[np.ndarray, ...]] = {}
@@ -98,8 +101,8 @@ class _Import:
         self.nodes: list[Node] = []
         self.n_bytes = self.stored_bytes = self.work = self.products = 0
         self.taken = {name for node in file.graph.node for name in (*node.input, *node.output)}
-        self.output = find_output(file, output, self.notes)
-        nodes = _named(nodes_to(file, self.output))
+        self.outputs, self.left = find_outputs(file, output, self.notes)
+        nodes = _named(nodes_to(file, self.outputs.values()))
         for name, node in nodes.items():
             if node.domain not in ("", "ai.onnx") or node.op_type not in _KNOWN:
                 raise refusal(node.op_type, node.domain).at(self._where(name, node))
@@ -111,14 +114,16 @@ class _Import:
 
     def graph(self) -> Graph:
         """The graph that was read."""
-        output = self._name(self.output)
-        if output == self.input:
-            raise ModelError("holds no operator that does anything", where=self.file.name)
-        if output not in self.shapes:
-            raise ModelError(
-                "its output does not depend on its input", where=self.file.name, got=repr(self.output)[:80]
-            )
-        needed, nodes = {output}, []
+        outputs = {name: self._name(tensor) for name, tensor in self.outputs.items()}
+        for name, output in outputs.items():
+            if output == self.input:
+                raise ModelError("holds no operator that does anything", where=self.file.name)
+            if output not in self.shapes:
+                raise ModelError(
+                    "its output does not depend on its input", where=self.file.name, got=repr(name)[:80]
+                )
+        needed: set[str] = set(outputs.values())
+        nodes: list[Node] = []
         for node in reversed(self.nodes):
             if needed.intersection(node.outputs):
                 needed.update(node.inputs)
@@ -129,11 +134,12 @@ class _Import:
             self.file.name,
             self.file.opset,
             self.input,
-            output,
+            outputs,
             tuple(nodes[::-1]),
             constants,
             shapes,
             tuple(self.notes),
+            self.left,
         )
 
     def _error(self, what: str, **details) -> ModelError:

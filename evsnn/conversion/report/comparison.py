@@ -4,7 +4,8 @@ A neuron's mean output is ``s = V_th n / T`` (n: its net count), and the ANN's a
 a. With V = V_th, the error s - a is the sum of three parts (Bu et al. 2022):
 
 ``clipping``       min(a, V) - a: a neuron sends at most one spike per step
-``quantization``   q(a) - min(a, V): outputs are multiples of V/T, see `thresholds.rate`
+``quantization``   q(a) - min(a, V): outputs are multiples of V/T, see `thresholds.rate`; with the shift of
+                   V/2 the nearest one, without it the one below
 ``unevenness``     s - q(a): input that comes unevenly, and the errors of the layers before
 
 The share of a part is its scalar product with the error over that of the error with itself. So shares sum to
@@ -13,7 +14,7 @@ The share of a part is its scalar product with the error over that of the error 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +22,11 @@ import numpy as np
 from ...circuit.populations import INPUT, Circuit, MaxPool, Population, Source
 from ...errors import ModelError
 from ...network.geometry import Window
-from ...result import LayerResult
+from ...network.layers import IF
+from ...result import Result
 from ...simulation import Simulator
 from ..balance.thresholds import rate
-from ..lowering.ann import Ann, forward
+from ..lowering.ann import Ann, forward_all
 from ..onnx.operators import OPERATORS
 
 __all__ = ["RESPONSE_EDGES", "Comparison", "LayerExplanation", "ann_macs", "compare"]
@@ -131,14 +133,13 @@ class Comparison:
 
     Parameters
     ----------
-    scores, outputs : (n, n_classes)
-        The ANN's scores, and the SNN's outputs.
+    outputs : mapping of str to (n, ...) float64
+        The SNN's outputs, by the name of the readout.
     layers : tuple of LayerExplanation
-        In the circuit's order, the readout last.
+        In the circuit's order, readouts that integrate last.
     """
 
-    scores: np.ndarray
-    outputs: np.ndarray
+    outputs: Mapping[str, np.ndarray]
     layers: tuple[LayerExplanation, ...]
 
 
@@ -172,8 +173,8 @@ def compare(
     circuit = simulator.circuit
     unknown = [
         p.name
-        for p in circuit.populations[:-1]
-        if isinstance(p, Population) and p.name not in ann.network.by_name
+        for i, p in enumerate(circuit.populations)
+        if isinstance(p, Population) and i not in circuit.readouts and p.name not in ann.network.by_name
     ]
     if unknown:
         raise ModelError(
@@ -182,9 +183,12 @@ def compare(
             expected="the names of the ANN's layers",
         )
     batch = max(1, min(_MAX_BATCH, _MAX_BYTES // (4 * sum(p.n_neurons for p in circuit.populations))))
-    tallies = [_Tally(amplitudes(circuit, i), simulator.n_steps) for i in range(len(circuit.populations))]
+    tallies = [
+        _Tally(amplitudes(circuit, i), simulator.n_steps, _shift(circuit, i))
+        for i in range(len(circuit.populations))
+    ]
     totals = np.zeros((len(tallies), 2), np.int64)
-    scores, outputs = [], []
+    outputs: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(images), batch):
 
         def tell(done: int, _: int, start: int = start) -> None:
@@ -194,13 +198,14 @@ def compare(
         part = images[start : start + batch]
         result = simulator.run(part, record="spike_counts", progress=tell)
         totals += [(layer.n_spikes, layer.sops) for layer in result.layers]
-        outputs.append(result.outputs)
-        scores.append(_followed(ann, part, circuit, result.layers, result.outputs, tallies))
+        for name, values in result.named_outputs.items():
+            outputs.setdefault(name, []).append(values)
+        _follow(ann, part, circuit, result, tallies)
     layers = tuple(
         _explanation(circuit, i, tally, len(images), int(n_spikes), int(sops))
         for i, (tally, (n_spikes, sops)) in enumerate(zip(tallies, totals))
     )
-    return Comparison(np.concatenate(scores), np.concatenate(outputs), layers)
+    return Comparison({name: np.concatenate(parts) for name, parts in outputs.items()}, layers)
 
 
 def ann_macs(population: Population | MaxPool) -> int:
@@ -224,15 +229,17 @@ def amplitudes(circuit: Circuit, i: int) -> np.ndarray | None:
     return None if v_threshold is None else v_threshold.astype(np.float64)
 
 
-def _followed(
-    ann: Ann,
-    images: np.ndarray,
-    circuit: Circuit,
-    results: tuple[LayerResult, ...],
-    outputs: np.ndarray,
-    tallies: list[_Tally],
-) -> np.ndarray:
-    """Compute the ANN's scores, and compare its activations with what the SNN sent."""
+def _shift(circuit: Circuit, i: int) -> float:
+    """The shift of a run that the neurons of population `i` have, as a share of their threshold."""
+    population = circuit.populations[i]
+    if isinstance(population, MaxPool):
+        return _shift(circuit, population.source.population)
+    layer = circuit.network.by_name[population.name]
+    return 0.5 if isinstance(layer, IF) and layer.shift and circuit.network.shift != "none" else 0.0
+
+
+def _follow(ann: Ann, images: np.ndarray, circuit: Circuit, result: Result, tallies: list[_Tally]) -> None:
+    """Compute the ANN's activations, and compare them with what the SNN sent."""
     populations = circuit.populations
     index = {population.name: i for i, population in enumerate(populations)}
     pools: dict[int, list[tuple[int, Window]]] = {}
@@ -241,7 +248,7 @@ def _followed(
             pools.setdefault(population.source.population, []).append((i, population.window))
 
     def take(i: int, activation: np.ndarray) -> None:
-        counts = results[i].spike_counts
+        counts = result.layers[i].spike_counts
         if counts is not None:
             tallies[i].add(activation, counts)
         for j, window in pools.get(i, ()):
@@ -256,22 +263,19 @@ def _followed(
         if name in index and populations[index[name]].fires:
             take(index[name], activation)
 
-    scores = forward(ann, images, batch=len(images), observe=observe)
-    last = len(populations) - 1
-    if not populations[last].fires:
-        tallies[last].add(scores, outputs)
-    elif (
-        populations[last].name not in ann.network.by_name
-    ):  # neurons of a readout of spikes, which the ANN does not have
-        take(last, np.maximum(scores, 0))
-    return scores
+    outputs = forward_all(ann, images, batch=len(images), observe=observe)
+    for j, (name, values) in zip(circuit.readouts, outputs.items()):
+        if not populations[j].fires:
+            tallies[j].add(values, result.named_outputs[name])
+        elif populations[j].name not in ann.network.by_name:
+            take(j, np.maximum(values, 0))  # neurons of a readout of spikes, which the ANN does not have
 
 
 class _Tally:
     """Sums over one layer, which are made sample by sample so that arrays stay in the cache."""
 
-    def __init__(self, v_threshold: np.ndarray | None, n_steps: int):
-        self.v_threshold, self.n_steps = v_threshold, n_steps
+    def __init__(self, v_threshold: np.ndarray | None, n_steps: int, shift: float):
+        self.v_threshold, self.n_steps, self.shift = v_threshold, n_steps, shift
         self.count = 0
         self.sums = np.zeros(6)  # of a, s, a a, s s, a s, (s - a)^2
         self.parts = np.zeros(3)  # scalar products of the error with clipping, quantization, unevenness
@@ -297,7 +301,7 @@ class _Tally:
             self.maximum = np.maximum(self.maximum, a.max(axis=1))
 
     def _add_parts(self, a: np.ndarray, s: np.ndarray, v: np.ndarray) -> None:
-        clipped, rounded, error = np.minimum(a, v), rate(a, v, self.n_steps), s - a
+        clipped, rounded, error = np.minimum(a, v), rate(a, v, self.n_steps, self.shift), s - a
         self.parts += _dot(error, clipped - a), _dot(error, rounded - clipped), _dot(error, s - rounded)
         self.n_saturated += np.count_nonzero(a > v * _EXCESS)
         active = np.flatnonzero(a > 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,9 +14,20 @@ from ...output.memory import require
 from ...output.table import Column, Table, apportion, draw
 from ...simulation import Simulator
 from ...text import as_count
+from ..balance.targets import OutputError, Targets
+from ..lowering.ann import forward_all
 from .comparison import LayerExplanation, compare
 from .diagnosis import diagnose
-from .sweep import SweepPoint, about_more_steps, ratio, standard_error, worth_it
+from .sweep import (
+    TOLERABLE,
+    SweepPoint,
+    about_more_error,
+    about_more_steps,
+    ratio,
+    standard_error,
+    worth_by_error,
+    worth_it,
+)
 
 if TYPE_CHECKING:
     from ..conversion import Conversion
@@ -39,13 +50,20 @@ class Explanation:
     layers : tuple of LayerExplanation
         Each `IF` and max pool in order, the readout last. Their neurons, SOPs and MACs sum to those of the
         network.
-    agreement : float
-        Share of held-out samples for which both networks predict the same.
+    task : {"classify", "regress", "none"}
+        How the first output is read.
+    agreement : float, optional
+        Share of held-out samples for which the SNN predicts what the given model does; None if the task is
+        not to classify.
+    errors : mapping of str to OutputError
+        How far each output is from the given model's.
     ann_accuracy, accuracy : float, optional
-        Of the ANN and of the SNN; None without labels.
-    loss, loss_error : float
-        The ANN's accuracy less the SNN's (without labels: the share of predictions that differ), and its
-        standard error.
+        Of the given model and of the SNN; None without labels.
+    loss, loss_error : float, optional
+        The given model's accuracy less the SNN's (without labels: the share of predictions that differ), and
+        its standard error; None if the task is not to classify.
+    changed : str
+        What is lost before spikes come in, if the ANN is another than the given model; else empty.
     sweep : tuple of SweepPoint
         By rising T; the network's own T is among them.
     worth_n_steps : int, optional
@@ -58,18 +76,21 @@ class Explanation:
     n_samples: int
     n_steps: int
     layers: tuple[LayerExplanation, ...]
-    agreement: float
+    task: str
+    agreement: float | None
+    errors: Mapping[str, OutputError]
     ann_accuracy: float | None
     accuracy: float | None
-    loss: float
-    loss_error: float
+    loss: float | None
+    loss_error: float | None
+    changed: str
     sweep: tuple[SweepPoint, ...]
     worth_n_steps: int | None
     advice: tuple[str, ...]
 
     @property
     def readout_error(self) -> float:
-        """Root mean square of the outputs' error over that of the ANN's outputs."""
+        """Root mean square of the last layer's error over that of the ANN's values there."""
         return self.layers[-1].error
 
     @property
@@ -106,6 +127,8 @@ class Explanation:
             "schema_version": SCHEMA_VERSION,
             "n_samples": self.n_samples,
             "n_steps": self.n_steps,
+            "task": self.task,
+            "errors": {name: asdict(error) for name, error in self.errors.items()},
             "ann_accuracy": self.ann_accuracy,
             "accuracy": self.accuracy,
             "agreement": self.agreement,
@@ -150,10 +173,18 @@ class Explanation:
             facts.append(
                 ("accuracy", f"ANN {100 * self.ann_accuracy:.2f} %, SNN {100 * self.accuracy:.2f} %")
             )
+        if self.agreement is not None:
+            facts.append(("agreement", f"{100 * self.agreement:.2f} % of predictions"))
+        if self.agreement is not None and len(self.errors) == 1:
+            facts.append(
+                ("readout", f"outputs off by {100 * self.readout_error:.1f} % of their root mean square")
+            )
+        else:
+            facts += [("" if i else "error", line) for i, line in enumerate(self._errors())]
+        if self.changed:
+            facts.append(("changed model", self.changed))
         return [
             *facts,
-            ("agreement", f"{100 * self.agreement:.2f} % of predictions"),
-            ("readout", f"outputs off by {100 * self.readout_error:.1f} % of their root mean square"),
             (
                 "SOPs",
                 f"{self.sops_per_sample:,.0f} per sample{against}"
@@ -165,6 +196,15 @@ class Explanation:
             ),
             ("mean rate", f"{self.mean_rate:.4f} spikes per neuron and step"),
             *(("" if i else "advice", line) for i, line in enumerate(self.advice)),
+        ]
+
+    def _errors(self) -> list[str]:
+        """How far each output is from the given model's."""
+        return [
+            (f"{name}: " if len(self.errors) > 1 else "")
+            + f"{error.rms:.3g} (root mean square), {error.largest:.3g} at most:"
+            f" {100 * error.relative:.2g} % of the output's spread"
+            for name, error in self.errors.items()
         ]
 
     def _truth(self) -> Table:
@@ -257,10 +297,11 @@ class Explanation:
         return Table(columns, tuple(rows), total)
 
     def _sweep(self) -> Table:
+        values = self.agreement is None
         columns = (
             Column("T", "d"),
-            Column("accuracy", ".4f"),
-            Column("agreement", ".4f"),
+            Column("rms error", ".4g") if values else Column("accuracy", ".4f"),
+            Column("error %", ".2f") if values else Column("agreement", ".4f"),
             Column("SOPs/sample", ".0f"),
             Column("SOPs/MACs", ".3f"),
             Column("rate", ".4f"),
@@ -271,8 +312,7 @@ class Explanation:
         rows = [
             (
                 p.n_steps,
-                p.accuracy,
-                p.agreement,
+                *((p.rms_error, 100 * p.error) if values else (p.accuracy, p.agreement)),
                 p.sops_per_sample,
                 p.sops_per_mac,
                 p.mean_rate,
@@ -325,7 +365,7 @@ def explain(
     labels = (
         None if conversion.held_out_labels is None else np.asarray(conversion.held_out_labels[: len(images)])
     )
-    ann_predictions = conversion.held_out_scores[: len(images)].argmax(axis=1)
+    targets = conversion.targets.some(len(images))
     simulators = {
         T: Simulator(network, T, threads=threads) for T in sorted({network.n_steps, *sweep})
     }  # plans only, so that a bad T is refused before the work
@@ -338,58 +378,98 @@ def explain(
     layers = _completed(conversion, compared.layers)
 
     macs = sum(layer.macs for layer in layers)
-    wanted = ann_predictions if labels is None else labels
-    points, right = [], []
+    points: list[SweepPoint] = []
+    predicted: list[np.ndarray | None] = []
+    own_outputs = compared.outputs
     for T in tuple(simulators):
         simulator = simulators.pop(T)  # its arrays go before the next one's come
         if network.n_steps == T:
-            predictions, sops, mean_rate = (
-                compared.outputs.argmax(axis=1),
-                sum(layer.sops for layer in layers) / len(images),
-                _mean_rate(layers),
-            )
+            outputs, sops = own_outputs, sum(layer.sops for layer in layers) / len(images)
+            mean_rate = _mean_rate(layers)
         else:
             require(simulator.memory_bytes)
             result = simulator.run(
                 images,
                 progress=progress and partial(progress, f"running T = {T}"),
             )
-            predictions, sops, mean_rate = (
-                result.outputs.argmax(axis=1),
-                result.sops_per_sample,
-                result.mean_rate,
-            )
-        agreement, accuracy = (
-            float((predictions == ann_predictions).mean()),
-            None if labels is None else float((predictions == labels).mean()),
-        )
+            outputs, sops, mean_rate = result.named_outputs, result.sops_per_sample, result.mean_rate
+        predictions, errors = targets.predicted(outputs), targets.errors(outputs)
+        predicted.append(predictions)
+        first = next(iter(errors.values()))
         points.append(
-            SweepPoint(T, network.nearest_steps(T), agreement, accuracy, sops, ratio(sops, macs), mean_rate)
+            SweepPoint(
+                n_steps=T,
+                nearest_steps=network.nearest_steps(T),
+                agreement=targets.agreement(outputs),
+                accuracy=_accuracy(predictions, labels),
+                error=max(error.relative for error in errors.values()),
+                rms_error=first.rms,
+                largest_error=first.largest,
+                sops_per_sample=sops,
+                sops_per_mac=ratio(sops, macs),
+                mean_rate=mean_rate,
+            )
         )
-        right.append(predictions == wanted)
 
     own = [point.n_steps for point in points].index(network.n_steps)
-    ann_right = ann_predictions == wanted
-    worth_n_steps, why = worth_it(points, right, float(ann_right.mean()))
-    loss, loss_error = float(ann_right.mean() - right[own].mean()), standard_error(ann_right, right[own])
-    advice = (
-        _about_loss(layers, points[own], loss, loss_error),
-        why,
-        *about_more_steps(points, right, ann_right, network.n_steps),
-    )
+    errors = targets.errors(own_outputs)
+    loss = loss_error = None
+    if targets.predictions is None:
+        worth_n_steps, why = worth_by_error(points)
+        more = about_more_error(points, network.n_steps)
+        lost = _about_error(layers, points[own])
+    else:
+        wanted = targets.predictions if labels is None else labels
+        ann_right = targets.predictions == wanted
+        right = [predictions == wanted for predictions in predicted if predictions is not None]
+        worth_n_steps, why = worth_it(points, right, float(ann_right.mean()))
+        loss, loss_error = float(ann_right.mean() - right[own].mean()), standard_error(ann_right, right[own])
+        more = about_more_steps(points, right, ann_right, network.n_steps)
+        lost = _about_loss(layers, points[own], loss, loss_error)
     return Explanation(
-        len(images),
-        network.n_steps,
-        layers,
-        points[own].agreement,
-        None if labels is None else float(ann_right.mean()),
-        points[own].accuracy,
-        loss,
-        loss_error,
-        tuple(points),
-        worth_n_steps,
-        advice,
+        n_samples=len(images),
+        n_steps=network.n_steps,
+        layers=layers,
+        task=targets.task,
+        agreement=points[own].agreement,
+        errors=errors,
+        ann_accuracy=_accuracy(targets.predictions, labels),
+        accuracy=points[own].accuracy,
+        loss=loss,
+        loss_error=loss_error,
+        changed=_about_change(conversion, images, targets),
+        sweep=tuple(points),
+        worth_n_steps=worth_n_steps,
+        advice=(lost, why, *more),
     )
+
+
+def _accuracy(predictions: np.ndarray | None, labels: np.ndarray | None) -> float | None:
+    """The share of right predictions; None without labels or predictions."""
+    return None if predictions is None or labels is None else float((predictions == labels).mean())
+
+
+def _about_change(conversion: Conversion, images: np.ndarray, targets: Targets) -> str:
+    """What the ANN loses against the given model, if it is another one."""
+    if conversion.source is None:
+        return ""
+    outputs = forward_all(conversion.ann, images)
+    agreement = targets.agreement(outputs)
+    what = "with average pools in place of max pools, and without spikes,"
+    if agreement is None:
+        return (
+            f"{what} the ANN is off by {100 * targets.relative_error(outputs):.2g} % of the outputs' spread"
+        )
+    return f"{what} the ANN keeps {100 * agreement:.2f} % of the given model's predictions"
+
+
+def _about_error(layers: Sequence[LayerExplanation], point: SweepPoint) -> str:
+    """What is lost of outputs that are values."""
+    line = (
+        f"at T = {point.n_steps}, outputs are off by {100 * point.error:.2g} % of their spread (root mean"
+        f" square {point.rms_error:.3g}, at most {point.largest_error:.3g})"
+    )
+    return line if point.error <= TOLERABLE else line + _look_at(layers)
 
 
 def _completed(conversion: Conversion, layers: Sequence[LayerExplanation]) -> tuple[LayerExplanation, ...]:
@@ -424,13 +504,16 @@ def _about_loss(layers: Sequence[LayerExplanation], point: SweepPoint, loss: flo
     )
     if loss <= error:
         return line + ": no more than chance"
+    return line + _look_at(layers)
+
+
+def _look_at(layers: Sequence[LayerExplanation]) -> str:
+    """Which layer is the first to look at."""
     worst = next((layer for layer in layers if layer.diagnosis), None) or max(
         layers, key=lambda layer: layer.error
     )
-    return (
-        line
-        + f"; look at layer {worst.name!r} first"
-        + (f": {worst.diagnosis}" if worst.diagnosis else f", off by {100 * worst.error:.0f} %")
+    return f"; look at layer {worst.name!r} first" + (
+        f": {worst.diagnosis}" if worst.diagnosis else f", off by {100 * worst.error:.0f} %"
     )
 
 

@@ -169,9 +169,16 @@ def _responses(axes, layers: Sequence[LayerExplanation]) -> None:
 
 def _quality(axes, explanation: Explanation) -> None:
     steps = [point.n_steps for point in explanation.sweep]
-    curves: dict[str, Sequence[float]] = {
-        "agreement with the ANN": [100 * point.agreement for point in explanation.sweep]
-    }
+    shares = [point.agreement for point in explanation.sweep if point.agreement is not None]
+    if not shares:
+        errors = [100 * point.error for point in explanation.sweep]
+        label = "% of the outputs' spread"
+        draw_curves(axes, steps, {"error against the ANN": errors}, label, "what steps bring")
+        axes.set_ylim(bottom=0)
+        _mark(axes, explanation)
+        axes.legend(fontsize=8, loc="best")
+        return
+    curves: dict[str, Sequence[float]] = {"agreement with the ANN": [100 * share for share in shares]}
     known = [point.accuracy for point in explanation.sweep if point.accuracy is not None]
     if explanation.accuracy is not None:
         curves = {"accuracy": [100 * value for value in known]} | curves

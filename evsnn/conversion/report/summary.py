@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ... import __version__
 from ...output.table import Column, Table, draw
-from ...text import as_count, printable
+from ...text import as_count, as_shape, printable
 from .validation import Validation
 
 if TYPE_CHECKING:
@@ -66,10 +66,16 @@ class Summary:
             notes[f"recipe_T{T:02d}"] = str(choice.recipe)
             taken = _taken(choice)
             if taken is not None:
-                notes[f"held_out_agreement_T{T:02d}"] = taken.agreement
+                if taken.agreement is not None:
+                    notes[f"held_out_agreement_T{T:02d}"] = taken.agreement
+                else:
+                    notes[f"held_out_error_T{T:02d}"] = taken.divergence**0.5
         for row in self.validations:
             notes["validation_samples"] = row.n_samples
-            notes[f"agreement_T{row.n_steps:02d}"] = row.agreement
+            if row.agreement is not None:
+                notes[f"agreement_T{row.n_steps:02d}"] = row.agreement
+            else:
+                notes[f"error_T{row.n_steps:02d}"] = row.error
             notes[f"sops_per_sample_T{row.n_steps:02d}"] = round(row.sops_per_sample)
             if row.accuracy is not None and row.ann_accuracy is not None:
                 notes["accuracy_ann"] = row.ann_accuracy
@@ -100,6 +106,7 @@ class Summary:
         return [
             ("model", self.model),
             ("calibration", source),
+            ("task", _task(conversion)),
             (
                 "ANN",
                 (
@@ -134,6 +141,11 @@ class Summary:
             "n_steps": conversion.network.n_steps,
             "shift": conversion.network.shift,
             "readout": conversion.network.readout,
+            "task": conversion.network.task,
+            "outputs": {
+                layer.name: list(conversion.network.shapes[layer.name])
+                for layer in conversion.network.outputs
+            },
             "storage": self.storage,
             "calibration": self.calibration,
             "n_samples": self.n_samples,
@@ -183,6 +195,8 @@ class Summary:
             Column("SNN", ".4f"),
             Column("loss/points", ".2f"),
             Column("agreement", ".4f"),
+            Column("rms error", ".4g"),
+            Column("error %", ".2f"),
             Column("rate", ".4f"),
             Column("SOPs/sample", ".0f"),
             Column("ANN MACs", "d"),
@@ -195,6 +209,8 @@ class Summary:
                 row.accuracy,
                 row.loss_points,
                 row.agreement,
+                row.rms_error,
+                100 * row.error,
                 row.mean_rate,
                 row.sops_per_sample,
                 row.macs,
@@ -202,6 +218,19 @@ class Summary:
             for row in self.validations
         ]
         return Table(columns, tuple(rows))
+
+
+def _task(conversion: Conversion) -> str:
+    """How the first output is read, and what the outputs are."""
+    network = conversion.network
+    shapes = [as_shape(network.shapes[layer.name]) for layer in network.outputs]
+    several = ", ".join(f"{layer.name} {shape}" for layer, shape in zip(network.outputs, shapes))
+    if network.task == "classify":
+        one = "one score, class 1 where it is above 0" if network.output_shape == (1,) else ""
+        read = f"classify: {one or f'scores of {network.n_classes} classes'}"
+    else:
+        read = f"{network.task}: {shapes[0]} values" if len(shapes) == 1 else network.task
+    return read + (f"; outputs {several}" if len(shapes) > 1 else "") + " (--task names another)"
 
 
 def _taken(choice: Choice) -> Candidate | None:

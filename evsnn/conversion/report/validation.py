@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...network.inventory import layer_facts
-from ...network.network import Network
 from ...output.memory import announce
 from ...simulation import Simulator
 from ..balance.calibration import CalibrationSet
-from ..lowering.ann import Ann, forward
+from ..balance.targets import Targets
+from ..conversion import Conversion
 
-__all__ = ["Validation", "ann_predictions", "validate"]
+__all__ = ["Validation", "targets_of", "validate"]
 
 Progress = Callable[[int, int], None]
 
@@ -27,9 +27,14 @@ class Validation:
     ----------
     n_steps, n_samples : int
     ann_accuracy, accuracy : float or None
-        Share of right predictions of the ANN and of the spiking network; None without labels.
-    agreement : float
-        Share of the ANN's predictions that the spiking network makes, too.
+        Share of right predictions of the given model and of the spiking network; None without labels.
+    agreement : float or None
+        Share of the given model's predictions that the spiking network makes, too; None if the task is not to
+        classify.
+    rms_error : float
+        Root mean square of the difference of the first output from the model's, in its unit.
+    error : float
+        The largest of the outputs' errors, as a share of the output's spread.
     mean_rate : float
         Spikes per neuron and step.
     spikes_per_sample, sops_per_sample : float
@@ -41,7 +46,9 @@ class Validation:
     n_samples: int
     ann_accuracy: float | None
     accuracy: float | None
-    agreement: float
+    agreement: float | None
+    rms_error: float
+    error: float
     mean_rate: float
     spikes_per_sample: float
     sops_per_sample: float
@@ -55,35 +62,37 @@ class Validation:
         return 100 * (self.ann_accuracy - self.accuracy)
 
 
-def ann_predictions(ann: Ann, samples: CalibrationSet, progress: Progress | None = None) -> np.ndarray:
-    """The ANN's predictions.
+def targets_of(conversion: Conversion, samples: CalibrationSet, progress: Progress | None = None) -> Targets:
+    """What the given model makes of samples.
 
     Parameters
     ----------
-    ann : Ann
+    conversion : Conversion
     samples : CalibrationSet
         As the source model reads them; `fitted`.
     progress : callable (done, total), optional
 
     Returns
     -------
-    (n,) int64
+    Targets
     """
-    predictions = np.empty(samples.n, np.int64)
+    parts: list[Targets] = []
     done = 0
     for images in samples.batches():
-        predictions[done : done + len(images)] = forward(ann, ann.arranged(images)).argmax(axis=1)
+        parts.append(conversion.targets_of(images))
         done += len(images)
         if progress:
             progress(done, samples.n)
-    return predictions
+    names = parts[0].outputs
+    return Targets(
+        parts[0].task, {name: np.concatenate([part.outputs[name] for part in parts]) for name in names}
+    )
 
 
 def validate(
-    network: Network,
-    ann: Ann,
+    conversion: Conversion,
     samples: CalibrationSet,
-    predictions: np.ndarray,
+    targets: Targets,
     n_steps: int,
     progress: Progress | None = None,
 ) -> Validation:
@@ -91,12 +100,11 @@ def validate(
 
     Parameters
     ----------
-    network : Network
-    ann : Ann
+    conversion : Conversion
     samples : CalibrationSet
         As the source model reads them; `fitted`.
-    predictions : (n,) int64
-        From `ann_predictions`.
+    targets : Targets
+        From `targets_of`.
     n_steps : int
     progress : callable (done, total), optional
 
@@ -105,9 +113,10 @@ def validate(
     RunError
         If the run does not fit into memory.
     """
+    network = conversion.network
     simulator = Simulator(network, n_steps)
     announce(simulator.memory_bytes)
-    ours = np.empty(samples.n, np.int64)
+    parts: dict[str, list[np.ndarray]] = {}
     spikes = sops = rate = 0.0
     done = 0
     for images in samples.batches():
@@ -116,8 +125,9 @@ def validate(
             if progress:
                 progress(before + n, samples.n)
 
-        result = simulator.run(ann.arranged(images), progress=tell)
-        ours[done : done + len(images)] = result.outputs.argmax(axis=1)
+        result = simulator.run(conversion.ann.arranged(images), first=done, progress=tell)
+        for name, values in result.named_outputs.items():
+            parts.setdefault(name, []).append(values)
         share = len(images) / samples.n
         spikes, sops, rate = (
             spikes + share * result.spikes_per_sample,
@@ -125,11 +135,22 @@ def validate(
             rate + share * result.mean_rate,
         )
         done += len(images)
-    labels = samples.labels
-    right, ann_right = (
-        (None, None) if labels is None else (float((p == labels).mean()) for p in (ours, predictions))
-    )
-    macs = sum(facts.macs for facts in layer_facts(network))
+    outputs = {name: np.concatenate(values) for name, values in parts.items()}
+    errors = targets.errors(outputs)
     return Validation(
-        n_steps, samples.n, ann_right, right, float((ours == predictions).mean()), rate, spikes, sops, macs
+        n_steps=n_steps,
+        n_samples=samples.n,
+        ann_accuracy=_accuracy(targets.predictions, samples.labels),
+        accuracy=_accuracy(targets.predicted(outputs), samples.labels),
+        agreement=targets.agreement(outputs),
+        rms_error=next(iter(errors.values())).rms,
+        error=max(error.relative for error in errors.values()),
+        mean_rate=rate,
+        spikes_per_sample=spikes,
+        sops_per_sample=sops,
+        macs=sum(facts.macs for facts in layer_facts(network)),
     )
+
+
+def _accuracy(predictions: np.ndarray | None, labels: np.ndarray | None) -> float | None:
+    return None if predictions is None or labels is None else float((predictions == labels).mean())
