@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 from . import __version__, text
 from .errors import EvsnnError, InputError, MissingExtraError, WeightsError
-from .network.reading import TASKS
 from .output import console
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def parser(prog: str) -> console.Parser:
     )
     p.add_argument(
         "--task",
-        choices=TASKS,
+        choices=("classify", "regress", "none"),
         help="read the first output as scores of classes, as values, or not at all (default: classify with"
         " labels, else by its shape)",
     )
