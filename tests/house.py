@@ -41,7 +41,13 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("network",),
         ("inventory",),
     ),
-    "evsnn.circuit": (("neuron",), ("populations",), ("build", "encoding", "reference"), ("quantized",)),
+    "evsnn.circuit": (
+        ("interval",),
+        ("neuron",),
+        ("populations",),
+        ("build", "encoding", "reference"),
+        ("quantized",),
+    ),
     "evsnn.files": (
         ("atomic", "hdf5", "regular"),
         ("gate",),

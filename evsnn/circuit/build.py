@@ -52,6 +52,17 @@ __all__ = ["build_circuit", "drop_silent_negatives"]
 MAX_PARTS = 1_024
 """Most branches of a sum, or sources of a concatenation, after all before them is folded."""
 
+MAX_ALL_PARTS = 16_384
+"""Most projections' sources of all populations: a few hundred bytes of a file can ask for a thousand."""
+
+MAX_REUSE = 64
+"""How often all weights of a network may be used together, if they are many: each projection has its own copy
+in the engine, and a layer may stand in many sums.
+"""
+
+FREE_WEIGHTS = 1 << 24
+"""Weights of projections up to which `MAX_REUSE` does not matter."""
+
 MAX_POPULATIONS = 4_096
 """Most populations and max pools."""
 
@@ -122,6 +133,8 @@ def build_circuit(
         str, tuple[list[Projection], np.ndarray]
     ] = {}  # of layers that carry a current: projections and bias
     populations: list[Population | MaxPool] = []
+    stored = sum(layer.weight.size for layer in network.layers if isinstance(layer, (Conv2d, Linear)))
+    room = _Room(MAX_ALL_PARTS, FREE_WEIGHTS + MAX_REUSE * stored)
 
     def current(name: str) -> tuple[list[Projection], np.ndarray]:
         """The input current that a layer's output brings: projections and a bias."""
@@ -167,9 +180,9 @@ def build_circuit(
             views[layer.name] = _joined(views[name] for name in layer.inputs)
             _bounded(views[layer.name].sources, layer)
         elif isinstance(layer, IF) or (isinstance(layer, Readout) and network.readout == "membrane"):
-            population = _population(
-                layer, *current(layer.inputs[0]), network, n_steps, shift_steps, populations
-            )
+            branches, bias = current(layer.inputs[0])
+            room.take(branches, layer)
+            population = _population(layer, branches, bias, network, n_steps, shift_steps, populations)
             if population.fires:
                 source = Source(len(populations), population.shape)
                 views[layer.name] = _View(
@@ -215,6 +228,26 @@ def drop_silent_negatives(circuit: Circuit) -> Circuit:
         )
         populations.append(replace(p, projections=sent) if len(sent) < len(p.projections) else p)
     return replace(circuit, populations=tuple(populations))
+
+
+@dataclass
+class _Room:
+    """How many sources and weights of projections are left to the populations to come."""
+
+    sources: int
+    weights: int
+
+    def take(self, branches: Sequence[Projection], layer: Layer) -> None:
+        """Take what a population's branches need, or refuse the layer."""
+        self.sources -= sum(len(branch.sources) for branch in branches)
+        self.weights -= sum(branch.weight.size for branch in branches)
+        if self.sources < 0 or self.weights < 0:
+            raise NetworkError(
+                "sums and concatenations have too many parts, with those of the layers before it",
+                where=layer._where,
+                expected=f"at most {MAX_ALL_PARTS} parts, and each weight {MAX_REUSE} times",
+                hint="use fewer sums of sums, or put an IF between them",
+            )
 
 
 def _bounded(parts: _Parts, layer: Layer) -> _Parts:

@@ -28,6 +28,7 @@ import numpy as np
 
 from ..errors import RunError
 from ..network.layers import IF
+from .interval import Interval
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -171,21 +172,22 @@ class Neuron:
         -------
         low, high : (channels,) int64
         """
-        low = high = self.v_init.astype(np.int64)
-        lowest, highest = low, high
-        shift = leak_shift(self.leak) if self.leak < 1 else None
-        for u in range(n_steps + self.warm_up_steps):
-            if u < n_steps:
-                if shift is not None:
-                    low, high = low - (low >> shift), high - (high >> shift)
-                low, high = low + least, high + most
-                lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
-            if u >= self.warm_up_steps and self.v_threshold is not None:
-                th = self.v_threshold
-                low = np.where(low >= th, low - th, np.where(high >= th, np.minimum(low, 0), low))
-                high = np.maximum(high - th, np.minimum(high, th - 1))
-            lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
-        return lowest, highest
+        v, th, shift = (
+            Interval(self.v_init),
+            self.v_threshold,
+            leak_shift(self.leak) if self.leak < 1 else None,
+        )
+        waits = n_steps if th is None else min(self.warm_up_steps, n_steps)
+        if shift is not None:
+            v.leak_and_fire(waits, least, most, None, shift)
+            v.leak_and_fire(n_steps - waits, least, most, th, shift)
+        else:
+            v.integrate(waits, least, most)
+            if th is not None:
+                v.fire(n_steps - waits, least, most, th)
+        if th is not None:  # output steps that follow without input
+            v.fire(waits, np.zeros_like(least), np.zeros_like(most), th)
+        return v.lowest, v.highest
 
 
 class Membranes:

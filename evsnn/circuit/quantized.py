@@ -63,6 +63,9 @@ SUPPORTS = frozenset(
 MAX_SHIFT = 15
 """Most bits by which the scale of the analog input is finer or coarser than that of the spikes beside it."""
 
+MAX_LEAKING_STEPS = 1 << 17
+"""Steps of all layers with a leak together; a leak of 1 - 2^-k counts 2^(k + 4) at most."""
+
 LEAST_Q_MAX = 16
 """The smallest `q_max` with which a population has membranes of 16 bits; below it, they have 32 bits."""
 
@@ -178,6 +181,7 @@ def quantize(
         raise RunError("unknown membrane", got=repr(membrane), expected="auto, int16 or int32")
     circuit = build_circuit(network, n_steps, shift_steps, keep_silent_negatives=True)
     check_supported(circuit, SUPPORTS, "integer arithmetic")
+    _check_leaks(circuit)
     scale, low, high = _input_grid(circuit, input_range)
     fitted = [
         (
@@ -203,6 +207,34 @@ def quantize(
         low,
         high,
     )
+
+
+def _check_leaks(circuit: Circuit) -> None:
+    """Refuse leaks that integers have not, and such slow ones that the proof of their widths takes minutes:
+    it goes step by step, until nothing changes.
+    """
+    steps = 0
+    for p in circuit.populations:
+        if isinstance(p, MaxPool) or LEAK not in p.neuron.features:
+            continue
+        leak = p.neuron.leak
+        if 1 - 2.0 ** -leak_shift(leak) != leak:
+            raise RunError(
+                "a leak is not 1 - 2^-k",
+                where=f"layer {p.name!r}",
+                got=leak,
+                expected="1/2, 3/4, 7/8, ...",
+                hint="use float32 arithmetic",
+            )
+        steps += min(circuit.n_steps, 16 << leak_shift(leak))
+        if steps > MAX_LEAKING_STEPS:
+            raise RunError(
+                "leaks up to this layer are too slow for so many steps",
+                where=f"layer {p.name!r}",
+                got=f"{circuit.n_steps} steps",
+                expected=f"at most {MAX_LEAKING_STEPS} over all layers whose leak is near 1",
+                hint="use fewer steps, or float32 arithmetic",
+            )
 
 
 def _input_grid(circuit: Circuit, input_range: tuple[float, float] | None) -> tuple[float, int, int]:
@@ -239,15 +271,7 @@ def _wide(projection: Projection, p: Population) -> bool:
 
 def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane: str, last: bool) -> _Fitted:
     """The integers of one population, the width of its membranes, its scales, limits and bounds."""
-    neuron, th = p.neuron, p.neuron.v_threshold
-    if LEAK in neuron.features and 1 - 2.0 ** -leak_shift(neuron.leak) != neuron.leak:
-        raise RunError(
-            "a leak is not 1 - 2^-k",
-            where=f"layer {p.name!r}",
-            got=neuron.leak,
-            expected="1/2, 3/4, 7/8, ...",
-            hint="use float32 arithmetic",
-        )
+    th = p.neuron.v_threshold
     channels = p.shape[0]
     analog = dict.fromkeys(p.analog_projections, grid[0])
     spiking = dict.fromkeys(p.projections, 1.0)

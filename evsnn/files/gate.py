@@ -23,7 +23,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from .hdf5.source import NOWHERE, FormatError, Source, Stream
 __all__ = ["Dataset", "File", "Group", "MAX_BYTES", "MAX_TEXT_BYTES", "open_file", "open_stream"]
 
 MAX_BYTES = 2 << 30  # of the file, and of all it holds once decoded
+FREE_BYTES = 256 << 20  # that a file of any size may hold once decoded, see `File.expanding`
 MAX_DEPTH = 3  # groups below the root
 MAX_OBJECTS = 32_768
 MAX_TEXT_BYTES = 1_024  # an element of a dataset of strings
@@ -212,6 +213,10 @@ class File:
         with _refusals(f"{self.where}:/"):
             return objects.read_object(Source(self._stream, self.size), self._root).attributes(only)
 
+    def expanding(self, factor: int) -> File:
+        """The same file, which may hold at most `FREE_BYTES` and `factor` times its size once decoded."""
+        return replace(self, max_bytes=min(self.max_bytes, FREE_BYTES + factor * self.size))
+
     def tree(self, only: Collection[str] | None = None) -> Group:
         """All that is in the file, checked; data is not read yet.
 
@@ -379,22 +384,16 @@ class _Walk:
                 expected=f"at most {MAX_TEXT_BYTES}",
             )
         n_bytes = math.prod(shape) * dtype.itemsize
-        self.decoded_bytes += math.prod(shape) * max(
-            dtype.itemsize, 4
+        self.decode(
+            math.prod(shape) * max(dtype.itemsize, 4), shape, where
         )  # integers and half floats become float32
-        if self.decoded_bytes > self.file.max_bytes:
-            raise WeightsError(
-                "the file holds too much",
-                where=where,
-                got=f"shape {shape}, {self.decoded_bytes} bytes up to here once decoded",
-                expected=f"at most {self.file.max_bytes}",
-                hint=_TRUSTED,
-            )
         pipeline = header.message(objects.FILTERS)
         filters = messages.filters(pipeline) if pipeline else ()
         chunks: tuple[indexes.Chunk, ...] = ()
         if isinstance(layout, messages.Chunked):
             chunks = tuple(sorted(self.chunks(layout, shape, dtype, filters)))
+            beyond = len(chunks) * math.prod(layout.shape) * dtype.itemsize - n_bytes
+            self.decode(max(0, beyond), shape, where)  # whole chunks are inflated
             stored = sum(chunk.n_bytes for chunk in chunks)
         else:
             stored = len(layout.data) if isinstance(layout, messages.Compact) else layout.n_bytes
@@ -427,6 +426,18 @@ class _Walk:
             chunks,
             filters,
         )
+
+    def decode(self, n_bytes: int, shape: tuple[int, ...], where: str) -> None:
+        """Add up what will be decoded, before anything is."""
+        self.decoded_bytes += n_bytes
+        if self.decoded_bytes > self.file.max_bytes:
+            raise WeightsError(
+                "the file holds too much",
+                where=where,
+                got=f"shape {shape}, {self.decoded_bytes} bytes up to here once decoded",
+                expected=f"at most {self.file.max_bytes}",
+                hint=_TRUSTED,
+            )
 
     def chunks(
         self,

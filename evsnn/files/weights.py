@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredArray", "as_stored", "load", "save", "verify"]
 
+MOST_EXPANSION = 256
+"""How many times the size of a file its arrays may take in memory, beside 256 MiB: trained weights are stored
+nearly as large as they are, and small files may not take long to be read.
+"""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
 _LAYER_NAME = re.compile(r"([0-9]{1,6})_([a-z0-9]{1,32})")
@@ -88,7 +93,8 @@ def load(path: StrOrBytesPath, *, max_bytes: int = MAX_BYTES) -> Network:
     path : str, bytes or os.PathLike
         The file to read.
     max_bytes : int
-        Limit on the size of the file, and on the size of all that it holds, in float32.
+        Limit on the size of the file, and on the size of all that it holds, in float32. Up to the default,
+        that is also at most 256 MiB and 256 times the size of the file.
 
     Returns
     -------
@@ -106,8 +112,7 @@ def load(path: StrOrBytesPath, *, max_bytes: int = MAX_BYTES) -> Network:
     >>> evsnn.load("net.h5").n_steps == net.n_steps
     True
     """
-    with open_file(path, max_bytes=max_bytes) as file:
-        _check_format(file)
+    with _opened(path, max_bytes) as file:
         return _network(file.tree(), file.where)
 
 
@@ -133,8 +138,7 @@ def verify(path: StrOrBytesPath, *, max_bytes: int = MAX_BYTES) -> tuple[StoredA
     WeightsError
         If the file cannot be read, or a dataset has no digest.
     """
-    with open_file(path, max_bytes=max_bytes) as file:
-        _check_format(file)
+    with _opened(path, max_bytes) as file:
         found = []
         groups = [file.tree()]
         while groups:
@@ -261,6 +265,14 @@ def as_stored(network: Network, storage: str) -> Network:
 
 
 # From a file to a network
+
+
+@contextmanager
+def _opened(path: StrOrBytesPath, max_bytes: int) -> Iterator[File]:
+    """A weights file that is open, and of a version that is known."""
+    with open_file(path, max_bytes=max_bytes) as file:
+        _check_format(file)
+        yield file.expanding(MOST_EXPANSION) if max_bytes <= MAX_BYTES else file
 
 
 def _check_format(file: File) -> None:

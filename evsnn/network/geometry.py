@@ -10,6 +10,7 @@ transposed convolution). Every size, list of positions and count that depends on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -112,9 +113,20 @@ class Window:
         return first, np.maximum(first, np.minimum(self.kernel[axis], (size - 1 - start) // dilation + 1))
 
     def reach(self, axis: int, size: int) -> np.ndarray:
-        """(size,) int64: how many outputs each input position reaches."""
-        at = self.taps(axis, size)
-        return np.bincount(at[at >= 0], minlength=size).astype(np.int64)
+        """(size,) int64: how many outputs each input position reaches.
+
+        Position x, counted with the padding, is read by output o at kernel position k if x is
+        ``o * stride + k * dilation``. So k is one of every `period`, and leaves an o from 0 to the last.
+        """
+        stride, dilation, n_out = self.stride[axis], self.dilation[axis], self._outputs(axis, size)
+        x = np.arange(size, dtype=np.int64) * self.upsample[axis] + self.padding[axis]
+        common = math.gcd(stride, dilation)
+        period = stride // common
+        first = x // common * (pow(dilation // common, -1, period) if period > 1 else 0) % period
+        low = np.maximum(0, -(((n_out - 1) * stride - x) // dilation))
+        high = np.minimum(self.kernel[axis] - 1, x // dilation)
+        count = (high - first) // period - (low - 1 - first) // period
+        return np.where(x % common, 0, np.maximum(count, 0))
 
     def fan_out(self, size: Sequence[int]) -> int:
         """How many outputs all positions of a map reach together, over both axes."""

@@ -334,6 +334,7 @@ class Network:
                 expected="{T: {name of a layer: StepParameters}}",
             )
         step_parameters: dict[int, ReadOnly[str, StepParameters]] = {}
+        places = {layer.name: i for i, layer in enumerate(self.layers)}
         for n_steps, table in sorted(
             (check_steps(T, NetworkError, "step_parameters"), table)
             for T, table in self.step_parameters.items()
@@ -347,9 +348,8 @@ class Network:
                         expected="the name of a layer",
                     )
             fitted = {
-                layer.name: self._fitted(table[layer.name], layer, n_steps)
-                for layer in self.layers
-                if layer.name in table
+                name: self._fitted(table[name], self.by_name[name], n_steps)
+                for name in sorted(table, key=places.__getitem__)
             }
             step_parameters[n_steps] = ReadOnly({name: own for name, own in fitted.items() if own.given})
         return ReadOnly(step_parameters)

@@ -19,6 +19,9 @@ __all__ = ["Blank", "blank_of", "blank_totals"]
 COLUMNS = 32
 """Columns of a row, padding included, up to which blank places are tracked: a word's bits."""
 
+MOST_CLASSES = 255
+"""Kinds of neurons that 8 bits tell apart."""
+
 MOST_SEEN = 0.9
 """The largest share of places that are not blank for which it is worth to look."""
 
@@ -81,9 +84,11 @@ def blank_of(stage: Stage, p: Population, program: Program) -> Blank | None:
 def _share_seen(seen: np.ndarray, window: Window) -> float:
     """How many windows over maps (n, height, width) hold anything."""
     for axis in (0, 1):
-        taps = window.taps(axis, seen.shape[1 + axis])
-        padded = np.pad(seen, [(0, int(i == 1 + axis)) for i in range(3)])  # -1 is what is off the map
-        seen = np.any(padded.take(taps, axis=1 + axis), axis=2 + axis)
+        size = seen.shape[1 + axis]
+        first = window.origins(axis, window.output_size((size, size))[axis])
+        before = np.pad(seen.cumsum(axis=1 + axis), [(int(i == 1 + axis), 0) for i in range(3)])
+        ends = [np.clip(at, 0, size) for at in (first + window.kernel[axis], first)]
+        seen = np.greater(*(before.take(at, axis=1 + axis) for at in ends))
     return float(seen.mean())
 
 
@@ -102,7 +107,7 @@ def constant_spikes(current: np.ndarray, p: Population, n_steps: int) -> np.ndar
 
 def blank_totals(
     stage: Stage, p: Population, read: Read, source: Blank, view: View
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Totals of spikes of neurons all of whose inputs are blank: which kernel positions lie on the map
     decides.
 
@@ -112,24 +117,33 @@ def blank_totals(
     row_class : (neurons' rows,) uint8
         The part of a neuron's class that its row decides, times the number of parts that its column does.
     column_class : (neurons' columns,) uint8
-    """
-    weight = p.projections[0].weight.astype(np.int64)
 
-    def classes(axis: int, n: int) -> tuple[np.ndarray, list[tuple[bool, ...]]]:
-        on_map = [tuple(row) for row in (read.window.taps(axis, view.shape[1 + axis])[:n] >= 0).tolist()]
-        kinds = sorted(set(on_map))
-        return np.array([kinds.index(row) for row in on_map]), kinds
+    None if there are more classes than 8 bits count.
+    """
+
+    def classes(axis: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """The class of each row or column, and which kernel positions lie on the map in each class."""
+        inside = np.stack(read.window.inside(axis, view.shape[1 + axis]), axis=1)[:n]
+        spans, found = np.unique(inside, axis=0, return_inverse=True)
+        if len(spans) > MOST_CLASSES:
+            return found, np.zeros((len(spans), 0), bool)
+        places = np.arange(read.window.kernel[axis])
+        on_map = (places >= spans[:, :1]) & (places < spans[:, 1:])
+        kinds, number = np.unique(on_map, axis=0, return_inverse=True)
+        return number.ravel()[found.ravel()], kinds
 
     rows, row_kinds = classes(0, stage.rows * stage.window[0])
     columns, column_kinds = classes(1, stage.width * stage.window[1])
-    totals = []
-    for row in row_kinds:
-        for column in column_kinds:
-            reached = weight[:, :, np.array(row)][..., np.array(column)].sum(axis=(2, 3))
-            membranes = Membranes(p.neuron, (p.shape[0],), -1, np.int64)
-            for spikes in source.spikes:
-                membranes.leak()
-                membranes.v += reached @ spikes + p.bias
-                membranes.fire(np.empty(p.shape[0], np.int8))
-            totals.append(membranes.n)
-    return np.array(totals), (rows * len(column_kinds)).astype(np.uint8), columns.astype(np.uint8)
+    if len(row_kinds) * len(column_kinds) > MOST_CLASSES:
+        return None
+    weight = p.projections[0].weight.astype(np.int64)
+    reached = np.stack(
+        [weight[:, :, row][..., column].sum(axis=(2, 3)) for row in row_kinds for column in column_kinds]
+    )
+    membranes = Membranes(p.neuron, reached.shape[:2], -1, np.int64)
+    fired = np.empty(reached.shape[:2], np.int8)
+    for spikes in source.spikes:
+        membranes.leak()
+        membranes.v += reached @ spikes + p.bias
+        membranes.fire(fired)
+    return membranes.n, (rows * len(column_kinds)).astype(np.uint8), columns.astype(np.uint8)

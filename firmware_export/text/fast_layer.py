@@ -201,8 +201,9 @@ def _gather(stage: Stage, i: int, kind: str, arena: Arena, tables: Tables, blank
         and not program.by_step
     ):
         (read,), view = stage.reads, sources[0]["view"]
-        totals, rows, columns = blank_totals(stage, p, read, blanks[read.key], view)
-        if len(totals) < 256:
+        found = blank_totals(stage, p, read, blanks[read.key], view)
+        if found is not None:
+            totals, rows, columns = found
             values["blank"] = {
                 "bits": _bits(view.columns),
                 "mask": (1 << read.window.kernel[1]) - 1,

@@ -214,6 +214,45 @@ def test_sparse_giant(tmp_path):
     refused(tmp_path / "f.h5", "too large")
 
 
+def test_chunks_are_counted_whole(path, monkeypatch):
+    """A value in a chunk of a megabyte takes a megabyte to inflate, however many such there are."""
+    with h5py.File(path, "r+") as f:
+        for i in range(4):
+            name = f"{CONV}/bias{i}"
+            put(f, name, np.ones(1, "<f4"), chunks=(1 << 18,), maxshape=(None,), compression="gzip")
+    monkeypatch.setattr(gate, "_decoded", None)
+    refused(path, "the file holds too much: got .* bytes up to here once decoded", max_bytes=3 << 20)
+
+
+def test_a_small_file_may_not_hold_much(tmp_path, monkeypatch):
+    monkeypatch.setattr(gate, "FREE_BYTES", 1000)
+    network = Network([Input((1000,)), Linear(np.ones((1000, 1000))), Readout()])
+    weights.save(tmp_path / "f.h5", network, compress=True)
+    size = os.path.getsize(tmp_path / "f.h5")
+    assert 256 * size < 4_000_000
+    monkeypatch.setattr(gate, "_decoded", None)
+    refused(tmp_path / "f.h5", f"holds too much: .* expected at most {1000 + 256 * size}. If you trust it")
+    monkeypatch.undo()
+    monkeypatch.setattr(gate, "FREE_BYTES", 1000)
+    assert weights.load(tmp_path / "f.h5", max_bytes=gate.MAX_BYTES + 1)
+
+
+def test_step_parameters_are_checked_for_the_layers_that_they_name(monkeypatch):
+    """Not for all layers at each T: that grows with the product of both."""
+    layers = [layer for _ in range(50) for layer in (Linear([[1.0]]), IF())]
+    names = []
+    fitted = Network._fitted
+    monkeypatch.setattr(
+        Network,
+        "_fitted",
+        lambda self, given, layer, T: names.append(layer.name) or fitted(self, given, layer, T),
+    )
+    tables = {T: {"if50": StepParameters(v_init=0.5), "if1": StepParameters(v_init=0.1)} for T in (1, 2, 3)}
+    network = Network([Input((1,)), *layers, Linear([[1.0]]), Readout()], step_parameters=tables)
+    assert names == ["if1", "if50"] * 3
+    assert list(network.step_parameters[2]) == ["if1", "if50"]
+
+
 @pytest.mark.parametrize(
     "options", [{"userblock_size": 512}, {"fs_strategy": "page"}, {"fs_strategy": "fsm", "fs_persist": True}]
 )

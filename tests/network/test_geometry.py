@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -60,6 +62,16 @@ def test_taps_reach_and_sizes_are_those_of_a_loop(case):
             assert high == low + (len(expected) - 1) * window.stride[axis] + window.extent(axis) - 1
     both = [window.reach(axis, size[axis]).sum() for axis in (0, 1)]
     assert window.fan_out(size) == both[0] * both[1]
+
+
+def test_counts_take_no_memory_for_kernels():
+    window = Window((1, 30_000), padding=(0, 30_000, 0, 29_999), dilation=(1, 2))
+    tracemalloc.start()
+    try:
+        assert window.reach(1, 30_000).sum() == window.fan_out((1, 30_000))
+        assert tracemalloc.get_traced_memory()[1] < 40 * 8 * 30_000
+    finally:
+        tracemalloc.stop()
 
 
 @given(cases())
