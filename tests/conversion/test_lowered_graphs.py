@@ -13,14 +13,17 @@ pytest.importorskip("onnxruntime")
 from onnx_builder import OnnxModel
 from test_lowering import lowered
 
+from evsnn import ModelError
 from evsnn.conversion.onnx.importer import import_onnx
+
+MOVES = ("shuffle", "slice", "crop", "zeros", "larger", "transposed", "turned") * 2
 
 
 class Grower:
     """Random graphs of what can be lowered; `draw` makes every choice."""
 
-    def __init__(self, draw):
-        self.draw = draw
+    def __init__(self, draw, moves=False):
+        self.draw, self.moves = draw, moves
         size = self.one_of(range(1, 8)), self.one_of(range(1, 8))
         self.m = OnnxModel((self.one_of((1, 2, 4)), *size), seed=draw(st.integers(0, 2**32 - 1)))
         self.tensors = [("x", self.m.shape, False)]  # name, shape, whether it is a ReLU's, perhaps pooled
@@ -64,6 +67,7 @@ class Grower:
                 "concat",
                 "constant",
                 "last",
+                *(MOVES if self.moves else ()),
             )
         )
         if what == "conv":
@@ -117,6 +121,42 @@ class Grower:
             last = m.op("Mul", m.op("Transpose", x, perm=[0, 2, 3, 1]), m.floats(n))
             self.add(m.op("Transpose", last, perm=[0, 3, 1, 2]), x)
 
+        elif what == "shuffle":
+            order = self.draw(st.permutations(range(n)))
+            self.add(m.op("Gather", x, np.array(order), axis=1), x)
+        elif what == "slice":
+            start, step = self.one_of(range(n)), self.one_of((1, 1, 2, -1))
+            self.add(
+                m.op(
+                    "Slice",
+                    x,
+                    np.array([start]),
+                    np.array([-99 if step < 0 else 99]),
+                    np.array([1]),
+                    np.array([step]),
+                ),
+                x,
+            )
+        elif what == "crop":
+            at = self.one_of(range(height)), self.one_of(range(width))
+            steps = self.one_of((1, 2)), self.one_of((1, 3))
+            self.add(m.op("Slice", x, np.array(at), np.array([99, 99]), np.array([2, 3]), np.array(steps)), x)
+        elif what == "zeros":
+            around = [self.one_of((0, 0, 1, 2)) for _ in range(6)]
+            self.add(m.op("Pad", x, np.array([0, *around[:3], 0, *around[3:]])), x)
+        elif what == "larger" and height * width <= 64:
+            scales = np.array([1, 1, self.one_of((1, 2, 3)), self.one_of((1, 2))], np.float32)
+            self.add(m.op("Resize", x, "", scales, mode="nearest"), x)
+        elif what == "transposed" and height * width <= 64:
+            group = self.one_of([g for g in (1, 2) if n % g == 0])
+            weight = m.floats(n, self.one_of((1, 2)), *kernel, scale=0.5)
+            pads = [min(p, 1) if height > 1 and width > 1 else 0 for p in window["pads"]]
+            weight = weight if all(k > 1 for k in kernel) or not any(pads) else m.floats(n, 1, 2, 2)
+            strides = window["strides"]
+            self.add(m.op("ConvTranspose", x, weight, group=group, strides=strides, pads=pads), x)
+        elif what == "turned":
+            self.add(m.op("Transpose", x, perm=[0, 1, 3, 2]), x)
+
     def finish(self):
         shapes = {name: shape for name, shape, _ in self.tensors}
         ends = sorted(self.loose)
@@ -131,3 +171,17 @@ def test_random_graphs(data):
     for _ in range(data.draw(st.integers(1, 14))):
         grower.grow()
     lowered(grower.finish())
+
+
+@pytest.mark.slow
+@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_random_graphs_with_moved_elements(data):
+    """Maxima of places that are in no map have no counterpart; all else has."""
+    grower = Grower(data.draw, moves=True)
+    for _ in range(data.draw(st.integers(1, 9))):
+        grower.grow()
+    try:
+        lowered(grower.finish())
+    except ModelError as error:
+        assert "MaxPool" in str(error) or "weights" in str(error) or "negative" in str(error)

@@ -377,7 +377,7 @@ def test_operators_that_are_not_converted():
         ("Gelu", "Use Relu"),
         ("Erf", "Use Relu"),
         ("LSTM", "Recurrent"),
-        ("Resize", "strided"),
+        ("GridSample", "strided"),
         ("LayerNormalization", "Attention"),
         ("Det", "Build that part"),
     ):

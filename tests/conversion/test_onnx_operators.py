@@ -17,6 +17,7 @@ from evsnn.conversion.onnx import dense
 from evsnn.conversion.onnx.admission import RULES
 from evsnn.conversion.onnx.constants import FOLDERS, fold
 from evsnn.conversion.onnx.evaluate import evaluate
+from evsnn.conversion.onnx.expansion import EXPANSIONS
 from evsnn.conversion.onnx.importer import import_onnx
 from evsnn.conversion.onnx.model_file import attributes_of, plain
 from evsnn.conversion.onnx.operators import OPERATORS
@@ -51,7 +52,7 @@ def single_nodes():
 
 def node_tests():
     """Those of an importable operator whose first tensor is of floats."""
-    importable = {*RULES, "Identity", "Dropout"}
+    importable = {*RULES, *EXPANSIONS, "Identity", "Dropout"}
     return {
         name: c
         for name, c in single_nodes().items()
@@ -118,6 +119,13 @@ PASSED_AS_NETWORKS = """
     maxpool_2d_pads maxpool_2d_same_lower maxpool_2d_same_upper maxpool_2d_strides mul_bcast prelu_broadcast reduce_mean_do_not_keepdims_example
     reduce_mean_keepdims_random reduce_mean_negative_axes_keepdims_random relu reshape_extended_dims reshape_negative_dim reshape_reduced_dims
     reshape_reordered_last_dims reshape_zero_and_negative_dim reshape_zero_dim softmax_axis_1 softmax_axis_2 softmax_default_axis softmax_large_number
+    averagepool_1d_default basic_conv_with_padding convtranspose convtranspose_1d convtranspose_autopad_same convtranspose_dilations convtranspose_group_2
+    convtranspose_group_2_image_3 convtranspose_kernel_shape convtranspose_output_shape convtranspose_pad convtranspose_pads maxpool_1d_default
+    abs depthtospace_crd_mode_example depthtospace_example gather_1 gather_2d_indices hardsigmoid neg reduce_sum_keepdims_random
+    resize_downsample_scales_nearest resize_downsample_sizes_nearest resize_upsample_scales_nearest resize_upsample_scales_nearest_axes_2_3
+    resize_upsample_sizes_nearest resize_upsample_sizes_nearest_ceil_half_pixel resize_upsample_sizes_nearest_floor_align_corners
+    resize_upsample_sizes_nearest_round_prefer_ceil_asymmetric slice_default_axes slice_negative_axes spacetodepth spacetodepth_crd_mode_example
+    split_equal_parts_2d_opset13 split_variable_parts_2d_opset18 split_2d_uneven_split_opset18 upsample_nearest
     squeeze_negative_axes sub_bcast transpose_all_permutations_0 transpose_all_permutations_1 unsqueeze_axis_1 unsqueeze_three_axes
 """
 
@@ -133,9 +141,7 @@ def test_operators_pass_onnx_own_tests():
     assert set(passed) == set(OPERATORS)
     assert sum(passed.values()) >= 150
     refused = {name: error for name, error in results.items() if error}
-    no_maps = {
-        name for name, error in refused.items() if ("_1d_" in name or "_3d_" in name) and "2-D" in error
-    }
+    no_maps = {name for name, error in refused.items() if ("_1d" in name or "_3d" in name) and "2-D" in error}
     assert set(refused) - no_maps <= {
         "test_batchnorm_epsilon_training_mode",
         "test_batchnorm_example_training_mode",

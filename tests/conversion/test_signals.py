@@ -48,7 +48,7 @@ def test_an_electrocardiogram():
 def test_convolutions(attributes):
     m = OnnxModel((4, 17))
     x = m.op("Relu", conv(m, "x", 4, 6, 3, **attributes))
-    length = import_onnx(m.model(x)).shapes[x][1]
+    length = import_onnx(m.model(x), output=x).shapes[x][1]
     assert kinds(lowered(m.model(m.head(x, 6 * length)))) == [
         "input", "conv2d", "if", "flatten", "linear", "readout",
     ]  # fmt: skip

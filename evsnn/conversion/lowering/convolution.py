@@ -63,6 +63,37 @@ class Convolution:
         weight = np.full((channels, 1, *window.kernel), 1 / window.area)
         return cls(weight, stride=window.stride, padding=window.padding, groups=channels)
 
+    @classmethod
+    def selection(cls, n_in: int, sources: np.ndarray, channels: np.ndarray, n_out: int) -> Convolution:
+        """Channels moved: output `channels` are the input's `sources`, the others are 0."""
+        weight = np.zeros((n_out, n_in, 1, 1))
+        weight[channels, sources] = 1
+        return cls(weight)
+
+    @classmethod
+    def cropping(
+        cls,
+        channels: int,
+        size: tuple[int, int],
+        window: tuple[slice, slice],
+        least: tuple[int, int] = (1, 1),
+    ) -> Convolution:
+        """The rows and columns of a map of `size` that a window has, as a depthwise convolution.
+
+        Parameters
+        ----------
+        least : (int, int)
+            The least size of its kernel, if that is possible.
+        """
+        kernel = []
+        for n, seen, at_least in zip(size, window, least):
+            count = len(range(*seen.indices(n)))
+            most = n - (count - 1) * seen.step
+            kernel.append(min(most, max(seen.start + 1, n - count * seen.step + 1, at_least)))
+        weight = np.zeros((channels, 1, *kernel))
+        weight[:, 0, window[0].start, window[1].start] = 1
+        return cls(weight, stride=(window[0].step, window[1].step), groups=channels)
+
     @property
     def n_out(self) -> int:
         return self.weight.shape[0]
@@ -131,6 +162,12 @@ class Convolution:
             rows = slice(g * per_out, (g + 1) * per_out)
             weight[rows, g * per_in : (g + 1) * per_in] = self.weight[rows]
         return replace(self, weight=weight, groups=1)
+
+    def rows(self, chosen: np.ndarray) -> Convolution:
+        """Some of its output channels."""
+        dense = self.dense()
+        gain = None if dense.gain is None else dense.gain[chosen]
+        return replace(dense, weight=dense.weight[chosen], gain=gain)
 
     def part(self, start: int, stop: int) -> Convolution:
         """The part of it that reads the input channels from `start` to `stop`."""

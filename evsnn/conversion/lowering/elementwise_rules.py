@@ -11,9 +11,9 @@ from typing import TypeAlias
 import numpy as np
 
 from ..onnx.graph import Node
-from .convolution import Convolution
 from .expression import Expression, Pending
 from .scope import Scope, refusal
+from .sums import added
 from .value import LayoutError, Value
 
 __all__ = ["RULES"]
@@ -44,11 +44,12 @@ def _batch_norm(scope: Scope, node: Node) -> Value:
     factor = gamma / np.sqrt(variance)
 
     along = (1, -1, *(1,) * (len(value.shape) - 1))
-    value, *constants = _per_channel(
-        scope, node, value, *(v.reshape(along) for v in (factor, beta - mean * factor, beta, np.abs(gamma)))
+    scales, shifts = (factor, np.abs(gamma)), (beta - mean * factor, beta)
+    value, multiplied, added = _per_channel(
+        scope, node, value, [v.reshape(along) for v in scales], [v.reshape(along) for v in shifts]
     )
     out = []
-    for part, scale, shift, centre, spread in zip(value.parts, *constants):
+    for part, scale, spread, shift, centre in zip(value.parts, *multiplied, *added):
         part = _affine(scope, node, part, scale, shift)
         out.append(
             replace(part, moments=(centre, spread)) if isinstance(part, Expression) else part
@@ -56,22 +57,35 @@ def _batch_norm(scope: Scope, node: Node) -> Value:
     return value.with_parts(out)
 
 
-def _per_channel(scope: Scope, node: Node, value: Value, *constants: np.ndarray) -> tuple:
-    """A tensor, and constants as one number per channel of each part.
+def _per_channel(
+    scope: Scope,
+    node: Node,
+    value: Value,
+    scales: Sequence[np.ndarray],
+    shifts: Sequence[np.ndarray],
+) -> tuple[Value, list[list[np.ndarray]], list[list[np.ndarray]]]:
+    """A tensor, and constants as one number per channel of each part: first those that multiply it.
 
     If necessary, the features of a flattened map become channels.
     """
+
+    def constants(value: Value) -> tuple[Value, list[list[np.ndarray]], list[list[np.ndarray]]]:
+        return (
+            value,
+            [value.per_channel(constant) for constant in scales],
+            [value.per_channel(constant, moves_zero=True) for constant in shifts],
+        )
+
     try:
-        return value, *(value.per_channel(constant) for constant in constants)
+        return constants(value)
     except LayoutError:
-        if value.shape[-1] != math.prod(value.shape) or value.shape[-1] > MAX_FEATURES:
+        if value.shape[-1] == math.prod(value.shape) and value.shape[-1] <= MAX_FEATURES:
+            return constants(replace(scope.vector(value, node.name), shape=value.shape))
+        if value.sources() is not None and any(isinstance(part, Pending) for part in value.parts):
+            return constants(scope.separated(value))
+        if value.blocks() is None:
             raise
-        kernels = [
-            Convolution(columns, product=True)
-            for columns in value.columns(np.eye(value.shape[-1], dtype=np.float32))
-        ]
-        value = Value((scope.convolved(value, kernels, None, node.name),), value.shape)
-        return value, *(value.per_channel(constant) for constant in constants)
+        return constants(scope.mapped(value, node.name))
 
 
 def _affine(scope: Scope, node: Node, part: Part, scale: np.ndarray, shift: np.ndarray) -> Part:
@@ -110,7 +124,7 @@ def _arithmetic(scope: Scope, node: Node) -> Value:
         for name in node.inputs
         if name in scope.graph.constants
     ]
-    value = reduce(lambda a, b: _sum(scope, node, a, b), (_signed(scope, node, i) for i in moving))
+    value = reduce(lambda a, b: added(scope, node, a, b), (_signed(scope, node, i) for i in moving))
     if not fixed:
         return value
     constant = reduce(np.add, fixed)
@@ -120,7 +134,7 @@ def _arithmetic(scope: Scope, node: Node) -> Value:
         scale, shift = (constant if node.op == "Mul" else 1 / constant), np.zeros(())
     else:
         scale, shift = np.ones(()), -constant if node.op == "Sub" and moving == [0] else constant
-    value, scales, shifts = _per_channel(scope, node, value, scale, shift)
+    value, (scales,), (shifts,) = _per_channel(scope, node, value, [scale], [shift])
     return value.with_parts([_affine(scope, node, *part) for part in zip(value.parts, scales, shifts)])
 
 
@@ -134,29 +148,6 @@ def _signed(scope: Scope, node: Node, at: int) -> Value:
     return value
 
 
-def _sum(scope: Scope, node: Node, a: Value, b: Value) -> Value:
-    a.unpadded()
-    b.unpadded()
-    same = a.index is b.index or (
-        a.index is not None and b.index is not None and np.array_equal(a.index, b.index)
-    )
-    if a.shape != b.shape or not same:
-        raise refusal(
-            node,
-            "its operands differ in shape or layout",
-            got=f"{a.shape} and {b.shape}",
-            hint="both branches of a residual sum have one shape",
-        )
-    if [p.shape for p in a.parts] == [p.shape for p in b.parts]:
-        return a.with_parts(
-            [
-                scope.assembly.sum(p, q, node.name)
-                for p, q in zip(scope.expressions(a, node.name), scope.expressions(b, node.name))
-            ]
-        )
-    return a.with_parts([scope.assembly.sum(scope.whole(a, node.name), scope.whole(b, node.name), node.name)])
-
-
 def _fired(scope: Scope, node: Node, value: Value, clips: Sequence[np.ndarray | None]) -> Value:
     names = (
         [node.name] if len(value.parts) == 1 else [f"{node.name}.{i + 1}" for i in range(len(value.parts))]
@@ -167,24 +158,42 @@ def _fired(scope: Scope, node: Node, value: Value, clips: Sequence[np.ndarray | 
 
 
 def _relu(scope: Scope, node: Node) -> Value:
-    value = scope.value(node)
+    value = scope.compacted(scope.value(node).explicit())
     return _fired(scope, node, value, [None] * len(value.parts))
 
 
 def _clip(scope: Scope, node: Node) -> Value:
-    value = scope.value(node)
+    value = scope.compacted(scope.value(node).explicit())
     low, high = (_limit(scope, node, *at) for at in ((1, "min"), (2, "max")))
     if low is None:
         return value if high is None else _capped(scope, node, value, high)
-    if low != 0 and not (low < 0 and all(isinstance(p, Expression) and p.spikes for p in value.parts)):
+    if high is not None and high <= low:
         raise refusal(
             node,
-            "its lower limit is not 0",
-            got=low,
-            expected="Clip(0, y)",
-            hint="a spiking neuron's output starts at 0",
+            f"its upper limit is not above {'0' if not low else 'its lower one'}",
+            got=f"{low:g} to {high:g}",
+            expected="low < high",
         )
-    return _relu(scope, node) if high is None else _fired(scope, node, value, _upper(node, value, high))
+    return _floored(scope, node, value, low, high)
+
+
+def _floored(scope: Scope, node: Node, value: Value, low: np.ndarray, high: np.ndarray | None) -> Value:
+    """min(max(x, low), high) = low + min(max(x - low, 0), high - low): a ReLU between two constants."""
+    if (low < 0).all() and all(isinstance(p, Expression) and p.spikes for p in value.parts):
+        low = np.zeros(())  # spikes are never below 0
+    if not low.any():
+        clips = [None] * len(value.parts) if high is None else _upper(node, value, high)
+        return _fired(scope, node, value, clips)
+    if high is None and all(isinstance(p, Expression) and p.spikes for p in value.parts) and (low <= 0).all():
+        return value
+    value, _, (lows,) = _per_channel(scope, node, value, [], [low])
+    parts = [_affine(scope, node, p, np.ones(len(b)), -b) for p, b in zip(value.parts, lows)]
+    moved = value.with_parts(parts)
+    limits: Sequence[np.ndarray | None] = [None] * len(parts)
+    if high is not None:
+        limits = [top - b for top, b in zip(value.per_channel(high), lows)]
+    fired = _fired(scope, node, moved, limits)
+    return fired.with_parts([_affine(scope, node, p, np.ones(len(b)), b) for p, b in zip(fired.parts, lows)])
 
 
 def _limit(scope: Scope, node: Node, at: int, key: str) -> np.ndarray | None:
@@ -222,7 +231,7 @@ def _extreme(scope: Scope, node: Node) -> Value:
         raise refusal(
             node, "it compares tensors that depend on the input", expected="one such tensor and constants"
         )
-    value = scope.value(node, moving[0])
+    value = scope.compacted(scope.value(node, moving[0]).explicit())
     fixed = [
         scope.graph.constants[name].astype(np.float64)
         for name in node.inputs
@@ -233,19 +242,12 @@ def _extreme(scope: Scope, node: Node) -> Value:
     limit = reduce(np.minimum if node.op == "Min" else np.maximum, fixed)
     if node.op == "Min":
         return _capped(scope, node, value, limit)
-    if limit.any():
-        raise refusal(
-            node,
-            "its lower limit is not 0",
-            got=f"{limit.min():g} to {limit.max():g}",
-            hint="a spiking neuron's output starts at 0",
-        )
-    return _fired(scope, node, value, [None] * len(value.parts))
+    return _floored(scope, node, value, limit, None)
 
 
 def _leaky(scope: Scope, node: Node) -> Value:
     """LeakyRelu and PRelu: relu(x) - slope * relu(-x), neurons for both signs."""
-    value = scope.value(node)
+    value = scope.compacted(scope.value(node).explicit())
     slope = (
         scope.needed(node, 1, "slope")
         if node.op == "PRelu"

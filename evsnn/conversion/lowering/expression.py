@@ -110,6 +110,32 @@ class Expression:
             terms = tuple(replace(t, kernel=t.weights().scaled(scale)) for t in terms)
         return Expression(terms, self.bias * scale + shift, name)
 
+    def merged(self) -> Expression:
+        """The same, where terms of one signal whose kernels lie in the same places are one term."""
+        found: dict[tuple[object, ...], Term] = {}
+        for number, t in enumerate(self.terms):
+            k = t.kernel
+            if k is None or k.groups > 1 or k.product:
+                found[(number,)] = t
+                continue
+            key = (t.signal.layer, k.size, k.stride, k.padding, k.dilation)
+            if key in found:
+                weight = found[key].weights().exact() + k.exact()
+                t = replace(t, kernel=replace(k, weight=weight, gain=None))
+            found[key] = t
+        return replace(self, terms=tuple(found.values()))
+
+    @property
+    def rows_are_free(self) -> bool:
+        """Whether some of its channels cost no more than their share."""
+        return all(t.kernel is not None and t.kernel.groups == 1 for t in self.terms)
+
+    def rows(self, chosen: np.ndarray) -> Expression:
+        """Some of its channels."""
+        terms = tuple(replace(t, kernel=t.weights().rows(chosen)) for t in self.terms)
+        moments = self.moments and (self.moments[0][chosen], self.moments[1][chosen])
+        return Expression(terms, self.bias[chosen], self.name, moments)
+
     def doubled(self) -> Expression:
         """x and -x of every channel, side by side."""
         terms = tuple(replace(t, kernel=t.weights().doubled()) for t in self.terms)
@@ -135,6 +161,12 @@ class Pending:
     inner: Expression
     pools: tuple[tuple[Window, str], ...] = ()
     cap: np.ndarray | None = None
+
+    def rows(self, chosen: np.ndarray) -> Pending:
+        """Some of its channels."""
+        return replace(
+            self, inner=self.inner.rows(chosen), cap=None if self.cap is None else self.cap[chosen]
+        )
 
     @property
     def shape(self) -> Shape:

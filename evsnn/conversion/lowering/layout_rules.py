@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations
 
@@ -10,9 +11,11 @@ import numpy as np
 
 from ...errors import ModelError
 from ..onnx.graph import Graph, Node
+from ..onnx.operators import OPERATORS
+from ..onnx.signals import SLIDING
 from .convolution import both_paddings
 from .scope import Scope, refusal
-from .value import Value
+from .value import LayoutError, Value
 
 __all__ = ["RULES", "axes_order", "input_layout"]
 
@@ -51,7 +54,11 @@ def input_layout(graph: Graph) -> tuple[tuple[int, ...], np.ndarray]:
             return source.shape, source
         elif source.ndim == 3 and node.op not in ("Gemm", "MatMul"):
             return source.shape, source
-    return (own, start) if len(own) == 3 else ((start.size,), start.ravel())
+    if len(own) == 3:
+        return own, start
+    if len(own) == 2 and any(node.op in SLIDING for node in graph.nodes):  # parts of a signal
+        return (own[0], 1, own[1]), start.reshape(own[0], 1, own[1])
+    return (start.size,), start.ravel()
 
 
 def axes_order(own: tuple[int, ...], positions: np.ndarray) -> tuple[int, ...]:
@@ -79,20 +86,26 @@ def _axes(node: Node, rank: int) -> tuple[int, ...]:
 
 
 def _reshape(scope: Scope, node: Node) -> Value:
-    value, shape = scope.value(node), scope.shape(node)
-    value.unpadded()
+    value, shape = scope.value(node).explicit(), scope.shape(node)
     if math.prod(shape) != math.prod(value.shape):
         raise refusal(node, "it mixes the batch with other axes", got=f"{value.shape} to {shape} a sample")
     return value.reshaped(shape)
 
 
 def _transpose(scope: Scope, node: Node) -> Value:
-    value = scope.value(node)
+    value = scope.value(node).explicit()
     return value.transposed(_axes(node, len(value.shape)))
 
 
+def _moved(scope: Scope, node: Node) -> Value:
+    """An operator that takes, leaves out, copies or moves elements: it is computed on their numbers."""
+    constants = [scope.needed(node, i, f"input {i + 1}") for i in range(1, len(node.inputs))]
+    value = scope.value(node).explicit()
+    return value.moved(lambda x: OPERATORS[node.op](x, *constants, **node.attributes))
+
+
 def _concat(scope: Scope, node: Node) -> Value:
-    values = [scope.value(node, i) for i in range(len(node.inputs))]
+    values = [scope.value(node, i).explicit() for i in range(len(node.inputs))]
     axis = node.integer("axis")
     axis += len(values[0].shape) + 1 if axis < 0 else 0
     if axis == 0:
@@ -120,13 +133,36 @@ def _pad(scope: Scope, node: Node) -> Value:
             got=mode if mode != "constant" else filled,
             hint="pad with zeros",
         )
-    if min(*before, *after) < 0:
-        raise refusal(node, "negative padding cuts the map", hint="cut before the model, or use a stride")
-    pads = dict(zip(value.axes() if rank == 4 else (), zip(before[1:], after[1:])))
-    if before[0] or after[0] or any(pads.get(0, (0, 0))) or rank != 4:
-        raise refusal(node, "it pads other axes than height and width")
-    around = (pads[1][0], pads[2][0], pads[1][1], pads[2][1])
-    return replace(value, padding=both_paddings(around, value.padding))
+    sides = _space(value) if min(*before, *after) >= 0 else {}
+    other = [axis for axis in range(rank) if axis not in sides and (before[axis] or after[axis])]
+    if other:  # along other axes, or some of it cut off
+        value = _padded(value, before, after, other)
+        sides = _space(value) if sides else {}
+    around = [0, 0, 0, 0]
+    for axis, side in sides.items():
+        around[side], around[side + 2] = before[axis], after[axis]
+    rest = [axis for axis in range(rank) if axis not in sides and axis not in other]
+    if any(before[axis] or after[axis] for axis in rest):  # what was moved is no map of whole channels
+        value = _padded(value, before, after, rest)
+    top, left, bottom, right = around
+    return replace(value, padding=both_paddings((top, left, bottom, right), value.padding))
+
+
+def _padded(value: Value, before: Sequence[int], after: Sequence[int], axes: Sequence[int]) -> Value:
+    """A tensor with zeros along some of its axes, the batch's counted; negative numbers cut."""
+    pads = np.zeros((2, len(before)), np.int64)
+    pads[:, axes] = [[before[axis] for axis in axes], [after[axis] for axis in axes]]
+    return value.explicit().moved(lambda x: OPERATORS["Pad"](x, pads.ravel()))
+
+
+def _space(value: Value) -> dict[int, int]:
+    """Which axis of a tensor with its batch is height, 0, and which is width, 1, if it is a map."""
+    if value.sources() is not None:
+        return {2: 0, 3: 1}
+    try:
+        return {at + 1: axis - 1 for at, axis in enumerate(value.axes()) if axis}
+    except LayoutError:
+        return {}
 
 
 def _scores(scope: Scope, node: Node) -> Value:
@@ -158,6 +194,7 @@ def _scores(scope: Scope, node: Node) -> Value:
 RULES = {
     **dict.fromkeys(_RESHAPES, _reshape),
     **dict.fromkeys(_SCORES, _scores),
+    **dict.fromkeys(("DepthToSpace", "Gather", "Slice", "SpaceToDepth"), _moved),
     "Transpose": _transpose,
     "Concat": _concat,
     "Pad": _pad,

@@ -16,7 +16,8 @@ from ..onnx.graph import Graph, Node
 from . import elementwise_rules, layout_rules, pooling_rules, weighted_rules
 from .ann import Ann
 from .expression import Expression
-from .scope import Scope, refusal
+from .linear import AFFINE, as_matrix
+from .scope import MAX_MATRIX, Scope, refusal
 from .value import LayoutError, Value
 
 __all__ = ["MAX_POOLS", "OPERATORS", "lower_graph"]
@@ -72,14 +73,15 @@ def _lower(graph: Graph, average: bool) -> Ann:
         scope.forget(node)
     ends: dict[str, Expression] = {}
     for name, tensor in graph.outputs.items():
-        output = scope.values[tensor]
-        if output.index is not None or any(output.padding):
+        try:
+            ends[name] = scope.whole(scope.values[tensor].explicit(), tensor)
+        except LayoutError as error:
             raise ModelError(
-                "the scores are moved after they are computed",
+                "its values are moved after they are computed",
                 where=f"output {name!r}"[:140],
-                hint="leave out the Transpose or Pad at the end",
-            )
-        ends[name] = scope.whole(output, tensor)
+                got=str(error),
+                hint="leave out the operators at the end that move them: --scores NAME",
+            ) from error
     try:
         network = scope.assembly.finish(ends)
     except NetworkError as error:
@@ -112,19 +114,29 @@ def _lowered(scope: Scope, node: Node) -> Value:
     if used:
         raise refusal(node, "only its first output can be converted", got=f"{used[0]!r} is used too")
     try:
-        value = _RULES[node.op](scope, node)
+        value = _computed(scope, node)
         expected = scope.graph.shapes[node.outputs[0]]
-        elements = sum(math.prod(part.shape) for part in value.parts)
-        if math.prod(value.shape) != elements or not (value.shape == expected or any(value.padding)):
+        complete = value.index is not None or math.prod(value.shape) == value.size
+        if not complete or (value.shape != expected and not any(value.padding)):
             raise refusal(
                 node, "its output is not of the shape that the file says", got=value.shape, expected=expected
             )
-    except LayoutError as error:
-        raise refusal(
-            node, str(error), hint="keep maps as (N, channels, height, width) between layers"
-        ) from error
     except (NetworkError, ModelError) as error:
         if isinstance(error, ModelError) and error.where:
             raise
         raise refusal(node, error.what, got=error.got, expected=error.expected, hint=error.hint) from error
     return value
+
+
+def _computed(scope: Scope, node: Node) -> Value:
+    """What a node computes, by its rule; as a matrix, if the layout of its input allows nothing smaller."""
+    try:
+        return _RULES[node.op](scope, node)
+    except LayoutError as error:
+        value = as_matrix(scope, node, str(error)) if node.op in AFFINE else None
+        if value is not None:
+            return value
+        hint = "keep maps as (N, channels, height, width) between layers"
+        if node.op in AFFINE:
+            hint += f"; a matrix in its place would have more than {MAX_MATRIX} weights"
+        raise refusal(node, str(error), hint=hint) from error

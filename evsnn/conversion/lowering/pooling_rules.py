@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import reduce
+
+import numpy as np
+
 from ...network.geometry import Window
 from ..onnx.graph import Node
 from ..onnx.windows import Windows
-from .convolution import both_paddings
+from .convolution import Convolution, both_paddings
 from .expression import Expression, Pending
 from .scope import Scope, refusal, windows_of
 from .value import LayoutError, Value
@@ -15,7 +20,7 @@ __all__ = ["RULES"]
 
 def _windows(node: Node, value: Value) -> Windows:
     """The windows of a pool on a map with the zeros of a Pad around it."""
-    _, height, width = value.map_shape()
+    _, height, width = value.shape if len(value.shape) == 3 else value.map_shape()
     top, left, bottom, right = value.padding
     at = windows_of(node, (height + top + bottom, width + left + right), node.integers("kernel_shape"))
     if at.window.dilation != (1, 1):
@@ -23,12 +28,20 @@ def _windows(node: Node, value: Value) -> Windows:
     return at
 
 
-def _placed(parts: list[Expression | Pending]) -> Value:
-    return Value(tuple(parts), (sum(p.shape[0] for p in parts), *parts[0].shape[1:]))
+def _channelwise(scope: Scope, node: Node, value: Value) -> Value:
+    """A map of whole channels of its parts, in any order."""
+    value = scope.compacted(value)
+    return value if value.is_map() or value.sources() is not None else scope.mapped(value, node.name)
+
+
+def _placed(value: Value, parts: list[Expression | Pending]) -> Value:
+    if value.is_map():
+        return Value(tuple(parts), (sum(p.shape[0] for p in parts), *parts[0].shape[1:]))
+    return value.by_channel(parts)
 
 
 def _max_pool(scope: Scope, node: Node) -> Value:
-    value = scope.value(node)
+    value = _channelwise(scope, node, scope.value(node))
     at = _windows(node, value)
     if any(value.padding) and not all(isinstance(p, Expression) and p.spikes for p in value.parts):
         raise refusal(
@@ -40,7 +53,7 @@ def _max_pool(scope: Scope, node: Node) -> Value:
     padding = both_paddings(around, (0, 0, *at.overhang))
     window = Window(at.window.kernel, at.window.stride, padding)
     _note_average(scope, node)
-    return _placed([scope.assembly.max_pool(p, window, node.name) for p in value.parts])
+    return _placed(value, [scope.assembly.max_pool(p, window, node.name) for p in value.parts])
 
 
 def _note_average(scope: Scope, node: Node) -> None:
@@ -52,31 +65,46 @@ def _note_average(scope: Scope, node: Node) -> None:
 
 
 def _avg_pool(scope: Scope, node: Node) -> Value:
-    value = scope.value(node)
+    value = _channelwise(scope, node, scope.value(node))
     at = _windows(node, value)
     if any(at.window.padding) and not node.attributes.get("count_include_pad", 0):
-        what = (
-            "its divisor is smaller at the border: padded positions, and those that ceil_mode adds, do not"
-            " count"
-        )
-        raise refusal(
-            node,
-            what,
-            got=f"pads {at.window.padding}",
-            hint="use ceil_mode=0, and count_include_pad=1 or no padding",
-        )
+        raise LayoutError("its divisor is smaller at the border, where padded positions do not count")
     if any(at.overhang):
-        raise refusal(
-            node,
-            "its last windows reach beyond the map (ceil_mode), where the divisor is smaller",
-            hint="use ceil_mode=0, or a size that the stride divides",
-        )
+        raise LayoutError("its last windows reach beyond the map (ceil_mode), where the divisor is smaller")
     window = Window(at.window.kernel, at.window.stride, both_paddings(at.window.padding, value.padding))
-    return _placed([scope.assembly.avg_pool(p, window, node.name) for p in value.parts])
+    return _placed(value, [scope.assembly.avg_pool(p, window, node.name) for p in value.parts])
 
 
 def _global_avg(scope: Scope, node: Node) -> Value:
-    return _mean(scope, node, scope.value(node), (1, 1))
+    value = scope.value(node).explicit()
+    sizes = {(p.shape[1] * p.shape[2],) for p in value.parts}
+    if value.index is None and sizes == {(int(np.prod(value.shape[1:])),)}:
+        return _mean(scope, node, value, (1, 1))
+    return replace(_mean_of_places(scope, node, value), shape=scope.shape(node))
+
+
+def _mean_of_places(scope: Scope, node: Node, value: Value) -> Value:
+    """The mean of each channel of a map that sees each channel of a part everywhere, or equally often."""
+    channels, places = len(value.positions), value.positions[0].size
+    if value.sources() is not None:
+        windows = [Window(p.shape[1:], p.shape[1:]) for p in value.parts]
+        pooled = [scope.assembly.avg_pool(p, w, node.name) for p, w in zip(value.parts, windows)]
+        return value.by_channel(pooled)
+    seen = np.stack(
+        [np.bincount(index.ravel() + 1, minlength=value.size + 1)[1:] for index in value.positions]
+    )
+    terms = []
+    for part, start, stop in zip(value.parts, value.starts, value.starts[1:]):
+        counts = seen[:, start:stop].reshape(channels, part.shape[0], -1)
+        if (counts != counts[:, :, :1]).any():
+            raise LayoutError("it takes the mean over places that are seen a different number of times")
+        window = Window(part.shape[1:], part.shape[1:])
+        pooled_part = scope.assembly.avg_pool(part, window, node.name)
+        factors = counts[:, :, 0] * (window.area / places)
+        chosen = Convolution(factors[:, :, None, None])
+        terms.append(scope.assembly.convolved(pooled_part, chosen, name=node.name))
+    total = reduce(lambda a, b: scope.assembly.sum(a, b, node.name), terms)
+    return Value((total,), total.shape)
 
 
 def _mean(scope: Scope, node: Node, value: Value, over: tuple[int, int]) -> Value:
@@ -91,14 +119,10 @@ def _mean(scope: Scope, node: Node, value: Value, over: tuple[int, int]) -> Valu
 
 
 def _global_max(scope: Scope, node: Node) -> Value:
-    value = scope.value(node)
-    size = value.map_shape()[1:]
-    value.unpadded()
+    value = _channelwise(scope, node, scope.value(node).explicit())
+    size = value.shape[1], value.shape[2]
     _note_average(scope, node)
-    return Value(
-        tuple(scope.assembly.max_pool(p, Window(size, size), node.name) for p in value.parts),
-        scope.shape(node),
-    )
+    return _placed(value, [scope.assembly.max_pool(p, Window(size, size), node.name) for p in value.parts])
 
 
 def _reduce_mean(scope: Scope, node: Node) -> Value:
@@ -111,6 +135,12 @@ def _reduce_mean(scope: Scope, node: Node) -> Value:
         (size,) = sizes
         if value.shape == (value.channels[-1], size[0] * size[1]):
             return _mean(scope, node, value, (1, 1))
+    value = value.explicit()
+    if len(value.shape) == 3 and sorted(axes) == [2, 3]:
+        try:
+            value.axes()
+        except LayoutError:
+            return replace(_mean_of_places(scope, node, value), shape=scope.shape(node))
     order = value.axes()
     over = {order[a - 1] for a in axes}
     if 0 in over:

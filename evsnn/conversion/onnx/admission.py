@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import ModelError
-from .windows import windows
+from .windows import transposed_windows, windows
 
 __all__ = ["MAX_SAMPLE_BYTES", "RULES", "Call", "Tensor", "check_size"]
 
@@ -468,6 +468,112 @@ def _pad(call: Call) -> None:
         call.replaced[3] = None
 
 
+def _slice(call: Call) -> None:
+    _first_only(call)
+    starts, ends = call.needed(1).ravel().tolist(), call.needed(2).ravel().tolist()
+    axes, steps = (call.constant(i) for i in (3, 4))
+    named = list(range(len(starts))) if axes is None else axes.ravel().tolist()
+    by = [1] * len(starts) if steps is None else steps.ravel().tolist()
+    if not len(starts) == len(ends) == len(named) == len(by) or 0 in by:
+        raise ModelError(
+            "its starts, ends, axes and steps do not fit",
+            got=f"{len(starts)}, {len(ends)}, {len(named)} and {len(by)} numbers"
+            if 0 not in by
+            else "a step of 0",
+            expected="as many of each, and no step of 0",
+        )
+    cuts = {}
+    for start, end, axis, step in zip(starts, ends, named, by):
+        if axis % call.rank == 0 and -call.rank <= axis < call.rank:
+            if (start, step) == (0, 1) and end >= call.batches[0] and len(call.batches) == 1:
+                continue  # the whole batch, whose size the file fixes
+            if (start, step) == (0, 1) and end >= (1 << 31) - 1:
+                continue
+        at = call.axis(axis)
+        if at in cuts:
+            raise ModelError("names an axis twice", got=f"axis {at}", expected="each axis once")
+        kept = range(call.shape[at - 1])[
+            slice(start, end if step > 0 or end >= -call.shape[at - 1] else None, step)
+        ]
+        if not kept:
+            raise ModelError(
+                "cuts everything off", got=f"{start}:{end}:{step} of {call.shape[at - 1]} along axis {at}"
+            )
+        cuts[at] = kept
+    cut = sorted(cuts)
+    ends_at = [cuts[a][-1] + (1 if cuts[a].step > 0 else -1) for a in cut]
+    # A last element of 0 that is reached backwards has no end that is a number from 0.
+    ends_at = [end if end >= 0 else -(1 << 31) for end in ends_at]
+    for position, values in enumerate(([cuts[a][0] for a in cut], ends_at, cut, [cuts[a].step for a in cut])):
+        _set_input(call, position + 1, np.array(values, np.int64))
+
+
+def _gather(call: Call) -> None:
+    _first_only(call)
+    axis, indices = call.axis(call.attributes.get("axis", 0)), call.needed(1)
+    size = call.shape[axis - 1]
+    if indices.dtype.kind != "i" or not ((-size <= indices) & (indices < size)).all():
+        raise ModelError(
+            "takes elements that are not there",
+            got=f"{indices.min()} to {indices.max()}" if indices.size else "none",
+            expected=f"integers from -{size} to {size - 1} along axis {axis}",
+        )
+    check_size((*call.shape[: axis - 1], *indices.shape, *call.shape[axis:]))
+    call.attributes["axis"] = axis
+    call.replaced[1] = np.where(indices < 0, indices + size, indices)
+
+
+def _blocks(call: Call) -> None:
+    _first_only(call)
+    size = call.attributes.get("blocksize", 0)
+    many = call.op == "DepthToSpace"
+    mode = call.attributes.get("mode", "DCR")
+    if len(call.shape) != 3 or size < 1 or mode not in ("DCR", "CRD"):
+        raise ModelError(
+            "moves no blocks of a map",
+            got=f"{call.rank} axes, blocksize {size}, mode {mode!r:.20}",
+            expected="(N, channels, height, width), a size from 1, and DCR or CRD",
+        )
+    divided = call.shape[:1] if many else call.shape[1:]
+    if any(n % (size * size if many else size) for n in divided):
+        raise ModelError("its blocks do not divide its input", got=f"{call.shape} by {size}")
+
+
+def _conv_transpose(call: Call) -> None:
+    _first_only(call)
+    _check_map(call, "transposed convolutions")
+    weight, given = call.needed(1), call.attributes
+    group = given.get("group", 1)
+    if weight.ndim != 4 or group < 1 or weight.shape[0] != call.shape[0] or weight.shape[0] % group:
+        raise ModelError(
+            "its weights do not fit its input",
+            got=f"weights {weight.shape}, {group} groups, on {call.shape[0]} channels",
+            expected=f"({call.shape[0]}, n_out / groups, height, width)",
+        )
+    if min(given.get("pads", (0,)), default=0) < 0:
+        raise ModelError("pads is not usable", got=given["pads"][:8], expected="integers from 0")
+    bias = call.constant(2)
+    if bias is not None and bias.shape != (weight.shape[1] * group,):
+        raise ModelError("its bias does not fit", got=bias.shape, expected=(weight.shape[1] * group,))
+    at = transposed_windows(
+        call.shape[1:],
+        weight.shape[2:],
+        **{
+            name: given[name]
+            for name in ("strides", "pads", "dilations", "auto_pad", "output_padding", "output_shape")
+            if name in given
+        },
+    )
+    check_size((weight.shape[1] * group, *at.shape))
+    call.attributes = {
+        "group": group,
+        "strides": at.stride,
+        "dilations": at.dilation,
+        "pads": at.pads,
+        "output_padding": at.output_padding,
+    }
+
+
 def _softmax(call: Call) -> None:
     call.attributes["axis"] = call.axis(call.attributes.get("axis", -1))
 
@@ -486,8 +592,11 @@ RULES: Mapping[str, Callable[[Call], None]] = {
     "Clip": _clip,
     "Concat": _concat,
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "DepthToSpace": _blocks,
     "Div": _divide,
     "Flatten": _flatten,
+    "Gather": _gather,
     "Gemm": _gemm,
     "GlobalAveragePool": _map,
     "GlobalMaxPool": _map,
@@ -503,7 +612,9 @@ RULES: Mapping[str, Callable[[Call], None]] = {
     "ReduceMean": _reduce,
     "Relu": _first_only,
     "Reshape": _reshape,
+    "Slice": _slice,
     "Softmax": _softmax,
+    "SpaceToDepth": _blocks,
     "Squeeze": _squeeze,
     "Sub": _broadcast,
     "Sum": _broadcast,

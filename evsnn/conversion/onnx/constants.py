@@ -94,16 +94,7 @@ def _pad(x, pads, value=None, axes=None, *, mode="constant"):
 
 def _gather(x, indices, *, axis=0):
     _check_size([x.size // max(1, x.shape[axis]), indices.size])
-    return np.take(x, indices, axis)
-
-
-def _slice(x, starts, ends, axes=None, steps=None):
-    at = [slice(None)] * x.ndim
-    for i, axis in enumerate(range(len(starts)) if axes is None else axes.tolist()):
-        step = 1 if steps is None else int(steps[i])
-        start, end = int(starts[i]), int(ends[i])
-        at[axis] = slice(start, None if step < 0 and end < -x.shape[axis] else end, step)
-    return x[tuple(at)]
+    return OPERATORS["Gather"](x, indices, axis=axis)
 
 
 def _cast(x, *, to, saturate=1, round_mode="up"):
@@ -178,6 +169,7 @@ _IMPORTABLE = (
     "ReduceMean",
     "Relu",
     "Reshape",
+    "Slice",
     "Softmax",
     "Squeeze",
     "Sub",
@@ -220,7 +212,6 @@ FOLDERS: Mapping[str, Callable[..., np.ndarray]] = {
     "ReduceSum": _reduce(np.sum),
     "Shape": lambda x, *, start=0, end=None: np.array(x.shape[start:end], np.int64),
     "Size": lambda x: np.int64(x.size),
-    "Slice": _slice,
     "Sqrt": np.sqrt,
     "Tile": _tile,
     "Where": np.where,

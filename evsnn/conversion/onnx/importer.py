@@ -22,7 +22,9 @@ from ...text import printable
 from .admission import RULES, Call, Tensor, check_size
 from .boundary import find_input, find_outputs, nodes_to
 from .constants import FOLDERS, fold
+from .expansion import EXPANSIONS, Expanded
 from .graph import Graph, Node
+from .masks import COMPARISONS, Mask, masked
 from .model_file import FLOATS, ModelFile, attributes_of, open_model, tensor
 from .operators import OPERATORS, PRODUCTS
 from .refusals import refusal
@@ -97,6 +99,7 @@ class _Import:
         self.constants: dict[str, tuple[np.ndarray, ...]] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.renamed: dict[str, str] = {}
+        self.masks: dict[str, Mask] = {}
         self.maps: dict[str, str] = {}  # signals (channels, length), and their forms as maps of height 1
         self.nodes: list[Node] = []
         self.n_bytes = self.stored_bytes = self.work = self.products = 0
@@ -104,7 +107,7 @@ class _Import:
         self.outputs, self.left = find_outputs(file, output, self.notes)
         nodes = _named(nodes_to(file, self.outputs.values()))
         for name, node in nodes.items():
-            if node.domain not in ("", "ai.onnx") or node.op_type not in _KNOWN:
+            if node.op_type not in _KNOWN.get(node.domain, ()):
                 raise refusal(node.op_type, node.domain).at(self._where(name, node))
         read = {name for node in nodes.values() for name in node.input}
         self._read_initializers(read)
@@ -241,7 +244,7 @@ class _Import:
             return self._keep(proto.output[0], (_constant(attributes),))
         inputs = [self._name(n) for n in proto.input]
         for n in filter(None, inputs):
-            if n not in self.constants and n not in self.shapes:
+            if n not in self.constants and n not in self.shapes and n not in self.masks:
                 what = "reads a tensor that is not the first output of an earlier operator"
                 raise ModelError(
                     what, got=repr(n)[:80], hint="masks, indices and statistics are not converted"
@@ -269,13 +272,56 @@ class _Import:
             )
         if all(n in self.constants for n in filter(None, inputs)):
             return self._fold(proto, op, inputs, attributes)
+        if op in COMPARISONS or any(n in self.masks for n in inputs):
+            return self._mask(name, op, proto.output[0], inputs, attributes)
         if op in _PASSED:
             return self._pass(proto, op, inputs, attributes)
+        if op in EXPANSIONS:
+            return self._expand(name, op, proto.output, inputs, attributes)
         if op not in RULES:
             raise refusal(op, "")
-        if op in SLIDING and len(self.shapes.get(inputs[0], ())) == 2:
-            return self._on_signal(name, op, proto.output[0], inputs, attributes)
-        return self._operator(name, op, proto.output[0], inputs, attributes)
+        return self._step(name, op, proto.output[0], inputs, attributes)
+
+    def _step(self, name: str, op: str, output: str, inputs: list[str], attributes: dict) -> None:
+        """Take an operator that has a rule."""
+        if op in SLIDING and inputs and len(self.shapes.get(inputs[0], ())) == 2:
+            return self._on_signal(name, op, output, inputs, attributes)
+        return self._operator(name, op, output, inputs, attributes)
+
+    def _expand(
+        self, name: str, op: str, outputs: Sequence[str], inputs: list[str], attributes: dict
+    ) -> None:
+        """Take an operator that others stand for."""
+        if not inputs or inputs[0] not in self.shapes:
+            raise ModelError("its first input must depend on the network's input")
+        known = [self.constants[n][0] if len(self.constants.get(n, ())) == 1 else None for n in inputs]
+        node = Expanded(
+            op,
+            attributes,
+            inputs,
+            outputs,
+            self.shapes[inputs[0]],
+            known,
+            self.file.opset,
+            lambda value: self._add(f"{name}/constant", value),
+            lambda: self._free(f"{name}/part"),
+        )
+        steps = EXPANSIONS[op](node)
+        for number, step in enumerate(steps, start=1):
+            own = name if len(steps) == 1 else f"{name}/{number}"
+            self._step(own, step.op, step.output, list(step.inputs), dict(step.attributes))
+
+    def _mask(self, name: str, op: str, output: str, inputs: list[str], attributes: dict) -> None:
+        """Take a comparison with 0, or what is made of one; only ReLUs come of it."""
+        given = [
+            self.masks[n] if n in self.masks else n if n in self.shapes else self.constants[n][0]
+            for n in inputs
+        ]
+        made = masked(op, given)
+        if isinstance(made, Mask):
+            self.masks[output] = made
+        else:
+            self._operator(name, "Relu", output, [made], {})
 
     def _check_integers(self, op: str, inputs: list[str]) -> None:
         """Refuse axes, sizes and pads that are no integers: they would be cut to others."""
@@ -429,7 +475,8 @@ _INTEGERS = dict.fromkeys(
 ) | {"ConstantOfShape": (0,), "Pad": (1, 3), "Slice": (1, 2, 3, 4)}
 """Inputs that are axes, sizes, pads or places, by operator."""
 _PASSED = ("Cast", "CastLike", "Dropout", "Identity")
-_KNOWN = {"Constant", *_PASSED, *FOLDERS, *RULES}
+_STANDARD = {"Constant", *_PASSED, *FOLDERS, *RULES, *EXPANSIONS, *COMPARISONS} - {"Scaler"}
+_KNOWN = {"": _STANDARD, "ai.onnx": _STANDARD, "ai.onnx.ml": {"Scaler"}}
 _NEEDED = {
     "Conv": 2,
     "Gemm": 2,

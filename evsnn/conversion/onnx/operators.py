@@ -14,9 +14,9 @@ import numpy as np
 
 from ...errors import ModelError
 from .dense import conv2d
-from .windows import Windows, windows
+from .windows import Windows, transposed_windows, windows
 
-__all__ = ["OPERATORS", "PRODUCTS"]
+__all__ = ["OPERATORS", "PRODUCTS", "turned_kernel"]
 
 
 def _conv(
@@ -85,6 +85,12 @@ def _gemm(a, b, c=None, /, *, alpha=1.0, beta=1.0, transA=0, transB=0):
     if alpha != 1:
         product *= np.float32(alpha)
     return product if c is None else product + (c if beta == 1 else c * np.float32(beta))
+
+
+def _conv_transpose_products(x, weight, bias=None, /, *, group=1, kernel_shape=None, **sliding):
+    at = transposed_windows(x.shape[2:], weight.shape[2:], **sliding)
+    shape = (len(x), weight.shape[1] * group, *at.shape)
+    return shape, -(-weight.size * int(np.prod(x.shape[2:])) // int(np.prod(shape[1:])))
 
 
 def _gemm_products(
@@ -255,6 +261,80 @@ def _pad(x, pads, value=None, axes=None, /, *, mode="constant"):
     return np.pad(x, np.maximum(around, 0), constant_values=0 if value is None else value.item())
 
 
+def _slice(x, starts, ends, axes=None, steps=None, /):
+    at = [slice(None)] * x.ndim
+    for i, axis in enumerate(range(len(starts)) if axes is None else axes.tolist()):
+        step = 1 if steps is None else int(steps[i])
+        start, end = int(starts[i]), int(ends[i])
+        at[axis] = slice(start, None if step < 0 and end < -x.shape[axis] else end, step)
+    return x[tuple(at)]
+
+
+def _gather(x, indices, /, *, axis=0):
+    return np.take(x, indices, axis)
+
+
+def _depth_to_space(x, *, blocksize, mode="DCR"):
+    n, channels, height, width = x.shape
+    blocks, rest = (blocksize, blocksize), channels // blocksize**2
+    if mode == "DCR":
+        x = x.reshape(n, *blocks, rest, height, width).transpose(0, 3, 4, 1, 5, 2)
+    else:
+        x = x.reshape(n, rest, *blocks, height, width).transpose(0, 1, 4, 2, 5, 3)
+    return x.reshape(n, rest, height * blocksize, width * blocksize)
+
+
+def _space_to_depth(x, *, blocksize, mode="DCR"):
+    n, channels, height, width = x.shape
+    x = x.reshape(n, channels, height // blocksize, blocksize, width // blocksize, blocksize)
+    order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
+    return x.transpose(order).reshape(n, -1, height // blocksize, width // blocksize)
+
+
+def _conv_transpose(x, weight, bias=None, /, *, group=1, kernel_shape=None, **sliding):
+    """The convolution of the map with zeros between its elements, by the turned kernel."""
+    if x.ndim != 4 or weight.ndim != 4:
+        raise ModelError(
+            "only 1-D and 2-D transposed convolutions are converted",
+            got=f"an input of {x.ndim} axes, weights {weight.shape}",
+        )
+    at = transposed_windows(x.shape[2:], weight.shape[2:], **sliding)
+    (n, channels, height, width), (down, right) = x.shape, at.stride
+    spread = np.zeros((n, channels, (height - 1) * down + 1, (width - 1) * right + 1), x.dtype)
+    spread[:, :, ::down, ::right] = x
+    kernel, around = turned_kernel(weight, at.pads, at.dilation, at.output_padding, group)
+    rows, columns = (
+        slice(max(0, -before), size - max(0, -after))
+        for before, after, size in zip(around, around[2:], spread.shape[2:])
+    )
+    padding = tuple(max(0, amount) for amount in around)
+    return conv2d(spread[:, :, rows, columns], kernel, bias, (1, 1), padding, at.dilation, group)
+
+
+def turned_kernel(
+    weight: np.ndarray,
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    output_padding: Sequence[int],
+    group: int,
+) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """The kernel (n_out, n_in / groups, height, width) of a transposed convolution, and its padding.
+
+    A negative padding cuts the map.
+    """
+    n_in, per_out, height, width = weight.shape
+    kernel = weight.reshape(group, n_in // group, per_out, height, width)[..., ::-1, ::-1]
+    kernel = np.ascontiguousarray(kernel.swapaxes(1, 2)).reshape(group * per_out, -1, height, width)
+    reach = (height - 1) * dilations[0], (width - 1) * dilations[1]
+    around = (
+        reach[0] - pads[0],
+        reach[1] - pads[1],
+        reach[0] - pads[2] + output_padding[0],
+        reach[1] - pads[3] + output_padding[1],
+    )
+    return kernel, around
+
+
 def _softmax(x, *, axis=-1):
     e = np.exp(x - x.max(axis, keepdims=True))
     return e / e.sum(axis, keepdims=True)
@@ -281,8 +361,11 @@ OPERATORS: Mapping[str, Callable[..., np.ndarray]] = {
     "Clip": _clip,
     "Concat": lambda *tensors, axis: np.concatenate(tensors, axis),
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "DepthToSpace": _depth_to_space,
     "Div": _all_of(np.divide),
     "Flatten": _flatten,
+    "Gather": _gather,
     "Gemm": _gemm,
     "GlobalAveragePool": _global_average_pool,
     "GlobalMaxPool": _global_max_pool,
@@ -298,7 +381,9 @@ OPERATORS: Mapping[str, Callable[..., np.ndarray]] = {
     "ReduceMean": _reduce_mean,
     "Relu": lambda x: np.maximum(x, np.float32(0)),
     "Reshape": _reshape,
+    "Slice": _slice,
     "Softmax": _softmax,
+    "SpaceToDepth": _space_to_depth,
     "Squeeze": _squeeze,
     "Sub": _all_of(np.subtract),
     "Sum": _all_of(np.add),
@@ -308,6 +393,7 @@ OPERATORS: Mapping[str, Callable[..., np.ndarray]] = {
 
 PRODUCTS: Mapping[str, Callable[..., tuple[tuple[int, ...], int]]] = {
     "Conv": _conv_products,
+    "ConvTranspose": _conv_transpose_products,
     "Gemm": _gemm_products,
     "MatMul": _matmul_products,
 }

@@ -12,7 +12,7 @@ _HINTS = {
     "use Relu (or Clip from 0) in its place and train again: only piecewise linear activations "
     "become spikes": (
         """
-        Abs Celu Cos Elu Erf Exp Gelu HardSigmoid HardSwish Log Mish Pow Reciprocal Selu Shrink Sign
+        Celu Cos Elu Erf Exp Gelu HardSwish Log Mish Pow Reciprocal Selu Shrink Sign
         Sin Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu"""
     ),
     "use Relu in its place and train again; at the end of the model leave it out, by --scores "
@@ -34,9 +34,7 @@ _HINTS = {
         "ArgMax ArgMin Hardmax NonMaxSuppression OneHot TopK"
     ),
     "recurrent layers are not converted": "GRU LSTM RNN",
-    "use strided or ordinary convolutions instead": (
-        "ConvTranspose DeformConv DepthToSpace Resize SpaceToDepth Upsample"
-    ),
+    "use strided or ordinary convolutions instead": "DeformConv GridSample RoiAlign",
 }
 
 

@@ -14,10 +14,10 @@ from ...errors import ModelError
 
 __all__ = ["SLIDING", "on_map"]
 
-SLIDING = ("AveragePool", "Conv", "GlobalMaxPool", "MaxPool", "Pad")
+SLIDING = ("AveragePool", "Conv", "ConvTranspose", "GlobalMaxPool", "MaxPool", "Pad")
 """Operators that know height and width as such; the others take signals as they are."""
 
-_PER_AXIS = {"kernel_shape": 1, "strides": 1, "dilations": 1}
+_PER_AXIS = {"kernel_shape": 1, "strides": 1, "dilations": 1, "output_padding": 0, "output_shape": 1}
 
 
 def on_map(
@@ -53,7 +53,7 @@ def on_map(
     if "pads" in written:
         before, after = _numbers("pads", written["pads"], 2)
         written["pads"] = (0, before, 0, after)
-    if op == "Conv" and constants[1] is not None:
+    if op.startswith("Conv") and len(constants) > 1 and constants[1] is not None:
         weight = constants[1]
         if weight.ndim != 3:
             raise ModelError(

@@ -22,8 +22,10 @@ _MOVED = {
     "ReduceProd": (18, {"axes": 1}),
     "ReduceSum": (13, {"axes": 1}),
     "Slice": (10, {"starts": 1, "ends": 2, "axes": 3}),
+    "Split": (13, {"split": 1}),
     "Squeeze": (13, {"axes": 1}),
     "Unsqueeze": (13, {"axes": 1}),
+    "Upsample": (9, {"scales": 1}),
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ...errors import ModelError
 from ...network.geometry import Window
 
-__all__ = ["AUTO_PADS", "MAX_PLACES", "Windows", "windows"]
+__all__ = ["AUTO_PADS", "MAX_PLACES", "Transposed", "Windows", "transposed_windows", "windows"]
 
 MAX_PLACES = 1 << 20
 """Most positions of a kernel."""
@@ -87,6 +87,73 @@ def windows(
     return Windows(window, (down, right), n)
 
 
+@dataclass(frozen=True)
+class Transposed:
+    """Where a transposed convolution puts its windows, (vertical, horizontal).
+
+    Parameters
+    ----------
+    stride, dilation, output_padding : (int, int)
+    pads : (top, left, bottom, right)
+        What is cut off; a negative number adds zeros.
+    shape : (int, int)
+        Of the output.
+    """
+
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    output_padding: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    shape: tuple[int, int]
+
+
+def transposed_windows(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    *,
+    strides: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    dilations: Sequence[int] | None = None,
+    auto_pad: str = "NOTSET",
+    output_padding: Sequence[int] | None = None,
+    output_shape: Sequence[int] | None = None,
+) -> Transposed:
+    """The windows of a ConvTranspose over a map of `size`, as `windows` for a convolution.
+
+    Raises
+    ------
+    ModelError
+        If an attribute is not usable, or the output is empty.
+    """
+    kernel, stride = _pair("kernel_shape", kernel), _pair("strides", strides or (1, 1))
+    dilation = _pair("dilations", dilations or (1, 1))
+    more = _integers("output_padding", output_padding or (0, 0), 2, 0)
+    around = _integers("pads", pads or (0, 0, 0, 0), 4, -(1 << 24))
+    if kernel[0] * kernel[1] > MAX_PLACES:
+        raise ModelError("the kernel is too large", got=kernel, expected=f"at most {MAX_PLACES} places")
+    if auto_pad not in AUTO_PADS:
+        raise ModelError("auto_pad is unknown", got=repr(auto_pad)[:40], expected=" or ".join(AUTO_PADS))
+    if any(m >= max(s, d) for m, s, d in zip(more, stride, dilation)):
+        raise ModelError("output_padding reaches the stride", got=more, expected=f"below {stride}")
+    full = [s * (n - 1) + m + (k - 1) * d + 1 for s, n, m, k, d in zip(stride, size, more, kernel, dilation)]
+    if output_shape or auto_pad.startswith("SAME"):
+        # onnxruntime reads an output_shape of all axes, too
+        wanted = (
+            _pair("output_shape", tuple(output_shape)[-2:])
+            if output_shape
+            else (size[0] * stride[0], size[1] * stride[1])
+        )
+        totals = [f - w for f, w in zip(full, wanted)]
+        first = [t // 2 if auto_pad == "SAME_UPPER" else t - t // 2 for t in totals]
+        around = (first[0], first[1], totals[0] - first[0], totals[1] - first[1])
+    shape = full[0] - around[0] - around[2], full[1] - around[1] - around[3]
+    if min(shape) < 1:
+        raise ModelError("its pads cut everything off", got=f"pads {around} of {tuple(full)}")
+    return Transposed(
+        stride, dilation, (more[0], more[1]), (around[0], around[1], around[2], around[3]), shape
+    )
+
+
 def _same_padding(
     window: Window, size: Sequence[int], n: tuple[int, int], auto_pad: str
 ) -> tuple[int, int, int, int]:
@@ -117,6 +184,6 @@ def _integers(name: str, values: Sequence[int], count: int, least: int) -> tuple
         raise ModelError(
             f"{name} is not usable",
             got=tuple(values)[:8],
-            expected=f"{count} integers from {least}: maps are 2-D",
+            expected=f"{count} integers{f' from {least}' if least >= 0 else ''}: maps are 2-D",
         )
     return tuple(values)
