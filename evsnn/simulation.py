@@ -39,6 +39,9 @@ BACKENDS = ("auto", "numba", "reference")
 
 Progress = Callable[[int, int], None]
 
+_BROKEN = (ImportError, OSError, RuntimeError, AttributeError, TypeError, ValueError)
+"""What the import of numba or llvmlite raises if they do not fit this Python, NumPy or CPU."""
+
 
 def simulate(
     network: Network,
@@ -788,6 +791,6 @@ def _problem(plan: Plan) -> tuple[str, bool]:
     try:
         if compiler_off() or missing(needed(plan)):
             import numba  # noqa: F401
-    except ImportError as error:
-        return f"numba cannot be imported ({error})", False
+    except _BROKEN as error:
+        return f"numba cannot be imported ({type(error).__name__}: {error})"[:200], False
     return "numba's compiler is switched off" if compiler_off() else "", True

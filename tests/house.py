@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "evsnn": (
-        ("errors", "digest", "parallel", "text"),
+        ("errors", "digest", "limits", "text"),
+        ("parallel",),
         ("network",),
         ("circuit",),
         ("files",),

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 from ..errors import RunError
+from ..limits import free_bytes
 from ..text import as_bytes
 from .console import print_message
 
@@ -52,7 +53,7 @@ def require(parts: Mapping[str, int]) -> None:
     RunError
         If there is not enough memory left.
     """
-    wanted, available = sum(parts.values()), _available_bytes()
+    wanted, available = sum(parts.values()), free_bytes()
     if available is not None and wanted > available:
         hint = "use fewer samples (--limit), steps or threads"
         raise RunError(
@@ -69,14 +70,4 @@ def _resident_bytes() -> int | None:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
-        return None
-
-
-def _available_bytes() -> int | None:
-    """The memory that is still free, swap included, if the system says it."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            sizes = {name: int(size.split()[0]) for name, size in (line.split(":") for line in file)}
-        return 1024 * (sizes["MemAvailable"] + sizes["SwapFree"])
-    except (OSError, ValueError, IndexError, KeyError):
         return None

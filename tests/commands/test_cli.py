@@ -614,7 +614,7 @@ def test_plots_that_cannot_be(refused, weights, tmp_path, monkeypatch):
 
 
 def test_no_more_memory_than_there_is(refused, weights, monkeypatch):
-    monkeypatch.setattr("evsnn.output.memory._available_bytes", lambda: 1000)
+    monkeypatch.setattr("evsnn.output.memory.free_bytes", lambda: 1000)
     assert "does not fit into memory" in refused(1, weights)
 
 

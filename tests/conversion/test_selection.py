@@ -93,7 +93,7 @@ def test_values_are_compared_by_their_error():
     assert found["a"].largest == pytest.approx(np.abs(error).max())
     assert found["a"].relative == pytest.approx(found["a"].rms / np.sqrt(wanted.var(axis=0).mean()))
     assert (found["b"].rms, found["b"].relative) == (0, 0)
-    assert targets.divergence(outputs) == pytest.approx(found["a"].relative ** 2)
+    assert targets.divergence(outputs) == pytest.approx(found["a"].relative ** 2 / 2)
     assert targets.agreement(outputs) is None and targets.relative_error(outputs) == found["a"].relative
     constant = Targets("none", {"a": np.full((4, 2), 3.0)})  # no spread: the size of the values stands in
     assert constant.errors({"a": np.full((4, 2), 3.3)})["a"].relative == pytest.approx(0.1)
@@ -244,7 +244,7 @@ def test_what_cannot_be_run_is_left_out(monkeypatch, where):
 
     monkeypatch.setattr(selection, "LOSSLESS", 0.0)
     monkeypatch.setattr(selection, "Simulator", simulator)
-    monkeypatch.setattr("evsnn.output.memory._available_bytes", lambda: 1 << 40)
+    monkeypatch.setattr("evsnn.output.memory.free_bytes", lambda: 1 << 40)
     choice, _ = choose(
         RECIPES,
         8,

@@ -89,16 +89,16 @@ class Targets:
     def divergence(self, outputs: Outputs) -> float:
         """One number for how far outputs are from the trained network's, at least 0.
 
-        The sum of the mean divergence of class probabilities, if the first output is scores of classes, and
-        of the squared relative error of every other output.
+        The mean divergence of class probabilities, if the first output is scores of classes, plus the mean of
+        the squared relative errors of the other outputs.
         """
-        total = 0.0
+        total, squares = 0.0, []
         for i, (name, wanted) in enumerate(self.outputs.items()):
             if i == 0 and self.task == "classify":
                 total += float(divergence(outputs[name], wanted).mean())
             else:
-                total += _error(outputs[name], wanted).relative ** 2
-        return total
+                squares.append(_error(outputs[name], wanted).relative ** 2)
+        return total + (float(np.mean(squares)) if squares else 0.0)
 
 
 def divergence(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -34,6 +34,7 @@ __all__ = ["Kernel", "Store", "compiler_off", "missing", "specialise", "store"]
 
 _LOG = logging.getLogger("evsnn")
 _FORMAT = 1
+_HOMELESS = "there is no home folder to keep it in"
 _LARGEST = 16 << 20
 _OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _KEPT_DAYS = 30
@@ -142,12 +143,20 @@ def _target():
 @functools.cache
 def store() -> Store:
     """This user's store."""
-    home = os.environ.get("EVSNN_CACHE_DIR")
-    if home is None:
-        home = os.path.join(
-            os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "evsnn"
-        )
-    return Store(Path(home), environment())
+    home = _home()
+    return Store(home or Path(), environment(), None if home else _HOMELESS)
+
+
+def _home() -> Path | None:
+    """The folder for kept code: EVSNN_CACHE_DIR, else "evsnn" in the user's folder of caches, if it is known.
+
+    As XDG says, a folder of caches that is not absolute is ignored.
+    """
+    named = os.path.expanduser(os.environ.get("EVSNN_CACHE_DIR", ""))
+    if not named:
+        caches = os.environ.get("XDG_CACHE_HOME", "")
+        named = os.path.join(caches if os.path.isabs(caches) else os.path.expanduser("~/.cache"), "evsnn")
+    return None if named.startswith("~") else Path(named)
 
 
 def environment() -> str:
@@ -191,7 +200,10 @@ def _numba_version() -> str:
         spec = importlib.util.find_spec("numba")
     except ValueError:  # somebody keeps it from being imported
         spec = None
-    return (Path(spec.origin).parent / "_version.py").read_text() if spec and spec.origin else "none"
+    try:
+        return (Path(spec.origin).parent / "_version.py").read_text() if spec and spec.origin else "none"
+    except OSError:  # a package of that name that is none, whose import fails
+        return "none"
 
 
 class Store:
@@ -203,21 +215,25 @@ class Store:
         It holds a folder per environment.
     environment : str
         All that decides the code, besides the kernel.
+    trouble : str, optional
+        Why nothing is kept. None: nothing speaks against it yet.
     """
 
-    def __init__(self, home: Path, environment: str):
+    def __init__(self, home: Path, environment: str, trouble: str | None = None):
         self.home, self.environment = home, environment
         self.folder = home / hashlib.sha256(environment.encode()).hexdigest()[:16]
         self._loaded: dict[Kernel, tuple[bytes, str] | None] = {}
         self._said: set[str] = set()
         self._notes: dict[str, dict[str, float]] = {}
         self._swept = False
-        self.trouble = self._prepared()
+        self.trouble = trouble or self._prepared()
 
     def _prepared(self) -> str | None:
         """Make the folder, and return why it cannot be used, if it cannot."""
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.home.parent.mkdir(parents=True, exist_ok=True)
+            for folder in (self.home, self.folder):  # one by one: only the last of `parents` gets the mode
+                folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             return f"{self.folder} cannot be made ({error.strerror})"
         trouble = next(
