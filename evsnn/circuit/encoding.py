@@ -64,11 +64,13 @@ def check_images(network: Network, images: np.ndarray, n_steps: int) -> np.ndarr
     encoding = network.input.encoding
     shape = network.input_shape if encoding != "events" else (n_steps, *network.input_shape)
     if encoding != "events":
-        forms = sample_forms(network.input_shape)
+        forms, source = sample_forms(network.input_shape), network.input.source_shape
         if array.shape in forms:
             array = array.reshape(1, *shape)
         elif array.ndim and array.shape[1:] in forms and array.size:
             array = array.reshape(-1, *shape)
+        elif source is not None and (array.shape == source or array.shape[1:] == source):
+            array = network.input.arranged(array.reshape(-1, *source))
     elif array.shape == shape:
         array = array[None]
     if array.shape[1:] != shape:

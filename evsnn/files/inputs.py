@@ -183,8 +183,12 @@ def _checked(
     rank = len(network.input_shape) + events
     single = len(images.shape) == rank
     shape = (1, *images.shape) if single else images.shape
+    source_shape = None
     if not events:
         forms = sample_forms(network.input_shape)
+        if images.shape not in forms and images.shape[1:] not in forms and network.input.source_shape:
+            source_shape = network.input.source_shape
+            forms = (source_shape,)
         if images.shape in forms or images.shape[1:] in forms:
             single = images.shape in forms
             shape = (1 if single else images.shape[0], *network.input_shape)
@@ -211,7 +215,7 @@ def _checked(
 
     def read() -> Samples:
         return Samples(
-            _read_images(network, images, (n, *shape[1:])),
+            _read_images(network, images, (n, *shape[1:]), source_shape),
             None if labels is None else read_labels(labels, n, network.n_classes),
         )
 
@@ -231,8 +235,13 @@ def _bounded(n_bytes: int, where: str) -> int:
     return n_bytes
 
 
-def _read_images(network: Network, stored: UnreadArray, shape: tuple[int, ...]) -> np.ndarray:
-    """The first images as float32, or bool if the network reads events; every value is checked."""
+def _read_images(
+    network: Network, stored: UnreadArray, shape: tuple[int, ...], source_shape: tuple[int, ...] | None
+) -> np.ndarray:
+    """The first images as float32, or bool if the network reads events; every value is checked.
+
+    They are stored in the network's own shape, or in that of the trained model.
+    """
     if network.input.encoding == "events":
         images, at = np.empty(shape, bool), 0
         for block in stored.blocks(shape[0], shape[1:]):
@@ -246,7 +255,9 @@ def _read_images(network: Network, stored: UnreadArray, shape: tuple[int, ...]) 
             images[at : at + len(block)] = block
             at += len(block)
         return images
-    images = read_floats(stored, shape[0], shape[1:])
+    images = read_floats(stored, shape[0], shape[1:] if source_shape is None else source_shape)
+    if source_shape is not None:
+        images = np.ascontiguousarray(network.input.arranged(images))
     least, most = float(images.min()), float(images.max())
     if network.input.encoding == "poisson" and not 0 <= least <= most <= 1:
         raise InputError(

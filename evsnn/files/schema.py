@@ -38,7 +38,7 @@ MAX_METADATA_BYTES = 16_000  # a text
 # Fields of each kind of layer: attributes by their form, datasets as "weight" or "array". A field that
 # is absent takes the default of its class; those of `REQUIRED` must be present.
 FIELDS: Mapping[str, Mapping[str, str]] = {
-    "input": {"encoding": "text"},
+    "input": {"encoding": "text", "source_shape": "integers", "source_axes": "integers"},
     "conv2d": {
         "weight": "weight",
         "bias": "array",

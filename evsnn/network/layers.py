@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -210,6 +211,12 @@ class Input(Layer):
         "constant": the value is a current, the same at every step (Deng & Gu 2021, section 3).
         "poisson": values in [0, 1] are firing probabilities per step; a seeded generator draws the spikes.
         "events": samples are spike trains ``(n_steps, *shape)`` of 0 and 1.
+    source_shape : tuple of int, optional
+        The shape of a sample as the trained model reads it, if that is another, such as
+        ``(height, width, channels)``. Runs take samples of both shapes.
+    source_axes : tuple of int, optional
+        The axes of `source_shape` in the order of `shape`, ``(2, 0, 1)`` in this case. None: they are in
+        order, and only the shape differs.
     name, inputs
         As for `Layer`.
 
@@ -217,10 +224,15 @@ class Input(Layer):
     --------
     >>> evsnn.Input((1, 28, 28)).encoding
     'constant'
+    >>> last = evsnn.Input((3, 8, 9), source_shape=(8, 9, 3), source_axes=(2, 0, 1))
+    >>> last.arranged(np.zeros((5, 8, 9, 3))).shape
+    (5, 3, 8, 9)
     """
 
     shape: Shape = ()
     encoding: str = "constant"
+    source_shape: Shape | None = None
+    source_axes: tuple[int, ...] | None = None
 
     kind = "input"
     arity = (0, 0)
@@ -242,6 +254,46 @@ class Input(Layer):
                 got=repr(self.encoding),
                 expected=" or ".join(ENCODINGS),
             )
+        if self.source_shape is not None:
+            self._check_source(tuple(self.source_shape), self.source_axes)
+        elif self.source_axes is not None:
+            raise NetworkError("source_axes are those of a source_shape", where=self._where, got="none")
+
+    def _check_source(self, shape: Sequence[int], axes: Sequence[int] | None) -> None:
+        shape = _integers(shape, len(shape), self._where, "source_shape", 1)
+        if axes is not None:
+            axes = _integers(tuple(axes), len(shape), self._where, "source_axes", 0)
+            if sorted(axes) != list(range(len(shape))):
+                raise NetworkError(
+                    "source_axes are no order of the axes",
+                    where=self._where,
+                    got=axes,
+                    expected=f"0 to {len(shape) - 1}, each once",
+                )
+        if prod(shape) != prod(self.shape):
+            raise NetworkError(
+                "source_shape has another number of values",
+                where=self._where,
+                got=f"{shape}: {prod(shape)}",
+                expected=f"{self.shape}: {prod(self.shape)}",
+            )
+        self._set(source_shape=shape, source_axes=axes)
+
+    def arranged(self, samples: np.ndarray) -> np.ndarray:
+        """Samples of the trained model in the network's own shape and order.
+
+        Parameters
+        ----------
+        samples : (n, *source_shape) array
+
+        Returns
+        -------
+        (n, *shape) array
+            A view if that is possible.
+        """
+        if self.source_axes is not None:
+            samples = samples.transpose(0, *(1 + axis for axis in self.source_axes))
+        return samples.reshape(len(samples), *self.shape)
 
     def output_shape(self, shapes: Sequence[Shape]) -> Shape:
         return self.shape

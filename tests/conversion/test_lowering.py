@@ -452,7 +452,7 @@ def test_channels_last_input_and_flatten():
     x = m.op("Relu", m.op("Add", m.op("MatMul", x, m.floats(5, 4)), m.floats(4)))
     ann = lowered(m.model(m.gemm(m.op("Reshape", x, np.array([0, -1])), 80, 10)))
     assert (
-        ann.input_layout == (2, 0, 1)
+        ann.network.input.source_axes == (2, 0, 1)
         and ann.input_shape == (6, 7, 3)
         and ann.network.input_shape == (3, 6, 7)
     )
@@ -477,14 +477,18 @@ def test_an_input_read_twice():
     a = m.op("Relu", m.gemm(m.op("Flatten", "x"), 90, 8))
     b = m.op("Relu", m.conv(m.op("Transpose", "x", perm=[0, 3, 1, 2]), 3, 2))
     y = m.op("Concat", a, m.op("Flatten", b), axis=1)
-    assert lowered(m.model(m.gemm(y, 8 + 24, 4))).input_layout == (2, 0, 1)
+    assert lowered(m.model(m.gemm(y, 8 + 24, 4))).network.input.source_axes == (2, 0, 1)
 
 
 def test_a_vector_read_as_an_image():
     m = OnnxModel((48,))
     x = m.op("Reshape", "x", np.array([-1, 3, 4, 4]))
     ann = lowered(m.model(m.head(m.op("Relu", m.conv(x, 3, 5)), 20)))
-    assert ann.network.input_shape == (3, 4, 4) and ann.input_shape == (48,) and ann.input_layout == ()
+    assert (
+        ann.network.input_shape == (3, 4, 4)
+        and ann.input_shape == (48,)
+        and ann.network.input.source_axes is None
+    )
 
 
 @pytest.mark.parametrize("leading", [(), (1,)])
@@ -521,7 +525,7 @@ def test_a_channels_last_network():
     c = m.op("Reshape", a, np.array([-1, int(np.prod(import_onnx(m.model(a), output=a).shapes[a]))]))
     y = m.op("Concat", b, c, axis=-1)
     ann = lowered(m.model(m.gemm(y, import_onnx(m.model(y), output=y).shapes[y][0], 10)))
-    assert ann.input_layout == (2, 0, 1)
+    assert ann.network.input.source_axes == (2, 0, 1)
 
 
 # The spiking counterpart

@@ -44,11 +44,6 @@ class Ann:
         not change them.
     notes : tuple of str
         What importing and folding did, for people.
-    input_shape : tuple of int
-        The shape of the source model's own input, without the batch; (): that of the network.
-    input_layout : tuple of int
-        The axes of `input_shape` in the order in which the network reads them, (2, 0, 1) for channels last;
-        (): they are in order.
     outputs : tuple of str
         The graph's tensor that each readout equals; not the graph's output if a Softmax was left out.
     """
@@ -58,9 +53,12 @@ class Ann:
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     fixed: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
-    input_shape: tuple[int, ...] = ()
-    input_layout: tuple[int, ...] = ()
     outputs: tuple[str, ...] = ()
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of the source model's own input, without the batch."""
+        return self.network.input.source_shape or self.network.input_shape
 
     @cached_property
     def batch(self) -> int:
@@ -79,9 +77,7 @@ class Ann:
 
         From (n, *input_shape) to (n, *network.input_shape).
         """
-        if self.input_layout:
-            images = images.transpose(0, *(1 + axis for axis in self.input_layout))
-        return images.reshape(len(images), *self.network.input_shape)
+        return self.network.input.arranged(images)
 
 
 def forward(

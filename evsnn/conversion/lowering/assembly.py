@@ -47,13 +47,13 @@ class Assembly:
 
     Parameters
     ----------
-    input_shape : tuple of int
-        Of the network.
+    source : Input
+        The network's first layer.
     average : bool
         Whether max pools become average pools.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], average: bool = False):
+    def __init__(self, source: Input, average: bool = False):
         self.average = average
         self.layers: list[Layer] = []
         self.clips: dict[str, np.ndarray] = {}
@@ -66,10 +66,9 @@ class Assembly:
         self._split: dict[
             int, tuple[Expression, Expression]
         ] = {}  # keyed by id; the first of the pair keeps it valid
-        shape = input_shape if len(input_shape) == 3 else (input_shape[0], 1, 1)
-        self.input = Signal(
-            self._add(Input(input_shape, name="input")), shape, vector=len(input_shape) == 1, spiking=False
-        )
+        channels, *size = source.shape
+        height, width = size or (1, 1)
+        self.input = Signal(self._add(source), (channels, height, width), vector=not size, spiking=False)
 
     def note(self, text: str) -> None:
         self.notes[text] = None

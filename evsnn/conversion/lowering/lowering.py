@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from ...errors import ModelError, NetworkError
+from ...network.layers import Input
 from ..onnx.graph import Graph, Node
 from . import elementwise_rules, layout_rules, pooling_rules, weighted_rules
 from .ann import Ann
@@ -60,12 +61,15 @@ def lower_graph(graph: Graph, *, max_pool: str = "spiking") -> Ann:
 
 def _lower(graph: Graph, average: bool) -> Ann:
     shape, positions = layout_rules.input_layout(graph)
-    scope = Scope(graph, shape, average)
     own = graph.shapes[graph.input]
+    layout = layout_rules.axes_order(own, positions)
+    source = Input(shape, name="input")
+    if layout or own != shape:
+        source = Input(shape, name="input", source_shape=own, source_axes=layout or None)
+    scope = Scope(graph, source, average)
     index = np.empty(positions.size, np.int64)
     index[positions.ravel()] = np.arange(positions.size)
     scope.values[graph.input] = Value((Expression.of(scope.assembly.input),), own, index.reshape(own))
-    layout = layout_rules.axes_order(own, positions)
     if layout:
         scope.assembly.note(f"input: the model reads {own}; the network reads it channels first, {shape}")
     for node in graph.nodes:
@@ -96,8 +100,6 @@ def _lower(graph: Graph, average: bool) -> Ann:
         },
         fixed=frozenset(scope.assembly.fixed & set(network.by_name)),
         notes=(*graph.notes, *scope.assembly.notes),
-        input_shape=own,
-        input_layout=layout,
         outputs=tuple(scope.ends[tensor] for tensor in graph.outputs.values()),
     )
 

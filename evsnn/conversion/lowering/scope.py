@@ -8,6 +8,7 @@ from functools import reduce
 import numpy as np
 
 from ...errors import ModelError
+from ...network.layers import Input
 from ..onnx.graph import Graph, Node
 from ..onnx.windows import Windows, windows
 from .assembly import Assembly
@@ -32,15 +33,15 @@ class Scope:
     Parameters
     ----------
     graph : Graph
-    input_shape : tuple of int
-        Of the network.
+    source : Input
+        The network's first layer.
     average : bool
         Whether max pools become average pools.
     """
 
-    def __init__(self, graph: Graph, input_shape: tuple[int, ...], average: bool):
+    def __init__(self, graph: Graph, source: Input, average: bool):
         self.graph = graph
-        self.assembly = Assembly(input_shape, average)
+        self.assembly = Assembly(source, average)
         self.values: dict[str, Value] = {}
         self.uses: dict[str, int] = dict.fromkeys(graph.outputs.values(), 1)
         for node in graph.nodes:
