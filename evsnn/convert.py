@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from . import __version__, text
-from .errors import EvsnnError, InputError, MissingExtraError, WeightsError
+from .errors import EvsnnError, InputError, MissingExtraError
 from .output import console
 
 if TYPE_CHECKING:
@@ -322,22 +321,13 @@ def _check_output(arguments: argparse.Namespace) -> None:
             "reading ONNX models needs the onnx package", hint='install it with: pip install "evsnn[onnx]"'
         )
     if arguments.plot:
-        console.check_picture(arguments.plot)
-        if os.path.abspath(arguments.plot) == os.path.abspath(arguments.output):
-            raise WeightsError(
-                "the weights and the plot are one file", where=arguments.plot, hint="give --plot another name"
-            )
-    path = arguments.output
-    folder = os.path.dirname(os.path.abspath(path))
-    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise WeightsError(
-            "the file cannot be written", where=path, hint="name a file in a folder that can be written to"
-        )
-    for other in filter(None, (arguments.model, arguments.calibration, arguments.validate)):
-        if os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other):
-            raise WeightsError(
-                "the file to write is one that is read", where=path, hint="give --output another name"
-            )
+        console.check_picture()
+    from .files.targets import check_targets
+
+    check_targets(
+        {"--output": arguments.output, "--plot": arguments.plot},
+        (arguments.model, arguments.calibration, arguments.validate),
+    )
 
 
 class _Stages:

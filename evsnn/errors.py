@@ -26,6 +26,10 @@ __all__ = [
 ]
 
 
+_LONGEST = 1000
+"""Characters of a value in a message."""
+
+
 class EvsnnError(Exception):
     """The base of all errors that evsnn raises on purpose.
 
@@ -58,7 +62,9 @@ class EvsnnError(Exception):
         self.what, self.where, self.got, self.expected, self.hint = what, where, got, expected, hint
         message = f"{where}: {what}" if where else what
         found = [
-            f"{word} {value}" for word, value in (("got", got), ("expected", expected)) if value is not None
+            f"{word} {_short(value)}"
+            for word, value in (("got", got), ("expected", expected))
+            if value is not None
         ]
         if found:
             message += ": " + ", ".join(found)
@@ -80,6 +86,15 @@ class EvsnnError(Exception):
             A new error of the same class.
         """
         return type(self)(self.what, where=where, got=self.got, expected=self.expected, hint=self.hint)
+
+
+def _short(value: object) -> str:
+    """A value as text, cut if it is long: files can hold a number of a million digits."""
+    try:
+        words = str(value)
+    except ValueError:  # Python writes no integers of more than 4300 digits
+        words = f"a number of {value.bit_length()} bits" if isinstance(value, int) else type(value).__name__
+    return words if len(words) <= _LONGEST else words[: _LONGEST - 3] + "..."
 
 
 class NetworkError(EvsnnError, ValueError):

@@ -139,12 +139,15 @@ def _profile(options: argparse.Namespace) -> int:
         from .errors import MissingExtraError
 
         raise MissingExtraError("--html needs plotly", hint='install it with: pip install "evsnn[html]"')
+    from .files.targets import check_targets
     from .profiling.host import pin
-    from .profiling.profile_files import check_target, old_profile, write_text
+    from .profiling.profile_files import old_profile, write_text
     from .session import Session
 
-    for path in (options.html, options.speedscope):
-        check_target(path, (options.weights, options.input, options.compare, options.power_csv))
+    check_targets(
+        {"--html": options.html, "--speedscope": options.speedscope},
+        (options.weights, options.input, options.compare, options.power_csv),
+    )
     if options.power_csv and not os.path.isfile(options.power_csv):
         raise RunError(
             "there is no log of a meter",

@@ -71,10 +71,12 @@ def _warm(arguments: Sequence[str], prog: str) -> int:
 def _run(options) -> int:
     started = time.perf_counter()
     if options.plot:
-        console.check_picture(options.plot)
+        console.check_picture()
+    from .files.targets import check_targets
     from .output.report import Report, Run
     from .session import Session
 
+    check_targets({"--plot": options.plot, "--outputs": options.outputs}, (options.weights, options.input))
     start_up_ms = {"import": 1e3 * (time.perf_counter() - started), "load": 0.0}
     runs = []
     with Session(options, options.backend) as session:

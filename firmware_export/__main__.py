@@ -14,15 +14,11 @@ from pathlib import Path
 from evsnn import __version__
 from evsnn.output import console
 
-from .bundles import BUNDLES, bundle
-from .checks.machines import MACHINES
-from .export import Settings, export_files, export_network
-
 __all__ = ["main"]
 
 SCHEMA_VERSION = 1
-_EPILOG = f"""\
-cores for --report: {", ".join(MACHINES)}
+_EPILOG = """\
+cores for --report: {}
 QEMU counts instructions, not cycles, and emulated is what these figures are; simavr counts cycles of an AVR
 """
 
@@ -52,10 +48,13 @@ def _some_of(known: Sequence[str]):
 
 def parser() -> console.Parser:
     """The command line."""
+    from .bundles import BUNDLES
+    from .checks.machines import MACHINES
+
     p = console.Parser(
         prog="python -m firmware_export",
         description="Write a network as C headers for a microcontroller.",
-        epilog=_EPILOG,
+        epilog=_EPILOG.format(", ".join(MACHINES)),
     )
     p.add_argument("weights", metavar="WEIGHTS.h5")
     p.add_argument(
@@ -141,6 +140,9 @@ def _run(p: console.Parser, words: Sequence[str]) -> int:
     if options.steps and len(options.steps) > 1:
         p.error("argument --steps: expected one number of steps")
     from evsnn.files.weights import load
+
+    from .bundles import bundle
+    from .export import Settings, export_files, export_network
 
     network = load(options.weights)
     settings = Settings(

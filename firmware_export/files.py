@@ -60,17 +60,22 @@ def write_files(folder: Path, files: Mapping[str, str]) -> list[str]:
         _check(folder, folder / name)
     leftovers = _leftovers(folder, files)
     written: list[tuple[str, Path]] = []
+    made: list[Path] = []
+    whole = False
     try:
         for name, text in files.items():
             path = folder / name
+            missing = [at for at in path.parents if not at.exists()]
+            made += reversed(missing)
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
             written.append((part, path))
             with os.fdopen(handle, "w", encoding="ascii", newline="\n") as file:
                 file.write(text)
-            os.chmod(part, 0o666 & ~_umask())
+            os.chmod(part, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
         for part, path in written:
             os.replace(part, path)
+        whole = True
     except OSError as error:
         raise RunError(
             "the export cannot be written",
@@ -82,6 +87,9 @@ def write_files(folder: Path, files: Mapping[str, str]) -> list[str]:
         for part, _ in written:
             with contextlib.suppress(OSError):
                 os.unlink(part)
+        for at in () if whole else reversed(made):  # also after Ctrl-C
+            with contextlib.suppress(OSError):
+                at.rmdir()
     return [path.name for path in leftovers if _removed(path)]
 
 

@@ -10,7 +10,12 @@ __all__ = ["replace_file"]
 
 
 def replace_file(
-    path: str | os.PathLike, data: bytes | memoryview, *, mode: int | None = None, flush: bool = False
+    path: str | os.PathLike,
+    data: bytes | memoryview,
+    *,
+    mode: int | None = None,
+    flush: bool = False,
+    follow: bool = True,
 ) -> None:
     """Make `path` a file that holds `data`, or leave it as it is.
 
@@ -25,13 +30,16 @@ def replace_file(
         Permissions. None: those of the file that is replaced; a new file gets those that the umask allows.
     flush : bool
         Whether the file must survive a power cut.
+    follow : bool
+        Whether the file that a link names is replaced, not the link.
 
     Raises
     ------
     OSError
         If it cannot be written.
     """
-    folder = os.path.dirname(os.path.abspath(path))
+    path = os.path.realpath(path) if follow else os.path.abspath(path)
+    folder = os.path.dirname(path)
     sibling = os.path.join(folder, f".evsnn-{os.urandom(8).hex()}.part")
     if mode is None:
         with contextlib.suppress(FileNotFoundError):

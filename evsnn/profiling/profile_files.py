@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
-import os
-from collections.abc import Sequence
 
 from ..errors import RunError
 from ..files.atomic import replace_file
 from ..files.regular import NotRegularError, open_regular
 
-__all__ = ["SCHEMA_VERSION", "check_target", "old_profile", "write_text"]
+__all__ = ["SCHEMA_VERSION", "old_profile", "write_text"]
 
 SCHEMA_VERSION = 1
 _LARGEST = 64 << 20
-
-
-def check_target(path: str | None, read: Sequence[str | None] = ()) -> None:
-    """Refuse a file that could not be written, or that is one of those in `read`, before the work is done."""
-    if path is None:
-        return
-    folder = os.path.dirname(os.path.abspath(path))
-    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise RunError(
-            "the file cannot be written", where=path, hint="name a file in a folder that can be written to"
-        )
-    if os.path.exists(path) and any(
-        other and os.path.exists(other) and os.path.samefile(path, other) for other in read
-    ):
-        raise RunError("the file to write is one that is read", where=path, hint="give it another name")
+_LONGEST_MS = 1e15  # milliseconds: no profile took 30,000 years
 
 
 def write_text(path: str, text: str) -> None:
@@ -78,7 +61,7 @@ def old_profile(path: str) -> dict:
         else [None]
     )
     if not all(
-        isinstance(time, (int, float)) and not isinstance(time, bool) and 0 <= time < math.inf
+        isinstance(time, (int, float)) and not isinstance(time, bool) and 0 <= time < _LONGEST_MS
         for time in times
     ):
         raise RunError(

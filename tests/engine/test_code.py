@@ -159,6 +159,38 @@ def test_links_are_not_followed(filled, copy, tmp_path):
     assert answer(done)[0] == filled[1][0] and "cannot be read" in done.stderr
 
 
+def test_folders_that_others_could_exchange_are_not_trusted(tmp_path):
+    """Links, and folders above that anybody may rename things in; /tmp keeps its own by the sticky bit."""
+    real = tmp_path / "real"
+    assert Store(real, "e").trouble is None
+    (tmp_path / "link").symlink_to(real)
+    assert "link is a link" in Store(tmp_path / "link", "e").trouble
+    folder = Store(real, "e").folder
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert f"{folder} is a link" in Store(real, "e").trouble
+    above = tmp_path / "above"
+    for mode, trusted in ((0o777, False), (0o1777, True), (0o775, True), (0o755, True)):
+        above.mkdir(exist_ok=True)
+        above.chmod(mode)
+        trouble = Store(above / "below" / "home", "e").trouble
+        assert (trouble is None) == trusted and (trusted or "can be written to by others" in trouble)
+    above.chmod(0o777)
+    (tmp_path / "way").symlink_to(above / "below")
+    assert "above can be written to by others" in Store(tmp_path / "way" / "home", "e").trouble
+
+
+@pytest.mark.parametrize("content", [b"[" * 10**6, b'{"a": ' * 10**6, b'{"a": 1' + b"0" * 400 + b"}", b"[1]"])
+def test_kept_text_that_is_no_header_or_numbers_is_damaged(tmp_path, content):
+    stored = Store(tmp_path / "code", "e")
+    stored.save(KERNEL, b"code", "symbol")
+    stored.path(KERNEL).write_bytes(content + b"\ncode")
+    (stored.folder / "ceilings.json").write_bytes(content)
+    (stored.folder / "ceilings.json").chmod(0o600)
+    again = Store(tmp_path / "code", "e")
+    assert again.load(KERNEL) is None and again.notes("ceilings") == {}
+
+
 @pytest.mark.slow
 def test_other_settings_and_sources_find_nothing(filled):
     folder = filled[0]

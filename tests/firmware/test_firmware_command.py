@@ -19,7 +19,7 @@ from evsnn import IF, Flatten, Input, Linear, Network, Readout, RunError
 from firmware_export import Settings, export_files, export_network
 from firmware_export.__main__ import main
 from firmware_export.bundles import BUNDLES, bundle
-from firmware_export.files import write_files
+from firmware_export.files import MARK, write_files
 from firmware_export.memory.placement import Buffer, place
 from firmware_export.text.names import check_name, name_from
 from firmware_export.text.runtime import PARTS, RUNTIME, joined
@@ -335,6 +335,42 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
             write_files(tmp_path / "out", {"net.h": "x"})
     finally:
         tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failed_export_leaves_no_folder(tmp_path, monkeypatch, error):
+    (tmp_path / "there").mkdir()
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(os, "replace", fail)
+    for folder in (tmp_path / "new" / "deep", tmp_path / "there"):
+        with pytest.raises((RunError, KeyboardInterrupt)):
+            write_files(folder, {"net.h": "x", "zephyr/src/net.h": "x"})
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["there"]
+
+
+def test_modes_of_files_that_are_replaced_stay(tmp_path):
+    write_files(tmp_path, {"net.h": f"/* {MARK} */"})
+    (tmp_path / "net.h").chmod(0o600)
+    write_files(tmp_path, {"net.h": f"/* {MARK} */ new"})
+    assert (tmp_path / "net.h").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_pipe_in_the_folder_does_not_block(tmp_path):
+    os.mkfifo(tmp_path / "net.h")
+    with pytest.raises(RunError, match="cannot be read: got not an ordinary file"):
+        write_files(tmp_path, {"net.h": "x"})
+    (tmp_path / "net.h").unlink()
+    os.mkfifo(tmp_path / "other.h")
+    assert write_files(tmp_path, {"net.h": "x"}) == []
+
+
+def test_the_command_is_ready_for_ctrl_c_before_it_imports_much():
+    code = "import sys, firmware_export.__main__; print({'numpy', 'argparse'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "{'argparse'}\n", done.stderr
 
 
 def test_a_file_in_the_way_of_the_folder(tmp_path):

@@ -238,10 +238,14 @@ def test_a_comparison_is_of_like_with_like(report, tmp_path):
         ({"layers": None}, "damaged"),
         ({"total_ms": None}, "damaged"),
         ({"total_ms": float("nan")}, "damaged"),
+        ({"total_ms": 10**400}, "damaged"),
+        ({"layers": [{"ms": 10**400}] * 4}, "damaged"),
+        ({"arithmetic": "a" * 10**6}, "arithmetic"),
         ({"layers": [{"ms": "1"}] * 4}, "damaged"),
     ):
-        with pytest.raises(RunError, match=what):
+        with pytest.raises(RunError, match=what) as caught:
             report.compared_with(old_profile(kept(**changed)), "old.json")
+        assert len(str(caught.value)) < 2500
     for text, what in (
         ("{}", "not a profile"),
         ("[1]", "not a profile"),

@@ -131,7 +131,7 @@ def test_run_names_every_output_and_writes_them(tmp_path, capsys):
         np.testing.assert_array_equal(stored["boxes"], expected.named_outputs["boxes"])
         np.testing.assert_array_equal(stored["predictions"], expected.predictions)
     assert main([*words[:-1], str(tmp_path / "no" / "o.npz")]) == 1
-    assert "the outputs cannot be written" in capsys.readouterr().err
+    assert "the file cannot be written" in capsys.readouterr().err
 
 
 def one_score(**options) -> Network:

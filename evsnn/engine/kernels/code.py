@@ -237,7 +237,13 @@ class Store:
         except OSError as error:
             return f"{self.folder} cannot be made ({error.strerror})"
         trouble = next(
-            (trouble for path in (self.home, self.folder) if (trouble := _distrusted(path, stat.S_ISDIR))),
+            (
+                trouble
+                for path in (*_above(self.home), self.home, self.folder)
+                if (
+                    trouble := _distrusted(path, stat.S_ISDIR, is_parent=path not in (self.home, self.folder))
+                )
+            ),
             None,
         )
         if trouble is None:
@@ -275,7 +281,7 @@ class Store:
                     and said["sha256"] == hashlib.sha256(code).hexdigest()
                 ):
                     return code, str(said["symbol"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 pass
             trouble = f"{path} is damaged"
         self._say(trouble)
@@ -297,7 +303,9 @@ class Store:
             "environment": self.environment,
         }
         try:
-            replace_file(self.path(kernel), json.dumps(header).encode() + b"\n" + code, mode=0o600)
+            replace_file(
+                self.path(kernel), json.dumps(header).encode() + b"\n" + code, mode=0o600, follow=False
+            )
             self._sweep()
         except OSError as error:
             self._say(
@@ -330,7 +338,7 @@ class Store:
         try:
             known = json.loads(path.read_bytes()[:_LARGEST])
             return {str(k): float(v) for k, v in known.items()} if isinstance(known, dict) else {}
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, OverflowError, RecursionError):
             return {}
 
     def note(self, name: str, numbers: dict[str, float]) -> None:
@@ -338,7 +346,9 @@ class Store:
         self._notes[name] = dict(numbers)
         if not self.trouble:
             with contextlib.suppress(OSError):
-                replace_file(self.folder / f"{name}.json", json.dumps(numbers).encode(), mode=0o600)
+                replace_file(
+                    self.folder / f"{name}.json", json.dumps(numbers).encode(), mode=0o600, follow=False
+                )
 
     def _say(self, trouble: str) -> None:
         if trouble not in self._said:
@@ -359,19 +369,36 @@ def _remove_folder(folder: Path) -> None:
         folder.rmdir()
 
 
-def _distrusted(path: Path, is_kind: Callable[[int], bool]) -> str | None:
+def _above(home: Path) -> list[Path]:
+    """The folders in which somebody could put another folder in the place of `home`: all that its path names,
+    and those that links in it lead to.
+    """
+    above = Path(os.path.abspath(home)).parents
+    return list(dict.fromkeys(folder for at in above for folder in (at.resolve(), *at.resolve().parents)))
+
+
+def _distrusted(path: Path, is_kind: Callable[[int], bool], is_parent: bool = False) -> str | None:
     try:
-        return _distrusted_status(os.stat(path), path, is_kind)
+        return _distrusted_status(os.lstat(path), path, is_kind, is_parent)
     except OSError as error:
         return f"{path} cannot be used ({error.strerror})"
 
 
-def _distrusted_status(status: os.stat_result, path: Path, is_kind: Callable[[int], bool]) -> str | None:
-    """Why a file or folder cannot be trusted: it is somebody else's, or others can write to it."""
+def _distrusted_status(
+    status: os.stat_result, path: Path, is_kind: Callable[[int], bool], is_parent: bool = False
+) -> str | None:
+    """Why a file or folder cannot be trusted: it is a link or somebody else's, or others can write to it.
+
+    A folder above may be written to by its group; and by all, if its sticky bit keeps others from renaming
+    what is in it, as that of /tmp.
+    """
+    if stat.S_ISLNK(status.st_mode):
+        return f"{path} is a link"
     if not is_kind(status.st_mode):
         return f"{path} is of another kind"
     if status.st_uid not in (os.geteuid(), 0):
         return f"{path} belongs to another user"
-    if status.st_mode & _OTHERS_CAN_WRITE:
+    sticky = is_parent and status.st_mode & stat.S_ISVTX
+    if status.st_mode & (stat.S_IWOTH if is_parent else _OTHERS_CAN_WRITE) and not sticky:
         return f"{path} can be written to by others (chmod go-w makes it usable)"
     return None
