@@ -88,7 +88,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "evsnn.conversion": (("onnx",), ("lowering",), ("balance",), ("conversion",), ("report",)),
     "evsnn.conversion.onnx": (
-        ("graph", "windows", "dense", "upgrade", "signals", "masks", "expansion"),
+        ("graph", "windows", "dense", "upgrade", "signals", "masks", "expansion", "quantised"),
         ("model_file", "admission", "operators"),
         ("boundary", "constants", "evaluate", "refusals"),
         ("importer",),

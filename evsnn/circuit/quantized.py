@@ -283,7 +283,8 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
         reach = np.where(reach > 0, reach, _reach(analog, channels))
     if last and th is None:
         reach = np.full(channels, reach.max())
-    reach = np.where(reach > 0, reach, 127 / 1024 * (1.0 if th is None else th))
+    none = reach <= (0.0 if th is None else th.astype(np.float64) / 2**25)  # its weights would be 0
+    reach = np.where(none, 127 / 1024 * (1.0 if th is None else th), reach)
     if th is not None:  # tiny weights of a dead channel must not make its threshold too large
         reach = np.maximum(reach, 127 * th.astype(np.float64) / 2**24)
 
@@ -315,7 +316,13 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
                 hint="use membrane='auto', or fewer steps",
             )
     population = at(full)
-    if not _fits(population, circuit.n_steps, grid, 32).all():
+    fits = _fits(population, circuit.n_steps, grid, 32)
+    if not fits.all():  # a bias that is large beside tiny weights must not make the membrane too large
+        charge = np.maximum(circuit.n_steps * np.abs(p.bias), np.abs(p.neuron.v_init)).astype(np.float64)
+        reach = np.where(fits, reach, np.maximum(reach, 127 * charge / 2**30))
+        population = at(full)
+        fits = _fits(population, circuit.n_steps, grid, 32)
+    if not fits.all():
         raise RunError(
             "membranes could pass 32 bits",
             where=f"layer {p.name!r}",

@@ -386,6 +386,32 @@ def test_dead_channels_do_not_stop_the_others():
     assert quantize(network).circuit.populations[0].neuron.v_threshold.max() <= 1 << 24
 
 
+@pytest.mark.parametrize("n_steps", [1, 8, 32])
+@pytest.mark.parametrize("tiny", [0.0, 1e-30, 1e-12, 1e-8, 1e-7, 1e-6, 1e-4])
+def test_dead_channels_with_a_large_bias(tiny, n_steps):
+    """Behind batch norms that decayed: the bias is many thresholds of a channel that never fires."""
+    network = Network(
+        [
+            Input((2,)),
+            Linear(np.eye(2)),
+            IF(1.0),
+            Linear(np.array([[tiny, tiny], [1, 0.5]]), np.array([-0.26, 0])),
+            IF(np.array([0.0101, 1]), name="b"),
+            Linear(np.eye(2)),
+            Readout(),
+        ],
+        n_steps=n_steps,
+        input_range=(0, 1),
+    )
+    images = np.random.default_rng(0).random((8, 2), dtype=np.float32)
+    result = run_both(network, images, arithmetic="int8")
+    exact = evsnn.simulate(network, images)
+    assert (result.outputs[:, 0] == 0).all()
+    assert np.abs(result.outputs - exact.outputs).max() <= 0.05 + 2 / n_steps
+    if tiny <= 1e-12 and n_steps <= 8:
+        assert quantize(network).widths[1] == "int16"  # as without weights
+
+
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("gain", [1.0, 40.0, 0.02])
 def test_an_analog_input_beside_gathered_spikes_keeps_its_bits(gain, kernel):

@@ -652,7 +652,7 @@ REFUSED = {
     ),
     "max pool of the input": (
         lambda m: m.op("Relu", m.conv(m.op("MaxPool", "x", kernel_shape=[2, 2]), 3, 4)),
-        "--max-pool average",
+        "both signs are not converted yet",
     ),
     "max pool before a LeakyRelu": (
         lambda m: m.op("LeakyRelu", m.op("MaxPool", m.conv("x", 3, 5), kernel_shape=[2, 2])),

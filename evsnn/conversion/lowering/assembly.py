@@ -273,7 +273,7 @@ class Assembly:
             return out
         what = "a max pool of values that may be negative" if part.pools else "an upper limit without a ReLU"
         hint = (
-            "put the ReLU before or right behind the max pool, or choose --max-pool average"
+            "put the ReLU before or right behind the max pool; counts of both signs are not converted yet"
             if part.pools
             else "use Clip(0, y)"
         )

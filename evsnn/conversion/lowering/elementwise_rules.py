@@ -80,7 +80,8 @@ def _per_channel(
         return constants(value)
     except LayoutError:
         if value.shape[-1] == math.prod(value.shape) and value.shape[-1] <= MAX_FEATURES:
-            return constants(replace(scope.vector(value, node.name), shape=value.shape))
+            vector = scope.vector(value, node.name, MAX_FEATURES * MAX_FEATURES)
+            return constants(replace(vector, shape=value.shape))
         if value.sources() is not None and any(isinstance(part, Pending) for part in value.parts):
             return constants(scope.separated(value))
         if value.blocks() is None:
@@ -105,7 +106,7 @@ def _affine(scope: Scope, node: Node, part: Part, scale: np.ndarray, shift: np.n
             node,
             what,
             got=f"{int((scale <= 0).sum())} such channels",
-            hint="put the ReLU before the max pool, or choose --max-pool average",
+            hint="put the ReLU before the max pool; counts of both signs are not converted yet",
         )
     return scope.assembly.expression(part, node.name).affine(scale, shift, node.name)
 
@@ -267,7 +268,7 @@ def _leaky(scope: Scope, node: Node) -> Value:
 def _leaky_input(scope: Scope, node: Node, part: Pending) -> Expression:
     if scope.assembly.average and part.cap is None:
         return scope.assembly.expression(part, node.name)
-    hint = "put a ReLU there, or choose --max-pool average"
+    hint = "put a ReLU there; counts of both signs are not converted yet"
     raise refusal(node, "a max pool (or an upper limit) of negative values stands before it", hint=hint)
 
 

@@ -138,10 +138,10 @@ class Scope:
         ]
         return Value(tuple(parts), value.shape)
 
-    def vector(self, value: Value, name: str) -> Value:
+    def vector(self, value: Value, name: str, most: int = MAX_MATRIX) -> Value:
         """A vector whose elements are those of its parts, in their order."""
         n = int(np.prod(value.shape))
-        if n * value.size > MAX_MATRIX:
+        if n * value.size > most:
             raise LayoutError(f"it reads {n} elements in another order than that of the layers before it")
         kernels = [Convolution(k, product=True) for k in value.columns(np.eye(n, dtype=np.float32))]
         return Value((self.convolved(value, kernels, None, name),), (n,))

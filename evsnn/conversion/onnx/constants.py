@@ -15,6 +15,7 @@ import numpy as np
 from ...errors import ModelError
 from .model_file import FLOATS, plain
 from .operators import OPERATORS, PRODUCTS
+from .quantised import dequantized, quantized
 
 __all__ = ["FOLDERS", "MAX_CONSTANT_BYTES", "fold"]
 
@@ -186,6 +187,7 @@ FOLDERS: Mapping[str, Callable[..., np.ndarray]] = {
     "CastLike": lambda x, like, **_: x.astype(like.dtype),
     "Ceil": np.ceil,
     "ConstantOfShape": _constant_of_shape,
+    "DequantizeLinear": dequantized,
     "Div": _div,
     "Equal": np.equal,
     "Exp": np.exp,
@@ -204,6 +206,7 @@ FOLDERS: Mapping[str, Callable[..., np.ndarray]] = {
     "Or": np.logical_or,
     "Pad": _pad,
     "Pow": _pow,
+    "QuantizeLinear": quantized,
     "Range": _range,
     "Reciprocal": np.reciprocal,
     "ReduceMax": _reduce(np.max),

@@ -27,6 +27,7 @@ from .graph import Graph, Node
 from .masks import COMPARISONS, Mask, masked
 from .model_file import FLOATS, ModelFile, attributes_of, open_model, tensor
 from .operators import OPERATORS, PRODUCTS
+from .quantised import DEQUANTIZE, QUANTIZE, activation_limits, stored_limits
 from .refusals import refusal
 from .signals import SLIDING, on_map
 from .upgrade import upgrade
@@ -100,6 +101,7 @@ class _Import:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.renamed: dict[str, str] = {}
         self.masks: dict[str, Mask] = {}
+        self.integers: dict[str, str] = {}  # quantised tensors, and what they are as floats
         self.maps: dict[str, str] = {}  # signals (channels, length), and their forms as maps of height 1
         self.nodes: list[Node] = []
         self.n_bytes = self.stored_bytes = self.work = self.products = 0
@@ -244,7 +246,7 @@ class _Import:
             return self._keep(proto.output[0], (_constant(attributes),))
         inputs = [self._name(n) for n in proto.input]
         for n in filter(None, inputs):
-            if n not in self.constants and n not in self.shapes and n not in self.masks:
+            if not any(n in known for known in (self.constants, self.shapes, self.masks, self.integers)):
                 what = "reads a tensor that is not the first output of an earlier operator"
                 raise ModelError(
                     what, got=repr(n)[:80], hint="masks, indices and statistics are not converted"
@@ -270,7 +272,16 @@ class _Import:
                     fold(op, [np.broadcast_to(np.float32(0), (n, *shape))], attributes) for n in self.batches
                 ),
             )
+        if op == QUANTIZE:
+            limits = stored_limits(self._stored_type(proto.input[2:3]) or attributes.get("output_dtype", 0))
+            if inputs and inputs[0] in self.shapes:
+                return self._quantize(name, proto.output[0], inputs, limits)
+            attributes = attributes | {"limits": limits}
+        if any(n in self.integers for n in inputs):
+            return self._dequantize(op, proto.output[0], inputs)
         if all(n in self.constants for n in filter(None, inputs)):
+            if op == DEQUANTIZE:
+                self._note("quantised weights are read as the float32 numbers that they stand for")
             return self._fold(proto, op, inputs, attributes)
         if op in COMPARISONS or any(n in self.masks for n in inputs):
             return self._mask(name, op, proto.output[0], inputs, attributes)
@@ -310,6 +321,44 @@ class _Import:
         for number, step in enumerate(steps, start=1):
             own = name if len(steps) == 1 else f"{name}/{number}"
             self._step(own, step.op, step.output, list(step.inputs), dict(step.attributes))
+
+    def _stored_type(self, names: Sequence[str]) -> int:
+        """The data type in which the file stores a constant; 0 if it is absent or not stored as such."""
+        for name in filter(None, names):
+            stored = [proto for proto in self.file.graph.initializer if proto.name == name]
+            stored += [
+                attribute.t
+                for node in self.file.graph.node
+                if name in node.output
+                for attribute in node.attribute
+                if attribute.name == "value"
+            ]
+            return stored[0].data_type if stored else 0
+        return 0
+
+    def _quantize(self, name: str, output: str, inputs: list[str], limits: tuple[int, int]) -> None:
+        """Take a QuantizeLinear of activations, whose rounding is left out."""
+        scale, zero = (
+            self.constants[n][0] if n in self.constants else None for n in (*inputs[1:3], "", "")[:2]
+        )
+        kept = activation_limits(scale, zero, limits)
+        self._note("quantised activations are read as floats: they keep their limits and are not rounded")
+        if kept is None:
+            self.integers[output] = inputs[0]
+            return
+        self.integers[output] = self._free(f"{output}/float")
+        low, high = (self._add(f"{name}/limit", np.float32(limit)) for limit in kept)
+        self._operator(name, "Clip", self.integers[output], [inputs[0], low, high], {})
+
+    def _dequantize(self, op: str, output: str, inputs: list[str]) -> None:
+        """Take a DequantizeLinear of activations, or what moves their integers."""
+        if op != DEQUANTIZE:
+            raise ModelError(
+                "computes with quantised integers",
+                expected=f"a {DEQUANTIZE} before it",
+                hint="quantise with the QDQ format, or export the float model",
+            )
+        self.renamed[output] = self.integers[inputs[0]]
 
     def _mask(self, name: str, op: str, output: str, inputs: list[str], attributes: dict) -> None:
         """Take a comparison with 0, or what is made of one; only ReLUs come of it."""
@@ -475,8 +524,15 @@ _INTEGERS = dict.fromkeys(
 ) | {"ConstantOfShape": (0,), "Pad": (1, 3), "Slice": (1, 2, 3, 4)}
 """Inputs that are axes, sizes, pads or places, by operator."""
 _PASSED = ("Cast", "CastLike", "Dropout", "Identity")
-_STANDARD = {"Constant", *_PASSED, *FOLDERS, *RULES, *EXPANSIONS, *COMPARISONS} - {"Scaler"}
-_KNOWN = {"": _STANDARD, "ai.onnx": _STANDARD, "ai.onnx.ml": {"Scaler"}}
+_STANDARD = {"Constant", DEQUANTIZE, QUANTIZE, *_PASSED, *FOLDERS, *RULES, *EXPANSIONS, *COMPARISONS} - {
+    "Scaler"
+}
+_KNOWN = {
+    "": _STANDARD,
+    "ai.onnx": _STANDARD,
+    "ai.onnx.ml": {"Scaler"},
+    "com.microsoft": {DEQUANTIZE, QUANTIZE},
+}
 _NEEDED = {
     "Conv": 2,
     "Gemm": 2,

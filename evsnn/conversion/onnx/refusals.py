@@ -24,8 +24,7 @@ _HINTS = {
     ),
     _QUANTISED: (
         """
-        ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul
-        QuantizeLinear"""
+        ConvInteger DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul"""
     ),
     "control flow is not converted: export the model with fixed shapes and without branches": (
         "If Loop Scan SequenceMap"
