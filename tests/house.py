@@ -50,7 +50,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("quantized",),
     ),
     "evsnn.files": (
-        ("atomic", "hdf5", "regular", "targets"),
+        ("atomic", "hdf5", "kinds", "regular", "targets"),
         ("gate",),
         ("schema",),
         ("storage",),

@@ -21,8 +21,11 @@ import numpy as np
 from ..errors import InputError
 from .regular import NotRegularError, open_regular
 
-__all__ = ["BLOCK_BYTES", "UnreadArray", "check_dtype", "open_file", "read_npy", "read_npz"]
+__all__ = ["BLOCK_BYTES", "LABELS_HINT", "UnreadArray", "check_dtype", "open_file", "read_npy", "read_npz"]
 
+LABELS_HINT = (
+    "number the classes: give integers from 0 on, such as numpy.unique(labels, return_inverse=True)[1]"
+)
 BLOCK_BYTES = 1 << 20
 _MAGIC = b"\x93NUMPY"
 _HEADER = re.compile(
@@ -236,6 +239,8 @@ def check_dtype(dtype: str | np.dtype, where: str) -> np.dtype:
         hint = (
             "write it in little-endian order: images.astype(images.dtype.newbyteorder('<'))"
             if big
+            else LABELS_HINT
+            if "labels" in where.rpartition(":")[2]
             else "write an array of float32"
         )
         raise InputError(

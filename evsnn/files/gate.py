@@ -31,6 +31,7 @@ from ..errors import EvsnnError, WeightsError
 from ..text import shown
 from .hdf5 import indexes, messages, objects
 from .hdf5.source import NOWHERE, FormatError, Source, Stream
+from .kinds import HEAD_BYTES, kind_of
 
 __all__ = ["Dataset", "File", "Group", "MAX_BYTES", "MAX_TEXT_BYTES", "open_file", "open_stream"]
 
@@ -289,7 +290,12 @@ def open_stream(stream: io.BytesIO, where: str) -> File:
 
 
 def _file(stream: Stream, size: int, max_bytes: int, where: str) -> File:
-    return File(where, size, max_bytes, stream, objects.root_address(stream.read(96), size))
+    head = stream.read(96)
+    if head and not head.startswith(objects.SIGNATURE):
+        kind = kind_of(head + stream.read(HEAD_BYTES - len(head)))
+        if kind is not None:
+            raise WeightsError(f"this is {kind.what}, not a weights file", where=where, hint=kind.as_weights)
+    return File(where, size, max_bytes, stream, objects.root_address(head, size))
 
 
 def _open_without_waiting(name, flags: int) -> int:

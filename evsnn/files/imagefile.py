@@ -17,7 +17,8 @@ import numpy as np
 
 from ..errors import InputError, WeightsError
 from ..text import printable
-from .arrayfile import BLOCK_BYTES, UnreadArray, open_file, read_npy, read_npz
+from .arrayfile import BLOCK_BYTES, LABELS_HINT, UnreadArray, open_file, read_npy, read_npz
+from .kinds import HEAD_BYTES, kind_of
 
 if TYPE_CHECKING:
     from .gate import Dataset
@@ -54,19 +55,22 @@ def _found(
     """The arrays of a file that `stack` closes."""
     file, where = stack.enter_context(open_file(path)), os.fspath(path)
     start = file.read(8)
-    file.seek(0)
     if start[:6] == b"\x93NUMPY":
+        file.seek(0)
         return read_npy(file, where), None
     if start[:2] == b"PK":
+        file.seek(0)
         get, names = read_npz(file, where)
     elif start == b"\x89HDF\r\n\x1a\n":
         get, names = _read_h5(where, stack, max_bytes)
     else:
+        kind = kind_of(start + file.read(HEAD_BYTES - len(start)))
         raise InputError(
-            "is not a file of images",
+            f"is {kind.what}, not a file of samples" if kind else "is not a file of images",
             where=where,
-            got=f"it starts with {start!r}",
+            got=None if kind else f"it starts with {start!r}",
             expected=".npz, .npy or .h5",
+            hint=kind.as_inputs if kind else None,
         )
     if "images" not in names:
         found = printable(", ".join(sorted(names)[:8]))[:200] or None
@@ -216,7 +220,8 @@ def check_labels(labels: UnreadArray, n: int, single: bool) -> None:
             hint=hint,
         )
     if labels.dtype.kind not in "iu":
-        hint = "give labels.astype(int), if they are whole numbers"
+        whole = labels.dtype.kind in "fb"
+        hint = "give labels.astype(int), if they are whole numbers" if whole else LABELS_HINT
         raise InputError(
             "labels are not integers",
             where=labels.where,

@@ -23,6 +23,7 @@ from ..network.step_parameters import StepParameters
 from ..text import shown
 from .atomic import replace_file
 from .gate import MAX_BYTES, Dataset, File, Group, open_file, open_stream
+from .kinds import KERAS
 from .schema import (
     FIELDS,
     FORMAT_VERSION,
@@ -275,11 +276,23 @@ def _opened(path: StrOrBytesPath, max_bytes: int) -> Iterator[File]:
         yield file.expanding(MOST_EXPANSION) if max_bytes <= MAX_BYTES else file
 
 
+def _is_keras(file: File) -> bool:
+    """Whether a file is a model of Keras, which writes its version into each."""
+    try:
+        return "keras_version" in file.attributes(("keras_version",))
+    except WeightsError:  # it is there, as text of a kind that weights files do not use
+        return True
+
+
 def _check_format(file: File) -> None:
     """Refuse a file of another format or of an unknown version before anything else in it is checked."""
     attributes = file.attributes(("format", "format_version"))
     if attributes.get("format") != "evsnn":
         hint = "make one with evsnn.save or python -m evsnn.convert"
+        if _is_keras(file):
+            raise WeightsError(
+                "this is a Keras model, not a weights file", where=file.where, hint=KERAS.as_weights
+            )
         raise WeightsError(
             "this HDF5 file is not an evsnn weights file",
             where=file.where,

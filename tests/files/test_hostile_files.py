@@ -320,7 +320,7 @@ def test_someone_elses_file(tmp_path):
     with h5py.File(tmp_path / "model.h5", "w") as f:
         f.attrs["keras_version"] = "of variable length"
         f["weights"] = h5py.ExternalLink("other.h5", "/")
-    refused(tmp_path / "model.h5", "not an evsnn weights file")
+    refused(tmp_path / "model.h5", "this is a Keras model, not a weights file")
 
 
 def test_a_newer_file_is_called_newer_whatever_is_in_it(path):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import MissingExtraError, ModelError
+from ...files.kinds import HEAD_BYTES, ONNX, kind_of
 from ...files.regular import open_regular
 from ...text import printable
 
@@ -100,6 +101,9 @@ def open_model(source) -> ModelFile:
             data = _contents(path)
             folder, file_name = os.path.split(os.path.abspath(os.fsdecode(path)))
             name = printable(os.path.splitext(file_name)[0])
+        kind = kind_of(data[:HEAD_BYTES])
+        if kind is not None and kind is not ONNX:
+            raise ModelError(f"is {kind.what}, not an ONNX model", where=name, hint=kind.as_model)
         model = onnx.ModelProto()
         try:
             model.ParseFromString(data)
