@@ -518,7 +518,7 @@ def _few_chunks(f):
     f.create_dataset(WEIGHT, (4, 1, 3, 3), "<f4", chunks=(1, 1, 3, 3))[1] = 1
 
 
-@edit("the chunks are too large", WEIGHT)
+@edit("the file holds too much", WEIGHT)
 def _huge_chunk(f):
     del f[WEIGHT]
     f.create_dataset(WEIGHT, (1 << 28,), "<f4", chunks=(1 << 28,), compression="gzip")
