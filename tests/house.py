@@ -90,7 +90,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "evsnn.conversion.onnx": (
         ("graph", "windows", "dense", "upgrade", "signals", "masks", "expansion", "quantised"),
         ("model_file", "admission", "operators"),
-        ("boundary", "constants", "evaluate", "refusals"),
+        ("boundary", "constants", "evaluate", "refusals", "macs"),
         ("importer",),
     ),
     "evsnn.conversion.lowering": (

@@ -109,7 +109,7 @@ def test_zeros_beside_the_channels_of_a_shortcut_cost_nothing():
     """BlazeFace's blocks."""
     m = OnnxModel((3, 8, 8))
     x = relu_conv(m, "x", 3, 4, pads=[1, 1, 1, 1])
-    y = m.conv(m.conv(x, 4, 4, group=4, pads=[1, 1, 1, 1]), 4, 6, 1)
+    y = m.conv(x, 4, 6, pads=[1, 1, 1, 1])
     x = m.op("Relu", m.op("Add", y, m.op("Pad", x, np.array([0, 0, 0, 0, 0, 2, 0, 0]))))
     y = m.conv(x, 6, 8, 3, pads=[1, 1, 1, 1], strides=[2, 2])
     pooled = m.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])

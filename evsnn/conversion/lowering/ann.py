@@ -42,6 +42,9 @@ class Ann:
     fixed : frozenset of str
         Names of `IF` layers whose neurons fire at every step or never, with a threshold of 1. Balancing does
         not change them.
+    macs : mapping of str to int
+        Multiply-adds of the source model for one sample, by the `IF` layer that integrates them first, or by
+        the readout; without products with padding.
     notes : tuple of str
         What importing and folding did, for people.
     outputs : tuple of str
@@ -52,6 +55,7 @@ class Ann:
     clips: Mapping[str, np.ndarray] = field(default_factory=dict)
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     fixed: frozenset[str] = frozenset()
+    macs: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
 

@@ -35,8 +35,8 @@ __all__ = ["Assembly"]
 MAX_TERMS = 8
 """Most terms of a sum; with more, it gets neurons of its own."""
 
-MAX_GROWTH = 4
-"""Two layers become one unless the one has more than this many times their multiply-adds."""
+NEURON_COST = 8
+"""What a neuron costs in a step, in additions of a weight."""
 
 MAX_WEIGHTS = 1 << 26
 """Most weights of two layers that become one."""
@@ -118,6 +118,11 @@ class Assembly:
         """
         if id(current) in self._split and slope is None:
             return self._split[id(current)][1]
+        if slope is None and current.never_negative:
+            out = self._fire(current, name or f"{current.name}.carried")
+            self.note(f"{current.name}: no ReLU behind it; neurons carry it on, because it is never below 0")
+            self._split[id(current)] = (current, out)
+            return out
         pairs = self._neurons(current.doubled(), name or f"{current.name}.split")
         if slope is None:
             self.note(
@@ -169,17 +174,26 @@ class Assembly:
         return Expression(tuple(terms), total, name)
 
     def _composable(self, part: Expression, kernel: Convolution) -> bool:
-        """Whether a convolution of an expression is one of its signals: exactly, and at no great cost."""
+        """Whether a convolution of an expression is one of its signals: exactly, and at no greater cost.
+
+        The other way are neurons for both signs between them, or for one sign if that is enough.
+        """
         firsts = [t.kernel for t in part.terms if t.kernel is not None and not t.kernel.diagonal_like]
         if not all(first.composable(kernel) for first in firsts):
             return False
-        positions = int(np.prod(kernel.output_shape(part.shape)[1:]))
+        if not firsts:
+            return True
+        places, before = (int(np.prod(shape[1:])) for shape in (kernel.output_shape(part.shape), part.shape))
         weights = sum(int(np.prod(first.then_shape(kernel))) for first in firsts)
-        apart = (
-            sum(first.weight.size for first in firsts) * int(np.prod(part.shape[1:]))
-            + kernel.weight.size * positions
-        )
-        return not firsts or (weights <= MAX_WEIGHTS and weights * positions <= MAX_GROWTH * apart)
+        if all(first.moves for first in firsts):  # neurons there would repeat those before them
+            return weights <= MAX_WEIGHTS
+        signs = 1 if part.never_negative else 2
+        made = id(part) in self._split
+        apart = signs * kernel.weight.size * places
+        if not made:
+            apart += sum(first.weight.size for first in firsts) * before
+            apart += signs * NEURON_COST * int(np.prod(part.shape))
+        return weights <= MAX_WEIGHTS and weights * places <= apart
 
     def avg_pool(self, part: Expression | Pending, window: Window, name: str) -> Expression:
         """An average pool; padded zeros count."""

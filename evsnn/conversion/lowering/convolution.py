@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import gcd
 
 import numpy as np
@@ -105,6 +106,19 @@ class Convolution:
     @property
     def size(self) -> tuple[int, int]:
         return self.weight.shape[2:]
+
+    @cached_property
+    def moves(self) -> bool:
+        """Whether each of its outputs is one of its inputs, or 0."""
+        rows = self.weight.reshape(self.n_out, -1)
+        return self.gain is None and bool(np.isin(rows, (0, 1)).all() and (rows.sum(axis=1) <= 1).all())
+
+    @cached_property
+    def never_negative(self) -> bool:
+        """Whether no weight is negative."""
+        rows = np.sign(self.weight).reshape(self.n_out, -1)
+        signs = np.ones(self.n_out) if self.gain is None else np.sign(self.gain)
+        return bool((rows * signs[:, None] >= 0).all())
 
     @property
     def pointwise(self) -> bool:

@@ -103,6 +103,13 @@ class Expression:
         """The signal, if the expression is a signal of spikes and nothing else."""
         return self.signal if self.signal is not None and self.signal.spiking else None
 
+    @property
+    def never_negative(self) -> bool:
+        """Whether it is a sum of spikes with weights that are not negative, and so equals its ReLU."""
+        return bool((self.bias >= 0).all()) and all(
+            t.signal.spiking and (t.kernel is None or t.kernel.never_negative) for t in self.terms
+        )
+
     def affine(self, scale: np.ndarray, shift: np.ndarray, name: str) -> Expression:
         """scale * x + shift, both (channels,)."""
         terms = tuple(replace(t, name=t.name or name) for t in self.terms)

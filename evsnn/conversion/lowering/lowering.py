@@ -8,12 +8,16 @@ else.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from heapq import heappop, heappush
 
 import numpy as np
 
 from ...errors import ModelError, NetworkError
-from ...network.layers import Input
+from ...network.layers import IF, Input, Readout
+from ...network.network import Network
 from ..onnx.graph import Graph, Node
+from ..onnx.macs import macs
 from . import elementwise_rules, layout_rules, pooling_rules, weighted_rules
 from .ann import Ann
 from .expression import Expression
@@ -72,8 +76,11 @@ def _lower(graph: Graph, average: bool) -> Ann:
     scope.values[graph.input] = Value((Expression.of(scope.assembly.input),), own, index.reshape(own))
     if layout:
         scope.assembly.note(f"input: the model reads {own}; the network reads it channels first, {shape}")
+    made: dict[str, list[str]] = {}
     for node in graph.nodes:
+        before = len(scope.assembly.layers)
         scope.values[node.outputs[0]] = _lowered(scope, node)
+        made[node.name] = [x.name for x in scope.assembly.layers[before:] if isinstance(x, IF)]
         scope.forget(node)
     ends: dict[str, Expression] = {}
     for name, tensor in graph.outputs.items():
@@ -99,9 +106,45 @@ def _lower(graph: Graph, average: bool) -> Ann:
             name: moments for name, moments in scope.assembly.moments.items() if name in network.by_name
         },
         fixed=frozenset(scope.assembly.fixed & set(network.by_name)),
+        macs=_macs(graph, made, network),
         notes=(*graph.notes, *scope.assembly.notes),
         outputs=tuple(scope.ends[tensor] for tensor in graph.outputs.values()),
     )
+
+
+def _macs(graph: Graph, made: Mapping[str, Sequence[str]], network: Network) -> dict[str, int]:
+    """Multiply-adds of the graph by the neurons that integrate them first, or by readouts.
+
+    Parameters
+    ----------
+    made : mapping of str to sequence of str
+        The `IF` layers that were made for each node.
+    """
+    found = {x.name: 0 for x in network.layers if isinstance(x, (IF, Readout))}
+    neurons = {name: [x for x in layers if x in found] for name, layers in made.items()}
+    place = {node.name: at for at, node in enumerate(graph.nodes)}
+    readers: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        for name in node.inputs:
+            readers.setdefault(name, []).append(node)
+    ends = dict(zip(graph.outputs.values(), (x.name for x in network.layers if isinstance(x, Readout))))
+    by_name = {node.name: node for node in graph.nodes}
+    for source, count in macs(graph).items():
+        waiting, seen, last = [place[source]], {place[source]}, next(iter(ends.values()))
+        while waiting:
+            node = graph.nodes[heappop(waiting)]
+            if node is not by_name[source] and neurons[node.name]:
+                last = neurons[node.name][0]
+                break
+            if node.outputs[0] in ends:
+                last = ends[node.outputs[0]]
+                break
+            for reader in readers.get(node.outputs[0], ()):
+                if place[reader.name] not in seen:
+                    seen.add(place[reader.name])
+                    heappush(waiting, place[reader.name])
+        found[last] += count
+    return found
 
 
 def _lowered(scope: Scope, node: Node) -> Value:

@@ -76,9 +76,10 @@ class LayerExplanation:
     n_spikes, sops : int
         Counts over all samples.
     macs : int
-        Multiply-adds of the ANN per sample, without those that a border cuts off.
+        Multiply-adds of the source model per sample, without those that a border cuts off. Those of layers
+        that were made one count where the first neurons behind them are.
     analog_macs : int
-        Those of them that the spiking network does, too: for the current of the analog input.
+        Multiply-adds that the spiking network does, too: for the current of the analog input.
     dead : int
         Channels that are never active.
     correction : float, optional
@@ -202,7 +203,7 @@ def compare(
             outputs.setdefault(name, []).append(values)
         _follow(ann, part, circuit, result, tallies)
     layers = tuple(
-        _explanation(circuit, i, tally, len(images), int(n_spikes), int(sops))
+        _explanation(ann, circuit, i, tally, len(images), int(n_spikes), int(sops))
         for i, (tally, (n_spikes, sops)) in enumerate(zip(tallies, totals))
     )
     return Comparison({name: np.concatenate(parts) for name, parts in outputs.items()}, layers)
@@ -337,7 +338,7 @@ def _dot(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _explanation(
-    circuit: Circuit, i: int, tally: _Tally, n_samples: int, n_spikes: int, sops: int
+    ann: Ann, circuit: Circuit, i: int, tally: _Tally, n_samples: int, n_spikes: int, sops: int
 ) -> LayerExplanation:
     population, count = circuit.populations[i], tally.count
     ann_rms, error = float(np.sqrt(tally.sums[2] / count)), float(np.sqrt(tally.sums[5] / count))
@@ -365,7 +366,7 @@ def _explanation(
         response if fires else None,
         n_spikes,
         sops,
-        ann_macs(population),
+        ann.macs.get(population.name, 0) if ann.macs else ann_macs(population),
         population.macs,
         int(np.count_nonzero(np.broadcast_to(tally.maximum, population.shape[:1]) <= 0)) if fires else 0,
     )

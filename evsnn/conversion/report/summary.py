@@ -61,6 +61,7 @@ class Summary:
             "source_sha256": _sha256(self.model),
             "evsnn": __version__,
             "calibration_samples": self.n_samples,
+            "ann_macs": sum(self.conversion.ann.macs.values()),
         }
         for T, choice in self.conversion.choices.items():
             notes[f"recipe_T{T:02d}"] = str(choice.recipe)

@@ -39,7 +39,7 @@ class Validation:
         Spikes per neuron and step.
     spikes_per_sample, sops_per_sample : float
     macs : int
-        Multiply-adds of the ANN per sample.
+        Multiply-adds of the source model per sample.
     """
 
     n_steps: int
@@ -148,7 +148,7 @@ def validate(
         mean_rate=rate,
         spikes_per_sample=spikes,
         sops_per_sample=sops,
-        macs=sum(facts.macs for facts in layer_facts(network)),
+        macs=sum(conversion.ann.macs.values()) or sum(facts.macs for facts in layer_facts(network)),
     )
 
 
