@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import __version__
@@ -62,9 +63,10 @@ def _run(p: console.Parser, arguments: Sequence[str]) -> int:
     if options.steps and len(options.steps) > 1:
         p.error("argument --steps: expected one number of steps")
     from .files.weights import load
+    from .output.memory import announce_early
 
     checksums = _checksums(options.weights) if options.verify else None
-    network = load(options.weights)
+    network = load(options.weights, before=partial(announce_early, "network"))
     n_steps = options.steps[0] if options.steps else network.n_steps
     file = {
         "schema_version": SCHEMA_VERSION,
@@ -130,8 +132,10 @@ def _describe(network: Network, n_steps: int) -> dict:
 
 def _int8(network: Network, n_steps: int) -> dict:
     """The network in integers: widths and bounds, or why it cannot be brought to integers."""
-    from .circuit.quantized import quantize
+    from .circuit.quantized import integer_bytes, quantize
+    from .output.memory import announce_early
 
+    announce_early("integers", integer_bytes(network))
     try:
         quantized = quantize(network, n_steps)
     except EvsnnError as error:

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import __version__, text
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from .profiling.measure import Profile
     from .profiling.report import Report
     from .session import Session
+    from .simulation import Simulator
 
 __all__ = ["main"]
 
@@ -204,7 +206,7 @@ def _measured(session: Session, options: argparse.Namespace, import_ms: float) -
     from .profiling.report import Report, Sweep, seen_of
 
     *others, T = session.n_steps
-    ready = session.prepared(T)
+    ready = session.prepared(T, partial(_kept_bytes, options, session.inputs.n_samples))
     simulator, images = ready.simulator, ready.images
     started = time.perf_counter()
     simulator.run(images[:1], seed=options.seed)
@@ -246,6 +248,14 @@ def _measured(session: Session, options: argparse.Namespace, import_ms: float) -
         tuple(sorted(sweep, key=lambda entry: entry.n_steps)),
         seen,
     )
+
+
+def _kept_bytes(options: argparse.Namespace, n_samples: int, simulator: Simulator) -> int:
+    """Bytes of results beside those of one run: of the first of several rounds, and of a page."""
+    from .profiling.report import seen_bytes
+
+    page = seen_bytes(simulator, n_samples) if options.html else 0
+    return simulator.result_bytes(n_samples) + page
 
 
 def _metered(options: argparse.Namespace, profile: Profile):

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from .circuit.quantized import integer_bytes
 from .files.demo import demo
 from .files.inputs import Inputs, open_inputs, range_of, range_warning
 from .files.weights import load
 from .network.network import Network, Samples
 from .output.console import Progress, print_message
-from .output.memory import announce
+from .output.memory import PROCESS_BYTES, announce, announce_early
 from .simulation import Simulator
 from .startup import import_compiler
 
@@ -76,7 +79,11 @@ class Session:
         self._files = ExitStack()
         self.model = options.weights or "demo"
         started = time.perf_counter()
-        self.network: Network = load(options.weights) if options.weights is not None else demo()
+        self.network: Network = (
+            load(options.weights, before=partial(announce_early, "network"))
+            if options.weights is not None
+            else demo()
+        )
         self.load_ms = 1e3 * (time.perf_counter() - started)
         most = max(options.steps) if options.steps else None
         opened = open_inputs(
@@ -96,13 +103,21 @@ class Session:
     def __exit__(self, *_) -> None:
         self._files.close()
 
-    def prepared(self, n_steps: int) -> Prepared:
+    def prepared(self, n_steps: int, more: Callable[[Simulator], int] | None = None) -> Prepared:
         """A simulator for `n_steps`, ready to run the samples.
 
         The first call starts the compiler and reads the samples, once memory for them has been announced.
+
+        Parameters
+        ----------
+        n_steps : int
+        more : callable (simulator), optional
+            Bytes of results beside those of one run of all samples.
         """
         self._take_range_from_samples()
         options = self._options
+        if options.arithmetic == "int8":
+            announce_early("integers", integer_bytes(self.network))
         simulator = Simulator(
             self.network,
             n_steps,
@@ -113,7 +128,9 @@ class Session:
         started = {"import": 0.0, "compile": 0.0} if self._imported else import_compiler(simulator)
         self._imported = True
         unread = {} if self._samples else {"inputs": self.inputs.n_bytes}
-        memory_bytes = announce(unread | simulator.memory_bytes)
+        results = simulator.result_bytes(self.inputs.n_samples) + (more(simulator) if more else 0)
+        held = {"results": results, "process": PROCESS_BYTES[simulator.backend]}
+        memory_bytes = announce(unread | simulator.memory_bytes | held)
         samples = self._read()
         with Progress(f"T = {n_steps}: preparing layers") as progress:
             times = simulator.prepare(progress=progress)

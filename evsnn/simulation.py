@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -16,7 +17,7 @@ import numpy as np
 from .arguments import checked_labels, checked_record, checked_record_steps, checked_seed, checked_threads
 from .circuit import reference
 from .circuit.build import build_circuit
-from .circuit.encoding import check_images, encode
+from .circuit.encoding import check_images, encode, poisson
 from .circuit.populations import Circuit, MaxPool
 from .circuit.quantized import QuantizedNetwork, quantize
 from .digest import digest
@@ -26,7 +27,7 @@ from .network.network import Network
 from .network.step_parameters import ReadOnly
 from .result import Result
 from .state import State
-from .tally import Tally
+from .tally import Tally, result_bytes
 
 if TYPE_CHECKING:
     from .engine.state import State as EngineState
@@ -36,6 +37,11 @@ __all__ = ["ARITHMETICS", "BACKENDS", "Simulator", "simulate"]
 
 ARITHMETICS = ("float32", "int8")
 BACKENDS = ("auto", "numba", "reference")
+
+_PART_BYTES = 2_600
+"""Python objects of a runner, for each source of a projection beyond `_FEW_PARTS`; measured."""
+
+_FEW_PARTS = 100
 
 Progress = Callable[[int, int], None]
 
@@ -235,8 +241,40 @@ class Simulator:
                 for p in self.circuit.populations
             )
             n_bytes += sum(8 * p.n_inputs for p in self.circuit.populations if isinstance(p, MaxPool))
-            return {"reference": n_bytes * self.threads}
-        return {"weights": self.plan.n_bytes, "workspaces": self.plan.workspace_bytes * self.threads}
+            return {"reference": n_bytes * self.threads} | self._drawn_bytes
+        parts = sum(
+            len(projection.sources)
+            for p in self.circuit.populations
+            if not isinstance(p, MaxPool)
+            for projection in (*p.projections, *p.analog_projections)
+        )
+        workspaces = (self.plan.workspace_bytes + _PART_BYTES * max(0, parts - _FEW_PARTS)) * self.threads
+        return {"weights": self.plan.n_bytes, "workspaces": workspaces} | self._drawn_bytes
+
+    @property
+    def _drawn_bytes(self) -> dict[str, int]:
+        """Bytes of the Poisson spikes of a sample, which each thread draws before it runs it."""
+        if self.network.input.encoding != "poisson":
+            return {}
+        return {"spikes": self.threads * self.n_steps * math.prod(self.circuit.input_shape)}
+
+    def result_bytes(
+        self, n_samples: int, *, record: Iterable[str] = (), record_steps: Iterable[int] | None = None
+    ) -> int:
+        """Bytes of what `run` returns for so many samples, which it allocates beside `memory_bytes`.
+
+        Parameters
+        ----------
+        n_samples : int
+        record, record_steps
+            As for `run`.
+
+        Returns
+        -------
+        int
+        """
+        steps = checked_record_steps(record_steps, self.circuit)
+        return result_bytes(self.circuit, n_samples, checked_record(record), len(steps))
 
     def prepare(self, progress: Progress | None = None) -> dict[str, float]:
         """Allocate memory and load or compile kernels, unless that has been done.
@@ -541,9 +579,7 @@ class Simulator:
         n_steps = self.n_steps - state.step if n_steps is None else n_steps
         self._check_block(state.step, n_steps)
         if state.generator is not None and state.sample is not None:
-            events = (
-                state.generator.random((n_steps, *self.circuit.input_shape), dtype=np.float32) < state.sample
-            )
+            events = poisson(state.generator, state.sample, n_steps)
         first, end = state.step, state.step + n_steps
         tally = self._tally(1, record, (end,), first, n_steps, state.emitted)
         started = time.perf_counter()

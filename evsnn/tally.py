@@ -10,7 +10,29 @@ from .circuit.populations import Circuit, MaxPool
 from .network.layers import IF
 from .result import LayerResult
 
-__all__ = ["Tally"]
+__all__ = ["Tally", "result_bytes"]
+
+
+def result_bytes(
+    circuit: Circuit, n_samples: int, record: frozenset[str] = frozenset(), n_record_steps: int = 1
+) -> int:
+    """Bytes of the results of a run: those of a `Tally`.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    n_samples : int
+    record : frozenset of {"spike_counts", "v_mem", "spikes"}
+    n_record_steps : int
+        How many steps outputs are recorded after, the last one among them.
+    """
+    populations = circuit.populations
+    readouts = [circuit.population(j) for j in circuit.readouts]
+    n_bytes = 8 + len(populations) * (3 * 8 + 8)
+    n_bytes += sum(8 * p.n_neurons * (n_record_steps + p.fires) for p in readouts)
+    each = {"spike_counts": 4, "v_mem": 8, "spikes": circuit.n_steps}
+    n_bytes += sum(each[what] * p.n_neurons for what in record for p in populations)
+    return n_samples * n_bytes
 
 
 class Tally:

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from evsnn import __version__
@@ -139,12 +140,15 @@ def _run(p: console.Parser, words: Sequence[str]) -> int:
     options = p.parse_args(words)
     if options.steps and len(options.steps) > 1:
         p.error("argument --steps: expected one number of steps")
+    from evsnn.circuit.quantized import integer_bytes
     from evsnn.files.weights import load
+    from evsnn.output.memory import announce_early
 
     from .bundles import bundle
     from .export import Settings, export_files, export_network
 
-    network = load(options.weights)
+    network = load(options.weights, before=partial(announce_early, "network"))
+    announce_early("integers", integer_bytes(network))
     settings = Settings(
         name=options.name,
         source=options.weights,

@@ -8,7 +8,9 @@ from ..errors import InputError
 from ..network.network import Network
 from .populations import as_map
 
-__all__ = ["check_images", "encode", "sample_forms"]
+__all__ = ["check_images", "encode", "poisson", "sample_forms"]
+
+_DRAWN = 1 << 18  # numbers that are drawn or looked at at once
 
 
 def sample_forms(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
@@ -83,7 +85,7 @@ def check_images(network: Network, images: np.ndarray, n_steps: int) -> np.ndarr
     if array.shape[0] == 0:
         raise InputError("there are no images", where="images", got=array.shape)
     if encoding == "events":
-        if array.dtype != bool and not np.isin(array, (0, 1)).all():
+        if array.dtype != bool and not _are_events(array):
             raise InputError("events are not 0 and 1", where="images", got=f"{array.min()} to {array.max()}")
         return np.ascontiguousarray(array, bool)
     with np.errstate(over="ignore"):
@@ -113,6 +115,13 @@ def check_images(network: Network, images: np.ndarray, n_steps: int) -> np.ndarr
     return array
 
 
+def _are_events(array: np.ndarray) -> bool:
+    """Whether all numbers are 0 or 1; they are looked at a block at a time."""
+    flat = array.reshape(-1)
+    blocks = (flat[i : i + _DRAWN] for i in range(0, flat.size, _DRAWN))
+    return all(((block == 0) | (block == 1)).all() for block in blocks)
+
+
 def encode(network: Network, image: np.ndarray, n_steps: int, seed: int, index: int) -> np.ndarray:
     """One checked image in the form that simulators take.
 
@@ -138,5 +147,24 @@ def encode(network: Network, image: np.ndarray, n_steps: int, seed: int, index: 
         return image.reshape(shape)
     if encoding == "events":
         return image.reshape(n_steps, *shape)
-    generator = np.random.default_rng((seed, index))
-    return generator.random((n_steps, *shape), dtype=np.float32) < image.reshape(shape)
+    return poisson(np.random.default_rng((seed, index)), image.reshape(shape), n_steps)
+
+
+def poisson(generator: np.random.Generator, rates: np.ndarray, n_steps: int) -> np.ndarray:
+    """Spikes of independent neurons, (n_steps, *rates.shape) bool.
+
+    Random numbers are drawn in blocks of steps, which gives what one draw gives, in less memory.
+
+    Parameters
+    ----------
+    generator : numpy.random.Generator
+    rates : array of float32
+        The probability of a spike in a step.
+    n_steps : int
+    """
+    spikes = np.empty((n_steps, *rates.shape), bool)
+    at_once = max(1, _DRAWN // max(1, rates.size))
+    for first in range(0, n_steps, at_once):
+        block = spikes[first : first + at_once]
+        np.less(generator.random(block.shape, dtype=np.float32), rates, out=block)
+    return spikes

@@ -36,6 +36,8 @@ __all__ = [
     "sources_of",
 ]
 
+_FORMED = 1 << 18  # effective weights that are formed in float64 at once
+
 INPUT = -1
 """The index that stands for the input, in place of a population's index."""
 
@@ -119,8 +121,13 @@ class Projection:
             return weight
         n_out, n_in = self.weight.shape[:2]
         group = np.arange(n_out)[channels] // (n_out // self.groups)
-        scale = self.scale.reshape(self.groups, n_in)[group][:, :, None, None]
-        return (weight * scale).astype(np.float32)
+        scale = self.scale.reshape(self.groups, n_in)
+        effective = np.empty(weight.shape, np.float32)
+        at_once = max(1, _FORMED // max(1, self.weight[0].size))  # formed in float64, a few channels at once
+        for first in range(0, len(weight), at_once):
+            rows = slice(first, first + at_once)
+            effective[rows] = weight[rows] * scale[group[rows]][:, :, None, None]
+        return effective
 
     @property
     def kernel(self) -> tuple[int, int]:

@@ -36,6 +36,7 @@ from functools import partial
 import numpy as np
 
 from ..errors import RunError
+from ..network.layers import Conv2d, Linear
 from ..network.network import Network, checked_range
 from .build import build_circuit, drop_silent_negatives
 from .neuron import LEAK, NEGATIVE_SPIKES, WARM_UP, leak_shift, rounded
@@ -53,7 +54,14 @@ from .populations import (
     shifted,
 )
 
-__all__ = ["SUPPORTS", "LEAST_Q_MAX", "QuantizedNetwork", "membrane_bounds", "quantize"]
+__all__ = [
+    "SUPPORTS",
+    "LEAST_Q_MAX",
+    "QuantizedNetwork",
+    "integer_bytes",
+    "membrane_bounds",
+    "quantize",
+]
 
 SUPPORTS = frozenset(
     {ANALOG_INPUT, ANALOG_SHIFT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP}
@@ -136,6 +144,13 @@ class QuantizedNetwork:
         """
         scaled = np.rint(images.astype(np.float64) / self.input_scale)
         return np.clip(scaled, self.input_low, self.input_high).astype(np.int32)
+
+
+def integer_bytes(network: Network) -> int:
+    """Bytes that `quantize` takes: weights of 1 byte, those of the layer in hand once more, and a slab."""
+    sizes = [layer.weight.size for layer in network.layers if isinstance(layer, (Conv2d, Linear))]
+    largest = max(sizes, default=0)
+    return sum(sizes) + largest + 80 * min(_SLAB, largest)
 
 
 def quantize(
@@ -475,8 +490,10 @@ def _analog_bounds(p: Population, input_range: tuple[int, int]) -> tuple[np.ndar
     """The largest and the smallest sum of the analog input's products, (channels,) int64 each."""
     most, least = np.zeros(p.shape[0], np.int64), np.zeros(p.shape[0], np.int64)
     for projection in p.analog_projections:
-        w = projection.weight.reshape(p.shape[0], -1).astype(np.int64) * projection.max_count
-        ends = np.stack([w * input_range[0], w * input_range[1], np.zeros_like(w)])  # padding is 0
-        most += ends.max(axis=0).sum(axis=1)
-        least += ends.min(axis=0).sum(axis=1)
+        for rows in _slabs(projection.weight):
+            w = projection.weight[rows].astype(np.int64) * projection.max_count
+            w = w.reshape(len(w), -1)
+            ends = np.stack([w * input_range[0], w * input_range[1], np.zeros_like(w)])  # padding is 0
+            most[rows] += ends.max(axis=0).sum(axis=1)
+            least[rows] += ends.min(axis=0).sum(axis=1)
     return most, least

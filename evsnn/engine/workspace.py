@@ -28,6 +28,8 @@ from .state import State
 
 __all__ = ["Engine", "Workspace", "needed", "pack_masks", "unpack_masks"]
 
+_PACKED = 1 << 20  # spikes that are brought to masks at once
+
 
 def needed(plan: Plan) -> list[Kernel]:
     """The kernels that a plan needs, each once."""
@@ -181,7 +183,7 @@ class Workspace:
         while state.step < end:
             first, steps = state.step, min(self.plan.block_steps, end - state.step)
             if spikes is not None:
-                self.masks[INPUT, False][:steps] = pack_masks(spikes[first - begin : first - begin + steps])
+                pack_masks(spikes[first - begin : first - begin + steps], self.masks[INPUT, False])
             for component in self.plan.components:
                 if stop and stop.is_set():
                     return
@@ -251,15 +253,21 @@ def _masks(n_steps: int, height: int, width: int, words: int) -> np.ndarray:
     )
 
 
-def pack_masks(spikes: np.ndarray) -> np.ndarray:
-    """Spikes (n_steps, channels, height, width) bool as masks (n_steps, height, width, words) uint64."""
-    n_steps, channels, height, width = spikes.shape
-    padded = np.zeros((n_steps, height, width, 64 * mask_words(channels)), bool)
-    padded[..., :channels] = spikes.transpose(0, 2, 3, 1)
-    return np.packbits(padded, axis=-1, bitorder="little").view(np.uint64)
+def pack_masks(spikes: np.ndarray, masks: np.ndarray) -> None:
+    """Write spikes (n_steps, channels, height, width) bool into masks (n_steps or more, height, width, words)
+    uint64, some steps at once.
+    """
+    used = -(-spikes.shape[1] // 8)
+    masks = masks[: len(spikes)].view(np.uint8)
+    masks[..., used:] = 0
+    at_once = max(1, _PACKED // max(1, spikes[0].size))
+    for first in range(0, len(spikes), at_once):
+        block = spikes[first : first + at_once].transpose(0, 2, 3, 1)
+        masks[first : first + at_once, ..., :used] = np.packbits(block, axis=-1, bitorder="little")
 
 
 def unpack_masks(masks: np.ndarray, channels: int) -> np.ndarray:
     """Masks (n_steps, height, width, words) as spikes (n_steps, channels, height, width) bool."""
-    bits = np.unpackbits(np.ascontiguousarray(masks).view(np.uint8), axis=-1, bitorder="little")
-    return bits[..., :channels].astype(bool).transpose(0, 3, 1, 2)
+    used = masks.view(np.uint8)[..., : -(-channels // 8)]
+    bits = np.unpackbits(used, axis=-1, count=channels, bitorder="little")
+    return bits.view(bool).transpose(0, 3, 1, 2)

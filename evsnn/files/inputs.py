@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..circuit.encoding import sample_forms
+from ..circuit.encoding import poisson, sample_forms
 from ..errors import InputError
 from ..network.network import Network, Samples
 from .arrayfile import UnreadArray
@@ -160,7 +160,11 @@ def _noise(network: Network, n: int, seed: int, n_steps: int) -> Inputs:
     def read() -> Samples:
         random = np.random.default_rng(seed)
         if events:
-            return Samples(np.stack([random.random(shape[1:], np.float32) < NOISE_RATE for _ in range(n)]))
+            images = np.empty(shape, bool)
+            rates = np.full(network.input_shape, NOISE_RATE, np.float32)
+            for image in images:
+                image[...] = poisson(random, rates, n_steps)
+            return Samples(images)
         low, high = (
             (0, 1)
             if network.input_range is None or network.input.encoding == "poisson"

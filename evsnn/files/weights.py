@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import numpy as np
 
 from ..errors import NetworkError, WeightsError
-from ..network.layers import KINDS, Layer
+from ..network.layers import KINDS, Layer, settled
 from ..network.network import MAX_STEPS, Network, Samples, step_parameters_where
 from ..network.step_parameters import StepParameters
 from ..text import shown
@@ -83,7 +83,9 @@ class StoredArray:
     intact: bool
 
 
-def load(path: StrOrBytesPath, *, max_bytes: int = MAX_BYTES) -> Network:
+def load(
+    path: StrOrBytesPath, *, max_bytes: int = MAX_BYTES, before: Callable[[int], None] | None = None
+) -> Network:
     """Read a weights file.
 
     The file is not trusted (SECURITY.md): it is read or refused, but never executed, and no other file is
@@ -96,6 +98,9 @@ def load(path: StrOrBytesPath, *, max_bytes: int = MAX_BYTES) -> Network:
     max_bytes : int
         Limit on the size of the file, and on the size of all that it holds, in float32. Up to the default,
         that is also at most 256 MiB and 256 times the size of the file.
+    before : callable (n_bytes), optional
+        It is called with the bytes that the network will take, before its arrays are read; an exception that
+        it raises ends the reading.
 
     Returns
     -------
@@ -114,7 +119,10 @@ def load(path: StrOrBytesPath, *, max_bytes: int = MAX_BYTES) -> Network:
     True
     """
     with _opened(path, max_bytes) as file:
-        return _network(file.tree(), file.where)
+        tree = file.tree()
+        if before is not None:
+            before(_decoded_bytes(tree))
+        return _network(tree, file.where)
 
 
 def verify(path: StrOrBytesPath, *, max_bytes: int = MAX_BYTES) -> tuple[StoredArray, ...]:
@@ -282,6 +290,16 @@ def _is_keras(file: File) -> bool:
         return "keras_version" in file.attributes(("keras_version",))
     except WeightsError:  # it is there, as text of a kind that weights files do not use
         return True
+
+
+def _decoded_bytes(tree: Group) -> int:
+    """Bytes of all arrays once they are float32."""
+    return sum(
+        _decoded_bytes(member)
+        if isinstance(member, Group)
+        else member.n_bytes // member.dtype.itemsize * max(4, member.dtype.itemsize)
+        for member in tree.members.values()
+    )
 
 
 def _check_format(file: File) -> None:
@@ -601,6 +619,8 @@ def _layer(group: Group, kind: str, input_shape: tuple[int, ...]) -> Layer:
             value = fields.attribute(name, form, None)
         if value is None and name in REQUIRED:
             raise WeightsError("a dataset is missing", where=group.where, expected=name)
+        if isinstance(value, np.ndarray) and value.dtype == np.float32 and value.flags.writeable:
+            value = settled(value)
         if value is not None:
             values[name] = value
     fields.done()
@@ -633,8 +653,10 @@ def _weight(fields: _Fields) -> np.ndarray | None:
             where=fields.where,
             got=f"{scale.min()} to {scale.max()}",
         )
+    values = weight.astype(np.float32)
     with np.errstate(over="ignore"):  # infinity is refused by the layer
-        return weight.astype(np.float32) * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        values *= scale.reshape(-1, *[1] * (weight.ndim - 1))
+    return values
 
 
 def _classes(names: np.ndarray | None, where: str) -> tuple[str, ...]:

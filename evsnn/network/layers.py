@@ -34,11 +34,15 @@ __all__ = [
     "Readout",
     "Shape",
     "checked_bias",
+    "settled",
     "sized",
 ]
 
 MAX_POOL_AREA = 65_535
 """Most positions of a pooling window: the count of its spikes has 16 bits."""
+
+_BLOCK = 1 << 18  # numbers of which a temporary array may be made
+_MINUS_ZERO = np.float32(-0.0).view(np.uint32)
 
 ENCODINGS = ("constant", "poisson", "events")
 _NAME = re.compile(r"[!-~]{1,128}")
@@ -92,9 +96,14 @@ def _padding(value: object, where: str) -> tuple[int, int, int, int]:
 
 
 def _array(value: object, where: str, what: str, ranks: Sequence[int]) -> np.ndarray:
-    """A finite, read-only, C-ordered float32 copy of `value`."""
+    """A finite, read-only, C-ordered float32 copy of `value`.
+
+    An array that is one already, with memory of its own, is taken as it is: networks are made of a file's
+    arrays, and of other networks', without a second copy.
+    """
+    taken = isinstance(value, np.ndarray) and _is_settled(value)
     try:
-        array = np.array(value, dtype=np.float32, order="C")
+        array = np.asarray(value) if taken else np.array(value, dtype=np.float32, order="C")
     except (TypeError, ValueError) as error:
         raise NetworkError(
             f"{what} is not an array of numbers", where=where, got=type(value).__name__
@@ -110,9 +119,24 @@ def _array(value: object, where: str, what: str, ranks: Sequence[int]) -> np.nda
         raise NetworkError(f"{what} is empty", where=where, got=f"shape {array.shape}")
     if not np.isfinite([array.min(), array.max()]).all():  # both are NaN if a value is NaN
         raise NetworkError(f"{what} holds NaN or infinity", where=where, expected="finite float32 values")
+    return array if taken else settled(array)
+
+
+def settled(array: np.ndarray) -> np.ndarray:
+    """A float32 array that layers take without a copy: it is changed in place, and read-only afterwards."""
     array += np.float32(0)  # -0.0 becomes 0.0: no membrane is ever -0.0 (docs/arithmetic.md)
     array.setflags(write=False)
     return array
+
+
+def _is_settled(value: np.ndarray) -> bool:
+    """Whether a copy of an array would be the same, and the array is read-only as that would be."""
+    if value.dtype != np.float32 or not value.flags.c_contiguous:
+        return False
+    if value.flags.writeable or not value.flags.owndata:
+        return False
+    bits = value.reshape(-1).view(np.uint32)
+    return not any((bits[i : i + _BLOCK] == _MINUS_ZERO).any() for i in range(0, bits.size, _BLOCK))
 
 
 @dataclass(frozen=True, eq=False)

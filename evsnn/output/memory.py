@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from ..errors import RunError
 from ..limits import free_bytes
 from ..text import as_bytes
 from .console import print_message
 
-__all__ = ["announce", "require"]
+__all__ = ["PROCESS_BYTES", "announce", "announce_early", "require"]
+
+_LITTLE = 10_000_000
+
+PROCESS_BYTES: Mapping[str, int] = MappingProxyType({"numba": 16 << 20, "reference": 5 << 20})
+"""What a command takes beside arrays once it has announced its memory: machine code, threads and a report, by
+back end; measured.
+"""
 
 
 def announce(parts: Mapping[str, int]) -> int:
@@ -38,6 +46,24 @@ def announce(parts: Mapping[str, int]) -> int:
     print_message(f"memory: {as_bytes(wanted)} to allocate ({listed}){total}")
     require(parts)
     return wanted + (resident or 0)
+
+
+def announce_early(what: str, n_bytes: int) -> None:
+    """Announce memory that a command needs before it can tell what all of it needs, unless that is little.
+
+    Parameters
+    ----------
+    what : str
+        What it is for.
+    n_bytes : int
+
+    Raises
+    ------
+    RunError
+        If the machine does not have that much left.
+    """
+    if n_bytes >= _LITTLE:
+        announce({what: n_bytes})
 
 
 def require(parts: Mapping[str, int]) -> None:

@@ -20,9 +20,10 @@ from .energy import MeasuredEnergy, estimate, estimate_ann
 from .measure import L2_BYTES, Hint, LayerProfile, Profile
 from .profile_files import SCHEMA_VERSION
 
-__all__ = ["Report", "Seen", "Sweep", "digest_of", "seen_of"]
+__all__ = ["Report", "Seen", "Sweep", "digest_of", "seen_bytes", "seen_of"]
 
 _RASTER_NEURONS = 48
+_RASTER_STEPS = 1_024
 _SEEN_SAMPLES = 16
 _SAME = ("model_sha256", "n_steps", "arithmetic", "threads", "backend")
 _SAME_HOST = ("cpu", "machine", "governor")
@@ -57,7 +58,7 @@ class Seen:
     ----------
     name : str
     raster : list of (step, neuron)
-        The spikes of some neurons, drawn evenly, in the first sample.
+        The spikes of some neurons, drawn evenly, in the first 1,024 steps of the first sample.
     n_drawn : int
         How many neurons were drawn.
     rates : list of float
@@ -70,6 +71,15 @@ class Seen:
     rates: list[float]
 
 
+def seen_bytes(simulator: Simulator, n_samples: int) -> int:
+    """Bytes that `seen_of` takes at most."""
+    populations = simulator.circuit.populations
+    neurons = sum(p.n_neurons for p in populations)
+    drawn = 64 * len(populations) * _RASTER_NEURONS * min(simulator.n_steps, _RASTER_STEPS)
+    counts = simulator.result_bytes(min(n_samples, _SEEN_SAMPLES), record=("spike_counts",))
+    return simulator.result_bytes(1, record=("spikes",)) + 2 * counts + 16 * neurons + drawn
+
+
 def seen_of(simulator: Simulator, images: np.ndarray, seed: int) -> list[Seen]:
     """The spikes of the first sample, and rates over a few."""
     first = simulator.run(images[:1], seed=seed, record=("spikes",))
@@ -79,7 +89,7 @@ def seen_of(simulator: Simulator, images: np.ndarray, seed: int) -> list[Seen]:
         if layer.spikes is not None and counted.spike_counts is not None and layer.fires:
             trains = layer.spikes[0].reshape(first.n_steps, -1)
             drawn = np.unique(np.linspace(0, trains.shape[1] - 1, _RASTER_NEURONS).astype(int))
-            steps, neurons = np.nonzero(trains[:, drawn])
+            steps, neurons = np.nonzero(trains[:_RASTER_STEPS, drawn])
             rates = np.abs(counted.spike_counts).reshape(some.n_samples, -1).mean(axis=0) / some.n_steps
             histogram = np.histogram(rates, 20, (0, 1))[0] / rates.size
             seen.append(
