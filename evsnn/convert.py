@@ -8,6 +8,8 @@ called: ``evsnn.convert(model, calibration, n_steps=32)`` is
 from __future__ import annotations
 
 import argparse
+import importlib
+import inspect
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import __version__, text
 from .errors import EvsnnError, InputError, MissingExtraError
@@ -47,15 +49,22 @@ class _Callable(ModuleType):
         self,
         model: Model,
         calibration: Calibration | None = None,
-        *,
-        output: str | Sequence[str] | None = None,
-        progress: Callable[[str, int, int], None] | None = None,
-        **options: object,
+        **options: Any,
     ) -> Network:
         """See `evsnn.conversion.conversion.convert`."""
         from .conversion.conversion import convert
 
-        return convert(model, calibration, output=output, progress=progress, **options)
+        return convert(model, calibration, **options)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The options, for editors and `help`."""
+        from .conversion.conversion import convert
+
+        return inspect.signature(convert)
+
+    def __reduce__(self) -> tuple[Callable[[str], ModuleType], tuple[str]]:
+        return importlib.import_module, (self.__name__,)
 
 
 def parser(prog: str) -> console.Parser:
@@ -245,7 +254,9 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
                 expected="at least 4",
             )
         with _Stages() as progress:
-            conversion = convert_model(arguments.model, samples, options, progress, arguments.scores)
+            conversion = convert_model(
+                arguments.model, samples, options, progress, arguments.scores, arguments.samples
+            )
             if arguments.input_range:
                 conversion = replace(
                     conversion, network=conversion.network.replace(input_range=arguments.input_range)
@@ -256,18 +267,18 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
                 explain(conversion, progress=progress) if len(conversion.held_out) or arguments.plot else None
             )
             validations = _validate(conversion, others, options.n_steps, progress) if others else ()
-        fitted = samples and samples.fitted(conversion.ann.input_shape, conversion.ann.network.n_classes)
+        n_samples = int(conversion.network.metadata["calibration_samples"])
         summary = Summary(
             arguments.model,
             arguments.output,
             arguments.calibration,
-            fitted.n if fitted else 0,
+            n_samples,
             options.storage,
             conversion,
             explanation,
             validations,
         )
-        network = _with_samples(conversion, fitted, arguments.samples).replace(metadata=summary.metadata())
+        network = conversion.network.replace(metadata=summary.metadata())
     text = summary.json() if arguments.json else summary.text()
     if arguments.plot and explanation is not None:
         from .conversion.report import picture
@@ -279,27 +290,18 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
     return console.DONE
 
 
-def _with_samples(conversion: Conversion, samples: CalibrationSet | None, n: int) -> Network:
-    """The network with the first few of its calibration samples, which are `fitted`."""
-    from .network.network import Samples
-
-    if samples is None or not min(n, samples.n):
-        return conversion.network
-    n = min(n, samples.n)
-    labels = None if samples.labels is None else samples.labels[:n]
-    return conversion.network.replace(samples=Samples(conversion.ann.arranged(samples.read(0, n)), labels))
-
-
 def _validate(
     conversion: Conversion, samples: CalibrationSet, n_steps: Sequence[int], progress: _Stages
 ) -> tuple[Validation, ...]:
     """Run the ANN and the spiking network on the same samples, for every T."""
     from .conversion.balance.calibration import suspicions
     from .conversion.report.validation import targets_of, validate
+    from .files.inputs import range_warning
 
     ann = conversion.ann
     samples = samples.fitted(ann.input_shape, ann.network.n_classes)
-    for warning in suspicions(samples, "validation"):
+    scale = range_warning(conversion.network, ann.arranged(samples.read(0, min(samples.n, 256))))
+    for warning in (*filter(None, [scale]), *suspicions(samples, "validation", own_scale=True)):
         console.print_message(f"warning: {warning}")
     targets = targets_of(conversion, samples, lambda done, total: progress("validating the ANN", done, total))
     return tuple(

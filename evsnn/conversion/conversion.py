@@ -6,21 +6,25 @@ reporting; thresholds come from the rest, bias corrections from its first `CORRE
 
 from __future__ import annotations
 
+import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from .. import __version__
 from ..errors import InputError, ModelError
 from ..files.weights import as_stored
 from ..network.layers import IF
-from ..network.network import Network
+from ..network.network import Network, Samples
 from ..network.reading import n_classes_of
+from ..text import printable
 from .balance.balance import Balanced, assemble, balance, with_readout, without_data
 from .balance.calibration import CalibrationSet, open_calibration, suspicions
-from .balance.options import Options, Recipe
+from .balance.options import AUTO, Options, Recipe, checked_steps
 from .balance.selection import Choice, choose
 from .balance.statistics import Activations, measure
 from .balance.targets import Targets
@@ -41,6 +45,8 @@ CORRECTED_STEPS = 1024
 """Most samples times steps that a correction sees, but not fewer than 32 samples."""
 TELLING = 16
 """Held-out samples from which on a warning may say that they tell little."""
+KEPT = 16
+"""Samples that a network keeps."""
 COMPARED = 64
 """Calibration inputs on which the converted ANN is compared with the source model."""
 TOLERANCE = 1e-3
@@ -50,6 +56,9 @@ Model: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
 Calibration: TypeAlias = (
     "str | bytes | os.PathLike[str] | np.ndarray | tuple[np.ndarray, np.ndarray] | CalibrationSet"
 )
+
+_SCALING = ("Add", "BatchNormalization", "Div", "Mul", "Sub")
+_MOVING = ("Flatten", "Pad", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is, and of how much (0: unknown)."""
@@ -104,11 +113,24 @@ def convert(
     model: Model,
     calibration: Calibration | None = None,
     *,
+    n_steps: int | Sequence[int] = 32,
+    threshold: str = AUTO,
+    granularity: str | None = None,
+    shift: str | None = None,
+    readout: str = "membrane",
+    correction: bool | None = None,
+    negative_threshold: float | None = None,
+    warm_up_steps: int | None = None,
+    max_pool: str = "spiking",
+    task: str | None = None,
+    storage: str = "float32",
     output: str | Sequence[str] | None = None,
+    samples: int = KEPT,
     progress: Progress | None = None,
-    **options: Any,
 ) -> Network:
     """Convert a trained ReLU network into a spiking one.
+
+    What the user should look at is said by `warnings.warn`; `python -m evsnn.convert` reports more.
 
     Parameters
     ----------
@@ -118,19 +140,23 @@ def convert(
         A few hundred inputs as the model reads them, (n, *input_shape). A path names a .npz, .npy or .h5 file
         with ``images`` (and ``labels``). None: thresholds come from limits of the ReLUs (Clip) or from batch
         norms.
+    n_steps, threshold, granularity, shift, readout
+        As for `evsnn.conversion.balance.options.Options`.
+    correction, negative_threshold, warm_up_steps, max_pool, task, storage
+        As for `Options`, too.
     output : str or sequence of str, optional
         The tensors to read out, the first of which is read by the task. None: all outputs of floats, without
         operators at the end that only move values or bring them to a range.
+    samples : int
+        How many calibration samples the network keeps, so that it runs without a file of inputs.
     progress : callable (what, done, total), optional
         It is called with what is being done, how much of it is done, and of how much (0: unknown).
-    **options
-        Fields of `evsnn.conversion.balance.options.Options`: n_steps, threshold, granularity, shift, readout,
-        correction, negative_threshold, warm_up_steps, max_pool, task, storage.
 
     Returns
     -------
     Network
-        With thresholds, shift and biases for `n_steps`; with step parameters if `n_steps` names several T.
+        With thresholds, shift and biases for `n_steps`; with step parameters if `n_steps` names several T. It
+        has some of the samples and metadata, as the command's file does.
 
     Raises
     ------
@@ -147,14 +173,23 @@ def convert(
     >>> converted.n_steps, converted.readout
     (8, 'membrane')
     """
-    try:
-        chosen = Options(**options)
-    except TypeError:
-        known = Options.__dataclass_fields__
-        raise ModelError(
-            "unknown option", got=", ".join(sorted(set(options) - set(known))), expected=", ".join(known)
-        ) from None
-    return convert_model(model, calibration, chosen, progress, output).network
+    options = Options(
+        n_steps=checked_steps(n_steps),
+        threshold=threshold,
+        granularity=granularity,
+        shift=shift,
+        readout=readout,
+        correction=correction,
+        negative_threshold=negative_threshold,
+        warm_up_steps=warm_up_steps,
+        max_pool=max_pool,
+        task=task,
+        storage=storage,
+    )
+    conversion = convert_model(model, calibration, options, progress, output, samples)
+    for warning in conversion.warnings:
+        warnings.warn(warning, stacklevel=2)
+    return conversion.network
 
 
 def convert_model(
@@ -163,6 +198,7 @@ def convert_model(
     options: Options = Options(),  # noqa: B008 - frozen
     progress: Progress | None = None,
     output: str | Sequence[str] | None = None,
+    kept: int = KEPT,
 ) -> Conversion:
     """As `convert`, but it returns all that was found out.
 
@@ -173,6 +209,8 @@ def convert_model(
     options : Options
     progress, output
         As for `convert`.
+    kept : int
+        How many samples the network keeps.
 
     Returns
     -------
@@ -208,13 +246,12 @@ def convert_model(
     exact = options.max_pool == "spiking" or not any("MaxPool" in node.op for node in graph.nodes)
     source = None if exact else graph
     mismatch = _compare(graph, ann, None if samples is None else samples.read(0, min(n, COMPARED)), exact)
-    warnings: list[str] = []
+    told: list[str] = []
     if samples is None:
         activations = without_data(ann)
         corrected, held_out = None, np.zeros((0, *ann.network.input_shape), np.float32)
         unseen = held_out.reshape(0, *ann.input_shape)
     else:
-        warnings += suspicions(samples)
         fitted = samples
 
         def batches() -> Iterator[np.ndarray]:
@@ -232,12 +269,14 @@ def convert_model(
         corrected = ann.arranged(samples.read(0, min(n_used, CORRECTED)))
         unseen = samples.read(n_used, n)
         held_out = ann.arranged(unseen)
-        warnings += _silent(activations, ann)
+        told += _silent(activations, ann)
     targets = _targets(ann, unseen, source)
     labels = (
         None if samples is None or samples.labels is None else np.asarray(samples.labels[n_used:], np.int64)
     )
-    warnings += _telling_little(targets, labels)
+    told += _telling_little(targets, labels)
+    if samples is not None:
+        told = [*suspicions(samples, own_scale=_scales_itself(graph) or _proven(targets, labels)), *told]
     network = with_readout(ann, options.readout)
     if options.storage != "float32":
         # Thresholds, corrections and choices are then made for the weights of the file. They still aim at the
@@ -271,6 +310,10 @@ def convert_model(
         )
         balanced.append(made)
     result = assemble(network, balanced[0].recipe.shift, balanced)
+    result = result.replace(
+        samples=None if samples is None else _kept(samples, ann, kept),
+        metadata=_provenance(model, ann, n, choices),
+    )
     return Conversion(
         network=result,
         ann=ann,
@@ -281,7 +324,7 @@ def convert_model(
         held_out_labels=labels,
         targets=targets,
         notes=ann.notes,
-        warnings=tuple(warnings),
+        warnings=tuple(told),
         source=source,
     )
 
@@ -318,6 +361,72 @@ def _evaluated(graph: Graph, samples: np.ndarray, ann: Ann) -> dict[str, np.ndar
     """The graph's own values of what each readout of the ANN reads, by the readout's name."""
     values = evaluate(graph, samples, outputs=ann.outputs)
     return {layer.name: values[tensor] for layer, tensor in zip(ann.network.outputs, ann.outputs)}
+
+
+def _kept(samples: CalibrationSet, ann: Ann, n: int) -> Samples | None:
+    """The first few samples, as the network reads them."""
+    n = min(n, samples.n)
+    if not n:
+        return None
+    labels = None if samples.labels is None else samples.labels[:n]
+    return Samples(ann.arranged(samples.read(0, n)), labels)
+
+
+def _provenance(
+    model: Model, ann: Ann, n_samples: int, choices: Mapping[int, Choice]
+) -> dict[str, str | int | float]:
+    """Where the network comes from, without folders and times, which would differ from run to run."""
+    path = model if isinstance(model, (str, os.PathLike)) else None
+    notes: dict[str, str | int | float] = {
+        "source": "model" if path is None else printable(os.path.basename(os.fsdecode(path))),
+        "source_sha256": _sha256(model),
+        "evsnn": __version__,
+        "calibration_samples": n_samples,
+        "ann_macs": sum(ann.macs.values()),
+    }
+    for T, choice in choices.items():
+        notes[f"recipe_T{T:02d}"] = str(choice.recipe)
+        taken = choice.taken
+        if taken is not None and taken.agreement is not None:
+            notes[f"held_out_agreement_T{T:02d}"] = taken.agreement
+        elif taken is not None:
+            notes[f"held_out_error_T{T:02d}"] = taken.divergence**0.5
+    return notes
+
+
+def _sha256(model: Model) -> str:
+    """The SHA-256 of a model, in hexadecimal."""
+    digest = hashlib.sha256()
+    if isinstance(model, (str, os.PathLike)):
+        with open(model, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    else:
+        digest.update(
+            model if isinstance(model, (bytes, bytearray, memoryview)) else model.SerializeToString()
+        )
+    return digest.hexdigest()
+
+
+def _scales_itself(graph: Graph) -> bool:
+    """Whether the model's first operators scale its input, which may then be of any scale."""
+    same = {graph.input}
+    for node in graph.nodes:
+        if same.intersection(node.inputs):
+            if node.op in _SCALING:
+                return True
+            if node.op in _MOVING:
+                same.update(node.outputs)
+    return False
+
+
+def _proven(targets: Targets, labels: np.ndarray | None) -> bool:
+    """Whether labels prove that samples are in the model's scale: it predicts them far better than chance."""
+    if labels is None or targets.predictions is None or len(labels) < TELLING:
+        return False
+    chance = float(np.bincount(labels).max()) / len(labels)
+    right = float((targets.predictions == labels).mean())
+    return right > chance + 3 * (chance * (1 - chance) / len(labels)) ** 0.5
 
 
 def _compare(graph: Graph, ann: Ann, samples: np.ndarray | None, exact: bool) -> float:

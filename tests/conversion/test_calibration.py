@@ -273,7 +273,9 @@ def test_files_that_are_no_sets(tmp_path):
         (IMAGES[:31], "only 31 calibration samples"),
         ((40 * np.abs(IMAGES)).clip(0, 255).astype(np.uint8), "whole numbers from 0 to"),
         ((40 * np.abs(IMAGES)).clip(0, 255).round(), "like pixels before scaling"),
-        (60 * IMAGES, "few models read"),
+        (60 * IMAGES, None),  # decibels and cepstral coefficients
+        (6000 * IMAGES, "few models read"),
+        ((6000 * IMAGES).round(), "like readings of a converter before scaling"),
         (0 * IMAGES, "50 of the first 50 calibration samples are the same value throughout"),
         (
             np.where(np.arange(50)[:, None, None, None] == 4, np.float32(0.5), IMAGES),
@@ -284,5 +286,7 @@ def test_files_that_are_no_sets(tmp_path):
 )
 def test_suspicions(images, words):
     found = suspicions(open_calibration(images))
+    told = suspicions(open_calibration(images), own_scale=True)
+    assert not any("scal" in line for line in told)
     assert (found == ()) if words is None else any(words in line for line in found), found
     assert all("\n" not in line for line in found)

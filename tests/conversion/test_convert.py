@@ -2,7 +2,10 @@
 error and no file.
 """
 
+import functools
+import inspect
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +23,8 @@ from evsnn.conversion import conversion
 from evsnn.conversion.balance.calibration import open_calibration
 from evsnn.conversion.balance.options import Options
 from evsnn.conversion.lowering.ann import forward
+from evsnn.conversion.onnx.evaluate import evaluate
+from evsnn.conversion.onnx.importer import import_onnx
 from evsnn.conversion.report.validation import targets_of, validate
 
 ROOT = Path(evsnn.__file__).parents[1]
@@ -502,7 +507,7 @@ def test_flags_that_need_samples(refused, tmp_path):
 def test_validation_samples_are_looked_at_too(call, folder):
     np.savez(folder / "pixels.npz", images=(40 * np.abs(IMAGES)).clip(0, 255).astype(np.uint8))
     status, _, err = call("--steps", "4", "--validate", folder / "pixels.npz")
-    assert status == 0 and "warning: the validation samples are whole numbers" in err
+    assert status == 0 and "warning: inputs run from 0 to" in err and err.count("scale them") == 1
 
 
 def test_what_is_no_model_is_refused():
@@ -605,7 +610,7 @@ def test_calling_it(labels):
         progress=lambda what, done, total: seen.append(what),
     )
     assert list(again.step_parameters) == [4, 8] and len(set(seen)) >= 3
-    with pytest.raises(evsnn.ModelError, match="unknown option"):
+    with pytest.raises(TypeError, match="steps"):
         evsnn.convert(make_model(), IMAGES, steps=4)
     with pytest.raises(evsnn.InputError, match="expected"):
         evsnn.convert(make_model(), IMAGES[:, :1])
@@ -639,3 +644,69 @@ def test_as_a_module_and_as_a_script(call, folder, tmp_path):
     ), done.stderr
     assert evsnn_main(["convert", *words[:2], str(tmp_path / "s.h5"), *words[3:]]) == 0
     assert (tmp_path / "m.h5").read_bytes() == (tmp_path / "s.h5").read_bytes()
+
+
+# From Python
+
+
+def test_warnings_samples_and_metadata_are_those_of_the_command(folder, labels, tmp_path):
+    """What the command says on stderr is a warning, and the network saves to the command's file."""
+    pixels = (40 * np.abs(IMAGES)).clip(0, 255).astype(np.uint8)
+    with pytest.warns(UserWarning, match="whole numbers from 0 to .*, like pixels before scaling"):
+        network = evsnn.convert(folder / "net.onnx", pixels, n_steps=4, threshold="max")
+    assert len(network.samples.images) == 16 and network.samples.labels is None
+    with pytest.warns(UserWarning):
+        again = evsnn.convert(folder / "net.onnx", (pixels, labels), n_steps=4, threshold="max", samples=3)
+    np.testing.assert_array_equal(again.samples.labels, labels[:3])
+    with pytest.warns(UserWarning):
+        assert (
+            evsnn.convert(folder / "net.onnx", pixels, n_steps=4, threshold="max", samples=0).samples is None
+        )
+
+    np.savez(folder / "pixels.npz", images=pixels)
+    words = [str(folder / "net.onnx"), "-o", str(tmp_path / "w.h5"), "--steps", "4", "--threshold", "max"]
+    assert evsnn.convert.main([*words, "--calibration", str(folder / "pixels.npz")]) == 0
+    by_command = evsnn.load(tmp_path / "w.h5")
+    evsnn.save(tmp_path / "p.h5", network)
+    by_python = evsnn.load(tmp_path / "p.h5")
+    assert by_command.metadata == by_python.metadata and by_python.metadata["source"] == "net.onnx"
+    assert by_python.metadata["calibration_samples"] == 64
+    np.testing.assert_array_equal(by_command.samples.images, by_python.samples.images)
+
+
+def test_the_source_of_a_model_in_memory():
+    model = make_model()
+    with pytest.warns(UserWarning):
+        found = [
+            evsnn.convert(m, IMAGES[:20], n_steps=4, threshold="max").metadata["source_sha256"]
+            for m in (model, model.SerializeToString())
+        ]
+    assert found[0] == found[1] and len(found[0]) == 64
+
+
+def test_a_model_that_scales_its_input_reads_any_scale(labels):
+    """Neither it, nor samples that labels prove to be right, is told to scale."""
+    m = OnnxModel((2, 6, 6), seed=1)
+    scaled = m.op("Mul", "x", np.float32(1 / 255))
+    x = m.op("Relu", m.conv(scaled, 2, 6, pads=[1, 1, 1, 1]))
+    model = m.model(m.head(x, 216, 4))
+    pixels = np.random.default_rng(1).integers(0, 256, (64, 2, 6, 6)).astype(np.float32)
+
+    def told(calibration, model=model):
+        found = conversion.convert_model(model, calibration, Options((4,), threshold="max"))
+        return [line for line in found.warnings if "before scaling" in line]
+
+    assert not told(pixels)
+    plain = make_model()
+    assert told(pixels, plain)
+    graph = import_onnx(plain)
+    right = evaluate(graph, pixels).argmax(axis=1)
+    assert not told((pixels, right), plain) or (np.bincount(right[48:]).max() > 13)
+
+
+def test_the_function_shows_its_options_and_can_be_pickled():
+    assert pickle.loads(pickle.dumps(evsnn.convert)) is evsnn.convert
+    held = pickle.loads(pickle.dumps(functools.partial(evsnn.convert, "m.onnx", n_steps=4)))
+    assert held.func is evsnn.convert
+    shown = inspect.signature(evsnn.convert).parameters
+    assert set(Options.__dataclass_fields__) < set(shown) and shown["threshold"].default == "auto"

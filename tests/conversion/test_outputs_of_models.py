@@ -89,6 +89,7 @@ def test_one_score_classifies_at_0(ends, tmp_path):
         convert_model(model, (VECTORS, labels + 1), Options((4,)))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_one_value_without_labels_is_a_value_unless_a_sigmoid_says_otherwise():
     assert evsnn.convert(mlp(1), VECTORS, n_steps=4).task == "regress"
     assert evsnn.convert(mlp(1, "Sigmoid"), VECTORS, n_steps=4).task == "classify"

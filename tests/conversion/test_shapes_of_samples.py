@@ -68,6 +68,7 @@ def test_the_calibration_file_runs(case, tmp_path, capsys):
     assert np.abs(wanted - scores).max() < 0.25 * np.abs(scores).max()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_other_shapes_are_still_refused():
     network = evsnn.convert(channels_last(), RNG.random((64, 6, 5, 3), np.float32), n_steps=4)
     with pytest.raises(InputError, match="images have the wrong shape"):

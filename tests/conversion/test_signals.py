@@ -110,6 +110,7 @@ def test_two_kinds_of_signals_in_one_network():
     lowered(m.model(m.gemm(m.op("Concat", a, b, axis=1), 16, 3)))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_samples_are_signals():
     """Converted and run, with samples (n, channels, length)."""
     images = np.random.default_rng(0).random((40, 2, 40), np.float32)

@@ -25,7 +25,7 @@ __all__ = ["CalibrationSet", "open_calibration", "suspicions"]
 
 BATCH_BYTES = 32 << 20
 FEW = 32
-LARGE = 50.0
+LARGE = 2000.0  # decibels and cepstral coefficients are below it
 LOOKED_AT = 256
 MAX_FILE_BYTES = 1 << 42  # of a .h5 file, whose slices alone are read
 MAX_SAMPLES = 1 << 24  # whose labels are held
@@ -241,7 +241,9 @@ def open_calibration(source, *, limit: int | None = None) -> CalibrationSet:
     )
 
 
-def suspicions(samples: CalibrationSet, role: str = "calibration") -> tuple[str, ...]:
+def suspicions(
+    samples: CalibrationSet, role: str = "calibration", own_scale: bool = False
+) -> tuple[str, ...]:
     """Warnings about samples that seem to be wrong; one line each.
 
     The first `LOOKED_AT` samples are checked, as far as `BATCH_BYTES` holds them.
@@ -251,6 +253,8 @@ def suspicions(samples: CalibrationSet, role: str = "calibration") -> tuple[str,
     samples : CalibrationSet
     role : str
         What they are for, for the messages.
+    own_scale : bool
+        Whether it is known that the model reads samples of this scale.
 
     Returns
     -------
@@ -264,12 +268,14 @@ def suspicions(samples: CalibrationSet, role: str = "calibration") -> tuple[str,
         found.append(
             f"there are only {samples.n} calibration samples; thresholds come from them, give a few hundred"
         )
-    if least >= 0 and 64 <= most <= 255 and np.array_equal(rows, np.round(rows)):
+    largest, whole = max(-least, most), np.array_equal(rows, np.round(rows))
+    if not own_scale and whole and largest >= 64 and ((least >= 0 and most <= 255) or largest > 1000):
+        like = "pixels" if most <= 255 else "readings of a converter"
         found.append(
-            f"the {role} samples are whole numbers from {least:g} to {most:g}, like pixels before scaling;"
+            f"the {role} samples are whole numbers from {least:g} to {most:g}, like {like} before scaling;"
             " give them as the model reads them"
         )
-    elif max(-least, most) > LARGE:
+    elif not own_scale and largest > LARGE:
         found.append(
             f"the {role} samples run from {least:g} to {most:g}, which few models read; give them in the"
             " model's own scale"

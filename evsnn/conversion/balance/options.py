@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -12,7 +13,7 @@ from ...network.network import READOUTS, SHIFTS, check_steps
 from ...network.reading import TASKS
 from .thresholds import GRANULARITIES, parse_rule
 
-__all__ = ["AUTO", "MAX_POOLS", "Options", "Recipe"]
+__all__ = ["AUTO", "MAX_POOLS", "Options", "Recipe", "checked_steps"]
 
 AUTO = "auto"
 NEGATIVE_THRESHOLD = 0.25
@@ -105,10 +106,7 @@ class Options:
     storage: str = "float32"
 
     def __post_init__(self):
-        steps = self.n_steps if isinstance(self.n_steps, (tuple, list)) else (self.n_steps,)
-        steps = tuple(dict.fromkeys(check_steps(t, ModelError) for t in steps))
-        if not steps:
-            raise ModelError("no number of steps is given", expected="at least one T")
+        steps = checked_steps(self.n_steps)
         object.__setattr__(self, "n_steps", steps)
         if self.threshold != AUTO:
             parse_rule(self.threshold)
@@ -184,3 +182,22 @@ class Options:
             them. Otherwise only the limits of the ReLUs are known, and these are the thresholds.
         """
         return self.recipe(("mse" if normal else "max") if self.threshold == AUTO else self.threshold)
+
+
+def checked_steps(n_steps: int | Sequence[int]) -> tuple[int, ...]:
+    """One or several T, each once, in their order.
+
+    Parameters
+    ----------
+    n_steps : int or sequence of int
+
+    Raises
+    ------
+    ModelError
+        If there is none, or one is out of range.
+    """
+    listed = n_steps if isinstance(n_steps, Sequence) else (n_steps,)
+    steps = tuple(dict.fromkeys(check_steps(t, ModelError) for t in listed))
+    if not steps:
+        raise ModelError("no number of steps is given", expected="at least one T")
+    return steps

@@ -80,6 +80,11 @@ class Choice:
     candidates: tuple[Candidate, ...] = ()
     corrections: Mapping[str, Correction] = field(default_factory=dict)
 
+    @property
+    def taken(self) -> Candidate | None:
+        """The candidate that was taken; None if none was run."""
+        return next((c for c in self.candidates if c.recipe == self.recipe), None)
+
 
 def choose(
     recipes: tuple[Recipe, ...],

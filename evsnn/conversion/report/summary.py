@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from ... import __version__
 from ...output.table import Column, Table, draw
-from ...text import as_count, as_shape, printable
+from ...text import as_count, as_shape
 from .validation import Validation
 
 if TYPE_CHECKING:
-    from ..balance.selection import Candidate, Choice
+    from ..balance.selection import Choice
     from ..conversion import Conversion
     from .explanation import Explanation
 
@@ -55,22 +52,8 @@ class Summary:
     validations: Sequence[Validation]
 
     def metadata(self) -> dict[str, str | int | float]:
-        """Provenance for the file, without folders and times, which would differ from run to run."""
-        notes: dict[str, str | int | float] = {
-            "source": printable(os.path.basename(self.model)),
-            "source_sha256": _sha256(self.model),
-            "evsnn": __version__,
-            "calibration_samples": self.n_samples,
-            "ann_macs": sum(self.conversion.ann.macs.values()),
-        }
-        for T, choice in self.conversion.choices.items():
-            notes[f"recipe_T{T:02d}"] = str(choice.recipe)
-            taken = _taken(choice)
-            if taken is not None:
-                if taken.agreement is not None:
-                    notes[f"held_out_agreement_T{T:02d}"] = taken.agreement
-                else:
-                    notes[f"held_out_error_T{T:02d}"] = taken.divergence**0.5
+        """Provenance for the file: that of the conversion, and what was validated."""
+        notes = dict(self.conversion.network.metadata)
         for row in self.validations:
             notes["validation_samples"] = row.n_samples
             if row.agreement is not None:
@@ -181,7 +164,7 @@ class Summary:
                 c.divergence,
                 c.mean_rate,
                 c.sops_per_sample,
-                "taken" if c is _taken(choice) else "",
+                "taken" if c is choice.taken else "",
             )
             for T, choice in self.conversion.choices.items()
             for c in choice.candidates
@@ -234,11 +217,6 @@ def _task(conversion: Conversion) -> str:
     return read + (f"; outputs {several}" if len(shapes) > 1 else "") + " (--task names another)"
 
 
-def _taken(choice: Choice) -> Candidate | None:
-    """The candidate that was taken; None if none was run."""
-    return next((c for c in choice.candidates if c.recipe == choice.recipe), None)
-
-
 def _choice_entry(choice: Choice) -> dict:
     """A choice in JSON."""
     candidates = [asdict(candidate) for candidate in choice.candidates]
@@ -248,12 +226,3 @@ def _choice_entry(choice: Choice) -> dict:
         "reason": choice.reason,
         "candidates": candidates,
     }
-
-
-def _sha256(path: str) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
