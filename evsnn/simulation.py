@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cached_property, partial
@@ -23,6 +24,7 @@ from .circuit.quantized import QuantizedNetwork, quantize
 from .digest import digest
 from .engine.plan import Plan, plan
 from .errors import InputError, RunError
+from .files.inputs import range_warning
 from .network.network import Network
 from .network.step_parameters import ReadOnly
 from .result import Result
@@ -66,6 +68,8 @@ def simulate(
     progress: Progress | None = None,
 ) -> Result:
     """Run a network on images.
+
+    If their scale looks wrong for the network, `warnings.warn` says so; a `Simulator` does not look at it.
 
     Parameters
     ----------
@@ -124,7 +128,7 @@ def simulate(
     simulator = Simulator(
         network, n_steps, shift_steps=shift_steps, arithmetic=arithmetic, threads=threads, backend=backend
     )
-    return simulator.run(
+    result = simulator.run(
         images,
         labels=labels,
         record_steps=record_steps,
@@ -133,6 +137,10 @@ def simulate(
         first=first,
         progress=progress,
     )
+    warning = range_warning(simulator.network, np.asarray(images))
+    if warning:
+        warnings.warn(warning, stacklevel=2)
+    return result
 
 
 class Simulator:

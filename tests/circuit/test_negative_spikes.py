@@ -455,6 +455,7 @@ def test_what_may_take_back_stays_signed(why, options):
     assert [projection.negative for projection in circuit.populations[1].projections] == [False, True]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_integers_that_rounding_lifts_to_their_threshold_stay_signed():
     """The first membrane holds what the rounding of the bias leaves over all T steps."""
     layers = [

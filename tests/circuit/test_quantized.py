@@ -427,6 +427,7 @@ def test_an_analog_input_beside_gathered_spikes_keeps_its_bits(gain, kernel):
     assert quantize(network).widths[1] == "int32"
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("readout", ["membrane", "spikes"])
 @pytest.mark.parametrize("leak", [1.0, 0.5])
 @pytest.mark.parametrize("channels", [3, 70])

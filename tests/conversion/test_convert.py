@@ -710,3 +710,10 @@ def test_the_function_shows_its_options_and_can_be_pickled():
     assert held.func is evsnn.convert
     shown = inspect.signature(evsnn.convert).parameters
     assert set(Options.__dataclass_fields__) < set(shown) and shown["threshold"].default == "auto"
+
+
+def test_simulate_warns_of_a_scale_that_looks_wrong():
+    network = evsnn.convert(make_model(), IMAGES, n_steps=4, threshold="max")
+    with pytest.warns(UserWarning, match="inputs run from .* scale them if they should be"):
+        evsnn.simulate(network, 100 * IMAGES[:2])
+    evsnn.simulate(network, IMAGES[:2])

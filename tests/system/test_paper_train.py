@@ -190,6 +190,7 @@ def test_training_goes_on_from_other_weights(data, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the exporter
 def test_training_goes_on_from_a_published_model(data, tmp_path):
     pytest.importorskip("onnx")
