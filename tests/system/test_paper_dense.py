@@ -15,6 +15,8 @@ from examples.paper import dense  # noqa: E402
 from examples.paper.networks import NETWORKS, Residual  # noqa: E402
 from examples.threshold_relu import ThresholdReLU, set_limit  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore:there are only")
+
 PARAMETERS = {
     "cifarnet": 45_003_018,
     "vgg16": 35_211_082,
