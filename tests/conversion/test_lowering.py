@@ -642,28 +642,7 @@ def refused(build, shape=(3, 6, 6)):
     return str(error.value)
 
 
-def pool_before_negation(m):
-    return m.op("Relu", m.op("Mul", m.op("MaxPool", m.conv("x", 3, 5), kernel_shape=[2, 2]), np.float32(-1)))
-
-
 REFUSED = {
-    "max pool without a ReLU": (
-        lambda m: m.op("MaxPool", m.conv("x", 3, 5), kernel_shape=[2, 2]),
-        "a max pool of values that may be negative",
-    ),
-    "max pool of the input": (
-        lambda m: m.op("Relu", m.conv(m.op("MaxPool", "x", kernel_shape=[2, 2]), 3, 4)),
-        "both signs are not converted yet",
-    ),
-    "max pool before a LeakyRelu": (
-        lambda m: m.op("LeakyRelu", m.op("MaxPool", m.conv("x", 3, 5), kernel_shape=[2, 2])),
-        "'/leakyrelu2' (LeakyRelu)",
-    ),
-    "max pool before a negative factor": (pool_before_negation, "'/mul2' (Mul)"),
-    "dilated max pool": (
-        lambda m: m.op("MaxPool", m.op("Relu", m.conv("x", 3, 5)), kernel_shape=[2, 2], dilations=[2, 2]),
-        "the pool is dilated",
-    ),
     "a variance below 0": (
         lambda m: m.op(
             "Relu",
@@ -676,10 +655,6 @@ REFUSED = {
     "padding with ones": (
         lambda m: m.conv(m.op("Pad", "x", np.array([0, 0, 1, 1, 0, 0, 1, 1]), np.float32(1)), 3, 4),
         "values that are not 0",
-    ),
-    "upper limit alone": (
-        lambda m: m.op("Min", m.conv("x", 3, 5), np.float32(1)),
-        "an upper limit without a ReLU",
     ),
     "padding before a max pool of currents": (
         lambda m: m.op("MaxPool", m.op("Pad", "x", np.array([0, 0, 1, 1, 0, 0, 1, 1])), kernel_shape=[2, 2]),
@@ -710,6 +685,10 @@ REFUSED = {
             "AveragePool", m.op("Pad", "x", np.array([0, 0, 3, 3, 0, 0, 3, 3])), kernel_shape=[2, 2]
         ),
         "padding reaches the kernel",
+    ),
+    "dilated max pool": (
+        lambda m: m.op("MaxPool", m.op("Relu", m.conv("x", 3, 5)), kernel_shape=[2, 2], dilations=[2, 2]),
+        "the pool is dilated",
     ),
     "softmax over space": (
         lambda m: m.op("Softmax", m.conv("x", 3, 4, 6), axis=3),

@@ -331,6 +331,34 @@ def test_limits_other_than_0():
     finished(m, m.op("HardSigmoid", m.op("Neg", m.op("Abs", m.conv(x, 4, 4, 1))), alpha=0.3))
 
 
+@pytest.mark.parametrize(
+    "window",
+    [
+        {"kernel_shape": [2, 2], "strides": [2, 2]},
+        {"kernel_shape": [3, 2], "strides": [2, 1]},
+        {"kernel_shape": [1, 3]},
+    ],
+    ids=str,
+)
+def test_max_pools_of_values_of_both_signs(window):
+    """max(a, b) = b + relu(a - b), also of the input, and before factors and leaky ReLUs."""
+    m = OnnxModel((3, 8, 9))
+    x = m.op("MaxPool", m.conv("x", 3, 4), **window)
+    finished(m, m.conv(m.norm(x, 4), 4, 3, 2))
+    m = OnnxModel((3, 8, 9))
+    x = m.op("LeakyRelu", m.op("MaxPool", m.op("MaxPool", "x", **window), **window))
+    finished(m, x)
+
+
+def test_upper_limits_alone_and_extremes_of_tensors():
+    m = OnnxModel((3, 6, 6))
+    x = m.conv(m.op("Min", m.conv("x", 3, 5), np.float32(0.5)), 5, 4)
+    y = m.conv("x", 3, 4, 5)
+    x = m.op("Max", x, y)  # maxout
+    x = m.op("Min", np.float32(0.7), x, m.conv("x", 3, 4, 5))
+    finished(m, m.op("MaxPool", m.op("Clip", m.conv(x, 4, 4, 1), "", np.float32(1)), kernel_shape=[2, 2]))
+
+
 @pytest.mark.parametrize("op", ["Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
 @pytest.mark.parametrize("turned", [False, True])
 def test_relus_that_are_masks(op, turned):
@@ -395,6 +423,7 @@ def test_sums_over_space():
         (node("ReduceSum", "x"), "sums over all axes"),
         (node("ReduceMax", "x", axes=[1]), "only the largest value of each channel"),
         (node("Greater", "x one"), "in a way that is no ReLU"),
+        (node("MaxPool", "x", kernel_shape=[3, 3], pads=[1, 1, 1, 1]), "may be negative has padding"),
         (node("Greater", "x x"), "in a way that is no ReLU"),
         (node("Clip", "x high high"), "upper limit is not above its lower one"),
     ],

@@ -273,25 +273,52 @@ class Assembly:
     def expression(self, part: Expression | Pending, name: str) -> Expression:
         """An expression that a linear operator can read.
 
+        Upper limits and maxima without a ReLU behind them are made of ReLUs: min(x, c) = c - relu(c - x) and
+        max(a, b) = b + relu(a - b).
+
         Raises
         ------
         ModelError
-            If a max pool or an upper limit has no ReLU behind it.
+            If a max pool of values that may be negative has padding.
         """
         if isinstance(part, Expression):
             return part
-        if part.cap is None and self.average:
-            out = part.inner
-            for window, pool in part.pools:
-                out = self.avg_pool(out, window, pool)
-            return out
-        what = "a max pool of values that may be negative" if part.pools else "an upper limit without a ReLU"
-        hint = (
-            "put the ReLU before or right behind the max pool; counts of both signs are not converted yet"
-            if part.pools
-            else "use Clip(0, y)"
-        )
-        raise ModelError(f"{what} feeds a linear operator", where=f"node {name!r}", hint=hint)
+        out = part.inner
+        if part.cap is not None:
+            ones = np.ones(len(part.cap))
+            below = self._fire(out.affine(-ones, part.cap, name), f"{name}.limit")
+            out = below.affine(-ones, part.cap, name)
+        for window, pool in part.pools:
+            out = self.avg_pool(out, window, pool) if self.average else self._maximum(out, window, pool)
+        return out
+
+    def _maximum(self, part: Expression, window: Window, name: str) -> Expression:
+        """The largest values of windows, also if they are below 0: along the height, then the width."""
+        if any(window.padding):
+            raise ModelError(
+                "a max pool of values that may be negative has padding",
+                where=f"node {name!r}",
+                got=f"pads {window.padding}",
+                expected="no padding, or a ReLU before or right behind it",
+                hint="counts of both signs are not converted yet",
+            )
+        self.note(f"{name}: a max pool of values of both signs, as max(a, b) = b + relu(a - b)")
+        minus = -np.ones(part.shape[0])
+        for axis, (kernel, stride) in enumerate(zip(window.kernel, window.stride)):
+            seen = []
+            for tap in range(kernel):
+                weight = np.zeros((part.shape[0], kernel))
+                weight[:, tap] = 1
+                shape, steps = ((kernel, 1), (stride, 1)) if axis == 0 else ((1, kernel), (1, stride))
+                chosen = Convolution(weight.reshape(-1, 1, *shape), stride=steps, groups=part.shape[0])
+                seen.append(self.convolved(part, chosen, name=name))
+            largest = seen[0]
+            for number, other in enumerate(seen[1:], start=1):
+                more = self.sum(largest, other.affine(minus, 0 * minus, name), name).merged()
+                above = self._fire(more, f"{name}.{'yx'[axis]}{number}")
+                largest = self.sum(other, above, name)
+            part = largest
+        return part
 
     def joined(self, parts: Sequence[Expression]) -> Expression | None:
         """Parts side by side as one expression, if they are one signal or can be joined to one; else None."""

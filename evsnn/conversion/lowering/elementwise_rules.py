@@ -97,17 +97,6 @@ def _affine(scope: Scope, node: Node, part: Part, scale: np.ndarray, shift: np.n
             part.pools,
             None if part.cap is None else part.cap * scale + shift,
         )
-    if isinstance(part, Pending) and not scope.assembly.average:
-        what = (
-            "it scales the output of a max pool (or an upper limit) by factors that are not positive, before"
-            " the ReLU"
-        )
-        raise refusal(
-            node,
-            what,
-            got=f"{int((scale <= 0).sum())} such channels",
-            hint="put the ReLU before the max pool; counts of both signs are not converted yet",
-        )
     return scope.assembly.expression(part, node.name).affine(scale, shift, node.name)
 
 
@@ -256,20 +245,12 @@ def _leaky(scope: Scope, node: Node) -> Value:
     )
     parts = []
     for part, factors in zip(value.parts, value.per_channel(slope)):
-        if isinstance(part, Pending):
-            part = _leaky_input(scope, node, part)
+        part = scope.assembly.expression(part, node.name)
         parts.append(part if part.spikes is not None else scope.assembly.split(part, factors, node.name))
     scope.assembly.note(
         f"{node.name}: {node.op} as neurons for both signs of its input, relu(x) - slope * relu(-x)"
     )
     return value.with_parts(parts)
-
-
-def _leaky_input(scope: Scope, node: Node, part: Pending) -> Expression:
-    if scope.assembly.average and part.cap is None:
-        return scope.assembly.expression(part, node.name)
-    hint = "put a ReLU there; counts of both signs are not converted yet"
-    raise refusal(node, "a max pool (or an upper limit) of negative values stands before it", hint=hint)
 
 
 RULES = {

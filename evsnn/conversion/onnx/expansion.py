@@ -290,6 +290,21 @@ def _reduce_max(node: Expanded) -> list[Step]:
     ]
 
 
+def _extreme(node: Expanded) -> list[Step]:
+    """The larger of two tensors is b + relu(a - b), the smaller one b - relu(b - a)."""
+    largest, steps, first = node.op == "Max", [], node.inputs[0]
+    for number, other in enumerate(node.inputs[1:], start=2):
+        output = node.outputs[0] if number == len(node.inputs) else node.free()
+        difference, above = node.free(), node.free()
+        steps += [
+            Step("Sub", (first, other) if largest else (other, first), difference, {}),
+            Step("Relu", (difference,), above, {}),
+            Step("Add" if largest else "Sub", (other, above), output, {}),
+        ]
+        first = output
+    return steps
+
+
 def _scaler(node: Expanded) -> list[Step]:
     """``ai.onnx.ml``: (x - offset) scale, one number for each feature; scikit-learn's StandardScaler."""
     features, moved = node.shape[-1] if node.shape else 0, node.free()
@@ -311,6 +326,8 @@ def _scaler(node: Expanded) -> list[Step]:
 EXPANSIONS: Mapping[str, Callable[[Expanded], list[Step]]] = {
     "Abs": _absolute,
     "HardSigmoid": _hard_sigmoid,
+    "Max": _extreme,
+    "Min": _extreme,
     "Neg": _negative,
     "ReduceMax": _reduce_max,
     "ReduceSum": _reduce_sum,
@@ -319,4 +336,7 @@ EXPANSIONS: Mapping[str, Callable[[Expanded], list[Step]]] = {
     "Split": _split,
     "Upsample": _resize,
 }
-"""What stands for each of these operators; Scaler is of the domain ``ai.onnx.ml``."""
+"""What stands for each of these operators; Scaler is of the domain ``ai.onnx.ml``.
+
+Max and Min are so if they compare tensors; with one tensor and constants they have rules.
+"""

@@ -287,7 +287,10 @@ class _Import:
             return self._mask(name, op, proto.output[0], inputs, attributes)
         if op in _PASSED:
             return self._pass(proto, op, inputs, attributes)
-        if op in EXPANSIONS:
+        moving = [n for n in inputs if n in self.shapes]
+        if op in EXPANSIONS and op in RULES and len(moving) > 1:
+            inputs = [*moving, *(n for n in inputs if n not in self.shapes)]
+        if op in EXPANSIONS and (op not in RULES or len(moving) > 1):
             return self._expand(name, op, proto.output, inputs, attributes)
         if op not in RULES:
             raise refusal(op, "")
