@@ -249,7 +249,7 @@ def test_quantised_models():
     scale = {"s": np.float32(0.1)}
     refused(
         model([helper.make_node("QLinearAdd", ["x", "s"], ["y"], domain="com.microsoft")], (4,), scale),
-        "Quantised models are not read",
+        "a quantised model that computes with integers",
     )
 
 
@@ -379,6 +379,13 @@ def test_operators_that_are_not_converted():
         )
         assert hint in str(error)
     refused(model([helper.make_node("LSTM", ["x"], ["y"])], (4,)), "net:/LSTM_0 .LSTM.: the operator")
+    several = [node("Elu", "x", "s"), node("LSTM", "s", "r"), node("Tanh", "r", "t"), node("LRN", "t", "n")]
+    error = refused(
+        model([*several, node("TopK", "n")], (4,)), "LSTM_1 .LSTM.: the operator is not converted"
+    )
+    assert "got 'LSTM', and Elu, Tanh, LRN, TopK" in str(error)
+    assert "Recurrent layers" in str(error)
+    refused(model([node("LRN", "x", size=3)], (4, 5, 5)), "Local response normalization")
     refused(
         model([helper.make_node("FusedConv", ["x"], ["y"], domain="com.microsoft")], (4,)),
         "no operator of the ONNX standard: got 'FusedConv' of domain 'com.microsoft'",

@@ -464,3 +464,42 @@ def test_nodes_out_of_order():
     graph = import_onnx(proto)
     assert [n.op for n in graph.nodes] == ["Gemm", "Relu", "Gemm"]
     assert_close(evaluate(graph, images), run(proto, images))
+
+
+@pytest.mark.parametrize("form", ["x W", "W x", "unsqueezed", "reshaped"])
+def test_inputs_without_a_batch(form):
+    """One vector: the network takes a batch before it."""
+    a, c = (
+        np.random.default_rng(i).standard_normal(s).astype(np.float32) for i, s in ((1, (5, 6)), (2, (6, 3)))
+    )
+    stored = {
+        "a": a,
+        "b": np.arange(6, dtype=np.float32) - 2,
+        "c": c,
+        "at": np.ascontiguousarray(a.T),
+        "ct": np.ascontiguousarray(c.T),
+        "axis": np.array([0]),
+        "shape": np.array([1, 5]),
+    }
+    relu, ends = node("Relu", "s", "u"), [node("Gemm", "t a b", "s"), node("Relu", "s")]
+    nodes = {
+        "x W": [node("MatMul", "x a", "t"), node("Add", "t b", "s"), relu, node("MatMul", "u c")],
+        "W x": [node("MatMul", "at x", "s"), relu, node("MatMul", "ct u")],
+        "unsqueezed": [node("Unsqueeze", "x axis", "t"), *ends],
+        "reshaped": [node("Reshape", "x shape", "t"), *ends],
+    }[form]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [5])
+    proto = model(nodes, (), stored, inputs=[x])
+    graph = import_onnx(proto)
+    assert graph.shapes["x"] == (5,)
+    assert any("no axis for a batch" in note for note in graph.notes)
+    images = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
+    theirs = np.stack([run(proto, image).ravel() for image in images])
+    assert_close(evaluate(graph, images), theirs)
+
+
+def test_inputs_without_a_batch_that_need_one():
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [5])
+    proto = model([node("LogSoftmax", "x", "s"), node("Relu", "s")], (), inputs=[x])
+    with pytest.raises(ModelError, match=r"without an axis for the batch.*xport the model with a batch"):
+        import_onnx(proto)

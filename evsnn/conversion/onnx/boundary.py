@@ -246,7 +246,7 @@ def find_input(
     shape : tuple of int
         Without the batch axis.
     batches : tuple of int
-        The size of the batch if the file fixes it, else two sizes to try.
+        The size of the batch if the file fixes it, else two sizes to try; empty if the input has no batch.
 
     Raises
     ------
@@ -282,9 +282,15 @@ def find_input(
     if FLOATS[data_type] != "float32":
         notes.append(f"the input of {FLOATS[data_type]} is read as float32")
     batch, *dims = value.type.tensor_type.shape.dim or [None]
+    if not dims and batch is not None and batch.dim_value > 0:
+        notes.append("the input has no axis for a batch; the network takes one before it")
+        return value.name, (batch.dim_value,), ()
     if not dims:
         raise ModelError(
-            "has no axes but the batch's", where=where, expected="(N, ...): the batch, then one sample's axes"
+            "has no axes but the batch's",
+            where=where,
+            expected="(N, ...): the batch, then one sample's axes",
+            hint="export with one axis more, (N, features), or with a fixed number of features",
         )
     for axis, dim in enumerate(dims, start=1):
         if dim.dim_value < 1:

@@ -28,7 +28,7 @@ from .masks import COMPARISONS, Mask, masked
 from .model_file import FLOATS, ModelFile, attributes_of, open_model, tensor
 from .operators import OPERATORS, PRODUCTS
 from .quantised import DEQUANTIZE, QUANTIZE, activation_limits, stored_limits
-from .refusals import refusal
+from .refusals import refusal, worst
 from .signals import SLIDING, on_map
 from .upgrade import upgrade
 
@@ -108,12 +108,18 @@ class _Import:
         self.taken = {name for node in file.graph.node for name in (*node.input, *node.output)}
         self.outputs, self.left = find_outputs(file, output, self.notes)
         nodes = _named(nodes_to(file, self.outputs.values()))
-        for name, node in nodes.items():
-            if node.op_type not in _KNOWN.get(node.domain, ()):
-                raise refusal(node.op_type, node.domain).at(self._where(name, node))
+        error = worst(
+            (self._where(name, node), node.op_type, node.domain)
+            for name, node in nodes.items()
+            if node.op_type not in _KNOWN.get(node.domain, ())
+        )
+        if error:
+            raise error
         read = {name for node in nodes.values() for name in node.input}
         self._read_initializers(read)
         self.input, shape, self.batches = find_input(file, read, self.notes)
+        self.single = {self.input} if not self.batches else set()  # tensors that have no axis of a batch
+        self.batches = self.batches or (1,)
         self.shapes[self.input] = shape
         self._walk(nodes)
 
@@ -251,6 +257,8 @@ class _Import:
                 raise ModelError(
                     what, got=repr(n)[:80], hint="masks, indices and statistics are not converted"
                 )
+        if self.single.intersection(inputs) and self._take_single(name, op, proto.output[0], inputs):
+            return None
         self._check_integers(op, inputs)
         shape = self.shapes.get(inputs[0]) if inputs else None
         whole = self._whole_shape(inputs[0]) if inputs else None
@@ -295,6 +303,33 @@ class _Import:
         if op not in RULES:
             raise refusal(op, "")
         return self._step(name, op, proto.output[0], inputs, attributes)
+
+    def _take_single(self, name: str, op: str, output: str, inputs: list[str]) -> bool:
+        """Take a node that reads a tensor without a batch; return whether nothing is left to do.
+
+        What works element by element, and products with a matrix, are the same with a batch before them.
+        """
+        shape = self.shapes.get(inputs[0], ())
+        first = self.constants.get(inputs[1], (np.zeros(0),))[0].ravel() if len(inputs) > 1 else np.zeros(0)
+        if op == "Reshape" and first[:1].tolist() in ([1], [-1]):
+            return False  # its one sample becomes a batch
+        if op == "Unsqueeze" and first.tolist() == [0]:
+            whole = self._add(f"{name}/shape", np.array([-1, *shape], np.int64))
+            self._operator(name, "Reshape", output, [inputs[0], whole], {})
+            return True
+        if op not in _ALIKE:
+            raise ModelError(
+                "reads a tensor without an axis for the batch",
+                got=f"shape {shape}",
+                expected="(N, ...)",
+                hint="export the model with a batch: an input of (N, features)",
+            )
+        self.single.add(output)
+        if op == "MatMul" and inputs[0] in self.constants and self.constants[inputs[0]][0].ndim == 2:
+            turned = self._add(f"{inputs[0]}/turned", np.ascontiguousarray(self.constants[inputs[0]][0].T))
+            self._operator(name, op, output, [inputs[1], turned], {})
+            return True
+        return False
 
     def _step(self, name: str, op: str, output: str, inputs: list[str], attributes: dict) -> None:
         """Take an operator that has a rule."""
@@ -526,6 +561,29 @@ _INTEGERS = dict.fromkeys(
     (1,),
 ) | {"ConstantOfShape": (0,), "Pad": (1, 3), "Slice": (1, 2, 3, 4)}
 """Inputs that are axes, sizes, pads or places, by operator."""
+_ALIKE = frozenset(
+    {
+        "Abs",
+        "Add",
+        "Cast",
+        "Clip",
+        "Div",
+        "Dropout",
+        "HardSigmoid",
+        "Identity",
+        "LeakyRelu",
+        "MatMul",
+        "Max",
+        "Min",
+        "Mul",
+        "Neg",
+        "PRelu",
+        "Relu",
+        "Sub",
+        "Sum",
+    }
+)
+"""Operators that do the same with an axis of a batch before the others."""
 _PASSED = ("Cast", "CastLike", "Dropout", "Identity")
 _STANDARD = {"Constant", DEQUANTIZE, QUANTIZE, *_PASSED, *FOLDERS, *RULES, *EXPANSIONS, *COMPARISONS} - {
     "Scaler"
