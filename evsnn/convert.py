@@ -67,6 +67,10 @@ class _Callable(ModuleType):
         return importlib.import_module, (self.__name__,)
 
 
+_PROCESS_BYTES = 80_000_000
+"""What a conversion takes beside arrays: the engine with LLVM, BLAS, machine code and a report; measured."""
+
+
 def parser(prog: str) -> console.Parser:
     """The command line."""
     p = console.Parser(
@@ -238,6 +242,7 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
     from .conversion.report.explanation import explain
     from .conversion.report.summary import Summary
     from .files.weights import save
+    from .output.memory import announce
 
     with ExitStack() as files:
         samples = (
@@ -255,7 +260,13 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
             )
         with _Stages() as progress:
             conversion = convert_model(
-                arguments.model, samples, options, progress, arguments.scores, arguments.samples
+                arguments.model,
+                samples,
+                options,
+                progress,
+                arguments.scores,
+                arguments.samples,
+                lambda parts: announce({**parts, "process": _PROCESS_BYTES}),
             )
             if arguments.input_range:
                 conversion = replace(

@@ -86,7 +86,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("report",),
         ("page",),
     ),
-    "evsnn.conversion": (("onnx",), ("lowering",), ("balance",), ("conversion",), ("report",)),
+    "evsnn.conversion": (("onnx",), ("lowering",), ("balance",), ("needs",), ("conversion",), ("report",)),
     "evsnn.conversion.onnx": (
         ("graph", "windows", "dense", "upgrade", "signals", "masks", "expansion", "quantised"),
         ("model_file", "admission", "operators"),

@@ -30,6 +30,7 @@ from .balance.statistics import Activations, measure
 from .balance.targets import Targets
 from .lowering.ann import Ann, forward_all
 from .lowering.lowering import lower_graph
+from .needs import needed_bytes
 from .onnx.evaluate import evaluate
 from .onnx.graph import Graph
 from .onnx.importer import import_onnx
@@ -199,6 +200,7 @@ def convert_model(
     progress: Progress | None = None,
     output: str | Sequence[str] | None = None,
     kept: int = KEPT,
+    before: Callable[[Mapping[str, int]], object] | None = None,
 ) -> Conversion:
     """As `convert`, but it returns all that was found out.
 
@@ -211,6 +213,8 @@ def convert_model(
         As for `convert`.
     kept : int
         How many samples the network keeps.
+    before : callable (parts), optional
+        It is called with the bytes that the conversion takes, by what they are for, before it begins.
 
     Returns
     -------
@@ -242,6 +246,16 @@ def convert_model(
     n = 0 if samples is None else samples.n
     n_held_out = min(HELD_OUT, n // 4)
     n_used = n - n_held_out
+
+    if before is not None:
+        n_corrected = {
+            T: min(n_used, CORRECTED, max(32, CORRECTED_STEPS // T))
+            if any(recipe.correction for recipe in options.recipes(T))
+            else 0
+            for T in options.n_steps
+        }
+        planned = with_readout(ann, options.readout)
+        before(needed_bytes(ann, planned, n_corrected, n_held_out, n_used))
 
     exact = options.max_pool == "spiking" or not any("MaxPool" in node.op for node in graph.nodes)
     source = None if exact else graph

@@ -195,7 +195,7 @@ def test_several_steps_and_validation(call, folder, tmp_path, labels):
     report = json.loads(out)
     assert (
         status == 0
-        and err.count("memory: ") == 2
+        and err.count("memory: ") == 3
         and [row["n_steps"] for row in report["validation"]] == [16, 4]
     )
     network = evsnn.load(tmp_path / "w.h5")

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 import evsnn
-from evsnn import IF, Conv2d, Flatten, Input, Linear, Network, Readout
+from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout
+from evsnn.circuit.build import build_circuit
 from evsnn.circuit.encoding import check_images, poisson
 from evsnn.circuit.populations import INPUT, Projection, Source
 from evsnn.circuit.quantized import integer_bytes, quantize
+from evsnn.conversion.balance.correction import correct, correct_bytes
+from evsnn.conversion.onnx.dense import SCRATCH_BYTES
 from evsnn.engine.workspace import pack_masks, unpack_masks
 from evsnn.files import weights
 from evsnn.network.layers import settled
@@ -119,6 +122,23 @@ def test_arrays_that_could_change_are_copied():
     assert not np.signbit(Linear(minus).weight).any()
     net = Network([Input((2,)), Linear(taken), IF(), Linear(taken), Readout()])
     assert np.shares_memory(net.replace(n_steps=3).layers[1].weight, taken)
+
+
+def test_corrections_take_what_is_said_of_them():
+    rng = np.random.default_rng(0)
+    layers = [Input((2, 16, 16)), Conv2d(rng.normal(size=(16, 2, 3, 3)), padding=1), IF()]
+    layers += [
+        Conv2d(rng.normal(size=(16, 16, 3, 3)) / 8, padding=1),
+        IF(negative_threshold=0.1),
+        AvgPool2d(2),
+    ]
+    layers += [Conv2d(rng.normal(size=(16, 16, 3, 3)) / 8, padding=1), IF(), Flatten()]
+    circuit = build_circuit(Network([*layers, Linear(rng.normal(size=(4, 1024))), Readout()], n_steps=16))
+    images = rng.random((40, 2, 16, 16), np.float32)
+    targets = {p.name: rng.random((40, *p.shape), np.float32) for p in circuit.populations}
+    taken = peak(lambda: correct(circuit, images, targets))
+    own = taken - SCRATCH_BYTES + 8 * sum(target.size for target in targets.values())  # targets are there
+    assert own < correct_bytes(circuit, 40) < 1.5 * own
 
 
 def test_before_a_network_is_read_it_can_be_refused(tmp_path, dense, monkeypatch):

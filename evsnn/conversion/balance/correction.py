@@ -12,6 +12,7 @@ the same, but their order is not the specified one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from ...parallel import in_parallel
 from ..onnx.operators import OPERATORS
 from .currents import analog_current, last_uses, spiking_current
 
-__all__ = ["MAX_BYTES", "Correction", "correct", "fire", "samples_that_fit"]
+__all__ = ["MAX_BYTES", "Correction", "correct", "correct_bytes", "fire", "samples_that_fit"]
 
 ROUNDS = 3
 MAX_BYTES = 512 << 20
@@ -70,6 +71,30 @@ def samples_that_fit(circuit: Circuit, n_samples: int, max_bytes: int = MAX_BYTE
     return min(n_samples, max_bytes // (largest * circuit.n_steps))
 
 
+def correct_bytes(circuit: Circuit, n_samples: int) -> int:
+    """Bytes that `correct` takes for so many samples, with those of its targets while they are made.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    n_samples : int
+    """
+    last, n_steps, most = last_uses(circuit), circuit.n_steps, 0
+    alive: dict[int, int] = {}
+    for i, p in enumerate(circuit.populations):
+        own, work = n_steps * p.n_neurons * p.fires, 0
+        if not isinstance(p, MaxPool):
+            work = p.n_neurons * (4 * (n_steps if p.projections else 1) + 16)
+            pooled = (s for projection in p.projections for s in projection.sources if s.pool is not None)
+            work += sum(4 * n_steps * s.shape[0] * math.prod(s.seen_size) for s in pooled)
+        most = max(most, sum(alive.values()) + own + work)
+        alive[i] = own
+        for done in [j for j in alive if last.get(j, -1) <= i and j != i]:
+            del alive[done]
+    targets = sum(p.n_neurons for p in circuit.populations if not isinstance(p, MaxPool))
+    return n_samples * (most + 8 * targets)
+
+
 def correct(
     circuit: Circuit,
     images: np.ndarray,
@@ -111,6 +136,7 @@ def correct(
             else:
                 corrections[population.name] = _corrected(population, currents, target, spikes)
             sent[i] = spikes.reshape(n_samples * n_steps, *population.shape)
+            del currents, spikes  # else they would be there while the next are made
         elif target is not None:
             difference = target - _currents(population, images, sent, n_samples, n_steps).mean(axis=1)
             mean = difference.mean(axis=(0, 2, 3), dtype=np.float64)

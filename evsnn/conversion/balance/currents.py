@@ -20,6 +20,8 @@ from ..onnx.dense import conv2d
 
 __all__ = ["Sent", "analog_current", "last_uses", "spiking_current"]
 
+_POOLED = 1 << 20  # values that are pooled at once
+
 Sent = Mapping[int, np.ndarray]
 """What populations have sent, by index: (n, channels, height, width) activations or net counts."""
 
@@ -90,8 +92,24 @@ def _convolved(projection: Projection, sent: Sent) -> np.ndarray:
 
 
 def _seen(source: Source, values: np.ndarray) -> np.ndarray:
-    """Values as float32, summed over the pooling windows; the division is in the weights."""
-    values = values.astype(np.float32, copy=False)
+    """Values as they are; or as float32, summed over the pooling windows. The division is in the weights.
+
+    Spikes are brought to float32 some samples at a time: their sums are exact in any order.
+    """
+    if source.pool is None:
+        return values
+    if values.dtype == np.float32:
+        return _pooled(source, values)
+    n_out = source.shape[0], *source.seen_size
+    pooled = np.empty((len(values), *n_out[1:], n_out[0]), np.float32).transpose(0, 3, 1, 2)
+    at_once = max(1, _POOLED // max(1, values[0].size))
+    for first in range(0, len(values), at_once):
+        some = slice(first, first + at_once)
+        pooled[some] = _pooled(source, values[some].astype(np.float32, copy=False))
+    return pooled
+
+
+def _pooled(source: Source, values: np.ndarray) -> np.ndarray:
     if source.pool is None:
         return values
     kernel, stride = source.pool.kernel, source.pool.stride

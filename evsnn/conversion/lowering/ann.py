@@ -67,6 +67,11 @@ class Ann:
     @cached_property
     def batch(self) -> int:
         """How many samples are computed at a time: at most `MAX_BATCH`, and as many as fit `BATCH_BYTES`."""
+        return max(1, min(MAX_BATCH, BATCH_BYTES // self.sample_bytes))
+
+    @cached_property
+    def sample_bytes(self) -> int:
+        """The most memory that one sample's tensors take."""
         layers, last = self.network.layers, _last_readers(self.network)
         size = {layer.name: 4 * prod(self.network.shapes[layer.name]) for layer in layers}
         alive = most = 0
@@ -74,7 +79,7 @@ class Ann:
             alive += size[layer.name]
             most = max(most, alive + size[layer.name])  # as much again for an operator's own work
             alive -= sum(size[name] for name in set(layer.inputs) if last[name] == i)
-        return max(1, min(MAX_BATCH, BATCH_BYTES // most))
+        return most
 
     def arranged(self, images: np.ndarray) -> np.ndarray:
         """Samples of the source model in the order in which the network reads them.

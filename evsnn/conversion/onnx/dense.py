@@ -27,7 +27,7 @@ def conv2d(
 
     Parameters
     ----------
-    x : (n, c_in, height, width) float32
+    x : (n, c_in, height, width) float32, or integers that become float32 a few samples at a time
         Any memory layout; channels-last is fastest.
     weight : (c_out, c_in / groups, ky, kx) float32
     bias : (c_out,) float32, optional
@@ -57,7 +57,7 @@ def conv2d(
     n_rows = n_y if sample_bytes <= scratch_bytes else min(n_y, max(1, scratch_bytes // row_bytes))
     scratch = np.empty(n_samples * n_rows * row_bytes // 4, np.float32)
     for i in range(0, n, n_samples):
-        padded = _padded(x[i : i + n_samples], padding)
+        padded = _padded(x[i : i + n_samples].astype(np.float32, copy=False), padding)
         for y in range(0, n_y, n_rows):
             part = out[i : i + n_samples, y : y + n_rows]  # contiguous: whole samples, or rows of one
             product(padded[:, y * sy :], taps, groups, stride, dilation, part, scratch)
