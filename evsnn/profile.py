@@ -92,6 +92,17 @@ def parser(prog: str) -> console.Parser:
         "--power-csv", metavar="F", help="the log of a power meter that ran along: joules beside the estimate"
     )
     p.add_argument(
+        "--power-column",
+        metavar="NAME[=UNIT]",
+        help="the log's column to read, and its unit, if the header leaves them open: 'Total Power=W'",
+    )
+    p.add_argument(
+        "--meter-voltage",
+        metavar="V",
+        type=_positive,
+        help="the supply's voltage, for logs of a current alone",
+    )
+    p.add_argument(
         "--idle-w",
         metavar="W",
         type=_number,
@@ -271,7 +282,12 @@ def _metered(options: argparse.Namespace, profile: Profile):
             got=f"a jump of {jump:+.1f} s",
             hint="measure again",
         )
-    log = PowerLog.read(options.power_csv, starts_at=options.power_start)
+    log = PowerLog.read(
+        options.power_csv,
+        starts_at=options.power_start,
+        power_column=options.power_column,
+        supply_v=options.meter_voltage,
+    )
     return log.energy(
         profile.started, profile.ended, idle_w=options.idle_w, offset_s=options.power_offset, busy_since=_BORN
     )

@@ -219,14 +219,21 @@ class PowerLog:
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, path: str | os.PathLike, *, starts_at: float | None = None) -> PowerLog:
+    def read(
+        cls,
+        path: str | os.PathLike,
+        *,
+        starts_at: float | None = None,
+        power_column: str | None = None,
+        supply_v: float | None = None,
+    ) -> PowerLog:
         """Read the CSV file of a meter: a logger with an INA219, or a USB meter's export.
 
-        Cells are separated by tabs, semicolons or commas; numbers have a point, or a comma if commas do not
-        separate cells. The header is among the first lines and names a unit with each quantity, in any case
-        and order: ``time_s,power_W``, ``Timestamp[ms];Voltage (V);Current (mA)``. Columns of other names are
-        ignored, so are lines that are empty or begin with ``#``, a header that comes again, and a last line
-        without an end.
+        Cells are separated by tabs, semicolons, commas or blanks; numbers have a point, or a comma if commas
+        do not separate cells. The header is among the first lines and names a unit with each quantity, in any
+        case and order: ``time_s,power_W``, ``Timestamp[ms];Voltage (V);Current (mA)``. Columns of other names
+        are ignored, so are lines that are empty or begin with ``#``, a header that comes again, and a last
+        line without an end.
 
         Parameters
         ----------
@@ -235,6 +242,11 @@ class PowerLog:
         starts_at : float, optional
             Seconds since the epoch at which the times are 0, for logs whose times do not count from the
             epoch. Their unit is the second if the header has none.
+        power_column : str, optional
+            ``NAME`` or ``NAME=UNIT``: the column to read, and its unit (W, mW, uW; of a current A, mA, uA),
+            for headers that name several powers, or no unit.
+        supply_v : float, optional
+            The supply's voltage in V, 1 to 60, for logs of a current alone.
 
         Returns
         -------
@@ -253,7 +265,7 @@ class PowerLog:
         RunError
             If there is no such file, or what it says is not clear.
         """
-        return cls(os.fspath(path), *read_meter(path, starts_at))
+        return cls(os.fspath(path), *read_meter(path, starts_at, power_column, supply_v))
 
     def energy(
         self,

@@ -13,7 +13,7 @@ import math
 import os
 import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
@@ -30,11 +30,15 @@ _EPOCH_S = (946_684_800.0, 4_102_444_800.0)  # years 2000 to 2100
 _SUPPLY_V = (1.0, 60.0)
 _NOISE = 0.01  # of the largest power: readings of nothing may be that much below zero
 _TITLE_LINES, _LONGEST_HEADER = 20, 10_000  # lines among which the header stands, and its characters
-_DELIMITERS = ("\t", ";", ",")
+_DELIMITERS = ("\t", ";", ",", " ")  # blanks, if none of the others is in the line
+_MUCH_W = 200.0  # more than a small board takes
 
 
 def read_meter(
-    path: str | os.PathLike, starts_at: float | None = None
+    path: str | os.PathLike,
+    starts_at: float | None = None,
+    power_column: str | None = None,
+    supply_v: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """What `evsnn.profiling.energy.PowerLog.read` does.
 
@@ -57,9 +61,16 @@ def read_meter(
             got=starts_at,
             expected="seconds, of the years 2000 to 2100",
         )
+    if supply_v is not None and not _SUPPLY_V[0] <= supply_v <= _SUPPLY_V[1]:
+        raise RunError(
+            "not the voltage of a supply",
+            where="the voltage of the power log",
+            got=supply_v,
+            expected="{:g} to {:g} V".format(*_SUPPLY_V),
+        )
     lines = _Lines(_content(path, where), where)
-    header = _header(lines)
-    return _in_watts(where, _readings(lines, header, starts_at), header)
+    header = _header(lines, _Wanted.of(power_column), supply_v)
+    return _in_watts(where, _readings(lines, header, starts_at), header, supply_v)
 
 
 def duration(seconds: float) -> str:
@@ -131,6 +142,8 @@ class _Lines:
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
+    if delimiter == " ":
+        return line.split()
     if '"' in line:
         try:
             return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
@@ -317,12 +330,47 @@ def _column(index: int, name: str) -> _Column | None:
     return _Column(index, name, kind, scales.pop() if len(scales) == 1 else None, frozenset(words))
 
 
-def _header(lines: _Lines) -> _Header:
+@dataclass(frozen=True)
+class _Wanted:
+    """A column that the user names, and its unit: ("power" or "current", factor); None: the header has it."""
+
+    name: str
+    unit: tuple[str, float] | None
+
+    @classmethod
+    def of(cls, text: str | None) -> _Wanted | None:
+        """From ``NAME`` or ``NAME=UNIT``."""
+        if text is None:
+            return None
+        name, _, unit = text.rpartition("=") if "=" in text else (text, "", "")
+        found = _UNITS.get(unit.strip().lower())
+        if not name.strip() or (unit and (found is None or found[0] == "voltage")):
+            raise RunError(
+                "the column of the power log is not named well",
+                where="the column of the power log",
+                got=_shown(text),
+                expected="NAME or NAME=UNIT, with W, mW, uW, or A, mA, uA",
+            )
+        return cls(name.strip(), found)
+
+    def column(self, names: Sequence[str]) -> _Column | None:
+        """The column among these names; None if it is not there."""
+        at = next((i for i, name in enumerate(names) if name.lower() == self.name.lower()), None)
+        if at is None:
+            return None
+        kind, scale = self.unit or (None, None)
+        known = _column(at, names[at])
+        if kind is None and known is not None and known.kind in ("power", "current"):
+            kind, scale = known.kind, known.scale
+        return _Column(at, names[at], kind or "power", scale, frozenset())
+
+
+def _header(lines: _Lines, wanted: _Wanted | None, supply_v: float | None) -> _Header:
     """The header, the line among the first with most columns that count; `lines` goes on after it."""
     at, header = 0, ""
     columns: list[_Column] = []
     for line in itertools.islice(lines, _TITLE_LINES):
-        found = max((_columns(line, delimiter) for delimiter in _DELIMITERS), key=len)
+        found = max((_columns(line, delimiter, wanted) for delimiter in _DELIMITERS), key=len)
         if len(found) > len(columns):
             at, header, columns = lines.number, line, found
     if not columns:
@@ -339,22 +387,69 @@ def _header(lines: _Lines) -> _Header:
             hint=hint,
         )
     delimiter = max(
-        _DELIMITERS, key=lambda delimiter: (len(_columns(header, delimiter)), len(_cells(header, delimiter)))
+        _DELIMITERS, key=lambda d: (len(_columns(header, d, wanted)), len(_cells(header, d)) * (d != " "))
     )
-    columns = _columns(header, delimiter)
+    columns = _columns(header, delimiter, wanted)
     lines.go_to(at)
     return _Header(
         header,
         delimiter,
         len(_cells(header, delimiter)),
         _time_columns(columns, lines.where),
-        _power_columns(columns, lines.where),
+        _chosen(columns, wanted, lines.where, supply_v),
     )
 
 
-def _columns(line: str, delimiter: str) -> list[_Column]:
+def _columns(line: str, delimiter: str, wanted: _Wanted | None) -> list[_Column]:
+    """The columns that count; if one is wanted as the power, it is the only one beside times.
+
+    A line of words and blanks is a header only if a power or a current has a unit.
+    """
+    if delimiter == " " and any(other in line for other in _DELIMITERS[:-1]):
+        return []
     names = _cells(line.lstrip("# "), delimiter) if len(line) <= _LONGEST_HEADER else []
-    return [column for column in map(_column, range(len(names)), names) if column]
+    found = [column for column in map(_column, range(len(names)), names) if column]
+    if wanted is not None:
+        column = wanted.column(names)
+        times = [c for c in found if c.kind == "time" and (column is None or c.index != column.index)]
+        found = [] if column is None else [*times, column]
+    units = [c.kind for c in found if c.scale is not None and len(c.name) > 1]  # "a" is a word
+    return [] if delimiter == " " and not {"power", "current"}.intersection(units) else found
+
+
+def _chosen(
+    columns: list[_Column], wanted: _Wanted | None, where: str, supply_v: float | None
+) -> tuple[_Column, ...]:
+    """The columns whose product is the power; with a supply's voltage, it is a factor more of a current."""
+    if wanted is None and supply_v is None:
+        return _power_columns(columns, where)
+    kinds = ("power", "current") if wanted is not None else ("current",)
+    found = [column for column in columns if column.kind in kinds]
+    if wanted is None and len(found) != 1:
+        raise RunError(
+            "no column is a current" if not found else "more than one column may be the current",
+            where=where,
+            got=_named(found or columns),
+            expected="one",
+            hint="name it: --power-column NAME=mA",
+        )
+    (column,) = found
+    if column.scale is None:
+        raise RunError(
+            f"the {column.kind} has no unit",
+            where=where,
+            got=_shown(column.name),
+            expected="W, mW or uW; or A, mA or uA with the supply's voltage",
+            hint=f"say it: --power-column '{column.name}=W'",
+        )
+    if (column.kind == "current") != (supply_v is not None):
+        raise RunError(
+            "a current needs the supply's voltage" if supply_v is None else "a power needs no voltage",
+            where=where,
+            got=_shown(column.name),
+            hint="give it with --meter-voltage" if supply_v is None else "leave --meter-voltage out",
+        )
+    return (column,)
 
 
 def _named(columns: Iterable[_Column]) -> str:
@@ -403,12 +498,16 @@ def _power_columns(columns: list[_Column], where: str) -> tuple[_Column, ...]:
                 where=where,
                 got=_named(found),
                 expected="one",
-                hint="give the others other names",
+                hint=f"name the right one: --power-column '{found[0].name}{'' if found[0].scale else '=W'}'"
+                if kind == "power"
+                else "give the others other names",
             )
         if not found:
             expected, hint = (
                 "power in W, mW or uW, or a voltage and a current",
-                "name the columns with their units, as in power_W",
+                "give the supply's voltage with --meter-voltage"
+                if current
+                else "name the columns with their units, as in power_W",
             )
             raise RunError(
                 "no column is a power, nor are a voltage and a current",
@@ -424,7 +523,8 @@ def _power_columns(columns: list[_Column], where: str) -> tuple[_Column, ...]:
                 where=where,
                 got=_shown(found[0].name),
                 expected=units,
-                hint=f"write it behind the name, as in {kind}_{units[0]}",
+                hint=f"write it behind the name, as in {kind}_{units[0]}"
+                + (f", or say it: --power-column '{found[0].name}=W'" if kind == "power" or power else ""),
             )
     return tuple(found[0] for found in wanted)
 
@@ -617,10 +717,10 @@ class _Clock:
 
 
 def _in_watts(
-    where: str, readings: _Readings, header: _Header
+    where: str, readings: _Readings, header: _Header, supply_v: float | None
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Times, powers and warnings, after the powers are checked."""
-    power_w = np.ones(len(readings.time_s))
+    power_w = np.full(len(readings.time_s), 1.0 if supply_v is None else supply_v)
     for column, factor in zip(header.power, readings.factors):
         values = np.asarray(factor)
         with np.errstate(over="ignore"):
@@ -633,7 +733,7 @@ def _in_watts(
             where=at,
             got=got,
             expected=f"at most {MAX_W:g} W",
-            hint="check the units in the header",
+            hint="check the units in the header, or say them: --power-column NAME=mW",
         )
     if power_w[least] < -_NOISE * max(float(power_w[largest]), 0.0):
         hint = "the meter may be connected the wrong way round"
@@ -646,6 +746,12 @@ def _in_watts(
         )
     times, first, counts = np.unique(np.asarray(readings.time_s), return_index=True, return_counts=True)
     found = []
+    usual = float(np.median(power_w))
+    if usual > _MUCH_W:
+        found.append(
+            f"the power log has {usual:,.0f} W mostly, more than a small board takes; if its unit is another,"
+            " say it: --power-column NAME=mW"
+        )
     if readings.n_missing:
         found.append(f"{readings.n_missing} readings of the power log without a number are left out")
     if len(times) < len(power_w):

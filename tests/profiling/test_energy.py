@@ -363,7 +363,7 @@ def test_encodings(read, encoding):
     [
         (
             "time,power_W,power_mW",
-            "log.csv:1: more than one column may be the power: got 'power_W', 'power_mW', expected one. Give",
+            "log.csv:1: more than one column may be the power: got 'power_W', 'power_mW', expected one. Name",
         ),
         ("time,power", "the power has no unit: got 'power', expected W, mW or uW"),
         ("time,power_kW", "the power has no unit"),
@@ -711,3 +711,69 @@ def examine(path, starts_at, offset, span):
             assert isinstance(error, RunError)
         else:
             assert math.isfinite(found.joules) and found.n_readings >= 3
+
+
+# Meters whose headers leave something open
+
+
+def log_of(tmp_path, text, **options):
+    (tmp_path / "log.csv").write_text(text)
+    return PowerLog.read(tmp_path / "log.csv", **options)
+
+
+def rows(*values, start=NOON, step=1.0):
+    return "".join(f"{start + step * i:.3f}" + "".join(f",{v}" for v in values) + "\n" for i in range(4))
+
+
+def test_blanks_separate_cells(tmp_path):
+    header = "timestamp sample_in_packet voltage_V current_A dp_V dn_V temp_C_ema energy_Ws capacity_As\n"
+    lines = "".join(f"{NOON + i} 0 5.0 0.5 0.6 0.6  24 1 1\n" for i in range(3))
+    log = log_of(tmp_path, "FNB58 log of a time and of its current\n\n" + header + lines)
+    np.testing.assert_allclose(log.power_w, 2.5)
+
+
+def test_a_column_and_its_unit_can_be_named(tmp_path):
+    header = "Date,CPU Utilization,Total Power,CPU Power,GPU Power\n"
+    text = header + rows(0.3, 4.5, 3, 1)
+    with pytest.raises(
+        RunError, match=r"more than one column may be the power.*--power-column 'Total Power=W'"
+    ):
+        log_of(tmp_path, text)
+    np.testing.assert_allclose(log_of(tmp_path, text, power_column="total power=W").power_w, 4.5)
+    np.testing.assert_allclose(log_of(tmp_path, text, power_column="CPU Power=mW").power_w, 3e-3)
+    with pytest.raises(RunError, match=r"the power has no unit.*--power-column 'CPU Power=W'"):
+        log_of(tmp_path, text, power_column="CPU Power")
+    with pytest.raises(RunError, match="there is no header"):
+        log_of(tmp_path, text, power_column="Power of all=W")
+    for bad in ("Total Power=V", "Total Power=kg", "=W", ""):
+        with pytest.raises(RunError, match="not named well"):
+            log_of(tmp_path, text, power_column=bad)
+    joulescope = "#time,current,voltage,power,charge,energy\n" + rows(0.61, 5.1, 3.1, 0, 0)
+    with pytest.raises(RunError, match="has no unit"):
+        log_of(tmp_path, joulescope)
+    np.testing.assert_allclose(log_of(tmp_path, joulescope, power_column="power=W").power_w, 3.1)
+
+
+def test_a_current_alone_needs_the_supplys_voltage(tmp_path):
+    text = "Timestamp(ms),Current(uA),D0-D7\n" + rows(1200, "00000000", start=0)
+    with pytest.raises(RunError, match=r"nor are a voltage and a current.*--meter-voltage"):
+        log_of(tmp_path, text, starts_at=NOON)
+    log = log_of(tmp_path, text, starts_at=NOON, supply_v=3.3)
+    np.testing.assert_allclose(log.power_w, 3.3 * 1.2e-3)
+    named = log_of(tmp_path, text, starts_at=NOON, supply_v=3.3, power_column="Current(uA)=mA")
+    np.testing.assert_allclose(named.power_w, 3.3 * 1.2)
+    with pytest.raises(RunError, match="a current needs the supply's voltage"):
+        log_of(tmp_path, text, starts_at=NOON, power_column="Current(uA)")
+    with pytest.raises(RunError, match="a power needs no voltage"):
+        log_of(tmp_path, "time,power_W\n" + rows(4), power_column="power_W", supply_v=5.0)
+    with pytest.raises(RunError, match="no column is a current"):
+        log_of(tmp_path, "time,power_W\n" + rows(4), supply_v=5.0)
+    for bad in (0.0, 230.0, float("nan")):
+        with pytest.raises(RunError, match="not the voltage of a supply"):
+            log_of(tmp_path, text, supply_v=bad)
+
+
+def test_more_than_a_board_takes_is_said(tmp_path):
+    log = log_of(tmp_path, "time,power_W\n" + rows(3100))
+    assert any("3,100 W mostly, more than a small board takes" in warning for warning in log.warnings)
+    assert not log_of(tmp_path, "time,power_W\n" + rows(4)).warnings
