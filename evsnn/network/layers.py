@@ -232,7 +232,7 @@ class Input(Layer):
     shape : tuple of int
         ``(channels, height, width)`` or ``(features,)``.
     encoding : {"constant", "poisson", "events"}
-        "constant": the value is a current, the same at every step (Deng & Gu 2021, section 3).
+        "constant": the value is a current, the same at every step (Deng & Gu 2021, section 5).
         "poisson": values in [0, 1] are firing probabilities per step; a seeded generator draws the spikes.
         "events": samples are spike trains ``(n_steps, *shape)`` of 0 and 1.
     source_shape : tuple of int, optional

@@ -278,7 +278,9 @@ def layer_table(result: Result) -> Table:
 
 def _about(outputs: np.ndarray) -> str:
     """The number and range of outputs."""
-    what = f"{as_shape(outputs.shape[1:])} values per sample"
+    what = (
+        "one value per sample" if outputs[0].size == 1 else f"{as_shape(outputs.shape[1:])} values per sample"
+    )
     return f"{what}, from {outputs.min():g} to {outputs.max():g}, mean {outputs.mean():g}"
 
 

@@ -467,24 +467,25 @@ class Report:
             "after": asdict(profile.after),
             "throttling": list(profile.throttling),
             "sweep": [asdict(s) for s in self.sweep],
-            "neurobench": self.neurobench(),
+            "workload": self.workload(),
         }
         return json.loads(json.dumps(facts))
 
-    def neurobench(self) -> dict:
-        """NeuroBench's metrics, by its names; operations are per sample."""
+    def workload(self) -> dict:
+        """What is stored and what is computed, in plain quantities; operations are per sample.
+
+        NeuroBench measures similar ones under its own names, by rules that these do not follow.
+        """
         profile, result = self.profile, self.profile.result
         weights = profile.n_parameters
         return {
-            "Footprint": profile.weight_bytes,
-            "ConnectionSparsity": profile.n_zero_weights / weights if weights else 0.0,
-            "ClassificationAccuracy": result.accuracy,
-            "ActivationSparsity": 1.0 - result.mean_rate,
-            "SynapticOperations": {
-                "Effective_MACs": sum(layer.macs for layer in profile.layers),
-                "Effective_ACs": result.sops_per_sample,
-                "Dense": float(profile.dense_macs * result.n_steps),
-            },
+            "weight_bytes": profile.weight_bytes,
+            "zero_weights": profile.n_zero_weights / weights if weights else 0.0,
+            "accuracy": result.accuracy,
+            "mean_rate": result.mean_rate,
+            "macs_per_sample": sum(layer.macs for layer in profile.layers),
+            "sops_per_sample": result.sops_per_sample,
+            "dense_operations_per_sample": float(profile.dense_macs * result.n_steps),
         }
 
     def energy(self) -> dict:

@@ -29,12 +29,12 @@ SAYS = {
         " paper's Figure 2B."
     ),
     "3A-D": (
-        "Accuracy against T: RMP, S, T and TS, for two networks and two data sets. After the paper's Figures"
-        " 3A to 3D."
+        "Accuracy against T: RMP, S, T and TS, for two networks and two data sets. In the manner of the paper's"
+        " Figure 3A; what its Figures 3B to 3D show is not reproduced."
     ),
     "4": (
         "Accuracy against synaptic operations per sample, as a multiple of the ANN's multiply-adds, for"
-        " TS and `auto`; T stands beside each point. After the paper's Figure 4. Operations are counted by"
+        " TS and `auto`; T stands beside each point. In the manner of the paper's Figure 4. Operations are counted by"
         " evsnn; accuracies are of the simulation with more images. Left of the dotted line a spiking network"
         " does fewer additions than its ANN has multiply-adds."
     ),
@@ -340,8 +340,8 @@ def verdicts(systems: Sequence[System]) -> list[str]:
                 ""
                 if activation == "threshold"
                 else (
-                    f", for {' and '.join(system.title for system in judged)}, of whose threshold ANN the"
-                    " paper tells nothing"
+                    f", for {' and '.join(system.title for system in judged)}, of whose threshold ANN we do"
+                    " not know the paper's accuracy"
                 )
             )
             lines.append(

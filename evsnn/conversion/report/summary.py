@@ -213,7 +213,8 @@ def _task(conversion: Conversion) -> str:
         one = "one score, class 1 where it is above 0" if network.output_shape == (1,) else ""
         read = f"classify: {one or f'scores of {network.n_classes} classes'}"
     else:
-        read = f"{network.task}: {shapes[0]} values" if len(shapes) == 1 else network.task
+        values = "one value" if network.output_shape == (1,) else f"{shapes[0]} values"
+        read = f"{network.task}: {values}" if len(shapes) == 1 else network.task
     return read + (f"; outputs {several}" if len(shapes) > 1 else "") + " (--task names another)"
 
 
