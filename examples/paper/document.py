@@ -29,14 +29,14 @@ SAYS = {
         " paper's Figure 2B."
     ),
     "3A-D": (
-        "Accuracy against T: RMP, S, T and TS, for two networks and two data sets. In the manner of the paper's"
-        " Figure 3A; what its Figures 3B to 3D show is not reproduced."
+        "Accuracy against T: RMP, S, T and TS, for two networks and two data sets. In the manner of the"
+        " paper's Figure 3A; what its Figures 3B to 3D show is not reproduced."
     ),
     "4": (
         "Accuracy against synaptic operations per sample, as a multiple of the ANN's multiply-adds, for"
-        " TS and `auto`; T stands beside each point. In the manner of the paper's Figure 4. Operations are counted by"
-        " evsnn; accuracies are of the simulation with more images. Left of the dotted line a spiking network"
-        " does fewer additions than its ANN has multiply-adds."
+        " TS and `auto`; T stands beside each point. In the manner of the paper's Figure 4. Operations are"
+        " counted by evsnn; accuracies are of the simulation with more images. Left of the dotted line a"
+        " spiking network does fewer additions than its ANN has multiply-adds."
     ),
 }
 
@@ -535,6 +535,11 @@ def differences(systems: Sequence[System], docs: Path) -> list[str]:
         }
     )
     lines = [
+        (
+            "Not reproduced are the recurrent network of the paper's appendix A.4 and what its Figures 3B to 3D"
+            " show."
+        ),
+        "",
         "Where the paper and the code published with it differ, the paper is followed:",
         "",
         (
