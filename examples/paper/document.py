@@ -536,8 +536,8 @@ def differences(systems: Sequence[System], docs: Path) -> list[str]:
     )
     lines = [
         (
-            "Not reproduced are the recurrent network of the paper's appendix A.4 and what its Figures 3B to 3D"
-            " show."
+            "Not reproduced are the recurrent network of the paper's appendix A.4 and what its Figures 3B to"
+            " 3D show."
         ),
         "",
         "Where the paper and the code published with it differ, the paper is followed:",
