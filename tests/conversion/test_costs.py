@@ -128,3 +128,18 @@ def test_what_is_never_negative_needs_neurons_of_one_sign():
     ann = lowered(m.model(m.head(m.op("Relu", m.conv(x, 8, 4)), 400)))
     carried = [layer.name for layer in ann.network.layers if layer.name.endswith(".carried")]
     assert [ann.network.shapes[name] for name in carried] == [(8, 12, 12)]
+
+
+def test_currents_that_many_layers_read_are_carried_on():
+    """DenseNet: each layer reads all before it through a norm and a ReLU of its own."""
+    m = OnnxModel((3, 8, 8))
+    x, n, own = m.op("Relu", m.conv("x", 3, 8, pads=[1, 1, 1, 1])), 8, 216
+    for _ in range(6):
+        y = m.conv(m.op("Relu", m.norm(x, n)), n, 16, 1)
+        y = m.conv(m.op("Relu", m.norm(y, 16)), 16, 4, pads=[1, 1, 1, 1])
+        own += 16 * n + 4 * 16 * 9
+        x, n = m.op("Concat", x, y, axis=1), n + 4
+    x = m.op("GlobalAveragePool", m.op("Relu", m.norm(x, n)))
+    ann = lowered(m.model(m.head(x, n, 4)))
+    stored = sum(x.weight.size for x in ann.network.layers if isinstance(x, (Conv2d, Linear)))
+    assert stored < 2.2 * own  # each of the 3x3 layers would be computed up to six times

@@ -254,6 +254,13 @@ def test_depth_to_space(mode):
     assert not any("matrix" in note for note in ann.notes)
 
 
+def test_averages_whose_padding_reaches_the_kernel():
+    m = OnnxModel((3, 6, 6))
+    x = m.op("Pad", relu_conv(m, "x", 3, 4), np.array([0, 0, 3, 3, 0, 0, 0, 3]))
+    ann = finished(m, m.op("AveragePool", x, kernel_shape=[2, 2]))
+    assert not any("matrix" in note for note in ann.notes)
+
+
 def test_a_focus_layer_is_one_convolution():
     """Four slices of every second pixel, side by side."""
     m = OnnxModel((3, 8, 8))

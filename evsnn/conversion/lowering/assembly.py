@@ -140,6 +140,21 @@ class Assembly:
             self._split[id(current)] = (current, out)
         return out
 
+    def shared(self, part: Expression | Pending, copies: int) -> Expression | Pending:
+        """A current that several layers read: neurons carry it on if that costs less than computing it anew.
+
+        So it is in DenseNet, where each layer reads those before it through a norm and a ReLU of its own.
+        """
+        if isinstance(part, Pending) or copies < 2 or part.signal is not None:
+            return part
+        if not all(t.signal.spiking for t in part.terms):  # of the analog input: once for all steps
+            return part
+        size, signs = int(np.prod(part.shape)), 1 if part.never_negative else 2
+        places = int(np.prod(part.shape[1:]))
+        work = sum(t.weights().weight.size for t in part.terms) * places
+        apart = signs * (work + (NEURON_COST + copies) * size)
+        return self.split(part) if apart < copies * work else part
+
     # Linear operators on expressions
 
     def convolved(
@@ -200,8 +215,9 @@ class Assembly:
         part = self.expression(part, name)
         if window == Window((1, 1), (1, 1)):
             return part
+        beyond = any(p >= k for p, k in zip(window.padding, window.kernel * 2))  # no pool is so
         if all(t.kernel is None or t.kernel.everywhere for t in part.terms) and not (
-            part.bias.any() and any(window.padding)
+            beyond or (part.bias.any() and any(window.padding))
         ):
             pooled = (self._pooled(t.signal, window, name) for t in part.terms)
             signals = [signal for signal in pooled if signal is not None]

@@ -29,6 +29,8 @@ __all__ = ["MAX_POOLS", "OPERATORS", "lower_graph"]
 
 MAX_POOLS = ("spiking", "average")
 
+_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_ENDS = _WEIGHTED | {"Clip", "LeakyRelu", "Max", "Min", "PRelu", "Relu"}
 _RULES = {**weighted_rules.RULES, **elementwise_rules.RULES, **pooling_rules.RULES, **layout_rules.RULES}
 
 OPERATORS = tuple(sorted(_RULES))
@@ -77,9 +79,13 @@ def _lower(graph: Graph, average: bool) -> Ann:
     if layout:
         scope.assembly.note(f"input: the model reads {own}; the network reads it channels first, {shape}")
     made: dict[str, list[str]] = {}
+    readers = Readers(graph)
     for node in graph.nodes:
         before = len(scope.assembly.layers)
-        scope.values[node.outputs[0]] = _lowered(scope, node)
+        value = _lowered(scope, node)
+        if node.op in _WEIGHTED:
+            value = value.with_parts([scope.assembly.shared(p, readers.copies(node)) for p in value.parts])
+        scope.values[node.outputs[0]] = value
         made[node.name] = [x.name for x in scope.assembly.layers[before:] if isinstance(x, IF)]
         scope.forget(node)
     ends: dict[str, Expression] = {}
@@ -110,6 +116,33 @@ def _lower(graph: Graph, average: bool) -> Ann:
         notes=(*graph.notes, *scope.assembly.notes),
         outputs=tuple(scope.ends[tensor] for tensor in graph.outputs.values()),
     )
+
+
+class Readers:
+    """Who reads what in a graph."""
+
+    def __init__(self, graph: Graph):
+        self.by_tensor: dict[str, list[Node]] = {}
+        for node in graph.nodes:
+            for name in node.inputs:
+                self.by_tensor.setdefault(name, []).append(node)
+
+    def copies(self, node: Node, most: int = 64) -> int:
+        """How many ReLUs and weighted layers read what a node computes, through linear operators alone.
+
+        Each of them computes it anew, unless neurons carry it on.
+        """
+        waiting, seen, found = [node.outputs[0]], {node.outputs[0]}, 0
+        while waiting and found < most:
+            for reader in self.by_tensor.get(waiting.pop(), ()):
+                if reader.outputs[0] in seen:
+                    continue
+                seen.add(reader.outputs[0])
+                if reader.op in _ENDS:
+                    found += 1
+                else:
+                    waiting.append(reader.outputs[0])
+        return found
 
 
 def _macs(graph: Graph, made: Mapping[str, Sequence[str]], network: Network) -> dict[str, int]:
