@@ -87,6 +87,8 @@ def check_images(network: Network, images: np.ndarray, n_steps: int) -> np.ndarr
     if encoding == "events":
         if array.dtype != bool and not _are_events(array):
             raise InputError("events are not 0 and 1", where="images", got=f"{array.min()} to {array.max()}")
+        if array.itemsize == 1:  # 0 and 1 are the bytes of bool: no copy
+            return np.ascontiguousarray(array).view(bool)
         return np.ascontiguousarray(array, bool)
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array, np.float32)
