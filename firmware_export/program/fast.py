@@ -101,7 +101,13 @@ class FastKind:
 
 
 COMMON = (
-    Condition("it is read out", lambda c: bool(c.stage.writes or c.stage.readout)),
+    Condition(
+        "it is read out",
+        lambda c: (
+            bool(c.stage.readout)
+            or (bool(c.stage.writes) and c.stage.population not in c.program.network.circuit.readouts)
+        ),
+    ),
     Condition(
         "its spikes and its negative spikes are kept in different forms",
         lambda c: len({replace(c.program.views[key], key=c.stage.writes[0]) for key in c.stage.writes}) <= 1,

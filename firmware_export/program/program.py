@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -45,6 +46,33 @@ MAX_READS = 1 << 20
 """Rows of all stages, each as often as it reads something: what finding their order takes time for. The
 order of the rows is a table in flash, so that no microcontroller has room for more.
 """
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output of the network among the values that the C gives.
+
+    Parameters
+    ----------
+    population : int
+        Which is read out.
+    start : int
+        The place of its first value.
+    shape : (channels, height, width)
+    """
+
+    population: int
+    start: int
+    shape: tuple[int, int, int]
+
+    @property
+    def n_positions(self) -> int:
+        return self.shape[1] * self.shape[2]
+
+    @property
+    def length(self) -> int:
+        """The number of its values."""
+        return self.shape[0] * self.n_positions
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -88,8 +116,21 @@ class Program:
 
     @property
     def n_outputs(self) -> int:
-        """Values that the readout gives: channels times positions."""
-        return self.network.circuit.readout.n_neurons
+        """Values that all readouts give: channels times positions."""
+        return sum(
+            output.length for output in {output.population: output for output in self.outputs}.values()
+        )
+
+    @cached_property
+    def outputs(self) -> tuple[Output, ...]:
+        """The outputs, in the network's order, and where their values are."""
+        circuit, end = self.network.circuit, 0
+        starts: dict[int, int] = {}
+        for j in circuit.readouts:
+            if j not in starts:
+                starts[j] = end
+                end += circuit.population(j).n_neurons
+        return tuple(Output(j, starts[j], circuit.population(j).shape) for j in circuit.readouts)
 
     @property
     def classifies(self) -> bool:
@@ -139,20 +180,14 @@ def program_of(network: QuantizedNetwork, by_step: bool = False, compact: bool =
     Raises
     ------
     RunError
-        If the network has several outputs, a feature that is not in `SUPPORTS` or too many rows; or if it is
-        to run step by step, and a layer's step needs later steps of the layer before it.
+        If the network has a feature that is not in `SUPPORTS` or too many rows; or if it is to run step by
+        step, and a layer's step needs later steps of the layer before it.
     """
     circuit = network.circuit
     check_supported(circuit, SUPPORTS, "firmware")
     if by_step and circuit.has_warm_up:
         raise RunError(
             "a network with warm-up steps cannot run step by step", hint="export it layer by layer"
-        )
-    if len(circuit.readouts) > 1:
-        raise RunError(
-            "firmware gives one output",
-            got=", ".join(layer.name for layer in network.network.outputs)[:120],
-            hint="convert the model once for each output that is needed: --scores NAME",
         )
     stages, needed = stages_of(circuit)
     _check_rows(stages, circuit)

@@ -78,15 +78,17 @@ def stages_of(circuit: Circuit) -> tuple[list[Stage], list[Key]]:
         if isinstance(population, MaxPool):
             stages += _max_pool_stages(i, population, own, populations)
         else:
-            stages += _population_stages(i, population, own, populations, counted)
+            stages += _population_stages(i, population, own, circuit, counted)
     return stages, list(needed)
 
 
 def readout_counts(circuit: Circuit) -> bool:
-    """Whether the readout needs nothing but how many spikes each neuron sends: it integrates, and nobody else
-    reads its sources.
+    """Whether the readout needs nothing but how many spikes each neuron sends: it is the only one, it
+    integrates, and nobody else reads its sources.
     """
     populations = circuit.populations
+    if len(circuit.readouts) > 1:
+        return False
     last = circuit.readout
     if last.fires or LEAK in last.features or last.analog_projections or not last.projections:
         return False
@@ -163,18 +165,19 @@ def _population_stages(
     i: int,
     population: Population,
     needed: Sequence[Key],
-    populations: Sequence[Population | MaxPool],
+    circuit: Circuit,
     counted: Sequence[Projection],
 ) -> Iterator[Stage]:
     """The stages that make what is needed of a population; `counted` are the projections of a readout that
     integrates totals.
     """
+    populations = circuit.populations
     readout = next((s for s in counted if s.sources[0].population == i), None)
     pools = list(dict.fromkeys(key.pool for key in needed))
     own = None  # the pool whose windows it counts itself
     if readout:
         own = readout.sources[0].pool
-    elif len(pools) == 1 and _counted_on_the_way(pools[0]):
+    elif len(pools) == 1 and _counted_on_the_way(pools[0]) and i not in circuit.readouts:
         own = pools[0]
     rows, width = own.output_size(population.shape[1:]) if own else population.shape[1:]
     yield Stage(

@@ -93,7 +93,7 @@ def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
     readout, outputs = "NULL", 0
     if stage.readout is not None:
         readout, outputs = readout_table(stage.readout, i, tables)
-    elif stage.population == len(network.circuit.populations) - 1:
+    elif stage.population in network.circuit.readouts:
         outputs = p.shape[0]
 
     def padded(what: str, values: np.ndarray | None, fill: int = 0, dtype=np.int32) -> str:
@@ -134,10 +134,11 @@ def _population(stage: Stage, i: int, arena: Arena, tables: Tables) -> dict:
         "by_step": arena.program.by_step,
         "neurons": p.shape[1:],
     }
-    is_map = stage.population == len(network.circuit.populations) - 1 and stage.rows > 1
+    output = next((o for o in arena.program.outputs if o.population == stage.population), None)
     return {
         "descriptor": tables.structs(f"s{i}", "evsnn_population_t", [fields]),
-        "row_outputs": stage.width * p.shape[0] if is_map else 0,
+        "row_outputs": stage.width * p.shape[0] if output is not None and stage.rows > 1 else 0,
+        "out_start": 0 if output is None else output.start,
     }
 
 

@@ -35,19 +35,21 @@ def expected_outputs(network: QuantizedNetwork, inputs: np.ndarray) -> np.ndarra
     Returns
     -------
     (n, n_outputs) int64
-        Membranes, or spike counts if the readout fires; of a map as (channel, y, x).
+        Membranes, or spike counts if readouts fire, output after output; of a map as (channel, y, x).
     """
     return outputs_of(network, reference.run(network.circuit, inputs))
 
 
 def outputs_of(network: QuantizedNetwork, traces: Sequence[reference.Trace]) -> np.ndarray:
     """The same of a run that is there: one trace per population."""
-    last = traces[-1]
-    if network.circuit.readout.fires or last.v_mem is None:
-        outputs = last.spikes.sum(axis=1, dtype=np.int64)
-    else:
-        outputs = last.v_mem
-    return outputs.reshape(len(outputs), -1)
+    parts = []
+    for i in dict.fromkeys(network.circuit.readouts):
+        trace = traces[i]
+        values = trace.v_mem
+        if network.circuit.populations[i].fires or values is None:
+            values = trace.spikes.sum(axis=1, dtype=np.int64)
+        parts.append(values.reshape(len(values), -1))
+    return np.concatenate(parts, axis=1)
 
 
 def expected_classes(network: QuantizedNetwork, outputs: np.ndarray) -> np.ndarray | None:
@@ -66,8 +68,8 @@ def expected_classes(network: QuantizedNetwork, outputs: np.ndarray) -> np.ndarr
     """
     if network.network.task != "classify":
         return None
-    amplitude = amplitude_of(network)
-    return predicted_classes(outputs if amplitude is None else outputs * amplitude)
+    amplitude, scores = amplitude_of(network), outputs[:, : network.circuit.readout.n_neurons]
+    return predicted_classes(scores if amplitude is None else scores * amplitude)
 
 
 def amplitude_of(network: QuantizedNetwork) -> np.ndarray | None:
@@ -85,10 +87,16 @@ def amplitude_of(network: QuantizedNetwork) -> np.ndarray | None:
     return None if np.ptp(amplitude) == 0 else amplitude
 
 
-def output_scale(network: QuantizedNetwork) -> float | None:
-    """What 1 in an output of C stands for after all steps; None if that differs from output to output."""
-    i, last = network.circuit.readouts[0], network.circuit.readout
-    layer = network.circuit.network.by_name[last.name]
+def output_scale(network: QuantizedNetwork, i: int) -> float | None:
+    """What 1 in an output of C stands for after all steps; None if that differs from value to value.
+
+    Parameters
+    ----------
+    network : QuantizedNetwork
+    i : int
+        The population that is read out.
+    """
+    layer = network.circuit.network.by_name[network.circuit.populations[i].name]
     unit = layer.v_threshold if isinstance(layer, IF) else network.scales[i]
     if unit is None or np.ptp(unit):
         return None

@@ -105,10 +105,80 @@ def test_an_output_times_its_scale_is_the_value_of_python():
     assert "NET_OUTPUT_SCALE" not in uneven
 
 
-def test_several_outputs_are_refused():
-    trunk = [Input((4,)), Linear(np.eye(4)), IF(name="trunk")]
-    heads = [Linear(np.eye(4), inputs="trunk", name=n) for n in ("a", "b")]
-    ends = [Readout(inputs="a", name="first"), Readout(inputs="b", name="second")]
-    net = Network([*trunk, *heads, *ends], input_range=(0, 1))
-    with pytest.raises(evsnn.RunError, match="firmware gives one output: got first, second"):
-        export_header(quantize(net), "net")
+def several(spikes: bool, task: str = "regress") -> Network:
+    """A vector, a map behind a pool and a map, of one trunk; the last two are read by others as well."""
+    rng = np.random.default_rng(9)
+    trunk = [
+        Input((2, 6, 8)),
+        Conv2d(rng.normal(size=(9, 2, 3, 3)), rng.normal(size=9) * 0.1, padding=1),
+        IF(0.8, name="trunk"),
+    ]
+    heads = [
+        Conv2d(rng.normal(size=(5, 9, 3, 3)), padding=1, inputs="trunk", name="map"),
+        AvgPool2d(2, inputs="trunk", name="half"),
+        Conv2d(rng.normal(size=(3, 9, 1, 1)), rng.normal(size=3), name="small"),
+        Flatten(inputs="half"),
+        Linear(rng.normal(size=(4, 108)), rng.normal(size=4), name="scores"),
+    ]
+    names = ["scores", "small", "map"]
+    if spikes:
+        heads += [IF(0.4 + 0.1 * i, name=f"{name}.neurons", inputs=name) for i, name in enumerate(names)]
+    ends = [Readout(inputs=f"{name}.neurons" if spikes else name, name=f"out.{name}") for name in names]
+    options = {"readout": "spikes" if spikes else "membrane", "task": task}
+    return Network([*trunk, *heads, *ends], n_steps=5, input_range=(0, 1), **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by_step", [False, True])
+@pytest.mark.parametrize("spikes", [False, True])
+@pytest.mark.parametrize("task", ["classify", "regress"])
+def test_several_outputs_stand_one_after_another(spikes, by_step, task):
+    net = several(spikes, task)
+    quantized = quantize(net)
+    images = np.random.default_rng(0).random((3, 2, 6, 8), np.float32)
+    inputs = quantized.encode(images)
+    export = export_header(quantized, "net", by_step=by_step)
+    run_on(GCC, export, inputs, SANITIZED, trace=True)  # compares with Python
+    outputs = expected_outputs(quantized, inputs)
+    found = evsnn.simulate(quantized, images)
+    assert outputs.shape == (3, 4 + 3 * 12 + 5 * 48) and len(np.unique(outputs)) > 5
+    for k, values in enumerate(found.named_outputs.values()):
+        start, length, scale = (
+            re.search(rf"#define NET_OUTPUT{k}_{what} (\S+)", export.text)[1]
+            for what in ("START", "LENGTH", "SCALE")
+        )
+        part = outputs[:, int(start) : int(start) + int(length)]
+        np.testing.assert_allclose(part * float(scale), values.reshape(3, -1), rtol=1e-12)
+    measured = run_on(GCC, export, inputs, SANITIZED)
+    classes, given = outputs_in(measured.text)
+    np.testing.assert_array_equal(given, outputs)
+    if task == "classify":
+        np.testing.assert_array_equal(classes, found.predictions)
+        assert "#define NET_N_CLASSES 4" in export.text
+    for name in ("out.scores", "out.small", "out.map"):
+        assert name not in export.text  # names of a file never reach C
+
+
+def test_one_layer_may_be_read_out_twice_and_go_on():
+    """Neurons that are an output and are read by a layer behind them, through a pool."""
+    rng = np.random.default_rng(3)
+    layers = [
+        Input((2, 6, 8)),
+        Conv2d(rng.normal(size=(9, 2, 3, 3)), padding=1),
+        IF(0.8, name="trunk"),
+        AvgPool2d(2),
+        Conv2d(rng.normal(size=(3, 9, 1, 1))),
+        IF(0.5, name="end"),
+        Readout(inputs="end", name="a"),
+        Readout(inputs="trunk", name="b"),
+        Readout(inputs="end", name="c"),
+    ]
+    net = Network(layers, n_steps=4, input_range=(0, 1), readout="spikes", task="none")
+    quantized = quantize(net)
+    images = np.random.default_rng(0).random((2, 2, 6, 8), np.float32)
+    inputs = quantized.encode(images)
+    export = export_header(quantized, "net")
+    _, given = outputs_in(run_on(GCC, export, inputs, SANITIZED).text)
+    np.testing.assert_array_equal(given, expected_outputs(quantized, inputs))
+    assert given.shape == (2, 3 * 12 + 9 * 48)
+    assert "#define NET_OUTPUT2_START 0 " in export.text and "#define NET_OUTPUT1_START 36 " in export.text
