@@ -97,7 +97,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("convolution",),
         ("expression",),
         ("value", "assembly"),
-        ("ann", "scope", "phases"),
+        ("ann", "scope", "phases", "borders"),
         ("sums",),
         ("linear",),
         ("elementwise_rules", "layout_rules", "pooling_rules", "weighted_rules"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 import onnx
+import onnxruntime
 from test_lowering import kinds, lowered
 
 from evsnn.conversion.lowering.ann import forward
@@ -354,3 +356,20 @@ def test_sklearn_models():
     ann = lower_graph(import_onnx(to_onnx(model, x[:1], options={"zipmap": False}, target_opset=17)))
     assert kinds(ann).count("if") == 2
     np.testing.assert_array_equal(forward(ann, x).argmax(1), model.predict(x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["shufflenet", "inception_v2", "densenet121"])
+def test_light_models(name):
+    """Those that the onnx package carries, whose weights are constants: grouped layers, shuffles, borders."""
+    path = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / f"light_{name}.onnx"
+    if not path.exists():
+        pytest.skip("this onnx package carries no light models")
+    ann = lower_graph(import_onnx(path))
+    proto = onnx.load(path)
+    proto.graph.output.append(onnx.ValueInfoProto(name=ann.outputs[0]))
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    image = np.random.default_rng(0).random((1, 3, 224, 224), np.float32)
+    (theirs,) = session.run([ann.outputs[0]], {session.get_inputs()[0].name: image})
+    ours = forward(ann, ann.arranged(image)).ravel()
+    assert np.abs(ours - theirs.ravel()).max() <= 1e-5 * np.abs(theirs).max()

@@ -87,9 +87,9 @@ class Grower:
         elif what == "leaky":
             self.add(m.op("PRelu", x, m.floats(n, 1, 1)), x)
         elif what == "average" and inside:
-            self.add(
-                m.op("AveragePool", x, kernel_shape=kernel, count_include_pad=1, **window), x, fired=fired
-            )
+            counted = self.one_of((0, 1)) if self.moves else 1
+            pooled = m.op("AveragePool", x, kernel_shape=kernel, count_include_pad=counted, **window)
+            self.add(pooled, x, fired=fired and counted)
         elif what == "max" and inside and fired:
             covered = not any(window["pads"]) and all(
                 k >= s for k, s in zip(kernel, window["strides"])

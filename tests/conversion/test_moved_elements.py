@@ -276,6 +276,38 @@ def test_a_focus_layer_is_one_convolution():
     assert weights(ann) == 5 * 12 * 9 + 20 * 4
 
 
+@pytest.mark.parametrize("size", [(7, 7), (6, 9), (3, 3), (2, 5)], ids=str)
+@pytest.mark.parametrize("source", ["relu", "current", "input"])
+@pytest.mark.parametrize(
+    "window",
+    [
+        {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
+        {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]},
+        {"kernel_shape": [2, 2], "auto_pad": "SAME_UPPER", "strides": [2, 2]},
+        {"kernel_shape": [3, 2], "pads": [2, 0, 1, 1], "strides": [2, 1]},
+        {"kernel_shape": [2, 3], "strides": [2, 2], "ceil_mode": 1},
+        {"kernel_shape": [5, 5], "pads": [2, 2, 2, 2]},
+    ],
+    ids=str,
+)
+def test_averages_of_what_is_inside_the_map(size, source, window):
+    """Keras' padding "same", Inception's and ShuffleNet's pools: borders are small maps of their own."""
+    m = OnnxModel((3, *size))
+    x = m.conv("x", 3, 3, pads=[1, 1, 1, 1]) if source != "input" else "x"
+    x = m.op("AveragePool", m.op("Relu", x) if source == "relu" else x, **window)
+    ann = finished(m, relu_conv(m, x, 3, 5, 1))
+    assert not any("matrix" in note for note in ann.notes)
+
+
+def test_borders_of_averages_cost_little():
+    m = OnnxModel((3, 28, 28))
+    x = relu_conv(m, "x", 3, 16, pads=[1, 1, 1, 1])
+    x = m.op("AveragePool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    ann = finished(m, m.op("GlobalAveragePool", relu_conv(m, x, 16, 8, 1)))
+    whole = 16 * 28 * 28 * 2 + 8 * 28 * 28  # before, behind and after the pool
+    assert neurons(ann) < 1.2 * whole
+
+
 # Matrices
 
 
@@ -302,9 +334,6 @@ MATRICES = {
         "Add", m.op("GlobalAveragePool", relu_conv(m, "x", 3, 5)), m.floats(1, 5, 2, 2)
     ),
     "cut": lambda m: m.conv(m.op("Pad", "x", np.array([0, 0, -1, 0, 0, 0, 0, 0])), 3, 4),
-    "average at the border": lambda m: m.op(
-        "AveragePool", relu_conv(m, "x", 3, 5), kernel_shape=[3, 3], pads=[1, 1, 1, 1]
-    ),
     "average beyond the border": lambda m: m.op(
         "AveragePool", relu_conv(m, "x", 3, 5), kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1,
         count_include_pad=1,

@@ -87,9 +87,8 @@ def as_network(case) -> np.ndarray:
     proto.CopyFrom(case.model)
     for value, array in zip(list(proto.graph.input)[1:], case.data_sets[0][0][1:]):
         proto.graph.initializer.append(numpy_helper.from_array(np.asarray(array), value.name))
-    return evaluate(
-        import_onnx(proto, output=proto.graph.output[0].name), np.asarray(case.data_sets[0][0][0])
-    )
+    graph, x = import_onnx(proto, output=proto.graph.output[0].name), np.asarray(case.data_sets[0][0][0])
+    return evaluate(graph, x) if x.shape != graph.shapes[graph.input] else evaluate(graph, x[None])[0]
 
 
 def outcomes(compute, cases) -> dict[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 from ...network.geometry import Window
 from ..onnx.graph import Node
 from ..onnx.windows import Windows
+from .borders import average
 from .convolution import Convolution, both_paddings
 from .expression import Expression, Pending
 from .scope import Scope, refusal, windows_of
@@ -67,10 +68,14 @@ def _note_average(scope: Scope, node: Node) -> None:
 def _avg_pool(scope: Scope, node: Node) -> Value:
     value = _channelwise(scope, node, scope.value(node))
     at = _windows(node, value)
-    if any(at.window.padding) and not node.attributes.get("count_include_pad", 0):
-        raise LayoutError("its divisor is smaller at the border, where padded positions do not count")
-    if any(at.overhang):
-        raise LayoutError("its last windows reach beyond the map (ceil_mode), where the divisor is smaller")
+    excluded = any(at.window.padding) and not node.attributes.get("count_include_pad", 0)
+    if excluded and not any(value.padding):
+        return _placed(
+            value,
+            [average(scope.assembly, e, at, node.name) for e in scope.expressions(value, node.name)],
+        )
+    if excluded or any(at.overhang):
+        raise LayoutError("its divisor is smaller at the border, by zeros of a Pad or of ceil_mode")
     window = Window(at.window.kernel, at.window.stride, both_paddings(at.window.padding, value.padding))
     return _placed(value, [scope.assembly.avg_pool(p, window, node.name) for p in value.parts])
 
