@@ -111,14 +111,17 @@ class Convolution:
     def moves(self) -> bool:
         """Whether each of its outputs is one of its inputs, or 0."""
         rows = self.weight.reshape(self.n_out, -1)
-        return self.gain is None and bool(np.isin(rows, (0, 1)).all() and (rows.sum(axis=1) <= 1).all())
+        if self.gain is not None or rows.min() < 0 or rows.max() > 1:
+            return False
+        return bool((np.count_nonzero(rows, axis=1) <= 1).all() and np.isin(rows.max(axis=1), (0, 1)).all())
 
     @cached_property
     def never_negative(self) -> bool:
         """Whether no weight is negative."""
-        rows = np.sign(self.weight).reshape(self.n_out, -1)
-        signs = np.ones(self.n_out) if self.gain is None else np.sign(self.gain)
-        return bool((rows * signs[:, None] >= 0).all())
+        rows = self.weight.reshape(self.n_out, -1)
+        least, most = rows.min(axis=1), rows.max(axis=1)
+        gain = np.ones(self.n_out) if self.gain is None else self.gain
+        return bool((np.where(gain >= 0, least * gain, most * gain) >= 0).all())
 
     @property
     def pointwise(self) -> bool:
