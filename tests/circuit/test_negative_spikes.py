@@ -164,6 +164,7 @@ def every_path(encoding="constant", channels=6, leak=1.0, n_steps=12, readout="m
             Readout(),
         ],
         n_steps=n_steps,
+        shift="bias",
         input_range=(0, 1),
         readout=readout,
     )
