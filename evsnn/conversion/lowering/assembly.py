@@ -206,7 +206,7 @@ class Assembly:
         made = id(part) in self._split
         apart = signs * kernel.weight.size * places
         if not made:
-            apart += sum(first.weight.size for first in firsts) * before
+            apart += signs * sum(first.weight.size for first in firsts) * before
             apart += signs * NEURON_COST * int(np.prod(part.shape))
         return weights <= MAX_WEIGHTS and weights * places <= apart
 
