@@ -316,14 +316,12 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
             hint="use membrane='auto'",
         )
     if membrane != "int32" and th is not None and not apart:
-        least = np.full(channels, LEAST_Q_MAX if membrane == "auto" else 1, np.int64)
-        if _fits(at(least), circuit.n_steps, grid, 16).all():
-            low, high = least, full + 1  # channel by channel: fits at low, at high unknown or not
-            while (high - low > 1).any():
-                middle = (low + high) // 2
-                good = _fits(at(middle), circuit.n_steps, grid, 16)
-                low, high = np.where(good, middle, low), np.where(good, high, middle)
-            return _result(at(low), "int16", reach / low, low, circuit.n_steps, grid)
+        narrow_q = _largest_q_max(
+            lambda q: _fits(at(q), circuit.n_steps, grid, 16),
+            np.full(channels, LEAST_Q_MAX if membrane == "auto" else 1, np.int64),
+        )
+        if narrow_q is not None:
+            return _result(at(narrow_q), "int16", reach / narrow_q, narrow_q, circuit.n_steps, grid)
         if membrane == "int16":
             raise RunError(
                 "no weights fit membranes of 16 bits",
@@ -337,14 +335,33 @@ def _fit(p: Population, circuit: Circuit, grid: tuple[float, int, int], membrane
         reach = np.where(fits, reach, np.maximum(reach, 127 * charge / 2**30))
         population = at(full)
         fits = _fits(population, circuit.n_steps, grid, 32)
-    if not fits.all():
+    q_max: np.ndarray | None = full
+    if not fits.all():  # many analog inputs of 12 bits
+        q_max = _largest_q_max(
+            lambda q: _fits(at(q), circuit.n_steps, grid, 32), np.full(channels, LEAST_Q_MAX, np.int64)
+        )
+        if q_max is not None and last and th is None:  # one scale for all channels
+            q_max = np.full(channels, q_max.min())
+    if q_max is None:
         raise RunError(
             "membranes could pass 32 bits",
             where=f"layer {p.name!r}",
             got=f"{circuit.n_steps} steps",
             hint="use fewer steps, or float32 arithmetic",
         )
-    return _result(population, "int32", reach / full, full, circuit.n_steps, grid)
+    return _result(at(q_max), "int32", reach / q_max, q_max, circuit.n_steps, grid)
+
+
+def _largest_q_max(fits: Callable[[np.ndarray], np.ndarray], least: np.ndarray) -> np.ndarray | None:
+    """The largest `q_max` of each channel up to 127 that fits; None if one does not fit at its least."""
+    if not fits(least).all():
+        return None
+    low, high = least, np.full_like(least, 128)  # channel by channel: fits at low, at high unknown or not
+    while (high - low > 1).any():
+        middle = (low + high) // 2
+        good = fits(middle)
+        low, high = np.where(good, middle, low), np.where(good, high, middle)
+    return low
 
 
 def _reach(grids: dict[Projection, float], channels: int) -> np.ndarray:

@@ -456,3 +456,31 @@ def test_shifts_round_to_the_nearest_and_half_up():
 def test_16_bits_cannot_hold_an_analog_input_beside_gathered_spikes():
     with pytest.raises(RunError, match="membranes of 16 bits cannot hold an analog input beside gathered"):
         quantize(input_beside_spikes(), membrane="int16")
+
+
+@pytest.mark.parametrize("readout", ["membrane", "spikes"])
+def test_many_inputs_of_12_bits_take_coarser_weights(readout):
+    """Sums that could pass 32 bits with 7-bit weights fit with fewer; before, such a network was refused."""
+    rng = np.random.default_rng(0)
+    weights = rng.choice([-1.0, 1.0], (24, 640)) * rng.uniform(0.8, 1, (24, 640)) / 640
+    layers = [Input((640,)), Linear(weights), IF(0.02)]
+    if readout == "membrane":
+        layers += [Linear(rng.normal(size=(5, 24)))]
+    net = Network([*layers, Readout()], n_steps=64, shift="bias", readout=readout, input_range=(-1, 1))
+    integers = quantize(net)
+    assert integers.widths[0] == "int32" and 16 <= integers.q_max[0].min() <= integers.q_max[0].max() < 127
+    low, high = integers.bounds[0]
+    assert low >= -(2**31) and high < 2**31
+    images = rng.choice([-1.0, 1.0], (6, 640)).astype(np.float32)
+    images[0] = np.sign(weights[3])
+    runs = [evsnn.simulate(integers, images, backend=backend) for backend in ("numba", "reference")]
+    np.testing.assert_array_equal(runs[0].outputs, runs[1].outputs)
+    floats = evsnn.simulate(net, images)
+    assert np.abs(runs[0].outputs - floats.outputs).max() < 0.1 * np.abs(floats.outputs).max()
+
+
+def test_one_analog_readout_keeps_one_scale():
+    """An integrating readout of many inputs has one q_max for all channels."""
+    weights = np.random.default_rng(1).normal(size=(3, 9000))
+    integers = quantize(Network([Input((9000,)), Linear(weights), Readout()], n_steps=8, input_range=(-1, 1)))
+    assert len(set(integers.q_max[0].tolist())) == 1 and np.ptp(integers.scales[0]) == 0
