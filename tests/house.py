@@ -100,7 +100,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("ann", "scope", "phases", "borders"),
         ("sums",),
         ("linear",),
-        ("elementwise_rules", "layout_rules", "pooling_rules", "weighted_rules"),
+        ("elementwise_rules", "layout_rules", "pooling_rules", "pruning", "weighted_rules"),
         ("lowering",),
     ),
     "evsnn.conversion.balance": (

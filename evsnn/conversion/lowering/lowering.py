@@ -22,6 +22,7 @@ from . import elementwise_rules, layout_rules, pooling_rules, weighted_rules
 from .ann import Ann
 from .expression import Expression
 from .linear import AFFINE, as_matrix
+from .pruning import without_constants
 from .scope import MAX_MATRIX, Scope, refusal
 from .value import LayoutError, Value
 
@@ -105,7 +106,7 @@ def _lower(graph: Graph, average: bool) -> Ann:
         raise ModelError(
             error.what, where=error.where, got=error.got, expected=error.expected, hint=error.hint
         ) from error
-    return Ann(
+    ann = Ann(
         network,
         clips={name: clip for name, clip in scope.assembly.clips.items() if name in network.by_name},
         moments={
@@ -116,6 +117,7 @@ def _lower(graph: Graph, average: bool) -> Ann:
         notes=(*graph.notes, *scope.assembly.notes),
         outputs=tuple(scope.ends[tensor] for tensor in graph.outputs.values()),
     )
+    return without_constants(ann)
 
 
 class Readers:
