@@ -67,6 +67,7 @@ def test_the_bound_itself_does_not_correct(arithmetic):
     assert result.layers[0].spikes[0, :, 0].tolist() == [1, 0, -1, 0, 0, 0, 0, 0]
 
 
+@pytest.mark.slow
 @ARITHMETICS
 def test_a_negative_spike_takes_its_row_away(arithmetic):
     result = run_both(
@@ -336,6 +337,7 @@ def test_net_counts_fit_the_membranes_width():
         assert quantize(network).widths[0] == width
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="the engine allocates")
 @pytest.mark.parametrize("n_steps", [8, 100])
 def test_memory_is_announced(monkeypatch, n_steps):
@@ -394,6 +396,7 @@ def test_vectors_side_by_side_are_one_projection():
         assert np.array_equal(result.layers[1].v_mem[i], Naive(network, image, 6).run()[1]["readout1"])
 
 
+@pytest.mark.slow
 @ARITHMETICS
 @pytest.mark.parametrize("warm_up_steps", [0, 3])
 def test_a_constant_current_leaves_nothing_to_take_back(arithmetic, warm_up_steps):

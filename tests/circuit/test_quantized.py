@@ -197,6 +197,7 @@ def test_weights_are_fitted_until_16_bits_are_proven():
         quantize(network.replace(n_steps=65_536), membrane="int16")
 
 
+@pytest.mark.slow
 def test_wrapping_sums_come_home():
     """Sums of one step pass 16 bits on the way, membranes do not: int16 equals int32."""
     n = 600
@@ -412,6 +413,7 @@ def test_dead_channels_with_a_large_bias(tiny, n_steps):
         assert quantize(network).widths[1] == "int16"  # as without weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("gain", [1.0, 40.0, 0.02])
 def test_an_analog_input_beside_gathered_spikes_keeps_its_bits(gain, kernel):
@@ -427,6 +429,7 @@ def test_an_analog_input_beside_gathered_spikes_keeps_its_bits(gain, kernel):
     assert quantize(network).widths[1] == "int32"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("readout", ["membrane", "spikes"])
 @pytest.mark.parametrize("leak", [1.0, 0.5])

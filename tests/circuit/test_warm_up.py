@@ -51,6 +51,7 @@ def trains(up, down):
     return np.array([[up, down]], bool).transpose(0, 2, 1)
 
 
+@pytest.mark.slow
 @ARITHMETICS
 @pytest.mark.parametrize(
     "warm_up_steps, spikes, v",
@@ -77,6 +78,7 @@ def test_a_neuron_worked_by_hand(warm_up_steps, spikes, v, arithmetic):
     assert result.outputs[0, 0] == pytest.approx(sum(spikes) / 6)
 
 
+@pytest.mark.slow
 @ARITHMETICS
 @pytest.mark.parametrize(
     "warm_up_steps, spikes", [(0, [1, 1, -1, -1, 0, 1]), (1, [1, 0, -1, 0, 1, 0]), (2, [1, -1, 0, 1, 0, 0])]
@@ -98,6 +100,7 @@ def test_membranes_leak_while_there_is_input():
     assert result.layers[0].v_mem.tolist() == [[1 + 1.5 / 16 - 1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", ["bias", "initial"])
 @pytest.mark.parametrize("n_steps", [1, 4, 16])
 def test_a_delay_of_all_steps_is_the_quantised_activation(n_steps, shift):
@@ -210,6 +213,7 @@ def every_path(encoding="constant", channels=6, n_steps=8, readout="membrane", n
 IMAGES = np.random.default_rng(1).random((3, 2, 5, 4), dtype=np.float32)
 
 
+@pytest.mark.slow
 def test_every_path_is_awake():
     result = evsnn.simulate(every_path(readout="spikes"), IMAGES, record=RECORDS)
     without_warm_up = evsnn.simulate(

@@ -277,6 +277,7 @@ def test_memory_is_announced_and_bounded(capsys):
 # Pictures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix, start", [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_pictures_are_the_same_each_time(tmp_path, suffix, start):
     pytest.importorskip("matplotlib")

@@ -334,6 +334,7 @@ def test_membranes_are_read_as_they_are(known):
     assert with_readout(ann, "membrane").layers == ann.network.layers
 
 
+@pytest.mark.slow
 def test_spikes_are_read_from_neurons_of_their_own(known):
     ann, statistics = known
     network = with_readout(ann, "spikes")

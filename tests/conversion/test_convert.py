@@ -189,6 +189,7 @@ def test_text_says_what_was_picked(call, monkeypatch):
     assert max(map(len, out.splitlines())) <= 160
 
 
+@pytest.mark.slow
 def test_several_steps_and_validation(call, folder, tmp_path, labels):
     """A row a T, and they are what anybody would count."""
     status, out, err = call("--steps", "16,4", "--validate", folder / "val.npz", "--json", "--samples", "3")
@@ -251,6 +252,7 @@ def test_validation_in_batches(labels, monkeypatch):
     ) and without.agreement == once.agreement
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["float16", "int8"])
 def test_what_is_validated_is_what_is_stored(call, folder, tmp_path, storage):
     status, out, _ = call("--steps", "8", "--storage", storage, "--validate", folder / "val.npz", "--json")

@@ -106,6 +106,7 @@ def test_one_value_without_labels_is_a_value_unless_a_sigmoid_says_otherwise():
 # Values
 
 
+@pytest.mark.slow
 def test_values_are_judged_by_their_error(tmp_path, capsys):
     """Argmax of a regression says nothing, neither in the choice of a recipe nor in the report."""
     model = mlp(2)

@@ -116,6 +116,7 @@ def test_limits_and_batch_norms_follow_their_channels():
             assert len(mean) == len(deviation) == len(layer.v_threshold)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_spikes_and_integers_follow(tmp_path):
     model = decayed(separable(), 0.5)

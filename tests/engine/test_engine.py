@@ -143,6 +143,7 @@ def test_rows_too_wide_for_16_bit_ids(arithmetic):
     run_both(network, images, arithmetic=arithmetic)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arithmetic", ["float32", "int8"])
 def test_pools_with_counts_beyond_a_byte(arithmetic):
     rng = np.random.default_rng(3)
@@ -393,6 +394,7 @@ def test_one_simulator_in_many_threads():
     assert all(np.array_equal(outputs, expected[i % 5]) for i, outputs in enumerate(got))
 
 
+@pytest.mark.slow
 @given(networks(warm_ups=False), st.integers(1, 7), st.integers(1, 3), st.sampled_from(["float32", "int8"]))
 @settings(SETTINGS, max_examples=60)
 def test_blocks_and_threads_change_nothing_anywhere(case, block_steps, threads, arithmetic):

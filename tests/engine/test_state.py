@@ -66,6 +66,7 @@ def test_blocks_are_the_run(encoding, arithmetic, backend):
         assert sums == [getattr(layer, what) for layer in whole.layers for what in ("sops", "n_events")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(60))
 def test_random_networks_in_random_blocks(seed):
     network, images = made(Seeded(1000 + seed), small=True, warm_ups=False)

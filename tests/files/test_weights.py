@@ -491,6 +491,7 @@ def test_metadata_types(tmp_path):
     assert {type(v) for v in again.values()} == {int, float, str}
 
 
+@pytest.mark.slow
 def test_the_most_metadata(tmp_path):
     metadata = {f"key {i}": "x" * 15_000 if i < 300 else i for i in range(512)}
     assert dict(saved(tmp_path, Network(SIMPLE, metadata=metadata)).metadata) == metadata

@@ -294,6 +294,7 @@ def test_blank_places_are_passed_by_where_the_samples_have_them():
     assert "blanks" not in export_header(quantize(full), "net").text
 
 
+@pytest.mark.slow
 def test_signed_inputs_of_16_bits():
     rng = np.random.default_rng(1)
     network = Network(
@@ -569,6 +570,7 @@ def results(tmp_path: Path, export, declarations: str, calls: tuple[str, ...]) -
     ]
 
 
+@pytest.mark.slow
 def test_calls_that_are_wrong_return_codes(tmp_path):
     calls = (
         "net_init(NULL)",

@@ -27,6 +27,7 @@ def check(network: Network, inputs: np.ndarray, **options) -> None:
     run_on(machine, export_header(quantize(network), "net", **options), inputs, SANITIZED, trace=True)
 
 
+@pytest.mark.slow
 @compiled
 @pytest.mark.parametrize("by_step", [False, True])
 @pytest.mark.parametrize("encoding", ["constant", "events"])

@@ -268,6 +268,7 @@ def test_a_digest_is_of_what_is_computed():
     assert digest_of(net) == digest_of(net.replace(samples=None)) == digest_of(network())
 
 
+@pytest.mark.slow
 def test_the_command_end_to_end(tmp_path, capsys):
     pytest.importorskip("plotly")
     page, scope, kept = tmp_path / "p.html", tmp_path / "s.json", tmp_path / "k.json"

@@ -82,6 +82,7 @@ def measured(inputs, tmp_path_factory):
     return runs
 
 
+@pytest.mark.slow
 def test_rows_are_what_simulate_gives(inputs, measured):
     data = inputs[1]
     images, labels = scaled(data["test_images"]), data["test_labels"]

@@ -98,6 +98,7 @@ def test_a_shift_belongs_to_one_run():
     assert dense.runs(False, [16, 32]) == [(32, None, {16: [16], 32: [32]})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_the_networks_have_the_size_of_the_papers_code(name):
     with torch.device("meta"):
