@@ -88,7 +88,17 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "evsnn.conversion": (("onnx",), ("lowering",), ("balance",), ("needs",), ("conversion",), ("report",)),
     "evsnn.conversion.onnx": (
-        ("graph", "windows", "dense", "upgrade", "signals", "masks", "expansion", "quantised"),
+        (
+            "graph",
+            "windows",
+            "dense",
+            "upgrade",
+            "signals",
+            "masks",
+            "expansion",
+            "quantised",
+            "postprocessing",
+        ),
         ("model_file", "admission", "operators"),
         ("boundary", "constants", "evaluate", "refusals", "macs"),
         ("importer",),

@@ -38,6 +38,8 @@ __all__ = [
     "sized",
 ]
 
+_LARGEST = (1 << 24) - 1
+"""Largest size, stride or padding."""
 MAX_POOL_AREA = 65_535
 """Most positions of a pooling window: the count of its spikes has 16 bits."""
 
@@ -76,13 +78,16 @@ def _integers(values: Iterable[Any], count: int, where: str, what: str, least: i
     try:
         integers = tuple(int(v) for v in values)
         right = len(integers) == count and all(
-            i == v and least <= i < 1 << 24 for i, v in zip(integers, values)
+            i == v and least <= i <= _LARGEST for i, v in zip(integers, values)
         )
     except (TypeError, ValueError, OverflowError):
         right = False
     if not right:
         raise NetworkError(
-            f"{what} is not usable", where=where, got=values, expected=f"{count} integers >= {least}"
+            f"{what} is not usable",
+            where=where,
+            got=values,
+            expected=f"{count} integer{'s' * (count != 1)} from {least} to {_LARGEST}",
         )
     return integers
 

@@ -375,6 +375,15 @@ class Network:
             used.update(layer.inputs)
             source = f"input from {', '.join(map(repr, layer.inputs))}"
             if isinstance(layer, (Conv2d, Linear)) and "current" in fed:
+                read = self.by_name[layer.inputs[0]]
+                if isinstance(read, Add) and "current" not in [carries[name] for name in read.inputs]:
+                    raise NetworkError(
+                        "a weighted layer reads a sum of spikes",
+                        where=layer._where,
+                        got=source,
+                        hint="give each branch a weighted layer with these weights, one with the bias, and"
+                        " add behind them",
+                    )
                 raise NetworkError(
                     "two weighted layers with no IF between them",
                     where=layer._where,

@@ -683,14 +683,6 @@ REFUSED = {
         lambda m: m.op("MaxPool", m.op("Relu", m.conv("x", 3, 5)), kernel_shape=[2, 2], dilations=[2, 2]),
         "the pool is dilated",
     ),
-    "softmax over space": (
-        lambda m: m.op("Softmax", m.conv("x", 3, 4, 6), axis=3),
-        "does not run over all scores",
-    ),
-    "softmax in the middle": (
-        lambda m: m.op("Softmax", m.conv("x", 3, 4, 6), axis=1),
-        "'/softmax1' (Softmax): it stands before",
-    ),
 }
 
 
@@ -698,6 +690,30 @@ REFUSED = {
 def test_what_has_no_counterpart_is_refused(case):
     build, message = REFUSED[case]
     assert message in refused(build)
+
+
+@pytest.mark.parametrize("at_input", [True, False])
+def test_the_hint_names_a_constant_for_each_position(at_input, monkeypatch):
+    """Small mean images become matrices; what is too large for that stands better outside the model."""
+    monkeypatch.setattr("evsnn.conversion.lowering.linear.MAX_MATRIX", 100)
+    m = OnnxModel((3, 6, 6))
+    image = m.constant(np.arange(108, dtype=np.float32).reshape(3, 6, 6))
+    x = m.op("Sub", "x" if at_input else m.op("Relu", m.conv("x", 3, 3, pads=[1, 1, 1, 1])), image)
+    with pytest.raises(ModelError, match="differs between positions") as error:
+        lower_graph(import_onnx(m.model(m.head(m.op("Relu", m.conv(x, 3, 4, pads=[1, 1, 1, 1])), 144))))
+    assert f"the constant '{image}' of shape (3, 6, 6)" in str(error.value)
+    assert "Keep maps" not in str(error.value)
+    assert ("do it to the samples" in str(error.value)) == at_input
+
+
+def test_the_hint_names_the_values_before_they_are_moved():
+    m = OnnxModel((3, 6, 6))
+    head = m.conv(m.op("Relu", m.conv("x", 3, 4)), 4, 2)
+    moved = m.op("Transpose", head, perm=[0, 2, 3, 1])
+    model = m.model(moved)
+    with pytest.raises(ModelError, match=f"moved after they are computed.*--scores {head} "):
+        lower_graph(import_onnx(model, output=moved))
+    assert lower_graph(import_onnx(model, output=head))
 
 
 def test_outputs_that_are_no_scores():

@@ -370,7 +370,9 @@ def test_operators_that_are_not_converted():
         ("Erf", "Use Relu"),
         ("LSTM", "Recurrent"),
         ("GridSample", "strided"),
-        ("LayerNormalization", "Attention"),
+        ("LayerNormalization", "use BatchNormalization"),
+        ("Attention", "Attention is not"),
+        ("Sqrt", "part of a norm"),
         ("Det", "Build that part"),
     ):
         error = refused(
@@ -390,6 +392,58 @@ def test_operators_that_are_not_converted():
         model([helper.make_node("FusedConv", ["x"], ["y"], domain="com.microsoft")], (4,)),
         "no operator of the ONNX standard: got 'FusedConv' of domain 'com.microsoft'",
     )
+
+
+@pytest.mark.parametrize(
+    "op, hint",
+    [
+        ("TreeEnsembleClassifier", "have no neurons: train a network"),
+        ("TreeEnsembleRegressor", "have no neurons: train a network"),
+        ("SVMClassifier", "have no neurons: train a network"),
+        ("LinearRegressor", "nothing to convert"),
+        ("Normalizer", "Do it to the samples"),
+        ("OneHotEncoder", "Do it to the samples"),
+    ],
+)
+def test_classical_models(op, hint):
+    """They are of the ONNX standard, so that another export does not help."""
+    stated = helper.make_node(op, ["x"], ["y"], domain="ai.onnx.ml")
+    error = refused(model([stated], (4,)), f"{op}. *: the operator of classical models is not converted")
+    assert hint in str(error) and "custom" not in str(error)
+
+
+def test_batch_norms_without_statistics():
+    """PyTorch writes track_running_stats=False as means over the batch, and a batch norm that reads them."""
+    stored = dict.fromkeys("ab", np.ones(4, np.float32)) | {"w": np.ones((4, 4), np.float32)}
+    nodes = [
+        node("MatMul", "x w", "h"),
+        node("ReduceMean", "h", "m", axes=[0], keepdims=0),
+        node("Sub", "h m", "d"),
+        node("Mul", "d d", "s"),
+        node("ReduceMean", "s", "v", axes=[0], keepdims=0),
+        node("BatchNormalization", "h a b m v"),
+    ]
+    error = refused(model(nodes, (4,), stored, opset=17), "BatchNormalization. *: is a batch norm without")
+    assert "track_running_stats=True, and call model.eval" in str(error)
+
+
+@pytest.mark.parametrize(
+    "attributes, message",
+    [
+        (
+            {"strides": [1 << 24, 1]},
+            "strides is not usable: got .16777216, 1., expected 2 integers from 1 to 16777215$",
+        ),
+        (
+            {"strides": [1, 1, 1]},
+            "strides is not usable: got .1, 1, 1., expected 2 integers .*: maps are 2-D",
+        ),
+        ({"pads": [0, 0, -1, 0]}, "pads is not usable: got .0, 0, -1, 0., expected 4 integers from 0"),
+    ],
+)
+def test_the_range_of_a_window_is_named(attributes, message):
+    stored = {"w": np.ones((2, 3, 1, 1), np.float32)}
+    refused(model([node("Conv", "x w", **attributes)], (3, 4, 4), stored), message)
 
 
 def test_control_flow():

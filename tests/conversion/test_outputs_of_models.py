@@ -15,6 +15,7 @@ from evsnn.conversion.balance.calibration import open_calibration
 from evsnn.conversion.balance.options import Options
 from evsnn.conversion.conversion import convert_model
 from evsnn.conversion.lowering.ann import forward_all
+from evsnn.conversion.lowering.lowering import lower_graph
 from evsnn.conversion.onnx.importer import import_onnx
 from evsnn.conversion.report.explanation import explain
 from evsnn.conversion.report.validation import targets_of, validate
@@ -229,6 +230,81 @@ def test_spikes_are_read_out_of_several_outputs():
     for name, values in result.named_outputs.items():
         positive = np.maximum(wanted[name], 0)
         assert np.abs(values - positive).max() < 0.25 * positive.max()
+
+
+# What is computed from the scores
+
+
+def embedding(m):
+    hidden = m.op("Relu", m.gemm("x", 6, 24))
+    weight = (np.arange(72) % 7 - 3).reshape(24, 3).astype(np.float32)
+    return m.op("Add", m.op("MatMul", hidden, weight), np.ones(3, np.float32))
+
+
+def boxes_of_anchors(m):
+    """Softmax for each anchor, and boxes from centres and sizes: as single shot detectors export them."""
+    hidden = m.op("Relu", m.conv("x", 1, 8, pads=[1, 1, 1, 1]))
+    rows = []
+    for size in (2, 4):
+        head = m.conv(hidden, 8, size * 3, pads=[1, 1, 1, 1])
+        rows.append(m.op("Reshape", m.op("Transpose", head, perm=[0, 2, 3, 1]), np.array([0, -1, size])))
+    scores = m.op("Mul", m.op("Softmax", rows[0], axis=2), np.float32(2))
+    centre, size = (
+        m.op("Slice", rows[1], np.array([low]), np.array([low + 2]), np.array([2])) for low in (0, 2)
+    )
+    size = m.op("Div", m.op("Exp", size), np.float32(2))
+    return [scores, m.op("Concat", m.op("Sub", centre, size), m.op("Add", centre, size), axis=2)]
+
+
+def normalised(m):
+    values = embedding(m)
+    return m.op("Div", values, m.op("ReduceL2", values, axes=[1], keepdims=1))
+
+
+POST = {
+    "of anchors": (boxes_of_anchors, (1, 4, 4), 2),
+    "exponents": (lambda m: m.op("Exp", embedding(m)), (6,), 1),
+    "a length of 1": (normalised, (6,), 1),
+    "a softmax that is scaled": (
+        lambda m: m.op("Mul", m.op("Softmax", embedding(m), axis=1), np.float32(3)),
+        (6,),
+        1,
+    ),
+    "beside other scores": (lambda m: [m.gemm("x", 6, 2), m.op("Sqrt", m.gemm("x", 6, 2))], (6,), 2),
+}
+
+
+@pytest.mark.parametrize("case", POST)
+def test_the_hint_names_the_tensors_before_post_processing(case):
+    """And these tensors are converted: a hint that is refused next is none."""
+    build, shape, count = POST[case]
+    m = OnnxModel(shape, seed=5)
+    ends = build(m)
+    model = several(m, ends if isinstance(ends, list) else [ends])
+    with pytest.raises(ModelError, match=r"End before it, --scores (\S+) \(output=") as error:
+        import_onnx(model)
+    names = str(error.value).partition("--scores ")[2].partition(" ")[0].split(",")
+    assert len(names) == count and "train again" not in str(error.value)
+    ann = lower_graph(import_onnx(model, output=names))
+    assert len(ann.network.outputs) == count
+    sums = {name: node.op_type for node in model.graph.node for name in node.output}
+    assert case not in ("exponents", "a length of 1") or [sums[name] for name in names] == ["Add"]
+
+
+def test_what_stands_before_layers_is_not_post_processing():
+    m = OnnxModel((6,), seed=5)
+    for op in ("Exp", "Softmax", "Tanh"):
+        x = m.op(op, m.gemm("x", 6, 8))
+        with pytest.raises(ModelError, match="not converted") as error:
+            import_onnx(m.model(m.op("Sqrt", m.gemm(m.op("Relu", x), 8, 3))))
+        assert "--scores" not in str(error.value) and f"({op})" in str(error.value)
+
+
+def test_softmaxes_that_are_not_over_all_scores():
+    m = OnnxModel((1, 4, 4), seed=5)
+    rows = m.op("Reshape", m.conv("x", 1, 4), np.array([0, -1, 2]))
+    with pytest.raises(ModelError, match=f"does not run over all scores.*--scores {rows} "):
+        lower_graph(import_onnx(m.model(m.op("Softmax", rows, axis=2)), output=None))
 
 
 # What is left out at the end

@@ -869,7 +869,7 @@ ATTRIBUTES = [
         [1.0, 1.5],
         "attribute stride has the wrong type: got .1.0, 1.5., expected a list of integers",
     ),
-    (CONV, "stride", [0, 1], "stride is not usable: got .0, 1., expected 2 integers >= 1"),
+    (CONV, "stride", [0, 1], "stride is not usable: got .0, 1., expected 2 integers from 1 to 16777215"),
     (CONV, "padding", [-1, 0, 0, 0], "padding is not usable"),
     (CONV, "dilation", [1 << 40, 1], "dilation is not usable"),
     (CONV, "groups", np.bytes_("1"), "attribute groups has the wrong type"),

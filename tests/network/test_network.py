@@ -159,6 +159,23 @@ BAD = {
         lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), Conv2d(ONES((2, 2, 1, 1))), IF(), *TAIL),
         "no IF between them",
     ),
+    "weights on a sum of spikes": (
+        lambda: classifier(
+            Conv2d(ONES((3, 3, 1, 1))),
+            IF(name="a"),
+            Conv2d(ONES((3, 3, 1, 1))),
+            IF(name="b"),
+            Add(inputs=("a", "b")),
+            Conv2d(ONES((2, 3, 1, 1))),
+            IF(),
+            *TAIL,
+        ),
+        "reads a sum of spikes: got input from 'add1'. Give each branch a weighted layer",
+    ),
+    "a stride that is too large": (
+        lambda: classifier(Conv2d(ONES((2, 3, 1, 1)), stride=(1 << 24, 1)), IF(), *TAIL),
+        r"stride is not usable: got \(16777216, 1\), expected 2 integers from 1 to 16777215",
+    ),
     "pool of currents": (
         lambda: classifier(Conv2d(ONES((2, 3, 1, 1))), AvgPool2d(1), IF(), *TAIL),
         "not currents",

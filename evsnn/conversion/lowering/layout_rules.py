@@ -17,9 +17,11 @@ from .convolution import both_paddings
 from .scope import Scope, refusal
 from .value import LayoutError, Value
 
-__all__ = ["RULES", "axes_order", "input_layout"]
+__all__ = ["MOVES", "RULES", "axes_order", "input_layout"]
 
 _RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+MOVES = (*_RESHAPES, "Transpose")
+"""Operators on one tensor that only give its values another order or another shape."""
 _POINTWISE = ("Add", "Sub", "Mul", "Div", "Sum", "Relu", "Clip", "Min", "Max", "LeakyRelu", "PRelu")
 _SCORES = ("Softmax", "LogSoftmax")
 
@@ -174,6 +176,7 @@ def _scores(scope: Scope, node: Node) -> Value:
             "it does not run over all scores",
             got=f"axis {node.attributes.get('axis', -1)} of {('N', *shape)}",
             expected="the axis of the classes",
+            hint=f"end before it, --scores {node.inputs[0]:.80} (output= in Python)",
         )
     name = node.outputs[0]
     while name not in scope.ends:

@@ -24,7 +24,7 @@ from .expression import Expression
 from .linear import AFFINE, as_matrix
 from .pruning import without_constants
 from .scope import MAX_MATRIX, Scope, refusal
-from .value import LayoutError, Value
+from .value import LayoutError, PositionError, Value
 
 __all__ = ["MAX_POOLS", "OPERATORS", "lower_graph"]
 
@@ -98,7 +98,8 @@ def _lower(graph: Graph, average: bool) -> Ann:
                 "its values are moved after they are computed",
                 where=f"output {name!r}"[:140],
                 got=str(error),
-                hint="leave out the operators at the end that move them: --scores NAME",
+                hint="leave out the operators at the end that move them: --scores"
+                f" {_before_moves(graph, tensor):.80} (output= in Python)",
             ) from error
     try:
         network = scope.assembly.finish(ends)
@@ -118,6 +119,14 @@ def _lower(graph: Graph, average: bool) -> Ann:
         outputs=tuple(scope.ends[tensor] for tensor in graph.outputs.values()),
     )
     return without_constants(ann)
+
+
+def _before_moves(graph: Graph, tensor: str) -> str:
+    """The tensor behind the operators at the end that move its values."""
+    makers = {node.outputs[0]: node for node in graph.nodes}
+    while tensor in makers and makers[tensor].op in layout_rules.MOVES:
+        tensor = makers[tensor].inputs[0]
+    return tensor
 
 
 class Readers:
@@ -217,6 +226,21 @@ def _computed(scope: Scope, node: Node) -> Value:
         if value is not None:
             return value
         hint = "keep maps as (N, channels, height, width) between layers"
-        if node.op in AFFINE:
+        if isinstance(error, PositionError):
+            hint = _without_positions(scope, node)
+        elif node.op in AFFINE:
             hint += f"; a matrix in its place would have more than {MAX_MATRIX} weights"
         raise refusal(node, str(error), hint=hint) from error
+
+
+def _without_positions(scope: Scope, node: Node) -> str:
+    """What to do about a constant for each position, such as a mean image."""
+    constants = [name for name in node.inputs if name in scope.graph.constants]
+    (shape,) = {scope.graph.constants[name].shape for name in constants[-1:]} or {()}
+    named = f"the constant {constants[-1]!r:.80} of shape {shape}" if constants else "its constant"
+    if scope.graph.input in node.inputs:
+        return (
+            f"leave out {node.op} of {named}, do it to the samples instead, and export the rest; or use one"
+            " number for each channel"
+        )
+    return f"use one number for each channel in place of {named}"

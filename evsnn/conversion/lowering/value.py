@@ -15,7 +15,7 @@ import numpy as np
 
 from .expression import Expression, Pending
 
-__all__ = ["ZERO", "Block", "LayoutError", "Value"]
+__all__ = ["ZERO", "Block", "LayoutError", "PositionError", "Value"]
 
 Range: TypeAlias = tuple[int, int, int]
 """Start, stop and step."""
@@ -26,6 +26,10 @@ ZERO = -1
 
 class LayoutError(ValueError):
     """A tensor whose elements are not in the order that an operator needs; the message says which it is."""
+
+
+class PositionError(LayoutError):
+    """A constant that differs between positions of one channel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,7 +302,7 @@ class Value:
             high = np.where(told, rows, -np.inf).max(axis=1)
             alone = ~told.any(axis=1)  # nobody sees these channels
             if not (alone | (low == high)).all():
-                raise LayoutError("its constant differs between positions of one channel")
+                raise PositionError("its constant differs between positions of one channel")
             other = high[~alone].max() if not alone.all() else 0.0
             values.append(np.where(alone, 0.0 if moves_zero else other, high))
         return values

@@ -27,6 +27,7 @@ from .graph import Graph, Node
 from .masks import COMPARISONS, Mask, masked
 from .model_file import FLOATS, ModelFile, attributes_of, open_model, tensor
 from .operators import OPERATORS, PRODUCTS
+from .postprocessing import PostProcessing
 from .quantised import DEQUANTIZE, QUANTIZE, activation_limits, stored_limits
 from .refusals import refusal, worst
 from .signals import SLIDING, on_map
@@ -108,13 +109,24 @@ class _Import:
         self.taken = {name for node in file.graph.node for name in (*node.input, *node.output)}
         self.outputs, self.left = find_outputs(file, output, self.notes)
         nodes = _named(nodes_to(file, self.outputs.values()))
+        stored = {proto.name for proto in file.graph.initializer}
+        given = {value.name for value in file.graph.input} - stored
+        self.post = PostProcessing(list(nodes.values()), given, self.outputs.values())
+        places = {id(node): name for name, node in nodes.items()}
         error = worst(
-            (self._where(name, node), node.op_type, node.domain)
-            for name, node in nodes.items()
-            if node.op_type not in _KNOWN.get(node.domain, ())
+            [node for node in nodes.values() if self._is_unknown(node)],
+            lambda node: self._where(places[id(node)], node),
+            self.post,
         )
         if error:
             raise error
+        for name, node in nodes.items():
+            if self.post.is_norm_of_the_batch(node):
+                raise ModelError(
+                    "is a batch norm without statistics of its own: it takes those of the batch",
+                    where=self._where(name, node),
+                    hint="train it with track_running_stats=True, and call model.eval() before the export",
+                )
         read = {name for node in nodes.values() for name in node.input}
         self._read_initializers(read)
         self.input, shape, self.batches = find_input(file, read, self.notes)
@@ -169,6 +181,12 @@ class _Import:
         if name in self.shapes:
             return (0, *self.shapes[name])
         return self.constants[name][0].shape if name in self.constants else None
+
+    def _is_unknown(self, node: onnx.NodeProto) -> bool:
+        """Whether an operator is not converted, whatever its attributes and shapes are."""
+        op, known = node.op_type, _KNOWN.get(node.domain, ())
+        folded = op in _FOLDED and self.post.moving.intersection(node.input)
+        return op not in known or bool(folded) or self.post.computes_with_softmax(node)
 
     def _where(self, name: str, node: onnx.NodeProto) -> str:
         """A node's place, for messages."""
@@ -585,9 +603,22 @@ _ALIKE = frozenset(
 )
 """Operators that do the same with an axis of a batch before the others."""
 _PASSED = ("Cast", "CastLike", "Dropout", "Identity")
+_OF_MASKS = ("And", "Equal", "Not", "Or", "Where")
+_OF_SHAPES = ("Shape", "Size")
 _STANDARD = {"Constant", DEQUANTIZE, QUANTIZE, *_PASSED, *FOLDERS, *RULES, *EXPANSIONS, *COMPARISONS} - {
     "Scaler"
 }
+_FOLDED = {*FOLDERS} - {
+    *RULES,
+    *EXPANSIONS,
+    *COMPARISONS,
+    *_PASSED,
+    *_OF_MASKS,
+    DEQUANTIZE,
+    QUANTIZE,
+    *_OF_SHAPES,
+}
+"""Operators of constants alone."""
 _KNOWN = {
     "": _STANDARD,
     "ai.onnx": _STANDARD,

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from ...errors import ModelError
 from .admission import RULES
+from .postprocessing import PostProcessing
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["refusal", "worst"]
 
@@ -13,15 +19,37 @@ _QUANTISED = (
     "this is a quantised model that computes with integers: export the float model, or quantise in the QDQ"
     " format"
 )
+_TREES = (
+    "decision trees, nearest neighbours and support vectors have no neurons: train a network of linear layers"
+    " and ReLUs, such as scikit-learn's MLPClassifier(activation='relu')"
+)
+_LINEAR = "a linear model alone has no neurons: there is nothing to convert"
+_FOR_SAMPLES = (
+    "do it to the samples before the network reads them, and export the network alone; Scaler is the one"
+    " operator of ai.onnx.ml that is converted"
+)
+_CLASSICAL: Mapping[str, str] = MappingProxyType(  # operators of ai.onnx.ml
+    {
+        "LinearClassifier": _LINEAR,
+        "LinearRegressor": _LINEAR,
+        "SVMClassifier": _TREES,
+        "SVMRegressor": _TREES,
+        "TreeEnsemble": _TREES,
+        "TreeEnsembleClassifier": _TREES,
+        "TreeEnsembleRegressor": _TREES,
+    }
+)
 _HINTS = {  # from what cannot be helped to what is easily left out
     "control flow is not converted: export the model with fixed shapes and without branches": (
         "If Loop Scan SequenceMap"
     ),
     "recurrent layers are not converted": "GRU LSTM RNN",
-    "attention and its norms are not converted: use convolutions, linear layers and BatchNormalization": (
+    "attention is not converted: use convolutions and linear layers": "Attention Einsum RotaryEmbedding",
+    "it divides by statistics of the sample itself, which is not linear: use BatchNormalization in its place"
+    " and train again": (
         """
-        Attention Einsum GroupNormalization InstanceNormalization LayerNormalization LpNormalization
-        MeanVarianceNormalization RMSNormalization RotaryEmbedding"""
+        GroupNormalization InstanceNormalization LayerNormalization LpNormalization
+        MeanVarianceNormalization RMSNormalization ReduceL1 ReduceL2"""
     ),
     _QUANTISED: (
         """
@@ -30,14 +58,18 @@ _HINTS = {  # from what cannot be helped to what is easily left out
     "use strided or ordinary convolutions instead": "DeformConv GridSample RoiAlign",
     "local response normalization (AlexNet, GoogLeNet) divides by neighbouring channels: leave it out and "
     "train again, or use BatchNormalization": "LRN",
+    "only piecewise linear functions become spikes: where it is part of a norm, use BatchNormalization with"
+    " stored statistics, as an activation Relu (or Clip from 0), and train again": (
+        """
+        Cos Exp Log Pow Reciprocal Sign Sin Sqrt Tan"""
+    ),
+    "it is left out at the end of a model alone: before other layers it is attention or a gate, which are not"
+    " converted": "LogSoftmax Softmax",
     "use Relu (or Clip from 0) in its place and train again: only piecewise linear activations "
     "become spikes": (
         """
-        Celu Cos Elu Erf Exp Gelu HardSwish Log Mish Pow Reciprocal Selu Shrink Sign
-        Sin Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu"""
+        Celu Elu Erf Gelu HardSwish Mish Selu Shrink Sigmoid Softplus Softsign Swish Tanh ThresholdedRelu"""
     ),
-    "use Relu in its place and train again; at the end of the model leave it out, by --scores "
-    "and the name of its input": ("Sigmoid"),
     "leave it out of the export, and end at the scores": (
         "ArgMax ArgMin Hardmax NonMaxSuppression OneHot TopK"
     ),
@@ -46,6 +78,8 @@ _HINTS = {  # from what cannot be helped to what is easily left out
 
 def _hint(op: str, domain: str) -> tuple[int, str]:
     """How well an operator can be helped, and how: 0 is the worst."""
+    if domain == "ai.onnx.ml":
+        return 0, _CLASSICAL.get(op, _FOR_SAMPLES)
     if domain not in ("", "ai.onnx"):
         if op.startswith(("Q", "DequantizeLinear")):
             return list(_HINTS).index(_QUANTISED), _QUANTISED
@@ -59,6 +93,8 @@ def _hint(op: str, domain: str) -> tuple[int, str]:
 def refusal(op: str, domain: str) -> ModelError:
     """The error for an operator that is not importable."""
     _, hint = _hint(op, domain)
+    if domain == "ai.onnx.ml":
+        return ModelError("the operator of classical models is not converted", got=f"{op!r:.60}", hint=hint)
     if domain not in ("", "ai.onnx"):
         return ModelError(
             "is no operator of the ONNX standard", got=f"{op!r:.60} of domain {domain!r:.60}", hint=hint
@@ -66,26 +102,36 @@ def refusal(op: str, domain: str) -> ModelError:
     return ModelError("the operator is not converted", got=f"{op!r:.60}", hint=hint)
 
 
-def worst(found: Iterable[tuple[str, str, str]]) -> ModelError | None:
+def worst(
+    found: Sequence[onnx.NodeProto], where: Callable[[onnx.NodeProto], str], post: PostProcessing
+) -> ModelError | None:
     """The error for the operators of a model that are not importable; it names what can be helped least.
+
+    What stands behind all layers can be helped by an end before it, and is named if there is nothing else.
 
     Parameters
     ----------
-    found : iterable of (where, operator, domain)
+    found : sequence of onnx.NodeProto
         In the order of the nodes.
+    where : callable
+        How a node is called.
+    post : PostProcessing
+        Of the model.
 
     Returns
     -------
     ModelError or None
         None if there are none.
     """
-    listed = list(found)
-    if not listed:
+    if not found:
         return None
-    where, op, domain = min(listed, key=lambda at: _hint(*at[1:])[0])
-    error = refusal(op, domain)
-    others = list(dict.fromkeys(f"{other:.40}" for _, other, _ in listed if other != op))
-    if not others:
-        return ModelError(error.what, where=where, got=error.got, hint=error.hint)
-    more = ", ".join(others[:6]) + (f" and {len(others) - 6} more" if len(others) > 6 else "")
-    return ModelError(error.what, where=where, got=f"{error.got}, and {more}", hint=error.hint)
+    inner = [node for node in found if not post.holds(node)]
+    node = min(inner or found, key=lambda node: _hint(node.op_type, node.domain)[0])
+    error = refusal(node.op_type, node.domain)
+    hint = (None if inner else post.hint(found)) or error.hint
+    others = list(dict.fromkeys(f"{n.op_type:.40}" for n in found if n.op_type != node.op_type))
+    got = error.got
+    if others:
+        more = ", ".join(others[:6]) + (f" and {len(others) - 6} more" if len(others) > 6 else "")
+        got = f"{got}, and {more}"
+    return ModelError(error.what, where=where(node), got=got, hint=hint)

@@ -184,6 +184,7 @@ def _integers(name: str, values: Sequence[int], count: int, least: int) -> tuple
         raise ModelError(
             f"{name} is not usable",
             got=tuple(values)[:8],
-            expected=f"{count} integers{f' from {least}' if least >= 0 else ''}: maps are 2-D",
+            expected=f"{count} integers from {least} to {(1 << 24) - 1}"
+            + (": maps are 2-D" if len(values) != count else ""),
         )
     return tuple(values)
