@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports below
+    from .interrupts import end_quietly
+
+    end_quietly()
+
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,9 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the command line names, and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in _COMMANDS:
-        return importlib.import_module(f".{arguments[0]}", __package__).main(
-            arguments[1:], prog=f"evsnn {arguments[0]}"
-        )
+        try:
+            command = importlib.import_module(f".{arguments[0]}", __package__)
+        except KeyboardInterrupt:
+            return console.INTERRUPTED
+        return command.main(arguments[1:], prog=f"evsnn {arguments[0]}")
     return console.run(_refuse, arguments)
 
 

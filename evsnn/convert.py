@@ -7,6 +7,11 @@ called: ``evsnn.convert(model, calibration, n_steps=32)`` is
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports below
+    from .interrupts import end_quietly
+
+    end_quietly()
+
 import argparse
 import importlib
 import inspect

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports below
+    from .interrupts import end_quietly
+
+    end_quietly()
+
 import argparse
 import os
 import sys

@@ -4,6 +4,11 @@ bit as in Python.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # Ctrl-C during the imports below
+    from evsnn.interrupts import end_quietly
+
+    end_quietly()
+
 import argparse
 import json
 import re

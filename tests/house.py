@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "evsnn": (
-        ("errors", "digest", "limits", "text"),
+        ("errors", "digest", "interrupts", "limits", "text"),
         ("parallel",),
         ("network",),
         ("circuit",),

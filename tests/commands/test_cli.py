@@ -705,6 +705,25 @@ def test_ctrl_c(weights):
     assert (process.returncode, out, err) == (console.INTERRUPTED, "", "")
 
 
+@pytest.mark.parametrize(
+    "command", ["evsnn", "evsnn.convert", "evsnn.inspect", "evsnn.profile", "evsnn.run", "firmware_export"]
+)
+def test_ctrl_c_while_a_command_is_imported(tmp_path, command):
+    (tmp_path / "interrupted.py").write_text(
+        "import runpy, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'evsnn.output':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "runpy.run_module(sys.argv[1], run_name='__main__', alter_sys=True)\n"
+    )
+    words = [sys.executable, str(tmp_path / "interrupted.py"), command]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (console.INTERRUPTED, "", "")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
 def test_colours_are_for_terminals(weights):
     pytest.importorskip("rich")
