@@ -165,7 +165,11 @@ def read_labels(stored: UnreadArray, n: int, n_classes: int) -> np.ndarray:
         at = int(bad.argmax())
         expected = "0 or more" if n_classes == np.iinfo(np.int64).max else f"0 to {n_classes - 1}"
         raise InputError(
-            "a label is out of range", where=f"{stored.where}[{at}]", got=int(labels[at]), expected=expected
+            "a label is out of range",
+            where=f"{stored.where}[{at}]",
+            got=int(labels[at]),
+            expected=expected,
+            hint="number the classes from 0 on, in the order of the scores",
         )
     return labels.astype(np.int64)
 
@@ -221,7 +225,11 @@ def check_labels(labels: UnreadArray, n: int, single: bool) -> None:
         )
     if labels.dtype.kind not in "iu":
         whole = labels.dtype.kind in "fb"
-        hint = "give labels.astype(int), if they are whole numbers" if whole else LABELS_HINT
+        hint = (
+            "give labels.astype(int), if they are whole numbers; leave out values of a regression"
+            if whole
+            else LABELS_HINT
+        )
         raise InputError(
             "labels are not integers",
             where=labels.where,

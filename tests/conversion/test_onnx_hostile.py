@@ -272,7 +272,7 @@ def test_inputs():
         (["N", 3, None], "got axis 2. Export"),
         (["N"], "no axes but the batch's"),
         ([], "no axes"),
-        (["N", 0], "dynamic"),
+        (["N", 0], "without elements: got size 0 of axis 1"),
     ):
         refused(model([node("Relu", "x")], (4,), inputs=[value("x", dims)]), match)
     refused(model([node("Relu", "x")], (4,), inputs=[value("x", ["N", 1 << 20, 1 << 20])]), "too large")
@@ -307,7 +307,7 @@ def test_outputs():
     refused(both, "or none is", output=())
     refused(model(two, (4,), outputs=[value("b", None, TensorProto.INT64)]), "no output of floats")
     refused(model(two, (4,), outputs=[value("nothing", None)]), "no node makes its output")
-    refused(good(), "no such tensor: got 'z', expected one of 'y'", output="z")
+    refused(good(), "no such tensor: got 'z', expected the output of a node: 'y'", output="z")
     refused(model([node("Identity", "x")], (4,)), "no operator that does anything")
     refused(model([node("Relu", "w", "y")], (4,), W, inputs=[value("x", ["N", 4])]), "needs one input")
 
@@ -444,6 +444,51 @@ def test_batch_norms_without_statistics():
 def test_the_range_of_a_window_is_named(attributes, message):
     stored = {"w": np.ones((2, 3, 1, 1), np.float32)}
     refused(model([node("Conv", "x w", **attributes)], (3, 4, 4), stored), message)
+
+
+@pytest.mark.parametrize(
+    "nodes, stored, message",
+    [
+        ([node("Add", "x b")], {"b": np.ones(5, np.float32)}, "do not fit each other: .N, 2, 4, 4., .5."),
+        ([node("PRelu", "x b")], {"b": np.ones(5, np.float32)}, "do not fit each other: .N, 2, 4, 4., .5."),
+        (
+            [node("Conv", "x b", "c"), node("Concat", "x c", axis=1)],
+            {"b": np.ones((2, 2, 3, 3), np.float32)},
+            "do not fit each other: .N, 2, 4, 4., .N, 2, 2, 2.",
+        ),
+        ([node("Concat", "x x")], {}, "no attribute 'axis'"),
+        (
+            [node("Pad", "x b")],
+            {"b": np.array([0, 0, -2, 0, 0, 0, -2, 0])},
+            "empty: got .*expected sizes from 1",
+        ),
+        ([node("Reshape", "x b")], {"b": np.array([-1, 31])}, r"into \[-1, 31\], expected .* 32 numbers"),
+        ([node("Reshape", "x b")], {"b": np.array([0, -1, -1])}, "expected .*at most one of them -1"),
+        ([node("Reshape", "x b")], {"b": np.array([-1])}, "mixes the samples.*Keep the first axis"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(nodes, stored, message):
+    assert "ValueError" not in str(refused(model(nodes, (2, 4, 4), stored), message))
+
+
+@pytest.mark.parametrize(
+    "output, message",
+    [
+        ("x", "is not computed: got 'x', which is an input, expected the output of a node: 'y'"),
+        ("w", "is not computed: got 'w', which is a weight"),
+        ("HID", "no such tensor: got 'HID', expected the output of a node: 'hidden'$"),
+        ("z", "no such tensor: got 'z', expected the output of a node: 'y'$"),
+    ],
+)
+def test_names_of_no_tensor(output, message):
+    refused(model([node("MatMul", "x w", "hidden"), node("Relu", "hidden")], (4,), W), message, output=output)
+
+
+def test_an_output_that_no_node_makes():
+    given = model([node("Relu", "x")], (4,))
+    given.graph.output.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, None))
+    refused(given, "no node makes its output: got 'x'. Name the others: --scores y ")
+    assert import_onnx(given, output="y")
 
 
 def test_control_flow():

@@ -98,7 +98,7 @@ def test_one_value_without_labels_is_a_value_unless_a_sigmoid_says_otherwise():
     assert evsnn.convert(mlp(3), VECTORS, n_steps=4).task == "classify"
     assert evsnn.convert(mlp(6), VECTORS, n_steps=4).task == "regress"  # as many as inputs: an autoencoder
     assert evsnn.convert(mlp(6), (VECTORS, np.arange(200) % 6), n_steps=4).task == "classify"
-    with pytest.raises(InputError, match="labels are classes, but the first output is not read as scores"):
+    with pytest.raises(InputError, match="labels are given, but the first output is not read as scores"):
         evsnn.convert(mlp(3), (VECTORS, np.arange(200) % 3), n_steps=4, task="regress")
     with pytest.raises(ModelError, match="unknown task"):
         evsnn.convert(mlp(3), VECTORS, task="segment")

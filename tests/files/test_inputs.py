@@ -255,10 +255,13 @@ def test_images_that_do_not_fit(tmp_path, images, words):
         (LABELS[:4], "got shape (4,), expected (5,)"),
         (np.eye(3, dtype=int)[LABELS], "got shape (5, 3)"),
         (LABELS[0], "got shape ()"),
-        (LABELS * 1.0, "not integers"),
+        (
+            LABELS * 1.0,
+            "not integers: got float64, expected class indices, from 0 on. Give labels.astype(int)",
+        ),
         (LABELS > 0, "not integers"),
         (LABELS - 1, "labels[0]: a label is out of range: got -1"),
-        (LABELS + 1, "labels[2]: a label is out of range: got 3, expected 0 to 2"),
+        (LABELS + 1, "labels[2]: a label is out of range: got 3, expected 0 to 2. Number the classes"),
         (LABELS.astype(np.uint64) + np.uint64(1 << 63), "out of range"),
     ],
 )

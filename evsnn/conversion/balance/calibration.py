@@ -160,11 +160,11 @@ class CalibrationSet:
         """
         if self._labels is not None and not n_classes:
             raise InputError(
-                "labels are classes, but the first output is not read as scores of classes",
+                "labels are given, but the first output is not read as scores of classes",
                 where=self._labels.where,
                 got=f"shape {self._labels.shape}",
                 expected="no labels",
-                hint="leave the labels out; or name the tensor of scores (--scores NAME) and --task classify",
+                hint="leave the labels out; or name a tensor of scores (--scores NAME), with --task classify",
             )
         stored, forms = (
             self._images.shape,
@@ -190,6 +190,7 @@ class CalibrationSet:
                 where=f"{self._labels.where}[{at}]",
                 got=int(found.labels[at]),
                 expected=f"0 to {n_classes - 1}",
+                hint="number the classes from 0 on, in the order of the scores",
             )
         return found
 

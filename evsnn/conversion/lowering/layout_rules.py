@@ -17,11 +17,9 @@ from .convolution import both_paddings
 from .scope import Scope, refusal
 from .value import LayoutError, Value
 
-__all__ = ["MOVES", "RULES", "axes_order", "input_layout"]
+__all__ = ["RULES", "axes_order", "input_layout"]
 
 _RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
-MOVES = (*_RESHAPES, "Transpose")
-"""Operators on one tensor that only give its values another order or another shape."""
 _POINTWISE = ("Add", "Sub", "Mul", "Div", "Sum", "Relu", "Clip", "Min", "Max", "LeakyRelu", "PRelu")
 _SCORES = ("Softmax", "LogSoftmax")
 

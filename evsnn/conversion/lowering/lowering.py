@@ -94,12 +94,14 @@ def _lower(graph: Graph, average: bool) -> Ann:
         try:
             ends[name] = scope.whole(scope.values[tensor].explicit(), tensor)
         except LayoutError as error:
+            unmoved = _before_moves(graph, tensor)
             raise ModelError(
-                "its values are moved after they are computed",
+                "its values are moved after they are computed, and are no map any more",
                 where=f"output {name!r}"[:140],
-                got=str(error),
-                hint="leave out the operators at the end that move them: --scores"
-                f" {_before_moves(graph, tensor):.80} (output= in Python)",
+                got=f"shape {('N', *graph.shapes[tensor])}".replace("'", ""),
+                hint=f"leave out the operators at the end that move them: --scores {unmoved:.80}"
+                if unmoved not in (tensor, graph.input)
+                else "end with whole maps (N, channels, height, width), or with vectors",
             ) from error
     try:
         network = scope.assembly.finish(ends)
@@ -124,7 +126,7 @@ def _lower(graph: Graph, average: bool) -> Ann:
 def _before_moves(graph: Graph, tensor: str) -> str:
     """The tensor behind the operators at the end that move its values."""
     makers = {node.outputs[0]: node for node in graph.nodes}
-    while tensor in makers and makers[tensor].op in layout_rules.MOVES:
+    while tensor in makers and makers[tensor].op in layout_rules.RULES:
         tensor = makers[tensor].inputs[0]
     return tensor
 
@@ -226,7 +228,7 @@ def _computed(scope: Scope, node: Node) -> Value:
         if value is not None:
             return value
         hint = "keep maps as (N, channels, height, width) between layers"
-        if isinstance(error, PositionError):
+        if isinstance(error, PositionError) and node.op in AFFINE:
             hint = _without_positions(scope, node)
         elif node.op in AFFINE:
             hint += f"; a matrix in its place would have more than {MAX_MATRIX} weights"

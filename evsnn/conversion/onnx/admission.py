@@ -40,7 +40,7 @@ def check_size(shape: Sequence[int]) -> None:
         raise ModelError(
             "one sample's tensor is too large" if n_bytes else "a tensor is empty",
             got=f"shape {tuple(shape)}",
-            expected=f"at most {MAX_SAMPLE_BYTES >> 20} MiB",
+            expected=f"at most {MAX_SAMPLE_BYTES >> 20} MiB" if n_bytes else "sizes from 1",
         )
 
 
@@ -380,6 +380,13 @@ def _reshape(call: Call) -> None:
                 "'", ""
             )
         )
+        size, given = math.prod(call.shape), targets[0].tolist()
+        if len(targets) == 1 and given[:1] in ([0], [-1]) and len(given) > 1:
+            raise ModelError(
+                "its new shape does not hold what its input holds",
+                got=got,
+                expected=f"the batch, and axes of {size} numbers together, at most one of them -1",
+            )
         raise ModelError(
             "mixes the samples of a batch",
             got=got,

@@ -61,15 +61,23 @@ def find_outputs(
             )
         for name in names:
             if name not in makers:
-                raise ModelError(
-                    "has no such tensor",
-                    where=file.name,
-                    got=repr(name)[:80],
-                    expected=f"one of {_listed(v.name for v in file.graph.output)}",
-                )
+                raise _unknown(name, file, makers)
         return {name: name for name in names}, frozenset()
     ends, left = _ends(makers, _float_outputs(file, makers, notes), notes)
     return _distinct(ends, notes), left
+
+
+def _unknown(name: str, file: ModelFile, makers: Mapping[str, onnx.NodeProto]) -> ModelError:
+    """The error for a name that no tensor has at which a network could end."""
+    given = {value.name: "an input" for value in file.graph.input}
+    given |= {stored.name: "a weight" for stored in file.graph.initializer}
+    close = [other for other in makers if name and name.lower() in other.lower()]
+    return ModelError(
+        "has no such tensor" if name not in given else "the tensor is not computed",
+        where=file.name,
+        got=f"{name!r:.80}" + (f", which is {given[name]}" if name in given else ""),
+        expected=f"the output of a node: {_listed(close or (v.name for v in file.graph.output))}",
+    )
 
 
 def _float_outputs(file: ModelFile, makers: Mapping[str, onnx.NodeProto], notes: list[str]) -> dict[str, str]:
@@ -100,7 +108,15 @@ def _float_outputs(file: ModelFile, makers: Mapping[str, onnx.NodeProto], notes:
         notes.append(f"left out the outputs that are not scores: {_listed(others)}")
     for name, tensor in found.items():
         if tensor not in makers:
-            raise ModelError("no node makes its output", where=file.name, got=repr(name)[:80])
+            others = [other for other, made in found.items() if made in makers]
+            raise ModelError(
+                "no node makes its output",
+                where=file.name,
+                got=repr(name)[:80],
+                hint=f"name the others: --scores {','.join(others):.100} (output= in Python)"
+                if others
+                else None,
+            )
     return found
 
 
@@ -293,6 +309,9 @@ def find_input(
             hint="export with one axis more, (N, features), or with a fixed number of features",
         )
     for axis, dim in enumerate(dims, start=1):
+        if dim.WhichOneof("value") == "dim_value" and dim.dim_value < 1:
+            got = f"size {dim.dim_value} of axis {axis}"
+            raise ModelError("has an axis without elements", where=where, got=got, expected="1 or more")
         if dim.dim_value < 1:
             got = f"axis {axis}{f' named {dim.dim_param!r:.40}' if dim.dim_param else ''}"
             raise ModelError(

@@ -239,6 +239,21 @@ class _Import:
         self._keep(name, (value,))
         return name
 
+    def _misuse(self, proto: onnx.NodeProto, error: Exception) -> str:
+        """What is wrong with an operator that NumPy refuses."""
+        if isinstance(error, KeyError):
+            return printable(f"no attribute {error}"[:120])
+        shapes = [self._whole_shape(self._name(name)) for name in proto.input if name]
+        if (
+            isinstance(error, ValueError)
+            and proto.op_type not in _INTEGERS
+            and len(shapes) > 1
+            and None not in shapes
+        ):
+            words = ", ".join(f"({', '.join(str(n or 'N') for n in shape or ())})" for shape in shapes[:6])
+            return f"inputs of shapes that do not fit each other: {words}"
+        return printable(f"{type(error).__name__}: {error}"[:120])
+
     def _free(self, name: str) -> str:
         """A name like `name` that no tensor has."""
         while name in self.taken:
@@ -254,11 +269,10 @@ class _Import:
             except ModelError as error:
                 raise (error.at(where) if error.where is None else error) from error.__cause__
             except _MISUSED as error:
-                got = printable(f"{type(error).__name__}: {error}"[:120])
                 raise ModelError(
                     "cannot be computed",
                     where=where,
-                    got=got,
+                    got=self._misuse(proto, error),
                     hint="is the model valid? onnx.checker.check_model tells",
                 ) from error
 
