@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from .. import __version__
+from ..arguments import checked_seed
 from ..errors import InputError, ModelError
 from ..files.weights import as_stored
 from ..network.layers import IF
@@ -187,7 +188,8 @@ def convert(
         task=task,
         storage=storage,
     )
-    conversion = convert_model(model, calibration, options, progress, output, samples)
+    kept = checked_seed(samples, "samples")
+    conversion = convert_model(model, calibration, options, progress, output, kept)
     for warning in conversion.warnings:
         warnings.warn(warning, stacklevel=2)
     return conversion.network

@@ -203,6 +203,7 @@ def test_files_are_closed(tmp_path):
         ),
         (IMAGES.reshape(50, -1), "Reshape them: images.reshape(-1, 3, 8, 6)"),
         (IMAGES[:, 0], "The channel axis is missing"),
+        (IMAGES[..., 0], "got shape (50, 3, 8), expected (n, 3, 8, 6)"),
         (IMAGES[..., :5], "got shape (50, 3, 8, 5), expected (n, 3, 8, 6)"),
         (np.where(np.arange(50)[:, None, None, None] == 31, np.nan, IMAGES), "images[31]: images hold NaN"),
         (np.where(np.arange(50)[:, None, None, None] == 2, -np.inf, IMAGES), "images[2]: images hold NaN"),
@@ -271,6 +272,8 @@ def test_files_that_are_no_sets(tmp_path):
         (np.abs(IMAGES) / 8, None),
         ((IMAGES > 0).astype(np.uint8), None),
         (IMAGES[:31], "only 31 calibration samples"),
+        (IMAGES[:1], "there is only 1 calibration sample;"),
+        (np.float32(1e12) * IMAGES, "few models read"),  # whole, as all large numbers of float32 are
         ((40 * np.abs(IMAGES)).clip(0, 255).astype(np.uint8), "whole numbers from 0 to"),
         ((40 * np.abs(IMAGES)).clip(0, 255).round(), "like pixels before scaling"),
         (60 * IMAGES, None),  # decibels and cepstral coefficients

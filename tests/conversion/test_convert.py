@@ -383,7 +383,7 @@ def test_one_sample_with_or_without_its_batch_axis(call, folder, tmp_path, kind,
     else:
         np.savez(folder / kind, images=image) if kind == "one.npz" else np.save(folder / kind, image)
     status, out, err = call("--steps", "4", "--json", calibration=kind)
-    assert status == 0 and json.loads(out)["n_samples"] == 1 and "only 1 calibration samples" in err
+    assert status == 0 and json.loads(out)["n_samples"] == 1 and "only 1 calibration sample;" in err
     assert np.array_equal(evsnn.load(tmp_path / "w.h5").samples.images, IMAGES[:1])
 
 
@@ -657,6 +657,8 @@ def test_warnings_samples_and_metadata_are_those_of_the_command(folder, labels, 
     with pytest.warns(UserWarning, match="whole numbers from 0 to .*, like pixels before scaling"):
         network = evsnn.convert(folder / "net.onnx", pixels, n_steps=4, threshold="max")
     assert len(network.samples.images) == 16 and network.samples.labels is None
+    with pytest.raises(evsnn.RunError, match="samples is out of range: got -1, expected an integer >= 0"):
+        evsnn.convert(folder / "net.onnx", pixels, n_steps=4, threshold="max", samples=-1)
     with pytest.warns(UserWarning):
         again = evsnn.convert(folder / "net.onnx", (pixels, labels), n_steps=4, threshold="max", samples=3)
     np.testing.assert_array_equal(again.samples.labels, labels[:3])

@@ -305,6 +305,8 @@ def test_outputs():
     assert list(import_onnx(both, output=("b", "a")).outputs) == ["b", "a"]
     refused(both, "named twice", output=("a", "a"))
     refused(both, "or none is", output=())
+    refused(both, "are not names: got 3, expected str", output=3)
+    refused(both, "are not names: got 'a', 3", output=["a", 3])
     refused(model(two, (4,), outputs=[value("b", None, TensorProto.INT64)]), "no output of floats")
     refused(model(two, (4,), outputs=[value("nothing", None)]), "no node makes its output")
     refused(good(), "no such tensor: got 'z', expected the output of a node: 'y'", output="z")
@@ -489,6 +491,19 @@ def test_an_output_that_no_node_makes():
     given.graph.output.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, None))
     refused(given, "no node makes its output: got 'x'. Name the others: --scores y ")
     assert import_onnx(given, output="y")
+
+
+@pytest.mark.parametrize("op", ["Sigmoid", "Tanh", "Softmax"])
+def test_gates_are_no_activations(op):
+    """A ReLU in place of the sigmoid of a gate would be refused next."""
+    stored = {"w": np.ones((4, 4), np.float32)}
+    gate = [node("Relu", "x", "r"), node("MatMul", "r w", "h"), node(op, "h", "s"), node("Mul", "r s", "g")]
+    error = refused(
+        model([*gate, node("MatMul", "g w")], (4,), stored), f"operator is not converted: got '{op}'"
+    )
+    assert "squeeze-and-excitation" in str(error) and "Relu" not in str(error)
+    own = [node("MatMul", "x w", "h"), node("Sigmoid", "h", "s"), node("Mul", "h s", "g")]
+    assert "Use Relu" in str(refused(model([*own, node("MatMul", "g w")], (4,), stored), "got 'Sigmoid'"))
 
 
 def test_control_flow():

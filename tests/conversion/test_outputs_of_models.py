@@ -256,6 +256,11 @@ def boxes_of_anchors(m):
     return [scores, m.op("Concat", m.op("Sub", centre, size), m.op("Add", centre, size), axis=2)]
 
 
+def shares(m):
+    values = embedding(m)
+    return m.op("Div", values, m.op("ReduceSum", values, np.array([1]), keepdims=1))
+
+
 def normalised(m):
     values = embedding(m)
     return m.op("Div", values, m.op("ReduceL2", values, axes=[1], keepdims=1))
@@ -265,6 +270,7 @@ POST = {
     "of anchors": (boxes_of_anchors, (1, 4, 4), 2),
     "exponents": (lambda m: m.op("Exp", embedding(m)), (6,), 1),
     "a length of 1": (normalised, (6,), 1),
+    "a share": (shares, (6,), 1),
     "a softmax that is scaled": (
         lambda m: m.op("Mul", m.op("Softmax", embedding(m), axis=1), np.float32(3)),
         (6,),

@@ -25,6 +25,8 @@ __all__ = ["CalibrationSet", "open_calibration", "suspicions"]
 
 BATCH_BYTES = 32 << 20
 FEW = 32
+_COLOURS = 4  # channels of images
+_WHOLE = float(1 << 24)  # from here on all numbers of float32 are whole
 LARGE = 2000.0  # decibels and cepstral coefficients are below it
 LOOKED_AT = 256
 MAX_FILE_BYTES = 1 << 42  # of a .h5 file, whose slices alone are read
@@ -267,9 +269,11 @@ def suspicions(
     found = []
     if samples.n < FEW and role == "calibration":
         found.append(
-            f"there are only {samples.n} calibration samples; thresholds come from them, give a few hundred"
+            f"there {'is' if samples.n == 1 else 'are'} only {samples.n} calibration"
+            f" sample{'s' * (samples.n != 1)}; thresholds come from them, give a few hundred"
         )
-    largest, whole = max(-least, most), np.array_equal(rows, np.round(rows))
+    largest = max(-least, most)
+    whole = largest < _WHOLE and np.array_equal(rows, np.round(rows))
     if not own_scale and whole and largest >= 64 and ((least >= 0 and most <= 255) or largest > 1000):
         like = "pixels" if most <= 255 else "readings of a converter"
         found.append(
@@ -311,6 +315,9 @@ def _shape_hint(got: tuple[int, ...], expected: tuple[int, ...]) -> str | None:
         return f"the axes are in another order: images.transpose(0, {', '.join(str(1 + i) for i in axes)})"
     if math.prod(got) == math.prod(expected):
         return f"reshape them: images.reshape(-1, {', '.join(map(str, expected))})"
-    if len(expected) == 3 and got in (expected[1:], expected[:2]):
+    channels = [
+        size for size, rest in ((expected[0], expected[1:]), (expected[-1], expected[:-1])) if rest == got
+    ]
+    if len(expected) == 3 and channels and min(channels) <= _COLOURS:
         return "the channel axis is missing: the model reads colours"
     return None

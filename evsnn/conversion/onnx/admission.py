@@ -27,6 +27,10 @@ MAX_SAMPLE_BYTES = 256 << 20
 """Most bytes of one tensor of one sample, with the padding around it."""
 
 
+class NotLinearError(ModelError):
+    """An operator that is not linear in the tensors that it reads."""
+
+
 def check_size(shape: Sequence[int]) -> None:
     """Refuse a tensor that is too large, before it is made.
 
@@ -176,11 +180,12 @@ def _one_tensor(call: Call) -> None:
     _broadcast(call)
     if sum(t.shape is not None for t in call.operands) > 1:
         hint = (
-            "gates such as squeeze-and-excitation are not converted: use a block without"
+            "gates (squeeze-and-excitation) and activations that multiply (SiLU, HardSwish) are not"
+            " converted: use a block without, or Relu"
             if call.op in ("Mul", "Div")
             else "use Relu, or a MaxPool"
         )
-        raise ModelError(
+        raise NotLinearError(
             "combines two tensors in a way that is not linear", expected="one tensor and constants", hint=hint
         )
 
@@ -188,7 +193,7 @@ def _one_tensor(call: Call) -> None:
 def _divide(call: Call) -> None:
     _one_tensor(call)
     if call.operands[0].shape is None:
-        raise ModelError(
+        raise NotLinearError(
             "divides by a tensor that depends on the network's input",
             expected="a constant",
             hint="use a network that is linear between its ReLUs",

@@ -54,7 +54,17 @@ def find_outputs(
     """
     makers = {name: node for node in file.graph.node for name in node.output if name}
     if wanted is not None:
-        names = [wanted] if isinstance(wanted, str) else list(wanted)
+        names = (
+            [wanted]
+            if isinstance(wanted, str)
+            else list(wanted)
+            if isinstance(wanted, Iterable)
+            else [wanted]
+        )
+        if not all(isinstance(name, str) for name in names):
+            raise ModelError(
+                "the outputs to convert are not names", where=file.name, got=_listed(names), expected="str"
+            )
         if not names or len(set(names)) < len(names):
             raise ModelError(
                 "the outputs to convert are named twice, or none is", where=file.name, got=_listed(names)

@@ -19,7 +19,7 @@ import numpy as np
 
 from ...errors import ModelError
 from ...text import printable
-from .admission import RULES, Call, Tensor, check_size
+from .admission import RULES, Call, NotLinearError, Tensor, check_size
 from .boundary import find_input, find_outputs, nodes_to
 from .constants import FOLDERS, fold
 from .expansion import EXPANSIONS, Expanded
@@ -266,6 +266,11 @@ class _Import:
             where = self._where(name, proto)
             try:
                 self._take(name, proto, where)
+            except NotLinearError as error:
+                hint = self.post.hint([proto]) or error.hint
+                raise ModelError(
+                    error.what, where=where, got=error.got, expected=error.expected, hint=hint
+                ) from error
             except ModelError as error:
                 raise (error.at(where) if error.where is None else error) from error.__cause__
             except _MISUSED as error:

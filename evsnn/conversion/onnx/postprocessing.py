@@ -115,6 +115,15 @@ class PostProcessing:
             and bool(self._computed.intersection(node.output))
         )
 
+    def is_gate(self, node: onnx.NodeProto) -> bool:
+        """Whether what it computes multiplies another tensor than the one that it reads."""
+        return any(
+            reader.op_type == "Mul"
+            and any(name in self.moving for name in reader.input if name not in (*node.input, *node.output))
+            for output in node.output
+            for reader in self.readers.get(output, ())
+        )
+
     def is_norm_of_the_batch(self, node: onnx.NodeProto) -> bool:
         """Whether it is a batch norm whose mean or variance depends on what it normalises."""
         return node.op_type == "BatchNormalization" and bool(self.moving.intersection(node.input[3:5]))

@@ -19,6 +19,7 @@ _QUANTISED = (
     "this is a quantised model that computes with integers: export the float model, or quantise in the QDQ"
     " format"
 )
+_GATES = "gates such as squeeze-and-excitation are not converted: use a block without, and train again"
 _TREES = (
     "decision trees, nearest neighbours and support vectors have no neurons: train a network of linear layers"
     " and ReLUs, such as scikit-learn's MLPClassifier(activation='relu')"
@@ -128,7 +129,7 @@ def worst(
     inner = [node for node in found if not post.holds(node)]
     node = min(inner or found, key=lambda node: _hint(node.op_type, node.domain)[0])
     error = refusal(node.op_type, node.domain)
-    hint = (None if inner else post.hint(found)) or error.hint
+    hint = (None if inner else post.hint(found)) or (_GATES if post.is_gate(node) else error.hint)
     others = list(dict.fromkeys(f"{n.op_type:.40}" for n in found if n.op_type != node.op_type))
     got = error.got
     if others:
