@@ -114,19 +114,25 @@ def checked_labels(labels: np.ndarray | None, n_samples: int, network: Network) 
         array = np.asarray(labels)
     except ValueError as error:
         raise InputError("labels are not an array", where="labels", got=type(labels).__name__) from error
+    if array.shape != (n_samples,):
+        rows = array.shape[1:] if array.ndim == 2 and len(array) == n_samples else ()
+        one_hot = "give labels.argmax(axis=1), if they are one-hot rows"
+        raise InputError(
+            "labels and images do not fit",
+            where="labels",
+            got=f"shape {array.shape}",
+            expected=f"({n_samples},)",
+            hint="give labels.ravel()" if rows == (1,) else one_hot if rows else None,
+        )
     if array.dtype.kind not in "iu":
         raise InputError(
             "labels are not classes",
             where="labels",
             got=f"dtype {array.dtype}",
             expected=f"integers from 0 to {n_classes - 1}",
-        )
-    if array.shape != (n_samples,):
-        raise InputError(
-            "labels and images do not fit",
-            where="labels",
-            got=f"shape {array.shape}",
-            expected=f"({n_samples},)",
+            hint="give labels.astype(int), if they are whole numbers"
+            if array.dtype.kind in "fb"
+            else "number the classes in the order of the scores",
         )
     if array.min() < 0 or array.max() >= n_classes:
         raise InputError(
@@ -134,5 +140,6 @@ def checked_labels(labels: np.ndarray | None, n_samples: int, network: Network) 
             where="labels",
             got=f"{array.min()} to {array.max()}",
             expected=f"integers from 0 to {n_classes - 1}",
+            hint="number the classes from 0 on, in the order of the scores",
         )
     return array.astype(np.int64)

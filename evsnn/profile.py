@@ -31,6 +31,7 @@ _BORN = time.time()
 """The time since which this process is busy."""
 
 _JUMP_S = 0.2
+_OF_LOGS = ("power_column", "meter_voltage", "idle_w", "power_offset", "power_start")
 
 _EPILOG = """\
 without WEIGHTS, the packaged demo model (handwritten digits) runs
@@ -148,7 +149,17 @@ def parser(prog: str) -> console.Parser:
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m evsnn.profile") -> int:
     """Run the command and return its exit status."""
-    return console.run(lambda arguments: _profile(parser(prog).parse_args(arguments)), argv)
+    return console.run(lambda arguments: _profile(_options(parser(prog), arguments)), argv)
+
+
+def _options(p: console.Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    """The options, of which some need another: alone they would do nothing."""
+    options = p.parse_args(arguments)
+    if not options.power_csv:
+        for name in _OF_LOGS:
+            if getattr(options, name) != p.get_default(name):
+                p.error(f"--{name.replace('_', '-')} is about a power meter's log: it needs --power-csv")
+    return options
 
 
 def _profile(options: argparse.Namespace) -> int:

@@ -36,10 +36,11 @@ def old_profile(path: str) -> dict:
     except OSError as error:
         raise RunError("the earlier profile cannot be read", where=path, got=error.strerror) from error
     except (ValueError, RecursionError) as error:
+        told = isinstance(error, json.JSONDecodeError)
         raise RunError(
             "this is not a profile",
             where=path,
-            got=str(error)[:120],
+            got=str(error)[:120] if told else "what is not JSON, or is nested too deep",
             expected="what evsnn.profile --json prints",
         ) from error
     if not isinstance(found, dict) or found.get("kind") != "evsnn.profile":

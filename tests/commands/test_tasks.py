@@ -92,3 +92,31 @@ def test_labels_belong_to_networks_that_classify(files, tmp_path, capsys):
     np.savez(tmp_path / "set.npz", images=images, labels=labels)  # a set that other networks classify
     assert run_command.main([str(files["vector"]), "--input", str(tmp_path / "set.npz"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["accuracy"] is None
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (["a", "b", "c", "a"], "got dtype <U1, .*Number the classes in the order of the scores"),
+        (np.array([0, 1, 2, 0], object), "got dtype object, .*Number the classes"),
+        ([0.0, 1.0, 2.0, 0.0], "got dtype float64, expected integers from 0 to 2. Give labels.astype"),
+        ([True, False, True, False], "Give labels.astype"),
+        (np.eye(4, 3), r"got shape \(4, 3\), expected \(4,\). Give labels.argmax"),
+        ([[0], [1], [2], [0]], r"got shape \(4, 1\), expected \(4,\). Give labels.ravel"),
+        ([0, 1, 2], r"got shape \(3,\), expected \(4,\)$"),
+        ([1, 2, 3, 1], "got 1 to 3, expected integers from 0 to 2. Number the classes from 0 on"),
+    ],
+)
+def test_labels_that_are_no_classes(files, labels, message):
+    network = evsnn.load(files["vector"]).replace(task="classify")
+    with pytest.raises(InputError, match=message):
+        evsnn.simulate(network, network.samples.images, labels=labels, backend="reference")
+
+
+@pytest.mark.parametrize(
+    "words", [("power-column", "P=W"), ("meter-voltage", "5"), ("idle-w", "1"), ("power-offset", "2")]
+)
+def test_options_about_a_log_need_one(files, words, capsys):
+    name, value = words
+    assert profile_command.main([str(files["map"]), "--seconds", "0.01", f"--{name}", value]) == 2
+    assert f"--{name} is about a power meter's log: it needs --power-csv" in capsys.readouterr().err

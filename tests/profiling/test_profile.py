@@ -245,9 +245,9 @@ def test_a_comparison_is_of_like_with_like(report, tmp_path):
     for text, what in (
         ("{}", "not a profile"),
         ("[1]", "not a profile"),
-        ("x", "not a profile"),
+        ("x", "not a profile: got Expecting value"),
         (json.dumps({"kind": "evsnn.profile", "schema_version": 99}), "another schema"),
-        ("[" * 10**5, "not a profile"),
+        ("[" * 10**5, "not a profile: got what is not JSON, or is nested too deep"),
     ):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(RunError, match=what):
