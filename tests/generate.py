@@ -54,7 +54,11 @@ class Seeded:
 class Builder:
     """Layers in the making; `choose` makes every choice."""
 
-    def __init__(self, choose: Drawn | Seeded, encoding: str, small: bool, warm_ups: bool):
+    def __init__(
+        self, choose: Drawn | Seeded, encoding: str, small: bool, warm_ups: bool, pairs: bool = False
+    ):
+        self.pairs = pairs
+        self.paired = {}  # by name of a layer: whether its parts are pairs of neurons
         self.choose, self.small, self.warm_ups = choose, small, warm_ups and choose.boolean()
         self.one_of = choose.one_of
         self.rng = np.random.default_rng(choose.integer(0, 2**32 - 1))
@@ -76,6 +80,11 @@ class Builder:
         name = f"{layer.kind}_{len(self.layers)}"
         fields = {f: getattr(layer, f) for f in layer.__dataclass_fields__}
         self.layers.append(type(layer)(**fields | {"name": name, "inputs": tuple(n for n, _ in inputs)}))
+        self.paired[name] = (
+            {layer.paired} if layer.kind == "if" else set().union(*(self.paired[n] for n, _ in inputs))
+        ) or {False}
+        if layer.kind in ("conv2d", "linear", "add"):
+            self.paired[name] = {False}
         self.loose -= {n for n, _ in inputs}
         self.loose.add(name)
         return name, shape
@@ -96,6 +105,8 @@ class Builder:
             return self.add(layer, (n_out,), source)
         kernel = self.one_of(range(1, 4)), self.one_of(range(1, 4))
         groups = self.one_of([g for g in range(1, shape[0] + 1) if shape[0] % g == 0 and n_out % g == 0])
+        if len(self.paired[source[0]]) > 1:
+            groups = 1
         for _ in range(20):  # until the kernel fits the map
             stride, dilation = (
                 (self.one_of((1, 2, 3)), self.one_of((1, 2))),
@@ -114,8 +125,14 @@ class Builder:
             layer = Conv2d(self.normal(n_out, shape[0] // groups, 1, 1), bias, groups=groups)
         return self.add(layer, self.shape(layer, source), source)
 
-    def fire(self, source):
+    def slope(self, channels: int):
+        """The slope below 0 of pairs of neurons; None: single neurons."""
+        choices = (None, 1.0, 0.25, self.rng.uniform(-1, 2, channels))
+        return choices[self.choose.integer(0, 3)] if self.pairs else None
+
+    def fire(self, source, single=False):
         channels = source[1][0]
+        slope = None if single else self.slope(channels)
         per_channel = self.choose.boolean()
         threshold = self.rng.uniform(0.3, 1.2, channels if per_channel else None)
         negative_threshold = self.one_of((0.0, 0.0, 0.1, 0.25, 1.5))
@@ -133,7 +150,11 @@ class Builder:
             shift=self.choose.boolean(),
             negative_threshold=negative_threshold,
             warm_up_steps=warm_up_steps,
+            negative_slope=slope,
         )
+        if slope is not None and self.choose.boolean():  # thresholds of single neurons
+            both = {f: getattr(layer, f) for f in layer.__dataclass_fields__}
+            layer = IF(**both | {"v_threshold": self.rng.uniform(0.3, 1.2, (2, channels))})
         self.spiking.append(self.add(layer, source[1], source))
         return self.spiking[-1]
 
@@ -142,7 +163,7 @@ class Builder:
         source = self.one_of(self.spiking)
         what = self.one_of(("weighted", "depthwise", "pool", "maxpool", "concat", "add", "flatten"))
         maps = [s for s in self.spiking if len(s[1]) == 3]
-        if what == "depthwise" and len(source[1]) == 3:
+        if what == "depthwise" and len(source[1]) == 3 and len(self.paired[source[0]]) == 1:
             channels = source[1][0]
             layer = Conv2d(
                 self.normal(channels, 1, 3, 2), padding=1, stride=self.one_of((1, 2)), groups=channels
@@ -158,7 +179,12 @@ class Builder:
             )
             if not _pooled(self.layers, source[0]):
                 self.spiking.append(self.add(layer, self.shape(layer, source), source))
-        elif what == "maxpool" and len(source[1]) == 3 and not _pooled(self.layers, source[0]):
+        elif (
+            what == "maxpool"
+            and len(source[1]) == 3
+            and not _pooled(self.layers, source[0])
+            and True not in self.paired[source[0]]
+        ):
             kernel = tuple(self.one_of(range(1, 1 + min(4, n))) for n in source[1][1:])
             layer = MaxPool2d(
                 kernel,
@@ -211,7 +237,7 @@ class Builder:
         joined = ends[0] if len(ends) == 1 else self.add(Concat(), (sum(s[0] for _, s in ends),), *ends)
         last = self.add(Linear(self.normal(10, joined[1][0]), self.rng.normal(size=10)), (10,), joined)
         if readout == "spikes":
-            last = self.fire(last)
+            last = self.fire(last, single=True)
         self.add(Readout(), (10,), last)
         return Network(tuple(self.layers), n_steps=n_steps, shift=shift, readout=readout, input_range=(0, 1))
 
@@ -240,17 +266,20 @@ ENCODINGS = ("constant", "constant", "constant", "poisson", "events")
 
 
 @st.composite
-def networks(draw, encodings=ENCODINGS, small=False, max_layers=5, warm_ups=True):
-    """A random network and images for it; without `delays`, one that may be run in blocks of steps."""
-    return made(Drawn(draw), encodings, small, max_layers, warm_ups)
+def networks(draw, encodings=ENCODINGS, small=False, max_layers=5, warm_ups=True, pairs=True):
+    """A random network and images for it; without `warm_ups`, one that may be run in blocks of steps."""
+    return made(Drawn(draw), encodings, small, max_layers, warm_ups, pairs)
 
 
 def made(
-    choose: Drawn | Seeded, encodings=ENCODINGS, small=False, max_layers=5, warm_ups=True
+    choose: Drawn | Seeded, encodings=ENCODINGS, small=False, max_layers=5, warm_ups=True, pairs=False
 ) -> tuple[Network, np.ndarray]:
-    """The network and the two images that follow from the choices."""
+    """The network and the two images that follow from the choices.
+
+    Without `pairs`, a seed gives the network that it gave before there were pairs of neurons.
+    """
     encoding = choose.one_of(encodings)
-    builder = Builder(choose, encoding, small, warm_ups)
+    builder = Builder(choose, encoding, small, warm_ups, pairs)
     builder.fire(builder.weighted(builder.input))
     for _ in range(choose.integer(0, max_layers)):
         builder.grow()

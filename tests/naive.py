@@ -47,7 +47,7 @@ class Naive:
                 continue
             spikes = np.zeros(v.shape, int)
             for at in np.ndindex(v.shape):
-                threshold = self.threshold(layer, at[0])
+                threshold = self.threshold(layer, at[0])  # of pairs, at[0] is 2 x the channel + the half
                 if v[at] >= threshold:
                     spikes[at] = 1
                     v[at] -= threshold
@@ -87,14 +87,23 @@ class Naive:
             counts += spikes
             self.trains.setdefault(layer.name, []).append(spikes)
 
-    def threshold(self, layer, channel):
-        return layer.v_threshold[channel] if layer.v_threshold.ndim else F32(layer.v_threshold)
+    def own(self, layer, values, number):
+        """A threshold or first membrane of a channel, or of one of the two neurons of a channel."""
+        channel, half = divmod(number, 2) if layer.negative_slope is not None else (number, 0)
+        return F32(
+            values if not values.ndim else values[channel] if values.ndim == 1 else values[half, channel]
+        )
+
+    def threshold(self, layer, number):
+        return self.own(layer, layer.v_threshold, number)
 
     def first_membranes(self, layer):
-        v = np.zeros(self.network.shapes[layer.name], F32)
+        shape = self.network.shapes[layer.name]
+        pairs = layer.kind == "if" and layer.negative_slope is not None
+        v = np.zeros((2 * shape[0], *shape[1:]) if pairs else shape, F32)
         if layer.kind == "if":
             for at in np.ndindex(v.shape):
-                start = float(layer.v_init[at[0]] if layer.v_init.ndim else layer.v_init)
+                start = float(self.own(layer, layer.v_init, at[0]))
                 if layer.shift and self.network.shift == "initial":
                     start += float(self.threshold(layer, at[0])) / 2
                 v[at] = F32(start)
@@ -104,9 +113,14 @@ class Naive:
         if layer.kind == "if" and layer.leak != 1:
             v = F32(v * F32(layer.leak)) + F32(0)
         gathered, channelwise, analog, bias = [], [], [], 0.0
-        for terms, kind, offset in self.branches(layer.inputs[0], at):
+        pairs = layer.kind == "if" and layer.negative_slope is not None
+        opposite = -1 if pairs and at[0] % 2 else 1
+        for terms, kind, offset in self.branches(layer.inputs[0], (at[0] // 2, *at[1:]) if pairs else at):
+            if kind == "channelwise" and pairs:  # two neurons for one value: no longer one weight per channel
+                kind = "gather"
+            terms = [(value, F32(opposite * weight)) for value, weight in terms]
             {"gather": gathered, "channelwise": channelwise, "analog": analog}[kind].append(terms)
-            bias += offset
+            bias += opposite * offset
         for terms in gathered + channelwise:
             for sign in (0, 1):  # spikes, then negative ones
                 for counts, weight in terms:
@@ -140,8 +154,8 @@ class Naive:
             for i, terms in enumerate(groups):
                 yield terms, self.kind(source, depthwise), bias if i == 0 else 0.0
         else:  # spikes, or the input, are added to the membrane directly
-            value, amplitude = self.seen(name, at)
-            yield [(value, F32(amplitude))], self.kind(name, self.plain(name)), 0.0
+            terms = [(value, F32(amplitude)) for value, amplitude in self.read(name, at)]
+            yield terms, self.kind(name, self.plain(name)), 0.0
 
     def kind(self, source, channelwise):
         if self.analog and self.is_input(source):
@@ -165,7 +179,7 @@ class Naive:
         layer = self.layers[name]
         if layer.kind in ("flatten", "maxpool2d") or (layer.kind == "concat" and len(layer.inputs) == 1):
             return self.plain(layer.inputs[0])
-        return layer.kind in ("if", "input")
+        return layer.kind == "input" or (layer.kind == "if" and layer.negative_slope is None)
 
     def conv(self, layer, at):
         source = layer.inputs[0]
@@ -179,8 +193,8 @@ class Naive:
                 x = at[2] * layer.stride[1] - layer.padding[1] + kx * layer.dilation[1]
                 if 0 <= y < height and 0 <= x < width:
                     for c in range(n_in):
-                        value, amplitude = self.seen(source, (group * n_in + c, y, x))
-                        terms.append((value, F32(float(layer.weight[at[0], c, ky, kx]) * amplitude)))
+                        for value, amplitude in self.read(source, (group * n_in + c, y, x)):
+                            terms.append((value, F32(float(layer.weight[at[0], c, ky, kx]) * amplitude)))
         return terms
 
     def linear(self, layer, at):
@@ -189,8 +203,8 @@ class Naive:
         for features in order if self.flat(layer.inputs[0]) else [[f for group in order for f in group]]:
             terms = []
             for feature in features:
-                value, amplitude = self.seen(layer.inputs[0], (feature,))
-                terms.append((value, F32(float(layer.weight[at[0], feature]) * amplitude)))
+                for value, amplitude in self.read(layer.inputs[0], (feature,)):
+                    terms.append((value, F32(float(layer.weight[at[0], feature]) * amplitude)))
             groups.append(terms)
         return groups
 
@@ -241,12 +255,38 @@ class Naive:
         spike = self.trains[name][self.now][at]
         return np.array([spike > 0, spike < 0], int)
 
-    def seen(self, name, at):
-        """Counts of spikes and of negative spikes, and the amplitude, of one element of a layer.
+    def read(self, name, at):
+        """What `seen` gives, once for each neuron of the element: two of a pair, else one."""
+        for half in range(2 if self.pairs(name, at) else 1):
+            yield self.seen(name, at, half)
+
+    def pairs(self, name, at):
+        """Whether one element of a layer comes from pairs."""
+        layer = self.layers[name]
+        if layer.kind in ("if", "input"):
+            return layer.kind == "if" and layer.negative_slope is not None
+        shape = self.network.shapes[layer.inputs[0]]
+        if layer.kind == "concat":
+            channel = at[0]
+            for source in layer.inputs:
+                if channel < self.network.shapes[source][0]:
+                    return self.pairs(source, (channel, *at[1:]))
+                channel -= self.network.shapes[source][0]
+        if layer.kind == "flatten" and len(shape) == 3:
+            return self.pairs(layer.inputs[0], np.unravel_index(at[0], shape))
+        return self.pairs(layer.inputs[0], (at[0], 0, 0)[: len(shape)])
+
+    def seen(self, name, at, half=0):
+        """Counts of spikes and of negative spikes, and the amplitude, of one neuron of an element of a layer.
 
         For the analog input they are (value, 1).
         """
         layer = self.layers[name]
+        if layer.kind == "if" and layer.negative_slope is not None:
+            at = (2 * at[0] + half, *at[1:])
+            amplitude, channel = float(self.threshold(layer, at[0])), at[0] // 2
+            slope = layer.negative_slope[channel] if layer.negative_slope.ndim else layer.negative_slope
+            return self.signs(name, at), -float(slope) * amplitude if half else amplitude
         if layer.kind == "if":
             return self.signs(name, at), float(self.threshold(layer, at[0]))
         if layer.kind == "input":
@@ -260,22 +300,22 @@ class Naive:
         if layer.kind == "maxpool2d":
             return self.signs(name, at), self.seen(source, (at[0], 0, 0))[1]
         if layer.kind == "flatten":
-            return self.seen(source, np.unravel_index(at[0], shape) if len(shape) == 3 else at)
+            return self.seen(source, np.unravel_index(at[0], shape) if len(shape) == 3 else at, half)
         if layer.kind == "concat":
             channel = at[0]
             for source in layer.inputs:
                 if channel < self.network.shapes[source][0]:
-                    return self.seen(source, (channel, *at[1:]))
+                    return self.seen(source, (channel, *at[1:]), half)
                 channel -= self.network.shapes[source][0]
         window = layer.window(shape)
         kernel, stride, padding = window.kernel, window.stride, window.padding
         total, amplitude = (
             (F32(0) if self.analog and self.is_input(source) else np.zeros(2, int)),
-            self.seen(source, (at[0], 0, 0))[1],
+            self.seen(source, (at[0], 0, 0), half)[1],
         )
         for wy in range(kernel[0]):
             for wx in range(kernel[1]):
                 y, x = at[1] * stride[0] - padding[0] + wy, at[2] * stride[1] - padding[1] + wx
                 if 0 <= y < shape[1] and 0 <= x < shape[2]:
-                    total = total + self.seen(source, (at[0], y, x))[0]
+                    total = total + self.seen(source, (at[0], y, x), half)[0]
         return total, amplitude / (kernel[0] * kernel[1])

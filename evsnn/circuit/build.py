@@ -14,6 +14,11 @@ A projection that reads neurons with negative spikes is followed by a second pro
 negative spikes with the same weights and with amplitudes of the other sign. Neurons that can never send a
 negative spike, most often those of the first layer, lose the option (`drop_silent_negatives`).
 
+An `IF` with a negative slope is a population of twice its channels: neurons 2k and 2k + 1 of a position carry
+the values of channel k above and below 0. Its projections have each row of weights twice, the second with the
+other sign; what reads it has each column twice, and the second has an amplitude of the other sign times the
+slope.
+
 Order of the sums (part of the specification, docs/arithmetic.md): projections that gather (convolutions and
 linear layers) as their branches are listed, then those with one weight per channel (depthwise convolutions
 and identity shortcuts of an unpooled population), then the bias with the shift.
@@ -71,12 +76,42 @@ _Parts = TypeVar("_Parts", bound=Sequence[object])
 
 @dataclass(frozen=True)
 class _View:
-    """What a layer between IFs sends without weights: the spikes of some populations, pooled or flattened."""
+    """What a layer between IFs sends without weights: the spikes of some populations, pooled or flattened.
+
+    Parameters
+    ----------
+    sources : tuple of Source
+    amplitudes : tuple of array
+        Per source: one value per channel, divided by the pool's area; below 0 for the second of a pair.
+    shape : (channels, height, width)
+        As the network counts them: a pair is one channel.
+    paired : tuple of bool
+        Per source: whether two of its channels are one of the network's.
+    flat : bool
+        Whether maps are flattened to features, source after source.
+    """
 
     sources: tuple[Source, ...]
-    amplitudes: tuple[np.ndarray, ...]  # per source: one value per channel, divided by the pool's area
+    amplitudes: tuple[np.ndarray, ...]
     shape: tuple[int, int, int]
-    flat: bool = False  # maps flattened to features, source after source
+    paired: tuple[bool, ...]
+    flat: bool = False
+
+    @property
+    def seen(self) -> tuple[int, int, int]:
+        """The shape of a view that is not flat, in neurons: a pair is two channels."""
+        return sum(s.shape[0] for s in self.sources), *self.shape[1:]
+
+    def columns(self, weight: np.ndarray) -> np.ndarray:
+        """Weights (n_out, n_in / groups, ...) with a column for each neuron."""
+        if not any(self.paired):
+            return weight
+        if all(self.paired):
+            return np.repeat(weight, 2, axis=1)
+        times = [
+            np.full(s.shape[0] // (2 if p else 1), 2 if p else 1) for s, p in zip(self.sources, self.paired)
+        ]
+        return np.repeat(weight, np.concatenate(times), axis=1)
 
 
 def build_circuit(
@@ -142,10 +177,19 @@ def build_circuit(
             return currents[name]
         return [_identity(views[name], network.by_name[name])], np.zeros(views[name].shape[0])
 
+    def add_view(layer: IF, population: Population) -> None:
+        """What neurons send, as the layers behind them read it."""
+        amplitude = population.neuron.threshold.astype(np.float64)
+        if layer.negative_slope is not None:
+            amplitude[1::2] *= -layer.negative_slope.astype(np.float64)
+        source = Source(len(populations), population.shape)
+        shape = as_map(network.shapes[layer.name])
+        views[layer.name] = _View((source,), (amplitude,), shape, (layer.paired,))
+
     for layer in network.layers:
         if isinstance(layer, Input):
             shape = as_map(layer.shape)
-            views[layer.name] = _View((Source(INPUT, shape),), (np.ones(shape[0]),), shape)
+            views[layer.name] = _View((Source(INPUT, shape),), (np.ones(shape[0]),), shape, (False,))
         elif isinstance(layer, (Conv2d, Linear)):
             bias = np.zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias.astype(np.float64)
             currents[layer.name] = list(_weighted(layer, views[layer.inputs[0]])), bias
@@ -169,9 +213,12 @@ def build_circuit(
                     where=layer._where,
                     expected=f"at most {MAX_POPULATIONS} with all neurons",
                 )
-            sources = tuple(Source(len(populations) + i, pool.shape) for i, pool in enumerate(pools))
+            view = views[layer.inputs[0]]
             views[layer.name] = _View(
-                sources, views[layer.inputs[0]].amplitudes, layer.output_shape([views[layer.inputs[0]].shape])
+                tuple(Source(len(populations) + i, pool.shape) for i, pool in enumerate(pools)),
+                view.amplitudes,
+                layer.output_shape([view.shape]),
+                view.paired,
             )
             populations += pools
         elif isinstance(layer, Flatten):
@@ -183,11 +230,8 @@ def build_circuit(
             branches, bias = current(layer.inputs[0])
             room.take(branches, layer)
             population = _population(layer, branches, bias, network, n_steps, shift_steps, populations)
-            if population.fires:
-                source = Source(len(populations), population.shape)
-                views[layer.name] = _View(
-                    (source,), (population.neuron.threshold.astype(np.float64),), population.shape
-                )
+            if isinstance(layer, IF):
+                add_view(layer, population)
             populations.append(population)
     if any(WARM_UP in p.features for p in populations):
         decided.append("warm-up")
@@ -268,7 +312,7 @@ def _pooled(layer: AvgPool2d, view: _View) -> _View:
     for source in view.sources:
         sources.append(replace(source, pool=_composed(layer, source.pool, pool) if source.pool else pool))
     amplitudes = tuple(amplitude / pool.area for amplitude in view.amplitudes)
-    return _View(tuple(sources), amplitudes, layer.output_shape([view.shape]))
+    return _View(tuple(sources), amplitudes, layer.output_shape([view.shape]), view.paired)
 
 
 def _composed(layer: AvgPool2d, first: Window, second: Window) -> Window:
@@ -314,15 +358,19 @@ def _max_pools(layer: MaxPool2d, view: _View, before: Sequence[Population | MaxP
 
 def _flat(view: _View) -> _View:
     features = int(np.prod(view.shape))
-    return _View(view.sources, view.amplitudes, (features, 1, 1), flat=view.flat or view.shape[1:] != (1, 1))
+    flat = view.flat or view.shape[1:] != (1, 1)
+    return _View(view.sources, view.amplitudes, (features, 1, 1), view.paired, flat)
 
 
 def _joined(inputs: Iterable[_View]) -> _View:
     views = list(inputs)
     shape = (sum(v.shape[0] for v in views), *views[0].shape[1:])
-    sources = tuple(s for v in views for s in v.sources)
     return _View(
-        sources, tuple(a for v in views for a in v.amplitudes), shape, flat=any(v.flat for v in views)
+        tuple(s for v in views for s in v.sources),
+        tuple(a for v in views for a in v.amplitudes),
+        shape,
+        tuple(p for v in views for p in v.paired),
+        flat=any(v.flat for v in views),
     )
 
 
@@ -334,15 +382,12 @@ def _identity(view: _View, layer: Layer) -> Projection:
             where=layer._where,
             hint="put the IF before the Flatten",
         )
-    channels = view.shape[0]
-    return Projection(
-        "identity",
-        view.sources,
-        view.shape,
-        np.ones((channels, 1, 1, 1), np.float32),
-        np.concatenate(view.amplitudes),
-        groups=channels,
-    )
+    channels, amplitude = view.shape[0], np.concatenate(view.amplitudes)
+    weight = np.ones((channels, 1, 1, 1), np.float32)
+    if len(set(view.paired)) > 1:  # groups of two neurons beside groups of one
+        weight = np.eye(channels, dtype=np.float32)[:, :, None, None]
+        return Projection("identity", view.sources, view.seen, view.columns(weight), amplitude)
+    return Projection("identity", view.sources, view.seen, view.columns(weight), amplitude, groups=channels)
 
 
 def _weighted(layer: Conv2d | Linear, view: _View) -> Iterator[Projection]:
@@ -353,8 +398,8 @@ def _weighted(layer: Conv2d | Linear, view: _View) -> Iterator[Projection]:
         yield Projection(
             label,
             view.sources,
-            view.shape,
-            layer.weight,
+            view.seen,
+            view.columns(layer.weight),
             np.concatenate(view.amplitudes),
             layer.stride,
             layer.padding,
@@ -365,22 +410,18 @@ def _weighted(layer: Conv2d | Linear, view: _View) -> Iterator[Projection]:
         yield Projection(
             "linear",
             view.sources,
-            view.shape,
-            layer.weight.reshape(-1, *view.shape),
+            view.seen,
+            view.columns(layer.weight.reshape(-1, *view.shape)),
             np.concatenate(view.amplitudes),
         )
     else:  # a kernel that covers the map, source by source
         start = 0
-        for source, amplitude in zip(view.sources, view.amplitudes):
-            shape = (source.shape[0], *source.seen_size)
+        for source, amplitude, paired in zip(view.sources, view.amplitudes, view.paired):
+            shape = (source.shape[0] // (2 if paired else 1), *source.seen_size)
             size = int(np.prod(shape))
-            yield Projection(
-                "linear",
-                (source,),
-                shape,
-                layer.weight[:, start : start + size].reshape(-1, *shape),
-                amplitude,
-            )
+            weight = layer.weight[:, start : start + size].reshape(-1, *shape)
+            one = _View((source,), (amplitude,), shape, (paired,))
+            yield Projection("linear", (source,), one.seen, one.columns(weight), amplitude)
             start += size
 
 
@@ -414,14 +455,18 @@ def _population(
     `before` are the populations that they may read.
     """
     output_shape = network.shapes[layer.name]
+    channels = output_shape[0]
+    if isinstance(layer, IF) and layer.paired:
+        output_shape = (2 * channels, *output_shape[1:])
+        branches, bias = [_with_opposites(branch) for branch in branches], _opposites(bias)
     shape = as_map(output_shape)
     constant = network.input.encoding == "constant"
     analog = tuple(b for b in branches if constant and b.sources[0].population == INPUT)
     spiking = [s for b in branches if b not in analog for s in _both_signs(b, before)]
     neuron, bias = Neuron.integrator(shape[0]), np.array(bias, np.float64)
     if isinstance(layer, IF):
-        neuron = Neuron.of_layer(layer, shape[0], network.shift, n_steps)
-        bias += shift_current(layer, shape[0], network.shift, shift_steps)
+        neuron = Neuron.of_layer(layer, channels, network.shift, n_steps)
+        bias += shift_current(layer, channels, network.shift, shift_steps)
     return Population(
         name=layer.name,
         shape=shape,
@@ -431,3 +476,15 @@ def _population(
         bias=bias.astype(np.float32),
         neuron=neuron,
     )
+
+
+def _with_opposites(branch: Projection) -> Projection:
+    """The currents x and -x of every channel, side by side, in place of x."""
+    n_out, *shape = branch.weight.shape
+    pairs = np.stack([branch.weight, 0 - branch.weight], axis=1)  # 0 - 0 is 0, and -0 would be -0
+    return replace(branch, weight=pairs.reshape(2 * n_out, *shape))
+
+
+def _opposites(values: np.ndarray) -> np.ndarray:
+    """x and -x, side by side, (2 channels,)."""
+    return np.stack([values, 0 - values], axis=1).reshape(-1)

@@ -86,14 +86,15 @@ class Neuron:
         ----------
         layer : IF
         channels : int
+            Of the layer; pairs are twice as many neurons.
         shift : {"bias", "initial", "none"}
             The network's shift. "initial" is a part of the first membrane; "bias" is a current, see
             `shift_current`.
         n_steps : int
             A warm-up that is longer is cut to it.
         """
-        v_threshold = np.broadcast_to(layer.v_threshold, (channels,)).astype(np.float32)
-        v_init = np.broadcast_to(layer.v_init, (channels,)).astype(np.float64)
+        v_threshold = layer.per_neuron(layer.v_threshold, channels).astype(np.float32)
+        v_init = layer.per_neuron(layer.v_init, channels).astype(np.float64)
         if layer.shift and shift == "initial":
             v_init = v_init + v_threshold.astype(np.float64) / 2
         v_negative = None
@@ -298,11 +299,11 @@ def shift_current(layer: IF, channels: int, shift: str, shift_steps: int) -> np.
     Returns
     -------
     (channels,) float64
-        In units of the ANN's activations.
+        In units of the ANN's activations; (2 channels,) of pairs.
     """
     if not layer.shift or shift != "bias":
-        return np.zeros(channels)
-    v_threshold = np.broadcast_to(layer.v_threshold, (channels,)).astype(np.float32)
+        return np.zeros(2 * channels if layer.paired else channels)
+    v_threshold = layer.per_neuron(layer.v_threshold, channels).astype(np.float32)
     return v_threshold.astype(np.float64) / (2 * shift_steps)
 
 

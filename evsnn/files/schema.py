@@ -60,6 +60,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "shift": "flag",
         "negative_threshold": "real",
         "warm_up_steps": "integer",
+        "negative_slope": "array",
     },
     "readout": {},
 }

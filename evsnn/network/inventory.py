@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from .layers import IF, AvgPool2d, Conv2d, Layer, Linear, MaxPool2d, Shape
 from .network import Network
 
@@ -70,10 +72,11 @@ def _facts(layer: Layer, shapes: list[Shape], shape: Shape) -> LayerFacts:
                 "if",
                 *([f"negative threshold {layer.negative_threshold:g}"] if layer.negative_threshold else []),
                 *([f"warm-up {layer.warm_up_steps}"] if layer.warm_up_steps else []),
+                *([_slope_label(layer.negative_slope)] if layer.negative_slope is not None else []),
             ]
         )
         n_neurons, v_threshold = (
-            math.prod(shape),
+            math.prod(shape) * (2 if layer.paired else 1),
             (float(layer.v_threshold.min()), float(layer.v_threshold.max())),
         )
     return LayerFacts(
@@ -90,6 +93,14 @@ def _conv_label(layer: Conv2d, shape: Shape) -> str:
         if value != (1, 1):
             label += f", {what} {_pair(value)}"
     return label
+
+
+def _slope_label(slope: np.ndarray) -> str:
+    """``both signs``, or with another slope than 1 below 0: ``negative slope 0.25``."""
+    least, most = float(slope.min()), float(slope.max())
+    if least == most == 1:
+        return "both signs"
+    return f"negative slope {least:g}" + (f" to {most:g}" if most > least else "")
 
 
 def _maxpool_label(layer: MaxPool2d) -> str:

@@ -677,9 +677,10 @@ class IF(Layer):
 
     Parameters
     ----------
-    v_threshold : float or (channels,) float32
-        Firing threshold and spike amplitude, above 0, in units of the ANN's activations.
-    v_init : float or (channels,) float32
+    v_threshold : float, (channels,) or (2, channels) float32
+        Firing threshold and spike amplitude, above 0, in units of the ANN's activations. (2, channels) is for
+        pairs (`negative_slope`): of the neurons for values above 0, then of those below.
+    v_init : float, (channels,) or (2, channels) float32
         The membrane before the first step.
     leak : float in [0, 1]
         The share of the membrane that is kept from step to step; 1 is no leak.
@@ -693,6 +694,11 @@ class IF(Layer):
         d, the steps of input that a neuron integrates before it first may fire. Output step t is what the
         neuron fires after input step t + d. When the T steps of input are over, the last d output steps
         follow without input. If d is above T, it is T.
+    negative_slope : float or (channels,) float32, optional
+        Values of both signs, as of a LeakyReLU of this slope (1: of no ReLU at all). There are two neurons
+        for each value: one integrates the current I, the other -I; each has the shift, and a threshold and a
+        first membrane of its own. Layers behind read the output of the first less the slope times that of
+        the second. None: one neuron for each value, which is never below 0.
     name, inputs
         As for `Layer`.
 
@@ -708,11 +714,17 @@ class IF(Layer):
     shift: bool = True
     negative_threshold: float = 0.0
     warm_up_steps: int = 0
+    negative_slope: np.ndarray | None = field(default=None, repr=False)
 
     kind = "if"
 
+    @property
+    def paired(self) -> bool:
+        """Whether there are two neurons for each value."""
+        return self.negative_slope is not None
+
     def _check(self) -> None:
-        threshold = _array(self.v_threshold, self._where, "v_threshold", (0, 1))
+        threshold = _array(self.v_threshold, self._where, "v_threshold", (0, 1, 2))
         if not (threshold >= np.finfo(np.float32).tiny).all():
             raise NetworkError(
                 "v_threshold is not positive",
@@ -747,24 +759,57 @@ class IF(Layer):
             )
         self._set(
             v_threshold=threshold,
-            v_init=_array(self.v_init, self._where, "v_init", (0, 1)),
+            v_init=_array(self.v_init, self._where, "v_init", (0, 1, 2)),
             leak=leak,
             shift=bool(self.shift),
             negative_threshold=negative_threshold,
             warm_up_steps=warm_up_steps,
+            negative_slope=(
+                None
+                if self.negative_slope is None
+                else _array(self.negative_slope, self._where, "negative_slope", (0, 1))
+            ),
         )
 
     def output_shape(self, shapes: Sequence[Shape]) -> Shape:
-        for what in ("v_threshold", "v_init"):
+        channels = shapes[0][0]
+        for what in ("v_threshold", "v_init", "negative_slope"):
             values = getattr(self, what)
-            if values.ndim and values.shape[0] != shapes[0][0]:
+            if values is None or values.shape in ((), (channels,)):
+                continue
+            if values.ndim == 2 and not self.paired:
+                raise NetworkError(
+                    f"{what} is for pairs of neurons",
+                    where=self._where,
+                    got=f"shape {values.shape}, but no negative_slope",
+                    expected=f"1 value or {channels}, one per channel",
+                )
+            if values.shape != (2, channels):
+                pairs = f", or (2, {channels}), one per neuron" if values.ndim == 2 else ""
                 raise NetworkError(
                     f"{what} and input do not fit",
                     where=self._where,
-                    got=f"{values.shape[0]} values",
-                    expected=f"1 or {shapes[0][0]}, one per channel",
+                    got=f"shape {values.shape}" if values.ndim == 2 else f"{values.shape[0]} values",
+                    expected=f"1 or {channels}, one per channel{pairs}",
                 )
         return shapes[0]
+
+    def per_neuron(self, values: np.ndarray, channels: int) -> np.ndarray:
+        """Thresholds or first membranes as one value for each neuron of a position.
+
+        Parameters
+        ----------
+        values : (), (channels,) or (2, channels)
+        channels : int
+            Of the layer.
+
+        Returns
+        -------
+        (channels,), or of pairs (2 channels,) with the two of a channel side by side
+        """
+        if not self.paired:
+            return np.broadcast_to(values, (channels,))
+        return np.ascontiguousarray(np.broadcast_to(values, (2, channels)).T).reshape(-1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,8 @@ MAX_STEPS = 65_536
 MAX_LAYERS = 4_096
 MAX_NEURONS = 1 << 31
 
+_UNSIGNED = frozenset({False})
+
 
 @dataclass(frozen=True, eq=False)
 class Samples:
@@ -369,6 +371,7 @@ class Network:
         """Check which layer may read which: see the module's docstring."""
         self.shapes  # noqa: B018 - computing them checks that they fit
         carries: dict[str, str] = {}  # what a layer sends: "spikes", "input" (analog) or "current"
+        signed: dict[str, frozenset[bool]] = {}  # whether what it sends may be below 0, source by source
         used: set[str] = set()
         for layer in self.layers:
             fed = [carries[name] for name in layer.inputs]
@@ -389,6 +392,24 @@ class Network:
                     where=layer._where,
                     got=source,
                     hint="put an IF between them, or multiply their weights",
+                )
+            signs = frozenset().union(*(signed[name] for name in layer.inputs))
+            signed[layer.name] = frozenset({layer.paired}) if isinstance(layer, IF) else signs or _UNSIGNED
+            if isinstance(layer, (Conv2d, Linear, Add)):
+                signed[layer.name] = _UNSIGNED  # of currents: the neurons behind decide
+            if isinstance(layer, MaxPool2d) and True in signs:
+                raise NetworkError(
+                    "a max pool reads values that are never below 0",
+                    where=layer._where,
+                    got=f"{source}, pairs of neurons",
+                    hint="put an IF without negative_slope before it",
+                )
+            if isinstance(layer, Conv2d) and layer.groups > 1 and len(signs) > 1:
+                raise NetworkError(
+                    "groups read pairs of neurons beside single ones",
+                    where=layer._where,
+                    got=source,
+                    expected="groups=1, or a concatenation of one kind",
                 )
             if isinstance(layer, Concat) and "current" in fed:
                 raise NetworkError(
@@ -423,6 +444,13 @@ class Network:
             source = f"input from {readout.inputs[0]!r}"
             if self.readout == "spikes" and not isinstance(self.by_name[readout.inputs[0]], IF):
                 raise NetworkError("readout 'spikes' needs an IF before it", where=readout._where, got=source)
+            if self.readout == "spikes" and True in signed[readout.inputs[0]]:
+                raise NetworkError(
+                    "readout 'spikes' counts single neurons",
+                    where=readout._where,
+                    got=f"{source}, pairs of neurons",
+                    hint="use an IF without negative_slope, or readout='membrane'",
+                )
             if self.readout == "membrane" and carries[readout.inputs[0]] != "current":
                 raise NetworkError(
                     "readout 'membrane' needs a weighted layer before it",

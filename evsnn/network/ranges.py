@@ -87,7 +87,11 @@ def largest_input(
             threshold = _largest("v_threshold", layer, owns)
             _check(threshold, "v_threshold", layer)
             _check(_largest("v_init", layer, owns), "v_init", layer)
-            widest = _Reach(threshold)
+            slope = (
+                1.0 if layer.negative_slope is None else max(1.0, float(np.abs(layer.negative_slope).max()))
+            )
+            _check(threshold * slope, "negative_slope times v_threshold", layer)
+            widest = _Reach(threshold * slope)
         sends[layer.name] = widest
     return max(most, given)
 

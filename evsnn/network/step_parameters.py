@@ -57,8 +57,8 @@ class StepParameters:
 
     Parameters
     ----------
-    v_threshold, v_init : float or (channels,) float32, optional
-        Of an `IF`: its threshold (above 0) and its membrane before the first step.
+    v_threshold, v_init : float, (channels,) or (2, channels) float32, optional
+        Of an `IF`: its threshold (above 0) and its membrane before the first step; (2, channels) for pairs.
     bias : (n_out,) float32, optional
         Of a `Conv2d` or `Linear`.
     negative_threshold : float in [0, 65536], optional
@@ -116,7 +116,9 @@ class StepParameters:
                     expected=kinds,
                 )
         if isinstance(layer, IF):
-            neurons = IF(name=layer.name)
+            neurons = IF(
+                name=layer.name, negative_slope=None if layer.negative_slope is None else np.ones(())
+            )
             neurons._set(**given)
             neurons._check()
             neurons.output_shape([shape])

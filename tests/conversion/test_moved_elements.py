@@ -23,7 +23,11 @@ def weights(ann) -> int:
 
 def neurons(ann) -> int:
     network = ann.network
-    return sum(int(np.prod(network.shapes[x.name])) for x in network.layers if x.kind == "if")
+    return sum(
+        int(np.prod(network.shapes[x.name])) * (2 if x.paired else 1)
+        for x in network.layers
+        if x.kind == "if"
+    )
 
 
 def finished(m, x, n_out=4):

@@ -996,7 +996,7 @@ ARRAYS = [
         f"{TUNED}/v_threshold",
         np.ones((4, 1), "<f4"),
         f"{TUNED} (the step parameters of T = 4, layer 'if1')",
-        "v_threshold has the wrong rank",
+        "v_threshold is for pairs of neurons: got shape .4, 1., but no negative_slope",
     ),
     (
         f"{TUNED}/v_threshold",

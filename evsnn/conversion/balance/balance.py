@@ -96,7 +96,12 @@ def without_data(ann: Ann) -> dict[str, Activations]:
             continue
         channels = ann.network.shapes[layer.name][0]
         limit = np.broadcast_to(np.asarray(ann.clips.get(layer.name, np.inf), np.float64), (channels,))
-        if layer.name in ann.moments:
+        if layer.name in ann.moments and layer.paired:
+            mean, deviation = ann.moments[layer.name]
+            found[layer.name] = from_moments(
+                layer.per_neuron(np.stack([mean, -mean]), channels), np.repeat(deviation, 2)
+            )
+        elif layer.name in ann.moments:
             found[layer.name] = from_moments(*ann.moments[layer.name], limit)
         elif np.isfinite(limit).all():
             found[layer.name] = from_moments(np.zeros(channels), limit / 2, limit)
@@ -215,6 +220,8 @@ def _thresholds(
         v = thresholds(
             activations[layer.name], recipe.rule, n_steps, recipe.granularity, ann.clips.get(layer.name)
         )
+        if layer.paired and v.ndim:
+            v = v.reshape(-1, 2).T
         # a constant current alone comes evenly, so a warm-up would gain nothing
         table[layer.name] = StepParameters(
             v_threshold=v,
@@ -247,7 +254,7 @@ def _corrections(
 
     forward(ann, samples, observe=observe)
     targets = {
-        name: np.concatenate(values).reshape(-1, *as_map(network.shapes[name]))
+        name: np.concatenate(values).reshape(-1, *as_map(parts[name][0].shape[1:]))
         for name, values in parts.items()
     }
     return correct(circuit, samples.reshape(-1, *circuit.input_shape), targets, progress)

@@ -20,6 +20,7 @@ import numpy as np
 
 from ...circuit.neuron import Membranes
 from ...circuit.populations import INPUT, Circuit, MaxPool, Population
+from ...network.layers import IF
 from ...parallel import in_parallel
 from ..onnx.operators import OPERATORS
 from .currents import analog_current, last_uses, spiking_current
@@ -40,7 +41,7 @@ class Correction:
     Parameters
     ----------
     bias : (channels,) float64
-        It is added to the current of every step.
+        It is added to the current of every step; of pairs, with the other sign to that of each second neuron.
     error_before, error_after : float
         The root mean square difference between rates (of a readout: outputs) and the ANN's activations.
     """
@@ -134,7 +135,9 @@ def correct(
             if target is None:
                 fire(population, currents, np.zeros(population.shape[0]), spikes)
             else:
-                corrections[population.name] = _corrected(population, currents, target, spikes)
+                layer = circuit.network.by_name[population.name]
+                slope = layer.negative_slope if isinstance(layer, IF) else None
+                corrections[population.name] = _corrected(population, currents, target, spikes, slope)
             sent[i] = spikes.reshape(n_samples * n_steps, *population.shape)
             del currents, spikes  # else they would be there while the next are made
         elif target is not None:
@@ -171,23 +174,32 @@ def _currents(
 
 
 def _corrected(
-    population: Population, currents: np.ndarray, target: np.ndarray, spikes: np.ndarray
+    population: Population,
+    currents: np.ndarray,
+    target: np.ndarray,
+    spikes: np.ndarray,
+    negative_slope: np.ndarray | None,
 ) -> Correction:
     """Add the mean error, or half of it, to the bias of each channel whose squared error it lowers.
 
-    `spikes` are those of the bias that is kept.
+    `spikes` are those of the bias that is kept. The error of a pair is that of its value.
     """
     n_steps = currents.shape[1]
     amplitude = (population.neuron.v_threshold / n_steps)[:, None, None]
 
     def errors(bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The mean error and the mean squared error of every channel."""
+        if negative_slope is not None:
+            bias = np.stack([bias, -bias], axis=1).reshape(-1)
         difference = target - amplitude * fire(population, currents, bias, spikes)
+        if negative_slope is not None:
+            slope = negative_slope.reshape(-1, 1, 1)
+            difference = difference[:, 0::2] - slope * difference[:, 1::2]
         return difference.mean(axis=(0, 2, 3), dtype=np.float64), np.square(difference).mean(
             axis=(0, 2, 3), dtype=np.float64
         )
 
-    bias = np.zeros(population.shape[0])
+    bias = np.zeros(population.shape[0] // (1 if negative_slope is None else 2))
     step, least = errors(bias)
     before = least
     for _ in range(ROUNDS):
@@ -196,7 +208,7 @@ def _corrected(
         bias = np.where(better, bias + step, bias)
         least = np.where(better, squared, least)
         step = np.where(better, mean, step / 2)
-    fire(population, currents, bias, spikes)
+    errors(bias)  # fills `spikes`
     return Correction(bias, float(np.sqrt(before.mean())), float(np.sqrt(least.mean())))
 
 

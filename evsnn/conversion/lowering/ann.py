@@ -116,8 +116,9 @@ def forward_all(
         it.
     observe : callable, optional
         ``observe(name, current, activation)`` is called for each `IF` and batch, with float32 arrays
-        (batch, *shape) before and after the ReLU, which it must not change; for each readout, with its output
-        twice.
+        (batch, *shape) before and after the ReLU, which it must not change: of pairs, the activations of both
+        neurons, (batch, 2 channels, ...) with the two of a channel side by side. For each readout it is
+        called with its output twice.
 
     Returns
     -------
@@ -144,7 +145,8 @@ def _batch(ann: Ann, images: np.ndarray, observe: Observer | None) -> dict[str, 
         inputs = [values[name] for name in layer.inputs]
         value = images if isinstance(layer, Input) else _computed(layer, inputs, ann.clips.get(layer.name))
         if observe is not None and isinstance(layer, (IF, Readout)):
-            observe(layer.name, inputs[0], value)
+            paired = isinstance(layer, IF) and layer.paired
+            observe(layer.name, inputs[0], _of_pairs(inputs[0]) if paired else value)
         values[layer.name] = value
         for name in layer.inputs:
             if last[name] == i:
@@ -164,6 +166,9 @@ def _computed(layer: Layer, inputs: list[np.ndarray], clip: np.ndarray | None) -
         return conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
     if isinstance(layer, Linear):
         return x @ layer.weight.T if layer.bias is None else x @ layer.weight.T + layer.bias
+    if isinstance(layer, IF) and layer.negative_slope is not None:
+        slope = layer.negative_slope.reshape(-1, *(1,) * (x.ndim - 2))
+        return np.where(x > 0, x, x * slope)
     if isinstance(layer, IF):
         limit = None if clip is None else np.asarray(clip, np.float32).reshape(-1, *(1,) * (x.ndim - 2))
         return np.clip(x, np.float32(0), limit)
@@ -184,3 +189,11 @@ def _computed(layer: Layer, inputs: list[np.ndarray], clip: np.ndarray | None) -
     if isinstance(layer, Readout):
         return x.reshape(len(x), *layer.output_shape([x.shape[1:]]))
     return x.reshape(len(x), -1)  # Flatten
+
+
+def _of_pairs(current: np.ndarray) -> np.ndarray:
+    """The activations of the two neurons of each channel: of x and of -x, side by side."""
+    activations = np.empty((len(current), current.shape[1], 2, *current.shape[2:]), np.float32)
+    np.maximum(current, 0, out=activations[:, :, 0])
+    np.maximum(0 - current, 0, out=activations[:, :, 1])
+    return activations.reshape(len(current), -1, *current.shape[2:])

@@ -68,7 +68,9 @@ class Assembly:
         ] = {}  # keyed by id; the first of the pair keeps it valid
         channels, *size = source.shape
         height, width = size or (1, 1)
-        self.input = Signal(self._add(source), (channels, height, width), vector=not size, spiking=False)
+        self.input = Signal(
+            self._add(source), (channels, height, width), vector=not size, spiking=False, signed=True
+        )
 
     def note(self, text: str) -> None:
         self.notes[text] = None
@@ -102,14 +104,21 @@ class Assembly:
     def _fire(self, current: Expression, name: str, clip: np.ndarray | None = None) -> Expression:
         return Expression.of(self._neurons(current, name, clip))
 
-    def _neurons(self, current: Expression, name: str, clip: np.ndarray | None = None) -> Signal:
+    def _neurons(
+        self,
+        current: Expression,
+        name: str,
+        clip: np.ndarray | None = None,
+        negative_slope: np.ndarray | None = None,
+    ) -> Signal:
         feed, vector = self._current(current)
-        layer = self._add(IF(name=self._name(name), inputs=(feed,)))
+        layer = self._add(IF(negative_slope=negative_slope, name=self._name(name), inputs=(feed,)))
         if clip is not None:
             self.clips[layer] = np.unique(clip)[0] if np.unique(clip).size == 1 else np.asarray(clip)
         if current.moments is not None:
             self.moments[layer] = current.moments
-        return Signal(layer, current.shape, vector, current=current)
+        signed = negative_slope is not None
+        return Signal(layer, current.shape, vector, signed=signed, current=current)
 
     def split(self, current: Expression, slope: np.ndarray | None = None, name: str = "") -> Expression:
         """relu(x) - slope * relu(-x), from neurons for both signs of a current.
@@ -123,19 +132,14 @@ class Assembly:
             self.note(f"{current.name}: no ReLU behind it; neurons carry it on, because it is never below 0")
             self._split[id(current)] = (current, out)
             return out
-        pairs = self._neurons(current.doubled(), name or f"{current.name}.split")
+        slopes = np.ones(()) if slope is None else slope
+        pairs = self._neurons(current, name or f"{current.name}.split", negative_slope=slopes)
         if slope is None:
             self.note(
                 f"{current.name}: no ReLU behind it; neurons for both signs carry it on, x = relu(x) -"
                 " relu(-x)"
             )
-        ones = np.ones(current.shape[0])
-        factors = np.stack([ones, -(ones if slope is None else slope)], 1)
-        out = Expression(
-            (Term(pairs, Convolution.diagonal(factors), current.name),),
-            np.zeros(len(ones)),
-            current.name,
-        )
+        out = Expression.of(pairs)
         if slope is None:
             self._split[id(current)] = (current, out)
         return out
@@ -204,7 +208,7 @@ class Assembly:
             return weights <= MAX_WEIGHTS
         signs = 1 if part.never_negative else 2
         made = id(part) in self._split
-        apart = signs * kernel.weight.size * places
+        apart = kernel.weight.size * places  # of a pair, one neuron sends spikes and the other none
         if not made:
             apart += signs * sum(first.weight.size for first in firsts) * before
             apart += signs * NEURON_COST * int(np.prod(part.shape))
@@ -266,7 +270,7 @@ class Assembly:
         kernel = term.weights()
         increasing = (
             len(part.terms) == 1
-            and term.signal.spiking
+            and not term.signal.signed
             and kernel.diagonal_like
             and kernel.n_in == kernel.n_out
             and (kernel.exact() >= 0).all()
@@ -341,7 +345,7 @@ class Assembly:
         if len(parts) == 1:
             return parts[0]
         signals = [p.signal for p in parts if p.signal is not None]
-        if len(signals) < len(parts) or len({(s.spiking, s.shape[1:]) for s in signals}) > 1:
+        if len(signals) < len(parts) or len({(s.spiking, s.signed, s.shape[1:]) for s in signals}) > 1:
             return None
         vector = any(s.vector for s in signals)
         names = tuple(self._flat(s) if vector else s.layer for s in signals)
@@ -350,7 +354,12 @@ class Assembly:
             layer = self._add(Concat(name=self._name("concat"), inputs=names))
             shape = (sum(s.shape[0] for s in signals), *signals[0].shape[1:])
             self._made[key] = Signal(
-                layer, shape, vector, signals[0].spiking, tuple(p for s in signals for p in s.pools)
+                layer,
+                shape,
+                vector,
+                signals[0].spiking,
+                signals[0].signed,
+                tuple(p for s in signals for p in s.pools),
             )
         return Expression.of(self._made[key])
 

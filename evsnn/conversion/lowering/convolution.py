@@ -1,4 +1,4 @@
-"""Convolutions as values: scaled, doubled and composed in float64 before a layer is made of them."""
+"""Convolutions as values: scaled and composed in float64 before a layer is made of them."""
 
 from __future__ import annotations
 
@@ -145,13 +145,6 @@ class Convolution:
     def scaled(self, factors: np.ndarray) -> Convolution:
         """Rows times `factors` (n_out,)."""
         return replace(self, gain=factors if self.gain is None else self.gain * factors)
-
-    def doubled(self) -> Convolution:
-        """Each row, then its negative: the currents x and -x of every channel, side by side."""
-        gain = np.ones(self.n_out) if self.gain is None else self.gain
-        return replace(
-            self, weight=np.repeat(self.weight, 2, axis=0), gain=np.stack([gain, -gain], 1).ravel()
-        )
 
     def exact(self) -> np.ndarray:
         """The weights in float64."""

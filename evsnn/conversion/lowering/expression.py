@@ -30,7 +30,9 @@ class Signal:
     vector : bool
         Whether the layer itself is a vector.
     spiking : bool
-        Whether its values are spikes, which are never negative; False for the input.
+        Whether its values are spikes; False for the input.
+    signed : bool
+        Whether its values may be below 0: pairs of neurons, or the input.
     pools : tuple of Window
         Average pools behind the neurons.
     current : Expression, optional
@@ -41,6 +43,7 @@ class Signal:
     shape: Shape
     vector: bool = False
     spiking: bool = True
+    signed: bool = False
     pools: tuple[Window, ...] = ()
     current: Expression | None = None
 
@@ -100,14 +103,15 @@ class Expression:
 
     @property
     def spikes(self) -> Signal | None:
-        """The signal, if the expression is a signal of spikes and nothing else."""
-        return self.signal if self.signal is not None and self.signal.spiking else None
+        """The signal, if the expression is a signal of spikes, never below 0, and nothing else."""
+        signal = self.signal
+        return signal if signal is not None and signal.spiking and not signal.signed else None
 
     @property
     def never_negative(self) -> bool:
         """Whether it is a sum of spikes with weights that are not negative, and so equals its ReLU."""
         return bool((self.bias >= 0).all()) and all(
-            t.signal.spiking and (t.kernel is None or t.kernel.never_negative) for t in self.terms
+            not t.signal.signed and (t.kernel is None or t.kernel.never_negative) for t in self.terms
         )
 
     def affine(self, scale: np.ndarray, shift: np.ndarray, name: str) -> Expression:
@@ -143,12 +147,6 @@ class Expression:
         moments = self.moments and (self.moments[0][chosen], self.moments[1][chosen])
         return Expression(terms, self.bias[chosen], self.name, moments)
 
-    def doubled(self) -> Expression:
-        """x and -x of every channel, side by side."""
-        terms = tuple(replace(t, kernel=t.weights().doubled()) for t in self.terms)
-        moments = self.moments and (_signed_pairs(self.moments[0]), np.repeat(self.moments[1], 2))
-        return Expression(terms, _signed_pairs(self.bias), self.name, moments)
-
 
 @dataclass(frozen=True, eq=False)
 class Pending:
@@ -181,7 +179,3 @@ class Pending:
         for window, _ in self.pools:
             shape = pooled_shape(window, shape)
         return shape
-
-
-def _signed_pairs(values: np.ndarray) -> np.ndarray:
-    return np.stack([values, -values], 1).ravel()

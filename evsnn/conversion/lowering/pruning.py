@@ -90,6 +90,8 @@ class _Constants:
             return _current(layer, inputs[0])
         if isinstance(layer, IF) and layer.name not in self.ann.fixed:
             clip = self.ann.clips.get(layer.name)
+            if layer.negative_slope is not None:
+                return np.where(inputs[0] > 0, inputs[0], inputs[0] * layer.negative_slope)
             return np.clip(inputs[0], 0, None if clip is None else np.asarray(clip, np.float64))
         if isinstance(layer, AvgPool2d):
             padded = any(layer.window(self.network.shapes[layer.inputs[0]]).padding)
@@ -186,7 +188,7 @@ class _Constants:
                 kept = ~gone[layer.name]
                 arrays = {
                     name: value[kept]
-                    for name in ("v_threshold", "v_init")
+                    for name in ("v_threshold", "v_init", "negative_slope")
                     if np.ndim(value := getattr(layer, name)) == 1
                 }
                 layers.append(dataclasses.replace(layer, **arrays))
