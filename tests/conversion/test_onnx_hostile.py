@@ -493,6 +493,20 @@ def test_an_output_that_no_node_makes():
     assert import_onnx(given, output="y")
 
 
+@pytest.mark.parametrize(
+    "stated",
+    [
+        node("LeakyRelu", "x", alpha=float("nan")),
+        node("Clip", "x", min=0.0, max=float("nan")),
+        helper.make_node(
+            "Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[0.0, float("nan")], scale=[1.0]
+        ),
+    ],
+)
+def test_attributes_that_are_no_numbers(stated):
+    refused(model([stated], (4,), opset=10), "attribute '(alpha|max|offset)' is NaN: expected numbers")
+
+
 @pytest.mark.parametrize("op", ["Sigmoid", "Tanh", "Softmax"])
 def test_gates_are_no_activations(op):
     """A ReLU in place of the sigmoid of a gate would be refused next."""
@@ -513,6 +527,8 @@ def test_control_flow():
 
 
 def test_what_is_not_linear():
+    own = [node("ReduceMean", "x", "m", axes=[1], keepdims=1), node("Div", "x m", "d"), node("Relu", "d")]
+    refused(model(own, (4,)), "not linear.*Norms of each sample.*BatchNormalization in its place")
     refused(model([node("Relu", "x", "r"), node("Mul", "r x")], (4,)), "not linear.*squeeze-and-excitation")
     refused(model([node("Div", "w x")], (4,), {"w": np.ones(4, np.float32)}), "divides by a tensor")
     refused(model([node("Relu", "x", "r"), node("MatMul", "r x")], (4, 4)), "Attention is not converted")
@@ -520,7 +536,7 @@ def test_what_is_not_linear():
         model(
             [node("Relu", "x", "r"), node("Concat", "r w", axis=1)], (4,), {"w": np.ones((1, 4), np.float32)}
         ),
-        "joins a constant",
+        "joins a constant.*Give it as channels of the samples",
     )
     refused(model([node("Softmax", "x", axis=1)], (4, 4), opset=11), "several axes at once")
     refused(

@@ -179,12 +179,11 @@ def _broadcast(call: Call) -> None:
 def _one_tensor(call: Call) -> None:
     _broadcast(call)
     if sum(t.shape is not None for t in call.operands) > 1:
-        hint = (
-            "gates (squeeze-and-excitation) and activations that multiply (SiLU, HardSwish) are not"
-            " converted: use a block without, or Relu"
-            if call.op in ("Mul", "Div")
-            else "use Relu, or a MaxPool"
-        )
+        hint = {
+            "Mul": "gates (squeeze-and-excitation) and activations that multiply (SiLU, HardSwish) are not"
+            " converted: use a block without, or Relu",
+            "Div": "norms of each sample are not converted: train with BatchNormalization in its place",
+        }.get(call.op, "use Relu, or a MaxPool")
         raise NotLinearError(
             "combines two tensors in a way that is not linear", expected="one tensor and constants", hint=hint
         )
@@ -347,7 +346,9 @@ def _concat(call: Call) -> None:
     shapes = [tensor.shape for tensor in call.operands if tensor.shape is not None]
     if len(shapes) < len(call.tensors):
         raise ModelError(
-            "joins a constant to a tensor", expected="inputs that all depend on the network's input"
+            "joins a constant to a tensor",
+            expected="inputs that all depend on the network's input",
+            hint="give it as channels of the samples, or leave it out and train again",
         )
     call.attributes["axis"] = axis = call.axis(call.attributes["axis"])
     check_size(

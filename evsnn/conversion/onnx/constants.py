@@ -78,7 +78,7 @@ def _expand(x, shape):
 
 def _tile(x, repeats):
     if repeats.shape != (x.ndim,):
-        raise ModelError("its repeats do not fit", got=repeats.shape, expected=f"{x.ndim}, one for each axis")
+        raise ModelError("its repeats do not fit", got=repeats.size, expected=f"{x.ndim}, one for each axis")
     _check_size([size * n for size, n in zip(x.shape, repeats.tolist())])
     return np.tile(x, repeats)
 

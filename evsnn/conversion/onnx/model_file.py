@@ -244,7 +244,14 @@ def attributes_of(node: onnx.NodeProto, folder: str | None, where: str) -> dict:
             raise ModelError(
                 f"attribute {attribute.name!r:.60} cannot be read", where=where, got=f"type {kind}"
             )
-        values[attribute.name] = _PLAIN[kind](attribute, folder, where)
+        value = values[attribute.name] = _PLAIN[kind](attribute, folder, where)
+        if kind in ("FLOAT", "FLOATS") and np.isnan(value).any():
+            raise ModelError(
+                f"attribute {attribute.name!r:.60} is NaN",
+                where=where,
+                expected="numbers",
+                hint="export it again",
+            )
     return values
 
 

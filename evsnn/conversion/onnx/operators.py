@@ -249,7 +249,12 @@ def _transpose(x, *, perm=None):
 
 def _pad(x, pads, value=None, axes=None, /, *, mode="constant"):
     if mode != "constant":
-        raise ModelError("only constant padding is converted", got=repr(mode)[:40], expected="'constant'")
+        raise ModelError(
+            "only constant padding is converted",
+            got=repr(mode)[:40],
+            expected="'constant'",
+            hint="pad with zeros, and train again",
+        )
     axes = list(range(x.ndim)) if axes is None else axes.tolist()
     if pads.shape != (2 * len(axes),):
         raise ModelError("pads do not fit the axes", got=pads.shape, expected=(2 * len(axes),))
