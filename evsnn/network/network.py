@@ -148,7 +148,7 @@ class Network:
                 where="task",
                 got=f"task 'classify', output {self.output_shape}",
                 expected="task 'regress' or 'none'",
-                hint="put a Flatten or a global AvgPool2d before the readout, or name the task",
+                hint="put a Flatten or a global AvgPool2d before the readout, or take one of these tasks",
             )
         n_names = self.n_classes or self.output_shape[0]
         if self.classes and len(self.classes) != n_names:
