@@ -414,6 +414,17 @@ def test_classical_models(op, hint):
     assert hint in str(error) and "custom" not in str(error)
 
 
+def test_names_in_hints_are_short_and_printable():
+    name = "a long name, number {}\n"
+    nodes = [helper.make_node("MatMul", ["x", "w"], [name.format(i)]) for i in range(40)]
+    nodes += [helper.make_node("Exp", [name.format(i)], [f"y{i}"]) for i in range(40)]
+    outputs = [value(f"y{i}", None) for i in range(40)]
+    refused(
+        model(nodes, (4,), W, outputs=outputs), r"--scores with the 40 tensors .* 'a long name, number 0\\n'"
+    )
+    refused(model(nodes[:41], (4,), W, outputs=outputs[:1]), r"--scores 'a long name, number 0\\n' ")
+
+
 def test_batch_norms_without_statistics():
     """PyTorch writes track_running_stats=False as means over the batch, and a batch norm that reads them."""
     stored = dict.fromkeys("ab", np.ones(4, np.float32)) | {"w": np.ones((4, 4), np.float32)}

@@ -10,6 +10,7 @@ from itertools import permutations
 import numpy as np
 
 from ...errors import ModelError
+from ...text import printable
 from ..onnx.graph import Graph, Node
 from ..onnx.operators import OPERATORS
 from ..onnx.signals import SLIDING
@@ -174,7 +175,7 @@ def _scores(scope: Scope, node: Node) -> Value:
             "it does not run over all scores",
             got=f"axis {node.attributes.get('axis', -1)} of {('N', *shape)}",
             expected="the axis of the classes",
-            hint=f"end before it, --scores {node.inputs[0]:.80} (output= in Python)",
+            hint=f"end before it, --scores {printable(node.inputs[0][:200])} (output= in Python)",
         )
     name = node.outputs[0]
     while name not in scope.ends:

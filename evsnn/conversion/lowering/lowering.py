@@ -16,6 +16,7 @@ import numpy as np
 from ...errors import ModelError, NetworkError
 from ...network.layers import IF, Input, Readout
 from ...network.network import Network
+from ...text import printable
 from ..onnx.graph import Graph, Node
 from ..onnx.macs import macs
 from . import elementwise_rules, layout_rules, pooling_rules, weighted_rules
@@ -99,7 +100,7 @@ def _lower(graph: Graph, average: bool) -> Ann:
                 "its values are moved after they are computed, and are no map any more",
                 where=f"output {name!r}"[:140],
                 got=f"shape {('N', *graph.shapes[tensor])}".replace("'", ""),
-                hint=f"leave out the operators at the end that move them: --scores {unmoved:.80}"
+                hint=f"leave out the operators at the end that move them: --scores {printable(unmoved[:200])}"
                 if unmoved not in (tensor, graph.input)
                 else "end with whole maps (N, channels, height, width), or with vectors",
             ) from error

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING
 
+from ...text import printable
+
 if TYPE_CHECKING:
     import onnx
 
@@ -100,7 +102,7 @@ class PostProcessing:
         names = self.before(refused)
         if not names:
             return None
-        text = shlex.quote(",".join(names))
+        text = printable(shlex.quote(",".join(names)))
         if len(text) > _LISTED:
             text = f"with the {len(names)} tensors behind the last layers, the first {names[0]!r:.100}"
         return (
