@@ -130,7 +130,7 @@ class Session:
         unread = {} if self._samples else {"inputs": self.inputs.n_bytes}
         results = simulator.result_bytes(self.inputs.n_samples) + (more(simulator) if more else 0)
         held = {"results": results, "process": PROCESS_BYTES[simulator.backend]}
-        memory_bytes = announce(unread | simulator.memory_bytes | held)
+        memory_bytes = announce(unread | simulator.memory_for(self.inputs.n_samples) | held)
         samples = self._read()
         with Progress(f"T = {n_steps}: preparing layers") as progress:
             times = simulator.prepare(progress=progress)

@@ -242,29 +242,45 @@ class Simulator:
 
     @property
     def memory_bytes(self) -> dict[str, int]:
-        """Bytes that `prepare` and `run` will allocate, by what they are for."""
+        """Bytes that `prepare` and `run` will allocate, by what they are for: see `memory_for`."""
+        return self.memory_for()
+
+    def memory_for(self, n_samples: int | None = None) -> dict[str, int]:
+        """Bytes that `prepare` and a run of so many samples will allocate, by what they are for.
+
+        Parameters
+        ----------
+        n_samples : int, optional
+            At least 1; fewer than there are threads run one after the other. None: as many as there are
+            threads, or more.
+
+        Returns
+        -------
+        dict of str to int
+            "queues" is for events if every neuron fires at every step: how much of it is used is up to the
+            spikes. All else is used whatever the samples.
+        """
+        at_once = self.threads if n_samples is None or n_samples >= self.threads else 1
         if self.backend == "reference":
-            n_bytes = sum(
-                p.n_neurons * (self.n_steps + 16 + 8 * p.has_negative_spikes)
-                for p in self.circuit.populations
-            )
-            n_bytes += sum(8 * p.n_inputs for p in self.circuit.populations if isinstance(p, MaxPool))
-            return {"reference": n_bytes * self.threads} | self._drawn_bytes
+            return {"reference": reference.needed_bytes(self.circuit)} | self._drawn_bytes(1)
         parts = sum(
             len(projection.sources)
             for p in self.circuit.populations
             if not isinstance(p, MaxPool)
             for projection in (*p.projections, *p.analog_projections)
         )
-        workspaces = (self.plan.workspace_bytes + _PART_BYTES * max(0, parts - _FEW_PARTS)) * self.threads
-        return {"weights": self.plan.n_bytes, "workspaces": workspaces} | self._drawn_bytes
+        own = self.plan.workspace_bytes - self.plan.event_bytes + _PART_BYTES * max(0, parts - _FEW_PARTS)
+        return {
+            "weights": self.plan.n_bytes,
+            "workspaces": own * at_once,
+            "queues": self.plan.event_bytes * at_once,
+        } | self._drawn_bytes(at_once)
 
-    @property
-    def _drawn_bytes(self) -> dict[str, int]:
+    def _drawn_bytes(self, at_once: int) -> dict[str, int]:
         """Bytes of the Poisson spikes of a sample, which each thread draws before it runs it."""
         if self.network.input.encoding != "poisson":
             return {}
-        return {"spikes": self.threads * self.n_steps * math.prod(self.circuit.input_shape)}
+        return {"spikes": at_once * self.n_steps * math.prod(self.circuit.input_shape)}
 
     def result_bytes(
         self, n_samples: int, *, record: Iterable[str] = (), record_steps: Iterable[int] | None = None
@@ -675,6 +691,7 @@ class Simulator:
             )
             elapsed = time.perf_counter() - started
             _add_traces(tally, i, 0, traces, elapsed)
+            del traces  # its spikes go before the next sample's come
             tally.latency_ms[i] = elapsed * 1e3
             if progress:
                 progress(i + 1, len(images))

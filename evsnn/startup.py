@@ -40,7 +40,8 @@ def import_compiler(simulator: Simulator) -> dict[str, float]:
 
         imported = time.perf_counter()
         with _without("scipy.linalg"):
-            specialise(kernels[-1])  # the readout's: one of the smallest
+            # A kept kernel would leave the compiler asleep. The readout's is one of the smallest.
+            specialise(next(kernel for kernel in reversed(kernels) if missing([kernel])))
     return {"import": 1e3 * (imported - started), "compile": 1e3 * (time.perf_counter() - imported)}
 
 

@@ -129,6 +129,14 @@ class Projection:
             effective[rows] = weight[rows] * scale[group[rows]][:, :, None, None]
         return effective
 
+    def effective_bytes(self, n_out: int) -> int:
+        """The bytes that `effective` takes for so many output channels, with those of its work."""
+        if self.scale is None:
+            return 0
+        each = self.weight[0].size
+        at_once = min(n_out, max(1, _FORMED // max(1, each)))
+        return each * (4 * n_out + 16 * at_once)  # products, and the scale of each
+
     @property
     def kernel(self) -> tuple[int, int]:
         return self.weight.shape[2:]

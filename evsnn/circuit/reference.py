@@ -10,6 +10,7 @@ population, then of the next.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -38,7 +39,17 @@ from .populations import (
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-__all__ = ["SUPPORTS", "State", "Trace", "advance", "pooled_input", "run", "seen", "start"]
+__all__ = [
+    "SUPPORTS",
+    "State",
+    "Trace",
+    "advance",
+    "needed_bytes",
+    "pooled_input",
+    "run",
+    "seen",
+    "start",
+]
 
 SUPPORTS = frozenset(
     {ANALOG_INPUT, ANALOG_SHIFT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP}
@@ -129,6 +140,50 @@ def run(circuit: Circuit, inputs: np.ndarray, record_steps: Collection[int] = ()
     """
     state = start(circuit, len(inputs), inputs if circuit.analog else None)
     return advance(circuit, state, circuit.n_steps, None if circuit.analog else inputs, record_steps)
+
+
+def needed_bytes(circuit: Circuit) -> int:
+    """Bytes that `run` takes for one sample: what it holds to the end, and the most work of a population.
+
+    Parameters
+    ----------
+    circuit : Circuit
+    """
+    size = 4 if circuit.readout.bias.dtype == np.float32 else 8
+    held, most = size * math.prod(circuit.input_shape), 0
+    for p in circuit.populations:
+        held += p.n_neurons * circuit.n_steps
+        if isinstance(p, MaxPool):
+            held += 8 * (p.n_inputs + p.n_neurons)
+            most = max(
+                most, 8 * (_padded_size(p.source.shape[0], p.source.shape[1:], p.window) + p.n_neurons)
+            )
+        else:
+            held += p.n_neurons * (4 * size + 9)  # v, n and what fires; the current; v of the trace
+            work = [_working_bytes(s, size, 8) for s in p.projections]
+            work += [_working_bytes(s, size, size) for s in p.analog_projections]
+            most = max(most, *work, 0)
+    return held + most
+
+
+def _working_bytes(projection: Projection, size: int, value: int) -> int:
+    """Bytes of the work on a projection, if its inputs have `value` bytes and membranes `size`."""
+    sources = [source.shape[0] * math.prod(source.seen_size) for source in projection.sources]
+    pools = [
+        value * (math.prod(s.shape) + _padded_size(s.shape[0], s.shape[1:], s.pool))
+        for s in projection.sources
+        if s.pool is not None
+    ]
+    n_out = projection.weight.shape[0] // projection.groups
+    products = size * (n_out + 1) * math.prod(projection.window.output_size(projection.size))
+    inputs = value * sum(sources)
+    tap = size * n_out * projection.weight.shape[1]  # the weights of one position of the kernel
+    work = max(projection.effective_bytes(n_out), tap + products)
+    return inputs + max(inputs, max(pools, default=0), work)
+
+
+def _padded_size(channels: int, size: tuple[int, int], window: Window) -> int:
+    return channels * window.padded(0, size[0]) * window.padded(1, size[1])
 
 
 def start(circuit: Circuit, n_samples: int, inputs: np.ndarray | None = None) -> State:

@@ -237,10 +237,12 @@ class PopulationPlan:
 
     def queue_bytes(self, n_steps: int) -> int:
         """The bytes of its event queues in the worst case."""
-        return sum(
-            g.n_events(n_steps, self.graded) * self.event_bytes + COPY_BYTES + 16 + g.n_pointers(n_steps) * 4
-            for g in self.gathers
-        )
+        tables = sum(COPY_BYTES + 16 + g.n_pointers(n_steps) * 4 for g in self.gathers)
+        return self.queued_bytes(n_steps) + tables
+
+    def queued_bytes(self, n_steps: int) -> int:
+        """The bytes of the events in its queues if every neuron fires at every step."""
+        return sum(g.n_events(n_steps, self.graded) * self.event_bytes for g in self.gathers)
 
     def mask_bytes(self, n_steps: int) -> int:
         """Bytes of one plane of its masks."""
@@ -364,6 +366,11 @@ class Plan:
         """The bytes of one thread's masks, queues, currents and membranes, in the worst case."""
         working = _workspace_bytes(self.circuit, self.populations, self.block_steps)
         return working + self.state_bytes(self.carries)
+
+    @property
+    def event_bytes(self) -> int:
+        """The bytes of `workspace_bytes` that events fill: with fewer spikes, fewer of them are used."""
+        return max(p.queued_bytes(self.block_steps) for p in self.neurons)
 
     @property
     def carries(self) -> bool:

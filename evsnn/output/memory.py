@@ -14,6 +14,8 @@ from .console import print_message
 __all__ = ["PROCESS_BYTES", "announce", "announce_early", "require"]
 
 _LITTLE = 10_000_000
+_AT_MOST = ("queues",)
+"""Parts that spikes fill: allocated for as many as there can be, used as far as there are any."""
 
 PROCESS_BYTES: Mapping[str, int] = MappingProxyType({"numba": 16 << 20, "reference": 5 << 20})
 """What a command takes beside arrays once it has announced its memory: machine code, threads and a report, by
@@ -27,13 +29,13 @@ def announce(parts: Mapping[str, int]) -> int:
     Parameters
     ----------
     parts : mapping of str to int
-        Bytes by what they are for.
+        Bytes by what they are for. Of "queues" it is said that they may take less.
 
     Returns
     -------
     int
-        The memory of the process after that, in bytes: the parts, and what it holds already, if the system
-        says how much that is.
+        The most memory of the process after that, in bytes: the parts, and what it holds already, if the
+        system says how much that is.
 
     Raises
     ------
@@ -41,7 +43,9 @@ def announce(parts: Mapping[str, int]) -> int:
         If the machine does not have that much left.
     """
     wanted, resident = sum(parts.values()), _resident_bytes()
-    listed = ", ".join(f"{name} {as_bytes(size)}" for name, size in parts.items() if size)
+    listed = ", ".join(
+        f"{name} {'up to ' * (name in _AT_MOST)}{as_bytes(size)}" for name, size in parts.items() if size
+    )
     total = f", {as_bytes(wanted + resident)} with the {as_bytes(resident)} in use" if resident else ""
     print_message(f"memory: {as_bytes(wanted)} to allocate ({listed}){total}")
     require(parts)
