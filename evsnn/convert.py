@@ -17,8 +17,8 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
@@ -72,7 +72,7 @@ class _Callable(ModuleType):
         return importlib.import_module, (self.__name__,)
 
 
-_PROCESS_BYTES = 80_000_000
+_PROCESS_BYTES = 50_000_000
 """What a conversion takes beside arrays: the engine with LLVM, BLAS, machine code and a report; measured."""
 
 
@@ -244,10 +244,9 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
     _check_output(arguments)
     from .conversion.balance.calibration import open_calibration
     from .conversion.conversion import convert_model
-    from .conversion.report.explanation import explain
+    from .conversion.report.explanation import SWEEP, explain
     from .conversion.report.summary import Summary
     from .files.weights import save
-    from .output.memory import announce
 
     with ExitStack() as files:
         samples = (
@@ -271,7 +270,8 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
                 progress,
                 arguments.scores,
                 arguments.samples,
-                lambda parts: announce({**parts, "process": _PROCESS_BYTES}),
+                partial(_announce, options.n_steps[0]),
+                SWEEP,
             )
             if arguments.input_range:
                 conversion = replace(
@@ -304,6 +304,17 @@ def _convert(arguments: argparse.Namespace, options: Options) -> int:
     save(arguments.output, network, storage=options.storage)
     console.print_result(text)
     return console.DONE
+
+
+def _announce(n_steps: int, parts: Mapping[str, int], network: Network) -> None:
+    """Announce the memory of a conversion. The compiler starts before, so that it counts as in use."""
+    from .output.memory import announce
+    from .simulation import Simulator
+    from .startup import import_compiler
+
+    with suppress(EvsnnError):  # a network that cannot run is refused later, by name
+        import_compiler(Simulator(network, n_steps))
+    announce({**parts, "process": _PROCESS_BYTES})
 
 
 def _validate(

@@ -202,7 +202,8 @@ def convert_model(
     progress: Progress | None = None,
     output: str | Sequence[str] | None = None,
     kept: int = KEPT,
-    before: Callable[[Mapping[str, int]], object] | None = None,
+    before: Callable[[Mapping[str, int], Network], object] | None = None,
+    sweep: Sequence[int] = (),
 ) -> Conversion:
     """As `convert`, but it returns all that was found out.
 
@@ -215,8 +216,12 @@ def convert_model(
         As for `convert`.
     kept : int
         How many samples the network keeps.
-    before : callable (parts), optional
-        It is called with the bytes that the conversion takes, by what they are for, before it begins.
+    before : callable (parts, network), optional
+        It is called before the conversion begins, with the bytes that it takes, by what they are for, and
+        with the network that is to be balanced.
+    sweep : sequence of int
+        Further T that the caller will run the result with on the held-out samples; `before` is told of their
+        memory, too.
 
     Returns
     -------
@@ -257,7 +262,9 @@ def convert_model(
             for T in options.n_steps
         }
         planned = with_readout(ann, options.readout)
-        before(needed_bytes(ann, planned, n_corrected, n_held_out, n_used))
+        n_compared = 8 if samples is None else min(n, COMPARED)
+        needed = needed_bytes(ann, graph, planned, n_corrected, n_compared, n_held_out, n_used, sweep)
+        before(needed, planned)
 
     exact = options.max_pool == "spiking" or not any("MaxPool" in node.op for node in graph.nodes)
     source = None if exact else graph

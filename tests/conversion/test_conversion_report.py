@@ -26,6 +26,7 @@ from evsnn import (
     StepParameters,
     simulate,
 )
+from evsnn.conversion import needs
 from evsnn.conversion.balance.correction import Correction
 from evsnn.conversion.balance.options import Recipe
 from evsnn.conversion.balance.selection import Choice
@@ -33,7 +34,7 @@ from evsnn.conversion.balance.statistics import BINS, Activations
 from evsnn.conversion.balance.targets import Targets
 from evsnn.conversion.balance.thresholds import rate
 from evsnn.conversion.lowering.ann import Ann, forward, forward_all
-from evsnn.conversion.report import comparison, picture
+from evsnn.conversion.report import picture
 from evsnn.conversion.report.comparison import RESPONSE_EDGES, LayerExplanation
 from evsnn.conversion.report.diagnosis import diagnose
 from evsnn.conversion.report.explanation import Explanation, explain
@@ -279,7 +280,7 @@ def counterpart(conversion):
 @pytest.mark.parametrize("negative_threshold", [0.0, 0.25])
 @pytest.mark.parametrize("batch", [64, 5])
 def test_every_number_equals_the_twins(negative_threshold, batch, monkeypatch):
-    monkeypatch.setattr(comparison, "_MAX_BATCH", batch)
+    monkeypatch.setattr(needs, "_MAX_BATCH", batch)
     network = mixed(negative_threshold, with_step_parameters=True)
     conversion = make_conversion(network, images_for(network, 12))
     found = by_name(explain(conversion, sweep=()))

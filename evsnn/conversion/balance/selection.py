@@ -134,6 +134,7 @@ def choose(
             ended = f"; {recipe} and what follows it left out: {error.what}"
             break
         result = simulator.run(held_out)
+        del simulator  # its arrays go before the next recipe's come
         agreement = targets.agreement(result.named_outputs)
         tried.append(
             Candidate(

@@ -16,10 +16,11 @@ from ...errors import InputError
 from ...parallel import in_parallel, usable_cores
 from ..lowering.ann import Ann, forward
 
-__all__ = ["BINS", "Activations", "from_moments", "measure"]
+__all__ = ["BINS", "Activations", "from_moments", "histogram_bytes", "measure"]
 
 BINS = 512
 _ROWS = 4096
+_VALUE_BYTES = 48  # of an activation that is sorted into the histogram: its index, channel, scale and place
 _SILENT = 1e-30  # activations below are 0: thresholds and their reciprocals stay normal numbers
 _DEVIATIONS = 6.0  # how far a normal distribution is taken into account
 
@@ -52,6 +53,13 @@ class Activations:
     def centres(self) -> np.ndarray:
         """(channels, BINS): the centre of each part of the histogram."""
         return self.maximum[:, None] * ((np.arange(BINS) + 0.5) / BINS)
+
+
+def histogram_bytes(n_rows: int, channels: int) -> int:
+    """Bytes of the work on a histogram of so many activations per channel, if all of them are positive."""
+    threads = min(usable_cores(), -(-n_rows // _ROWS))
+    at_once = min(n_rows, _ROWS) * channels
+    return threads * (_VALUE_BYTES * at_once + 2 * 8 * BINS * channels)
 
 
 def measure(

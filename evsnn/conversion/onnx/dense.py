@@ -6,9 +6,12 @@ Arrays have the shape (n, channels, height, width) and are channels-last in memo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
-__all__ = ["SCRATCH_BYTES", "conv2d"]
+__all__ = ["SCRATCH_BYTES", "conv2d", "scratch_bytes"]
 
 SCRATCH_BYTES = 16 << 20
 """Memory for padded maps and gathered windows; one padded sample and the windows of one row may take more."""
@@ -39,31 +42,77 @@ def conv2d(
     (n, c_out, y, x) float32
         Channels-last in memory.
     """
-    (top, left, bottom, right), (sy, sx), (dy, dx) = padding, stride, dilation
-    n, c_in, height, width = x.shape
-    c_out, per_group, ky, kx = weight.shape
-    height, width = height + top + bottom, width + left + right
-    n_y, n_x = (height - (ky - 1) * dy - 1) // sy + 1, (width - (kx - 1) * dx - 1) // sx + 1
+    work = _Work.of(x.shape, weight.shape, stride, padding, dilation, groups)
+    n, n_samples, n_rows = len(x), work.n_samples, work.n_rows
     x = x.transpose(0, 2, 3, 1)
-    out = np.empty((n, n_y, n_x, c_out), np.float32)
+    out = np.empty((n, *work.size, len(weight)), np.float32)
 
     taps = np.ascontiguousarray(weight.transpose(2, 3, 1, 0))  # (ky, kx, c_in / groups, c_out)
-    product, scratch_bytes = (
-        (_depthwise, SCRATCH_BYTES // 4) if per_group == 1 and groups > 1 else (_matrix, SCRATCH_BYTES)
-    )
-    row_bytes = 4 * n_x * (c_out if product is _depthwise else ky * kx * per_group)
-    sample_bytes = 4 * height * width * c_in + n_y * row_bytes
-    n_samples = min(n, max(1, scratch_bytes // sample_bytes))
-    n_rows = n_y if sample_bytes <= scratch_bytes else min(n_y, max(1, scratch_bytes // row_bytes))
-    scratch = np.empty(n_samples * n_rows * row_bytes // 4, np.float32)
+    product = _depthwise if work.depthwise else _matrix
+    scratch = np.empty(n_samples * n_rows * work.row_bytes // 4, np.float32)
     for i in range(0, n, n_samples):
         padded = _padded(x[i : i + n_samples].astype(np.float32, copy=False), padding)
-        for y in range(0, n_y, n_rows):
+        for y in range(0, work.size[0], n_rows):
             part = out[i : i + n_samples, y : y + n_rows]  # contiguous: whole samples, or rows of one
-            product(padded[:, y * sy :], taps, groups, stride, dilation, part, scratch)
+            product(padded[:, y * stride[0] :], taps, groups, stride, dilation, part, scratch)
             if bias is not None:
                 part += bias
+        del padded  # it goes before the next comes
     return out.transpose(0, 3, 1, 2)
+
+
+def scratch_bytes(
+    shape: Sequence[int],
+    weight_shape: Sequence[int],
+    stride=(1, 1),
+    padding=(0, 0, 0, 0),
+    dilation=(1, 1),
+    groups: int = 1,
+) -> int:
+    """Bytes of padded maps and gathered windows that `conv2d` takes beside its output and a copy of weights.
+
+    Parameters
+    ----------
+    shape : (n, c_in, height, width)
+    weight_shape : (c_out, c_in / groups, ky, kx)
+    stride, padding, dilation, groups
+        As for `conv2d`.
+    """
+    work = _Work.of(shape, weight_shape, stride, padding, dilation, groups)
+    return work.n_samples * (work.padded_bytes + work.n_rows * work.row_bytes)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """How a convolution is divided: how many samples, and how many output rows of them, at a time.
+
+    `size` is that of the output, `row_bytes` those of the windows of an output row, `padded_bytes` those of a
+    sample with its border.
+    """
+
+    size: tuple[int, int]
+    depthwise: bool
+    row_bytes: int
+    padded_bytes: int
+    n_samples: int
+    n_rows: int
+
+    @classmethod
+    def of(cls, shape, weight_shape, stride, padding, dilation, groups: int) -> _Work:
+        (top, left, bottom, right), (sy, sx), (dy, dx) = padding, stride, dilation
+        n, c_in, height, width = shape
+        c_out, per_group, ky, kx = weight_shape
+        height, width = height + top + bottom, width + left + right
+        n_y, n_x = (height - (ky - 1) * dy - 1) // sy + 1, (width - (kx - 1) * dx - 1) // sx + 1
+        depthwise = per_group == 1 and groups > 1
+        most = SCRATCH_BYTES // 4 if depthwise else SCRATCH_BYTES
+        row_bytes = 4 * n_x * (c_out if depthwise else ky * kx * per_group)
+        padded_bytes = 4 * height * width * c_in
+        sample_bytes = padded_bytes + n_y * row_bytes
+        n_rows = n_y if sample_bytes <= most else min(n_y, max(1, most // row_bytes))
+        return cls(
+            (n_y, n_x), depthwise, row_bytes, padded_bytes, min(n, max(1, most // sample_bytes)), n_rows
+        )
 
 
 def _padded(x: np.ndarray, padding: tuple[int, int, int, int]) -> np.ndarray:

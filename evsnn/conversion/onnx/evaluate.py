@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -107,11 +107,12 @@ def _run(
         yield start, {name: tensors[name] for name in outputs}
 
 
-def sample_bytes(graph: Graph, outputs: Sequence[str] = ()) -> int:
+def sample_bytes(graph: Graph, outputs: Sequence[str] = (), idle: Collection[str] = ()) -> int:
     """The most memory that one image takes.
 
     It is needed for tensors that are still read, an operator's result, as much again for the operator's work,
-    and the outputs of the batch before, which the caller still holds.
+    and the outputs of the batch before, which the caller still holds. Operators in `idle` take nothing for
+    their work, or it is counted elsewhere.
     """
     last = _last_reads(graph, outputs)
     size = {name: 4 * math.prod(shape) for name, shape in graph.shapes.items()}
@@ -120,7 +121,7 @@ def sample_bytes(graph: Graph, outputs: Sequence[str] = ()) -> int:
         result = size[node.outputs[0]]
         reads = max((size[n] for n in node.inputs if n in size), default=0)
         alive += result
-        most = max(most, alive + max(result, reads))
+        most = max(most, alive + (0 if node.op in idle else max(result, reads)))
         alive -= sum(size[n] for n in {*node.inputs, *node.outputs} if n in size and last.get(n, i) <= i)
     return most + sum(size[name] for name in outputs)
 

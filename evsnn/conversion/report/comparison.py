@@ -27,6 +27,7 @@ from ...result import Result
 from ...simulation import Simulator
 from ..balance.thresholds import rate
 from ..lowering.ann import Ann, forward_all
+from ..needs import samples_at_once
 from ..onnx.operators import OPERATORS
 
 __all__ = ["RESPONSE_EDGES", "Comparison", "LayerExplanation", "ann_macs", "compare"]
@@ -34,8 +35,6 @@ __all__ = ["RESPONSE_EDGES", "Comparison", "LayerExplanation", "ann_macs", "comp
 RESPONSE_EDGES = np.linspace(0, 1.5, 25)
 """The edges of the ranges of a/V_th for which a layer's mean output is kept."""
 
-_MAX_BYTES = 256 << 20  # of spike counts
-_MAX_BATCH = 64
 _EXCESS = 1 + 1e-5  # an activation this much above V_th differs from it by more than the order of a sum
 _LEAST_SEEN = 8  # activations from which on a mean output is given
 _LEAST_VARIANCE = 1e-10  # of the mean square: below it, sums in float64 give no correlation
@@ -183,7 +182,7 @@ def compare(
             got=repr(unknown[0]),
             expected="the names of the ANN's layers",
         )
-    batch = max(1, min(_MAX_BATCH, _MAX_BYTES // (4 * sum(p.n_neurons for p in circuit.populations))))
+    batch = samples_at_once(circuit, len(images))
     tallies = [
         _Tally(amplitudes(circuit, i), simulator.n_steps, _shift(circuit, i))
         for i in range(len(circuit.populations))

@@ -32,9 +32,11 @@ from .sweep import (
 if TYPE_CHECKING:
     from ..conversion import Conversion
 
-__all__ = ["SCHEMA_VERSION", "Explanation", "explain"]
+__all__ = ["SCHEMA_VERSION", "SWEEP", "Explanation", "explain"]
 
 SCHEMA_VERSION = 1
+SWEEP = (4, 8, 16, 32, 64)
+"""Numbers of steps that a network is run with beside its own."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -327,7 +329,7 @@ class Explanation:
 def explain(
     conversion: Conversion,
     *,
-    sweep: Sequence[int] = (4, 8, 16, 32, 64),
+    sweep: Sequence[int] = SWEEP,
     samples: int = 64,
     threads: int | None = None,
     progress: Progress | None = None,
