@@ -165,7 +165,7 @@ def _run(p: console.Parser, words: Sequence[str]) -> int:
         flash_bytes=options.flash,
         n_vectors=options.self_test,
     )
-    export = export_network(network, settings)
+    export = export_network(network, settings, before=partial(announce_early, "text of the header"))
     found: dict = {"check": None, "report": []}
     work = None
     if options.check or options.report:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from evsnn.circuit.quantized import quantize
 from evsnn.errors import RunError
 from evsnn.network.network import Network
 
-from .text.header import Export, export_header
+from .text.header import Export, export_header, text_bytes
 from .text.names import check_name, name_from
 from .text.runtime import runtime
 
@@ -51,7 +52,9 @@ class Settings:
     n_vectors: int = 0
 
 
-def export_network(network: Network, settings: Settings | None = None) -> Export:
+def export_network(
+    network: Network, settings: Settings | None = None, before: Callable[[int], object] | None = None
+) -> Export:
     """Bring a network to integers, and those to C.
 
     Parameters
@@ -59,6 +62,8 @@ def export_network(network: Network, settings: Settings | None = None) -> Export
     network : Network
     settings : Settings, optional
         None: the defaults.
+    before : callable (n_bytes), optional
+        It is called with the bytes that the text will take, before it is made.
 
     Returns
     -------
@@ -85,6 +90,8 @@ def export_network(network: Network, settings: Settings | None = None) -> Export
             got=f"{settings.n_vectors} wanted",
             hint="store samples in the file, or leave --self-test out",
         )
+    if before is not None:
+        before(text_bytes(quantized))
     export = export_header(
         quantized, name, by_step=by_step, compact=settings.compact, n_vectors=settings.n_vectors
     )

@@ -19,6 +19,7 @@ __all__ = ["array", "c_type", "fitted", "initialiser", "literal"]
 _TYPES = {np.dtype(t): f"{t}_t" for t in ("int8", "uint8", "int16", "uint16", "int32", "uint32")}
 _COLUMNS = 150
 _INDENT = "    "
+_AT_ONCE = 1 << 16  # a number of Python takes 40 bytes
 LONGEST_LINE = 4
 """Fields of a structure that stand on one line."""
 
@@ -47,12 +48,14 @@ def array(name: str, values: np.ndarray) -> str:
     """A constant array of integers as a definition; elements in memory order."""
     suffix = "u" if values.dtype == np.uint32 else ""
     lines, line = [], "   "
-    for value in values.ravel().tolist():
-        item = f" {_number(value)}{suffix},"
-        if len(line) + len(item) > _COLUMNS:
-            lines.append(line)
-            line = "   "
-        line += item
+    flat = values.ravel()
+    for first in range(0, len(flat), _AT_ONCE):
+        for value in flat[first : first + _AT_ONCE].tolist():
+            item = f" {_number(value)}{suffix},"
+            if len(line) + len(item) > _COLUMNS:
+                lines.append(line)
+                line = "   "
+            line += item
     lines.append(line.rstrip(","))
     body = "\n".join(lines)
     return f"static const {c_type(values.dtype)} {name}[{values.size}] EVSNN_CONST = {{\n{body}\n}};\n"

@@ -25,8 +25,12 @@ from .outputs import amplitude_of, expected_outputs, in_32_bits, output_scale, s
 from .runtime import runtime
 from .tables import Tables
 
-__all__ = ["Export", "export_header", "products"]
+__all__ = ["Export", "export_header", "products", "text_bytes"]
 
+_DRIVEN_BYTES, _PAIRED_BYTES = 17, 34
+"""What a weight of the analog input, and one of spikes, takes while its table is made; measured."""
+_PROCESS_BYTES = 8 << 20  # the templates' engine, and all other text; measured
+_PAIR_CHARACTERS = 12  # of a word that holds two weights, with a blank, a suffix and a comma
 _STACK_BYTES = {"fast": 480, "wide": 576, "any": 704}
 
 
@@ -54,6 +58,32 @@ class Export:
     text: str
     constant_bytes: int
     context_bytes: int
+
+
+def text_bytes(network: QuantizedNetwork) -> int:
+    """Bytes that the text of a network's weights takes until it is written, with the work on it.
+
+    The text of a layer stays until the end. While it is made, its weights are there in 64 bits, more than
+    once if spikes reach them: they are packed in pairs. At the end the header is there three times: with its
+    runtime, without it, and encoded for the file.
+    """
+    text = most = 0
+    for p in network.circuit.populations:
+        if not isinstance(p, Population):
+            continue
+        read = sum(s.weight.size for s in p.projections)
+        driven = sum(s.weight.size for s in p.analog_projections)
+        most = max(most, text + _PAIRED_BYTES * read + _DRIVEN_BYTES * driven)
+        text += (_PAIR_CHARACTERS // 2 + 2) * read  # and the table in binary, which equal ones are found by
+        text += sum(_characters(weight) for s in p.analog_projections for weight in s.weight)
+    return _PROCESS_BYTES + max(most, 3 * text)
+
+
+def _characters(values: np.ndarray) -> int:
+    """How many characters of C whole numbers take, each with a blank and a comma."""
+    size = np.abs(values.astype(np.int64))
+    digits = sum(int(np.count_nonzero(size >= 10**n)) for n in range(1, 10))
+    return 3 * values.size + digits + int(np.count_nonzero(values < 0))
 
 
 def export_header(

@@ -6,22 +6,24 @@ tests/benchmarks/announced_memory.py compares announcements with whole processes
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 import pytest
 
 import evsnn
-from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, Network, Readout
+from evsnn import IF, AvgPool2d, Conv2d, Flatten, Input, Linear, MaxPool2d, Network, Readout
 from evsnn.circuit.build import build_circuit
 from evsnn.circuit.encoding import check_images, poisson
 from evsnn.circuit.populations import INPUT, Projection, Source
 from evsnn.circuit.quantized import integer_bytes, quantize
 from evsnn.conversion.balance.correction import correct, correct_bytes
-from evsnn.conversion.onnx.dense import SCRATCH_BYTES
+from evsnn.conversion.onnx.dense import SCRATCH_BYTES, conv2d, scratch_bytes
 from evsnn.engine.workspace import pack_masks, unpack_masks
 from evsnn.files import weights
 from evsnn.network.layers import settled
+from evsnn.output.memory import announce
 
 
 def peak(call) -> int:
@@ -104,6 +106,51 @@ def test_a_network_takes_the_arrays_of_its_file(tmp_path, dense):
         assert dense.layers[1].weight.nbytes <= said[0]
 
 
+def reference_cases() -> Iterator[Network]:
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return rng.normal(size=shape) / np.prod(shape[1:]) ** 0.5
+
+    maps = [Input((4, 40, 40)), Conv2d(normal(12, 4, 3, 3), padding=1), IF(negative_threshold=0.1)]
+    yield Network([*maps, MaxPool2d(2), Conv2d(normal(20, 12, 3, 3)), IF(), Flatten(),
+                   Linear(normal(5, 6480)), Readout()], n_steps=10, input_range=(0, 1))  # fmt: skip
+    yield Network([*maps, AvgPool2d(4), Conv2d(normal(2, 12, 3, 3)), IF(), Flatten(),
+                   Linear(normal(5, 128)), Readout()], n_steps=40, input_range=(0, 1))  # fmt: skip
+    yield Network([Input((2000,)), Linear(normal(300, 2000)), IF(), Linear(normal(9, 300)), Readout()],
+                  n_steps=6, input_range=(0, 1))  # fmt: skip
+    yield Network([Input((2, 40, 40), "events"), AvgPool2d(2), Conv2d(normal(4, 2, 3, 3)), IF(), Flatten(),
+                   Linear(normal(5, 1296)), Readout()], n_steps=30)  # fmt: skip
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "int8"])
+@pytest.mark.parametrize("case", range(4))
+def test_the_reference_takes_what_is_said_of_it(case, arithmetic):
+    net = list(reference_cases())[case]
+    simulator = evsnn.Simulator(net, backend="reference", arithmetic=arithmetic, threads=2)
+    shape = net.input_shape if simulator.circuit.analog else (net.n_steps, *net.input_shape)
+    images = (np.random.default_rng(0).random((3, *shape)) < 0.5).astype(np.float32)
+    announced = simulator.memory_for(3)
+    simulator.run(images[:1])
+    taken = peak(partial(simulator.run, images)) - (0 if simulator.circuit.analog else images.size)
+    assert 0.9 * taken - 100_000 < sum(announced.values()) < 1.1 * taken + 100_000
+
+
+def test_fewer_samples_than_threads_take_one_workspace(dense):
+    simulator = evsnn.Simulator(dense, threads=4)
+    one, all_of_them = simulator.memory_for(1), simulator.memory_bytes
+    assert one["weights"] == all_of_them["weights"]
+    for part in ("workspaces", "queues"):
+        assert all_of_them[part] == simulator.memory_for(4)[part] == 4 * one[part] > 0
+    assert simulator.memory_for(3) == one
+
+
+def test_of_queues_it_is_said_that_they_may_take_less(capsys):
+    announce({"weights": 1_000, "queues": 2_000, "spikes": 0})
+    said = capsys.readouterr().err
+    assert "3.0 kB to allocate (weights 1.0 kB, queues up to 2.0 kB)" in said
+
+
 def test_arrays_that_could_change_are_copied():
     mine = np.full((2, 2), 2, np.float32)
     assert not np.shares_memory(Linear(mine).weight, mine)
@@ -173,3 +220,33 @@ def test_results_are_counted_before_they_are_made():
         announced = simulator.result_bytes(50, **options)
         taken = peak(partial(simulator.run, images, **options))
         assert 0.8 * taken - 100_000 < announced < 1.3 * taken + 100_000
+
+
+@pytest.mark.parametrize("n", [1, 7, 40])
+@pytest.mark.parametrize("groups, padding", [(1, (0, 0, 0, 0)), (1, (1, 2, 3, 0)), (8, (1, 1, 1, 1))])
+def test_convolutions_take_what_is_said_of_them(n, groups, padding):
+    rng = np.random.default_rng(0)
+    x = rng.random((n, 8, 60, 50), np.float32).transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
+    weight = rng.random((16, 8 // groups, 3, 3), np.float32)
+    options = {"padding": padding, "groups": groups}
+    out = conv2d(x[:1], weight, **options)
+    taken = peak(lambda: conv2d(x, weight, **options)) - n * out.nbytes - weight.nbytes
+    announced = scratch_bytes(x.shape, weight.shape, **options)
+    assert 0.8 * announced - 20_000 < taken < announced + 100_000
+
+
+def test_the_text_of_a_header_is_announced():
+    pytest.importorskip("jinja2")
+    from firmware_export.export import Settings, export_network
+    from firmware_export.text import header as text
+
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(300, 600)).astype(np.float32)
+    net = Network(
+        [Input((600,)), Linear(weight), IF(), Linear(weight[:9, :300]), Readout()], input_range=(0, 1)
+    )
+    said: list[int] = []
+    export = export_network(net, Settings(name="net"), before=said.append)
+    own = said[0] - text._PROCESS_BYTES
+    assert 3 * len(export.text) < 1.1 * own + 100_000
+    assert own < 5 * len(export.text)
