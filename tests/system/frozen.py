@@ -6,13 +6,15 @@ them.
 
 A digest is over outputs, spikes, membranes, spike counts, events and SOPs: of the demo model, of the models
 in `examples/`, of 500 random networks with every kind of layer (float32 and int8, several T, by the engine,
-the smaller ones by the reference too), and of what the exported C prints on this computer.
+the smaller ones by the reference too), and of what the exported C prints on this computer. Of 24 conversions
+it is over the parameters of the networks; frozen_conversions.py says which can be the same everywhere.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import shutil
 import sys
@@ -23,12 +25,13 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE.parent), str(ROOT)]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(ROOT)]
 
 import evsnn  # noqa: E402
 
 FILE = HERE / "frozen.json"
 N_NETWORKS = 500
+N_CONVERSIONS = 24
 RECORD = ("spike_counts", "v_mem", "spikes")
 MODELS = {"demo": "evsnn/models/mnist.h5"} | {
     name: f"examples/{name}.h5"
@@ -157,6 +160,15 @@ def seeds_of_c() -> list[int]:
     return [seed for seed in range(1, 120) if seed % 3]
 
 
+def of_conversion(i: int) -> str:
+    """The digest of the parameters that a conversion of exact numbers gives."""
+    import frozen_conversions
+
+    digest = Digest()
+    frozen_conversions.add_network(digest, frozen_conversions.converted(i))
+    return str(digest)
+
+
 def measured() -> Iterator[tuple[str, str]]:
     """Every digest by its name."""
     for name, path in MODELS.items():
@@ -165,6 +177,8 @@ def measured() -> Iterator[tuple[str, str]]:
         yield f"network {seed}", of_random_network(seed)
     for seed in seeds_of_c() if shutil.which("gcc") else ():
         yield f"C {seed}", of_c(seed)
+    for i in range(N_CONVERSIONS) if importlib.util.find_spec("onnx") else ():
+        yield f"conversion {i}", of_conversion(i)
 
 
 def main() -> int:

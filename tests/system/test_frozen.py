@@ -26,7 +26,18 @@ def test_every_digest_is_there():
         *frozen.MODELS,
         *(f"network {seed}" for seed in range(500)),
         *(f"C {seed}" for seed in frozen.seeds_of_c()),
+        *(f"conversion {i}" for i in range(frozen.N_CONVERSIONS)),
     }
+
+
+def test_conversions():
+    pytest.importorskip("onnx")
+    import frozen_conversions
+
+    assert frozen_conversions.N_CONVERSIONS == frozen.N_CONVERSIONS
+    found = {f"conversion {i}": frozen.of_conversion(i) for i in range(frozen.N_CONVERSIONS)}
+    assert found == {name: FROZEN[name] for name in found}
+    assert len(set(found.values())) == len(found)
 
 
 @pytest.mark.slow
