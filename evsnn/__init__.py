@@ -14,8 +14,42 @@ True
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:  # the same names, for type checkers and editors
+    from .circuit.quantized import QuantizedNetwork as QuantizedNetwork
+    from .circuit.quantized import quantize as quantize
+    from .conversion.conversion import convert as convert
+    from .errors import EvsnnError as EvsnnError
+    from .errors import InputError as InputError
+    from .errors import MissingExtraError as MissingExtraError
+    from .errors import ModelError as ModelError
+    from .errors import NetworkError as NetworkError
+    from .errors import RunError as RunError
+    from .errors import WeightsError as WeightsError
+    from .files.weights import load as load
+    from .files.weights import save as save
+    from .network.layers import IF as IF
+    from .network.layers import Add as Add
+    from .network.layers import AvgPool2d as AvgPool2d
+    from .network.layers import Concat as Concat
+    from .network.layers import Conv2d as Conv2d
+    from .network.layers import Flatten as Flatten
+    from .network.layers import Input as Input
+    from .network.layers import Layer as Layer
+    from .network.layers import Linear as Linear
+    from .network.layers import MaxPool2d as MaxPool2d
+    from .network.layers import Readout as Readout
+    from .network.network import Network as Network
+    from .network.network import Samples as Samples
+    from .network.step_parameters import StepParameters as StepParameters
+    from .result import LayerResult as LayerResult
+    from .result import Result as Result
+    from .simulation import Simulator as Simulator
+    from .simulation import simulate as simulate
+    from .state import State as State
 
 _HOME = {
     "convert": ("convert",),
@@ -54,7 +88,7 @@ _WHERE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted([*_WHERE, "__version__"])
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name not in _WHERE:
         raise AttributeError(f"module 'evsnn' has no attribute {name!r}")
     module = importlib.import_module(f".{_WHERE[name]}", __name__)

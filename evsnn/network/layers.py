@@ -11,12 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import NetworkError
 from .geometry import Window
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 __all__ = [
     "ENCODINGS",
@@ -50,6 +53,12 @@ ENCODINGS = ("constant", "poisson", "events")
 _NAME = re.compile(r"[!-~]{1,128}")
 
 Shape = tuple[int, ...]
+
+# Fields have the type of their one form. What a layer may be made of is wider, and `_check` brings it there:
+# type checkers read it from the `__init__` below each list of fields, which dataclasses make otherwise.
+_Names = str | Sequence[str]
+_Pair = int | Sequence[int]
+_Padding = int | Sequence[int]
 
 
 def _check_pool(kernel: tuple[int, int], padding: tuple[int, int, int, int], where: str) -> None:
@@ -170,6 +179,15 @@ class Layer:
     name: str = field(default="", kw_only=True)
     inputs: tuple[str, ...] = field(default=(), kw_only=True)
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            name: str = "",
+            inputs: _Names = (),
+        ) -> None: ...
+
     kind = "layer"
     arity = (1, 1)
 
@@ -262,6 +280,19 @@ class Input(Layer):
     encoding: str = "constant"
     source_shape: Shape | None = None
     source_axes: tuple[int, ...] | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            shape: int | Sequence[int] = (),
+            encoding: str = "constant",
+            source_shape: Sequence[int] | None = None,
+            source_axes: Sequence[int] | None = None,
+            *,
+            name: str = "",
+            inputs: _Names = (),
+        ) -> None: ...
 
     kind = "input"
     arity = (0, 0)
@@ -373,6 +404,21 @@ class Conv2d(_Weighted, Layer):
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            weight: ArrayLike,
+            bias: ArrayLike | None = None,
+            stride: _Pair = 1,
+            padding: _Padding = 0,
+            dilation: _Pair = 1,
+            groups: int = 1,
+            *,
+            name: str = "",
+            inputs: _Names = (),
+        ) -> None: ...
+
     kind = "conv2d"
 
     def _check(self) -> None:
@@ -438,6 +484,17 @@ class Linear(_Weighted, Layer):
     weight: np.ndarray = field(default=None, repr=False)  # type: ignore[arg-type]  # refused by `_check`
     bias: np.ndarray | None = field(default=None, repr=False)
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            weight: ArrayLike,
+            bias: ArrayLike | None = None,
+            *,
+            name: str = "",
+            inputs: _Names = (),
+        ) -> None: ...
+
     kind = "linear"
 
     def _check(self) -> None:
@@ -490,6 +547,18 @@ class AvgPool2d(Layer):
     kernel: tuple[int, int] | None = None
     stride: tuple[int, int] | None = None
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            kernel: _Pair | None = None,
+            stride: _Pair | None = None,
+            padding: _Padding = 0,
+            *,
+            name: str = "",
+            inputs: _Names = (),
+        ) -> None: ...
 
     kind = "avgpool2d"
 
@@ -567,6 +636,18 @@ class MaxPool2d(Layer):
     stride: tuple[int, int] | None = None
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            kernel: _Pair = 2,
+            stride: _Pair | None = None,
+            padding: _Padding = 0,
+            *,
+            name: str = "",
+            inputs: _Names = (),
+        ) -> None: ...
+
     kind = "maxpool2d"
 
     def _check(self) -> None:
@@ -602,6 +683,15 @@ class Flatten(Layer):
     (1568,)
     """
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            name: str = "",
+            inputs: _Names = (),
+        ) -> None: ...
+
     kind = "flatten"
 
     def output_shape(self, shapes: Sequence[Shape]) -> Shape:
@@ -625,6 +715,15 @@ class Add(Layer):
     >>> evsnn.Add(inputs=("b", "a")).output_shape([(8, 28, 28), (8, 28, 28)])
     (8, 28, 28)
     """
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            name: str = "",
+            inputs: _Names = (),
+        ) -> None: ...
 
     kind = "add"
     arity = (1, 256)
@@ -654,6 +753,15 @@ class Concat(Layer):
     >>> evsnn.Concat(inputs=("a", "b")).output_shape([(8, 14, 14), (4, 14, 14)])
     (12, 14, 14)
     """
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            name: str = "",
+            inputs: _Names = (),
+        ) -> None: ...
 
     kind = "concat"
     arity = (1, 256)
@@ -715,6 +823,22 @@ class IF(Layer):
     negative_threshold: float = 0.0
     warm_up_steps: int = 0
     negative_slope: np.ndarray | None = field(default=None, repr=False)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            v_threshold: ArrayLike = 1.0,
+            v_init: ArrayLike = 0.0,
+            leak: float = 1.0,
+            shift: bool = True,
+            negative_threshold: float = 0.0,
+            warm_up_steps: int = 0,
+            negative_slope: ArrayLike | None = None,
+            *,
+            name: str = "",
+            inputs: _Names = (),
+        ) -> None: ...
 
     kind = "if"
 
@@ -830,6 +954,15 @@ class Readout(Layer):
     >>> evsnn.Readout().output_shape([(10, 1, 1)]), evsnn.Readout().output_shape([(3, 28, 28)])
     ((10,), (3, 28, 28))
     """
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            name: str = "",
+            inputs: _Names = (),
+        ) -> None: ...
 
     kind = "readout"
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from ..errors import NetworkError
 from .layers import IF, Layer, Shape, checked_bias
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 __all__ = ["STEP_FIELDS", "ReadOnly", "StepParameters", "with_step_parameters"]
 
@@ -78,6 +81,17 @@ class StepParameters:
     bias: np.ndarray | None = None
     negative_threshold: float | None = None
     warm_up_steps: int | None = None
+
+    if TYPE_CHECKING:  # as for layers: `fitted` brings what is given into the fields' types
+
+        def __init__(
+            self,
+            v_threshold: ArrayLike | None = None,
+            v_init: ArrayLike | None = None,
+            bias: ArrayLike | None = None,
+            negative_threshold: float | None = None,
+            warm_up_steps: int | None = None,
+        ) -> None: ...
 
     @property
     def given(self) -> dict[str, object]:
