@@ -127,8 +127,9 @@ class Builder:
 
     def slope(self, channels: int):
         """The slope below 0 of pairs of neurons; None: single neurons."""
-        choices = (None, 1.0, 0.25, self.rng.uniform(-1, 2, channels))
-        return choices[self.choose.integer(0, 3)] if self.pairs else None
+        if not self.pairs:
+            return None
+        return (None, 1.0, 0.25, self.rng.uniform(-1, 2, channels))[self.choose.integer(0, 3)]
 
     def fire(self, source, single=False):
         channels = source[1][0]
