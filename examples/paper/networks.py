@@ -1,8 +1,10 @@
 """The networks of Deng & Gu (ICLR 2021), as their published code has them, for PyTorch.
 
 Convolutions are 3x3 of stride 1 with zeros around unless said; pools are 2x2 averages; no batch norm
-anywhere. Each activation is a `ThresholdReLU`, a plain ReLU until it is given a limit. `depthwise` is
-no network of the paper but its counterexample, with batch norm and without a thought of spikes.
+anywhere. Each activation is a `ThresholdReLU`, a plain ReLU until it is given a limit.
+
+`depthwise`, `vggbn`, `resnet18` and `mobilenetv2` are no networks of the paper: batch norms, max pools, plain
+ReLUs and linear bottlenecks, as people train them without a thought of spikes.
 """
 
 from __future__ import annotations
@@ -12,7 +14,17 @@ from torch import nn
 
 from examples.threshold_relu import ThresholdReLU
 
-__all__ = ["NETWORKS", "Residual", "cifarnet", "depthwise", "resnet20", "vgg16"]
+__all__ = [
+    "NETWORKS",
+    "Residual",
+    "cifarnet",
+    "depthwise",
+    "mobilenetv2",
+    "resnet18",
+    "resnet20",
+    "vgg16",
+    "vggbn",
+]
 
 
 def convolution(n_in: int, n_out: int, kernel: int = 3, stride: int = 1, bias: bool = True) -> nn.Conv2d:
@@ -120,4 +132,96 @@ def depthwise(n_classes: int) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(n_in, n_classes))
 
 
-NETWORKS = {"cifarnet": cifarnet, "vgg16": vgg16, "resnet20": resnet20, "depthwise": depthwise}
+def normed(n_in: int, n_out: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    """A convolution without bias, and its batch norm."""
+    layer = nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return [layer, nn.BatchNorm2d(n_out)]
+
+
+def vggbn(n_classes: int, width: float = 0.5) -> nn.Module:
+    """VGG-16 with batch norm and max pools, for pictures of 32 x 32 (Simonyan & Zisserman 2015).
+
+    Parameters
+    ----------
+    n_classes : int
+    width : float
+        The share of the published channels.
+    """
+    layers: list[nn.Module] = []
+    n_in = 3
+    for stage in ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3):
+        for published in stage:
+            n_out = int(published * width)
+            layers += [*normed(n_in, n_out), nn.ReLU()]
+            n_in = n_out
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(n_in, n_classes))
+
+
+class Block(nn.Module):
+    """relu(body(x) + shortcut(x)), or without a ReLU, as in linear bottlenecks."""
+
+    def __init__(self, body: list[nn.Module], shortcut: list[nn.Module], relu: bool):
+        super().__init__()
+        self.body, self.shortcut = nn.Sequential(*body), nn.Sequential(*shortcut)
+        self.outer = nn.ReLU() if relu else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.outer(self.body(x) + self.shortcut(x))
+
+
+def resnet18(n_classes: int, width: float = 0.5) -> nn.Module:
+    """ResNet-18 with batch norm, its first layer for pictures of 32 x 32 (He et al. 2016).
+
+    Parameters
+    ----------
+    n_classes : int
+    width : float
+        The share of the published channels.
+    """
+    n_in = int(64 * width)
+    layers: list[nn.Module] = [*normed(3, n_in), nn.ReLU()]
+    for number, published in enumerate((64, 128, 256, 512)):
+        n_out = int(published * width)
+        for stride in (2 if number else 1, 1):
+            shortcut = normed(n_in, n_out, 1, stride) if stride > 1 or n_in != n_out else []
+            body = [*normed(n_in, n_out, 3, stride), nn.ReLU(), *normed(n_out, n_out)]
+            layers.append(Block(body, shortcut, relu=True))
+            n_in = n_out
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(n_in, n_classes))
+
+
+def mobilenetv2(n_classes: int) -> nn.Module:
+    """MobileNetV2 with ReLU6, its first layers for pictures of 32 x 32 (Sandler et al. 2018)."""
+    n_in = 32
+    layers: list[nn.Module] = [*normed(3, n_in), nn.ReLU6()]
+    for widening, n_out, blocks, first_stride in (
+        (1, 16, 1, 1),
+        (6, 24, 2, 1),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ):
+        for stride in (first_stride, *(1,) * (blocks - 1)):
+            n_mid = n_in * widening
+            body = [*normed(n_in, n_mid, 1), nn.ReLU6()] if widening > 1 else []
+            body += [*normed(n_mid, n_mid, 3, stride, groups=n_mid), nn.ReLU6(), *normed(n_mid, n_out, 1)]
+            layers.append(
+                Block(body, [], relu=False) if stride == 1 and n_in == n_out else nn.Sequential(*body)
+            )
+            n_in = n_out
+    layers += [*normed(n_in, 1280, 1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(1280, n_classes))
+
+
+NETWORKS = {
+    "cifarnet": cifarnet,
+    "vgg16": vgg16,
+    "resnet20": resnet20,
+    "depthwise": depthwise,
+    "vggbn": vggbn,
+    "resnet18": resnet18,
+    "mobilenetv2": mobilenetv2,
+}
