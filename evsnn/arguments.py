@@ -73,10 +73,12 @@ def checked_record_steps(record_steps: Iterable[int] | None, circuit: Circuit) -
         raise RunError(
             "record_steps names a step twice", got=Counter(steps).most_common(1)[0][0], expected=expected
         )
-    if circuit.has_warm_up and min(steps) < n_steps:
-        hint = "run each number of steps on its own, or use no warm-up"
+    if (circuit.has_warm_up or circuit.coding == "graded") and min(steps) < n_steps:
+        graded = circuit.coding == "graded"
+        hint = f"run each number of steps on its own, or use {'coding steps' if graded else 'no warm-up'}"
         raise RunError(
-            "outputs of a network with a warm-up can be recorded after its last step alone",
+            f"outputs of {'graded spikes' if graded else 'a network with a warm-up'} can be recorded after"
+            " the last step alone",
             got=f"step {min(steps)}",
             expected=f"step {n_steps}",
             hint=hint,

@@ -30,6 +30,7 @@ class LayerResult:
         Without the batch: ``(channels, height, width)`` or ``(features,)``.
     n_spikes : int
         Spikes that it sent, negative ones too, over all samples and steps; 0 for a readout that never fires.
+        Graded spikes count once each, whatever they carry.
     n_events : int
         Events that reached it (an average-pooled position counts once), over all samples and steps.
     sops : int
@@ -42,11 +43,13 @@ class LayerResult:
     fires : bool
         False for a readout that only integrates.
     spike_counts : (n_samples, *shape) int32, optional
-        The net count of each neuron: its spikes less its negative ones. None unless it is recorded.
+        The net count of each neuron: its spikes less its negative ones, or what its graded spike carries.
+        None unless it is recorded.
     v_mem : (n_samples, *shape) float32 or int64, optional
         Membranes after the last step. None unless they are recorded; a max pool has none.
     spikes : (n_samples, n_steps, *shape) bool, optional
-        The spike trains; int8 of -1, 0 and 1 if neurons have negative spikes. None unless they are recorded.
+        The spike trains; int8 of -1, 0 and 1 if neurons have negative spikes. Of graded spikes what they
+        carry, (n_samples, 1, *shape) uint8. None unless they are recorded.
 
     Examples
     --------
@@ -105,6 +108,8 @@ class Result:
         The mean over all steps of every output, by the name of its `Readout`; the first one is `outputs`.
     task : {"classify", "regress", "none"}
         The network's task: how outputs are read.
+    coding : {"steps", "graded"}
+        Whether neurons send a spike per step, or their count once.
 
     Examples
     --------
@@ -126,6 +131,7 @@ class Result:
     outputs_at: Mapping[int, np.ndarray] = field(default_factory=lambda: ReadOnly({}), repr=False)
     named_outputs: Mapping[str, np.ndarray] = field(default_factory=lambda: ReadOnly({}), repr=False)
     task: str = "classify"
+    coding: str = "steps"
 
     @property
     def n_samples(self) -> int:
@@ -241,12 +247,15 @@ class Result:
 
     @property
     def mean_rate(self) -> float:
-        """Spikes per neuron and step, over the layers that fire; 0 if no layer fires."""
+        """Spikes per neuron and step, over the layers that fire; 0 if no layer fires.
+
+        Of graded spikes: the share of neurons that send one.
+        """
         neurons = sum(layer.n_neurons for layer in self._firing)
-        return self.spikes_per_sample / (neurons * self.n_steps) if neurons else 0.0
+        return self.spikes_per_sample / (neurons * self._n_sends) if neurons else 0.0
 
     def rate(self, layer: LayerResult) -> float:
-        """Spikes per neuron and step in one layer.
+        """Spikes per neuron and step in one layer; of graded spikes, the share of neurons that send one.
 
         Parameters
         ----------
@@ -258,7 +267,12 @@ class Result:
         float
             0 to 1.
         """
-        return layer.n_spikes / (layer.n_neurons * self.n_steps * self.n_samples)
+        return layer.n_spikes / (layer.n_neurons * self._n_sends * self.n_samples)
+
+    @property
+    def _n_sends(self) -> int:
+        """How often a neuron may send."""
+        return self.n_steps if self.coding == "steps" else 1
 
     @property
     def _firing(self) -> tuple[LayerResult, ...]:

@@ -122,6 +122,7 @@ class Session:
             self.network,
             n_steps,
             arithmetic=options.arithmetic,
+            coding=options.coding,
             threads=options.threads,
             backend=self._backend,
         )

@@ -48,7 +48,7 @@ class State:
     >>> state = simulator.start(image)
     >>> result = simulator.advance(state, 4)
     >>> state.step, state.about
-    (4, 'T = 16, float32, ...')
+    (4, 'T = 16, steps, float32, ...')
     """
 
     circuit: str

@@ -30,7 +30,7 @@ def result_bytes(
     readouts = [circuit.population(j) for j in circuit.readouts]
     n_bytes = 8 + len(populations) * (3 * 8 + 8)
     n_bytes += sum(8 * p.n_neurons * (n_record_steps + p.fires) for p in readouts)
-    each = {"spike_counts": 4, "v_mem": 8, "spikes": circuit.n_steps}
+    each = {"spike_counts": 4, "v_mem": 8, "spikes": circuit.n_sends}
     n_bytes += sum(each[what] * p.n_neurons for what in record for p in populations)
     return n_samples * n_bytes
 
@@ -79,7 +79,9 @@ class Tally:
             j: {step: np.zeros((n_samples, *network.shapes[layer.name])) for step in record_steps}
             for j, layer in zip(circuit.readouts, network.outputs)
         }
-        steps = circuit.n_steps if n_steps is None else n_steps
+        graded = circuit.coding == "graded"
+        self.steps_per_send = circuit.n_steps if graded else 1
+        steps = circuit.n_sends if graded or n_steps is None else n_steps
         self.spike_counts: list[np.ndarray] | None = None
         self.v_mem: list[np.ndarray | None] | None = None
         self.spikes: list[np.ndarray] | None = None
@@ -93,7 +95,10 @@ class Tally:
             ]
         if "spikes" in record:
             self.spikes = [
-                np.zeros((n_samples, steps, *p.shape), np.int8 if p.has_negative_spikes else bool)
+                np.zeros(
+                    (n_samples, steps, *p.shape),
+                    np.uint8 if graded else np.int8 if p.has_negative_spikes else bool,
+                )
                 for p in self.populations
             ]
         self.fires = circuit.readout.fires
@@ -137,9 +142,10 @@ class Tally:
             counts = self.emitted[j][i] + spikes.cumsum(axis=0)
             self.emitted[j][i] = counts[-1]
             for step, outputs in self.outputs_at[j].items():
-                if first < step <= first + len(spikes):
+                sent = -(-step // self.steps_per_send)  # how often neurons have sent by then
+                if first < sent <= first + len(spikes):
                     # In this order, so that ties of exact sums stay ties.
-                    values = counts[step - first - 1] * self.amplitudes[j] / step
+                    values = counts[sent - first - 1] * self.amplitudes[j] / step
                     outputs[i] = values.reshape(outputs.shape[1:])
 
     def read(self, i: int, j: int, step: int, v_mem: np.ndarray) -> None:

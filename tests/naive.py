@@ -16,8 +16,8 @@ F32 = np.float32
 class Naive:
     """Simulate `network` on one image (or one spike train, for inputs that spike)."""
 
-    def __init__(self, network, image, n_steps):
-        self.network, self.n_steps = network, n_steps
+    def __init__(self, network, image, n_steps, graded=False):
+        self.network, self.n_steps, self.graded = network, n_steps, graded
         self.layers = network.by_name
         self.analog = network.input.encoding == "constant"
         self.image = image
@@ -36,6 +36,8 @@ class Naive:
     def neurons(self, layer):
         """All steps of a layer of neurons, in its own time; its membranes at the end."""
         v = self.first_membranes(layer)
+        if self.graded:
+            return self.graded_neurons(layer, v)
         warm_up_steps = min(layer.warm_up_steps, self.n_steps) if layer.kind == "if" else 0
         counts = np.zeros(v.shape, int)
         for now in range(self.n_steps + warm_up_steps):
@@ -62,11 +64,26 @@ class Naive:
             self.trains.setdefault(layer.name, []).append(spikes)
         return v
 
+    def graded_neurons(self, layer, v):
+        """All input, then one count for each neuron."""
+        self.now = 0
+        counts = np.zeros(v.shape, int)
+        for at in np.ndindex(v.shape):
+            v[at] = self.charged(layer, at, v[at])
+            if layer.kind == "readout":
+                continue
+            threshold = float(self.threshold(layer, at[0]))
+            counts[at] = sum(v[at] >= F32(k * threshold) for k in range(1, self.n_steps + 1))
+            v[at] -= F32(counts[at] * threshold)
+        if layer.kind != "readout":
+            self.trains[layer.name] = [counts]
+        return v
+
     def pool(self, layer):
         """At each step, count the spikes of all inputs of each window; send what reaches the largest."""
         received = np.zeros(self.network.shapes[layer.inputs[0]], int)
         counts = np.zeros(self.network.shapes[layer.name], int)
-        for now in range(self.n_steps):
+        for now in range(1 if self.graded else self.n_steps):
             self.now = now
             for at in np.ndindex(received.shape):
                 positive, negative = self.seen(layer.inputs[0], at)[0]
@@ -132,7 +149,8 @@ class Naive:
                 current = current + F32(F32(value) * weight)
         if layer.kind == "if" and layer.shift and self.network.shift == "bias":
             bias += float(self.threshold(layer, at[0])) / (2 * self.n_steps)
-        return v + (current + F32(bias))
+        constant = current + F32(bias)
+        return v + (F32(self.n_steps) * constant if self.graded else constant)
 
     def branches(self, name, at):
         """(terms, kind, bias) of each branch that neuron `at` integrates through layer `name`."""
@@ -253,7 +271,11 @@ class Naive:
 
     def signs(self, name, at):
         spike = self.trains[name][self.now][at]
-        return np.array([spike > 0, spike < 0], int)
+        return np.array([max(spike, 0), max(-spike, 0)], int)
+
+    def received(self, at):
+        """Spikes of the input: of a step, or of all."""
+        return int(self.image[(slice(None), *at)].sum() if self.graded else self.image[(self.now, *at)])
 
     def read(self, name, at):
         """What `seen` gives, once for each neuron of the element: two of a pair, else one."""
@@ -290,11 +312,7 @@ class Naive:
         if layer.kind == "if":
             return self.signs(name, at), float(self.threshold(layer, at[0]))
         if layer.kind == "input":
-            return (
-                (self.image[at], 1.0)
-                if self.analog
-                else (np.array([int(self.image[(self.now, *at)]), 0]), 1.0)
-            )
+            return (self.image[at], 1.0) if self.analog else (np.array([self.received(at), 0]), 1.0)
         source = layer.inputs[0]
         shape = self.network.shapes[source]
         if layer.kind == "maxpool2d":

@@ -48,7 +48,7 @@ from ..network.layers import (
     MaxPool2d,
     Readout,
 )
-from ..network.network import Network, check_steps
+from ..network.network import CODINGS, MAX_GRADED_STEPS, Network, check_steps
 from .neuron import LEAK, WARM_UP, Neuron, shift_current
 from .populations import INPUT, Circuit, MaxPool, Population, Projection, Source, as_map
 
@@ -119,6 +119,7 @@ def build_circuit(
     n_steps: int | None = None,
     shift_steps: int | None = None,
     *,
+    coding: str = "steps",
     keep_silent_negatives: bool = False,
 ) -> Circuit:
     """The circuit of a network for a number of steps, in float32.
@@ -130,6 +131,9 @@ def build_circuit(
         T of the run, which also chooses the step parameters. None: the network's own.
     shift_steps : int, optional
         T of the shift V_th/2T. None: `n_steps`.
+    coding : {"steps", "graded"}
+        "steps": spikes per step. "graded": one count per neuron, 0 to T, which it sends after all its input;
+        negative spikes and warm-ups, which bring steps nearer to that, are left out.
     keep_silent_negatives : bool
         Whether neurons that could never send a negative spike keep the option. Integers need this, because
         they decide it by their own numbers.
@@ -141,12 +145,14 @@ def build_circuit(
     Raises
     ------
     RunError
-        If `n_steps` or `shift_steps` is out of range, or `shift_steps` is given for a shift without T.
+        If `n_steps` or `shift_steps` is out of range, `shift_steps` is given for a shift without T, or the
+        network cannot run with this coding.
     NetworkError
         If a layer cannot be folded; the message names it.
     """
     n_steps = check_steps(network.n_steps if n_steps is None else n_steps, RunError)
-    decided = []
+    _check_coding(network, n_steps, coding)
+    decided = ["graded spikes"] if coding == "graded" else []
     if shift_steps is None:
         shift_steps = n_steps
         if network.shift == "bias" and any(isinstance(layer, IF) and layer.shift for layer in network.layers):
@@ -229,7 +235,9 @@ def build_circuit(
         elif isinstance(layer, IF) or (isinstance(layer, Readout) and network.readout == "membrane"):
             branches, bias = current(layer.inputs[0])
             room.take(branches, layer)
-            population = _population(layer, branches, bias, network, n_steps, shift_steps, populations)
+            population = _population(
+                layer, branches, bias, network, n_steps, shift_steps, populations, coding
+            )
             if isinstance(layer, IF):
                 add_view(layer, population)
             populations.append(population)
@@ -241,8 +249,34 @@ def build_circuit(
         input_shape=as_map(network.input_shape),
         populations=tuple(populations),
         depends_on_steps=tuple(decided),
+        coding=coding,
     )
     return circuit if keep_silent_negatives else drop_silent_negatives(circuit)
+
+
+def _check_coding(network: Network, n_steps: int, coding: str) -> None:
+    """Refuse a coding that there is not, or that a network has no meaning in."""
+    if coding not in CODINGS:
+        raise RunError("unknown coding", got=repr(coding), expected=" or ".join(CODINGS))
+    if coding == "steps":
+        return
+    if n_steps > MAX_GRADED_STEPS:
+        raise RunError(
+            "there are too many levels for graded spikes",
+            where="n_steps",
+            got=n_steps,
+            expected=f"T from 1 to {MAX_GRADED_STEPS}",
+            hint="use fewer, or coding 'steps'",
+        )
+    for layer in network.layers:
+        if isinstance(layer, IF) and layer.leak != 1:
+            raise RunError(
+                "graded spikes have no times, so a leak has no meaning",
+                where=layer._where,
+                got=f"leak {layer.leak:g}",
+                expected="leak 1",
+                hint="use coding 'steps'",
+            )
 
 
 def drop_silent_negatives(circuit: Circuit) -> Circuit:
@@ -449,6 +483,7 @@ def _population(
     n_steps: int,
     shift_steps: int,
     before: Sequence[Population | MaxPool],
+    coding: str,
 ) -> Population:
     """Neurons that integrate `branches` and `bias`, with the shift for `shift_steps`.
 
@@ -465,7 +500,7 @@ def _population(
     spiking = [s for b in branches if b not in analog for s in _both_signs(b, before)]
     neuron, bias = Neuron.integrator(shape[0]), np.array(bias, np.float64)
     if isinstance(layer, IF):
-        neuron = Neuron.of_layer(layer, channels, network.shift, n_steps)
+        neuron = Neuron.of_layer(layer, channels, network.shift, n_steps, coding)
         bias += shift_current(layer, channels, network.shift, shift_steps)
     return Population(
         name=layer.name,

@@ -9,6 +9,9 @@ At step u, with I(u) the current of its projections and its bias::
     v -= v_threshold * s            soft reset
     n += s
 
+A neuron with `levels` L sends graded spikes: it integrates all T steps at once, and then sends its count n,
+how many of V, 2 V, ..., L V its membrane has reached (Deng & Gu 2021, eq. 7, clip(floor(v / V), 0, L)).
+
 After T steps of input, `warm_up_steps` more steps follow without input. In integers the leak is ``v -= v >>
 k`` for a leak of 1 - 2^-k. The same step on intervals proves how wide a membrane has to be
 (`Neuron.bounds_after`). Kernels and the C runtime have steps of their own; tests compare them with this one.
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 __all__ = [
+    "GRADED",
     "LEAK",
     "NEGATIVE_SPIKES",
     "NEURON_FEATURES",
@@ -45,11 +49,12 @@ __all__ = [
     "shift_current",
 ]
 
+GRADED = "graded spikes"
 LEAK = "leak"
 NEGATIVE_SPIKES = "negative spikes"
 WARM_UP = "warm-up"
 
-NEURON_FEATURES = frozenset({LEAK, NEGATIVE_SPIKES, WARM_UP})
+NEURON_FEATURES = frozenset({GRADED, LEAK, NEGATIVE_SPIKES, WARM_UP})
 """What a neuron may do besides integrating, firing and resetting by subtraction."""
 
 
@@ -70,6 +75,8 @@ class Neuron:
         None: no neuron sends one, or none could.
     warm_up_steps : int
         Steps of input before the first that may fire.
+    levels : int, optional
+        The largest count of a graded spike. None: it sends a spike per step, one at most.
     """
 
     v_threshold: np.ndarray | None
@@ -77,9 +84,10 @@ class Neuron:
     leak: float = 1.0
     v_negative: np.ndarray | None = None
     warm_up_steps: int = 0
+    levels: int | None = None
 
     @classmethod
-    def of_layer(cls, layer: IF, channels: int, shift: str, n_steps: int) -> Neuron:
+    def of_layer(cls, layer: IF, channels: int, shift: str, n_steps: int, coding: str = "steps") -> Neuron:
         """The neurons of an `IF` layer in a run of `n_steps`.
 
         Parameters
@@ -92,20 +100,24 @@ class Neuron:
             `shift_current`.
         n_steps : int
             A warm-up that is longer is cut to it.
+        coding : {"steps", "graded"}
+            Graded neurons fire after all input, so they have no negative spikes and no warm-up.
         """
         v_threshold = layer.per_neuron(layer.v_threshold, channels).astype(np.float32)
         v_init = layer.per_neuron(layer.v_init, channels).astype(np.float64)
         if layer.shift and shift == "initial":
             v_init = v_init + v_threshold.astype(np.float64) / 2
         v_negative = None
-        if layer.negative_threshold:
+        graded = coding == "graded"
+        if layer.negative_threshold and not graded:
             v_negative = (-layer.negative_threshold * v_threshold.astype(np.float64)).astype(np.float32)
         return cls(
             v_threshold=v_threshold,
             v_init=v_init.astype(np.float32),
             leak=layer.leak,
             v_negative=v_negative,
-            warm_up_steps=min(layer.warm_up_steps, n_steps),
+            warm_up_steps=0 if graded else min(layer.warm_up_steps, n_steps),
+            levels=n_steps if graded else None,
         )
 
     @property
@@ -137,6 +149,7 @@ class Neuron:
             LEAK: self.leak != 1,
             NEGATIVE_SPIKES: self.has_negative_spikes,
             WARM_UP: self.warm_up_steps > 0,
+            GRADED: self.levels is not None,
         }
         return frozenset(name for name, used in found.items() if used)
 
@@ -153,6 +166,7 @@ class Neuron:
             leak=self.leak,
             v_negative=None if self.v_negative is None else rounded(self.v_negative / scale),
             warm_up_steps=self.warm_up_steps,
+            levels=self.levels,
         )
 
     def bounds_after(
@@ -178,7 +192,7 @@ class Neuron:
             self.v_threshold,
             leak_shift(self.leak) if self.leak < 1 else None,
         )
-        waits = n_steps if th is None else min(self.warm_up_steps, n_steps)
+        waits = n_steps if th is None or self.levels is not None else min(self.warm_up_steps, n_steps)
         if shift is not None:
             v.leak_and_fire(waits, least, most, None, shift)
             v.leak_and_fire(n_steps - waits, least, most, th, shift)
@@ -186,8 +200,10 @@ class Neuron:
             v.integrate(waits, least, most)
             if th is not None:
                 v.fire(n_steps - waits, least, most, th)
-        if th is not None:  # output steps that follow without input
-            v.fire(waits, np.zeros_like(least), np.zeros_like(most), th)
+        if th is not None:  # output steps that follow without input, or as many resets as there are levels
+            v.fire(
+                waits if self.levels is None else self.levels, np.zeros_like(least), np.zeros_like(most), th
+            )
         return v.lowest, v.highest
 
 
@@ -275,6 +291,29 @@ class Membranes:
         self.v -= self._amount
         self.n += out
         return out
+
+    def fire_graded(self) -> np.ndarray:
+        """Count the levels that the membranes have reached, and reset by as many thresholds.
+
+        Returns
+        -------
+        (shape) array
+            `n`, 0 to `Neuron.levels`.
+        """
+        levels, th = self.neuron.levels, self._rows["th"]
+        if levels is None:
+            raise RunError("these neurons send no graded spikes")
+        for k in range(1, levels + 1):
+            self.n += self.v >= _times(k, th)
+        self.v -= _times(self.n, th)
+        return self.n
+
+
+def _times(n: np.ndarray | int, threshold: np.ndarray) -> np.ndarray:
+    """n thresholds: of float32 formed in float64 and rounded once."""
+    if threshold.dtype != np.float32:
+        return n * threshold
+    return (n * threshold.astype(np.float64)).astype(np.float32)
 
 
 def leak_shift(leak: float) -> int:

@@ -319,8 +319,10 @@ class Circuit:
     input_shape : (channels, height, width)
     populations : tuple of Population or MaxPool
     depends_on_steps : tuple of str
-        What depends on T: "shift", "step parameters", "warm-up", "integers". Empty: the circuit is the same
-        at every T, and may run on without end.
+        What depends on T: "shift", "step parameters", "warm-up", "integers", "graded spikes". Empty: the
+        circuit is the same at every T, and may run on without end.
+    coding : {"steps", "graded"}
+        Whether neurons send a spike per step, or one count after all input.
     """
 
     network: Network
@@ -328,6 +330,7 @@ class Circuit:
     input_shape: tuple[int, int, int]
     populations: tuple[Population | MaxPool, ...]
     depends_on_steps: tuple[str, ...] = ()
+    coding: str = "steps"
 
     @property
     def analog(self) -> bool:
@@ -360,6 +363,11 @@ class Circuit:
         Then one block of steps has to hold all steps.
         """
         return any(WARM_UP in p.features for p in self.populations)
+
+    @property
+    def n_sends(self) -> int:
+        """How often a neuron may send: at every step, or a graded spike once."""
+        return self.n_steps if self.coding == "steps" else 1
 
 
 def shifted(values: np.ndarray, shift: np.ndarray) -> np.ndarray:

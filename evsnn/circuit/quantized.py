@@ -39,7 +39,7 @@ from ..errors import RunError
 from ..network.layers import Conv2d, Linear
 from ..network.network import Network, checked_range
 from .build import build_circuit, drop_silent_negatives
-from .neuron import LEAK, NEGATIVE_SPIKES, WARM_UP, leak_shift, rounded
+from .neuron import GRADED, LEAK, NEGATIVE_SPIKES, WARM_UP, leak_shift, rounded
 from .populations import (
     ANALOG_INPUT,
     ANALOG_SHIFT,
@@ -64,7 +64,7 @@ __all__ = [
 ]
 
 SUPPORTS = frozenset(
-    {ANALOG_INPUT, ANALOG_SHIFT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP}
+    {ANALOG_INPUT, ANALOG_SHIFT, GRADED, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP}
 )
 """The features of populations that can be brought to integers."""
 
@@ -160,6 +160,7 @@ def quantize(
     shift_steps: int | None = None,
     input_range: tuple[float, float] | None = None,
     membrane: str = "auto",
+    coding: str = "steps",
 ) -> QuantizedNetwork:
     """Bring a network to integers, for one number of steps. docs/arithmetic.md specifies them.
 
@@ -176,6 +177,8 @@ def quantize(
     membrane : {"auto", "int16", "int32"}
         "auto": a population has membranes of 16 bits if they can be proven to suffice with a `q_max` of at
         least `LEAST_Q_MAX` in every channel, else of 32 bits.
+    coding : {"steps", "graded"}
+        See `simulate`. Graded counts are those of steps with a warm-up of T, neuron by neuron.
 
     Returns
     -------
@@ -194,7 +197,7 @@ def quantize(
     """
     if membrane not in ("auto", "int16", "int32"):
         raise RunError("unknown membrane", got=repr(membrane), expected="auto, int16 or int32")
-    circuit = build_circuit(network, n_steps, shift_steps, keep_silent_negatives=True)
+    circuit = build_circuit(network, n_steps, shift_steps, coding=coding, keep_silent_negatives=True)
     check_supported(circuit, SUPPORTS, "integer arithmetic")
     _check_leaks(circuit)
     scale, low, high = _input_grid(circuit, input_range)

@@ -5,7 +5,8 @@ numba does not, and tests compare with it. The same code computes float32 and in
 are added to the membrane one at a time, in the specified order; sums of integers are exact in int64.
 
 A run is `start` and then `advance`, once or block by block, in the engine's order: a block of steps of one
-population, then of the next.
+population, then of the next. Graded spikes are one block that cannot be divided: each population takes in
+all of its input, and then sends its counts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from ..errors import RunError
 from ..network.geometry import Window
-from .neuron import LEAK, NEGATIVE_SPIKES, WARM_UP, Membranes
+from .neuron import GRADED, LEAK, NEGATIVE_SPIKES, WARM_UP, Membranes
 from .populations import (
     ANALOG_INPUT,
     ANALOG_SHIFT,
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 SUPPORTS = frozenset(
-    {ANALOG_INPUT, ANALOG_SHIFT, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP}
+    {ANALOG_INPUT, ANALOG_SHIFT, GRADED, GROUPS, LEAK, MAX_POOL, NEGATIVE_SPIKES, POOLED_SOURCES, WARM_UP}
 )
 """The features of populations that the reference computes."""
 
@@ -64,7 +65,8 @@ class Trace:
     Parameters
     ----------
     spikes : (n_samples, n_steps, channels, height, width) bool
-        int8 of -1, 0 and 1 if the population has negative spikes.
+        int8 of -1, 0 and 1 if the population has negative spikes; of graded spikes the counts of all steps,
+        (n_samples, 1, ...) uint8.
     v_mem : (n_samples, channels, height, width) float32 or int64, optional
         After the last step. None: a max pool, which has no membranes.
     n_events, sops : int
@@ -152,7 +154,9 @@ def needed_bytes(circuit: Circuit) -> int:
     size = 4 if circuit.readout.bias.dtype == np.float32 else 8
     held, most = size * math.prod(circuit.input_shape), 0
     for p in circuit.populations:
-        held += p.n_neurons * circuit.n_steps
+        held += p.n_neurons * (
+            circuit.n_steps if circuit.coding == "steps" else 9
+        )  # spikes; or counts, twice
         if isinstance(p, MaxPool):
             held += 8 * (p.n_inputs + p.n_neurons)
             most = max(
@@ -249,12 +253,17 @@ def advance(
     Raises
     ------
     RunError
-        If the circuit has a warm-up and these are not all of its steps.
+        If the circuit has a warm-up or graded spikes, and these are not all of its steps.
     """
-    if circuit.has_warm_up and (state.step or n_steps != circuit.n_steps):
+    undivided = circuit.has_warm_up or circuit.coding == "graded"
+    if undivided and (state.step or n_steps != circuit.n_steps):
         raise RunError(
-            "a network with a warm-up runs all its steps at once", got=n_steps, expected=circuit.n_steps
+            "a network with a warm-up or graded spikes runs all its steps at once",
+            got=n_steps,
+            expected=circuit.n_steps,
         )
+    if circuit.coding == "graded":
+        return _advance_graded(circuit, state, inputs)
     traces: list[Trace] = []
     trains = {} if inputs is None else {INPUT: inputs}
     first = state.populations[0]
@@ -284,10 +293,35 @@ def advance(
     return traces
 
 
-def _add_spikes(population: Population, v: np.ndarray, spikes: dict[int, np.ndarray]) -> tuple[int, int]:
-    """Add a step's spikes (n, channels, y, x), by population, to the membranes.
+def _advance_graded(circuit: Circuit, state: State, inputs: np.ndarray | None) -> list[Trace]:
+    """All steps at once: what `advance` does with graded spikes."""
+    traces: list[Trace] = []
+    counts = {} if inputs is None else {INPUT: inputs.sum(axis=1, dtype=np.int64)}
+    for i, p in enumerate(circuit.populations):
+        if isinstance(p, MaxPool):
+            own = state.counts(i)
+            own.received += counts[p.source.population]
+            own.largest = _windows(own.received, p.window).max(axis=(-2, -1))
+            counts[i] = own.largest
+            n_events, sops = int(np.count_nonzero(own.received)), 0
+            v = None
+        else:
+            membranes = state.membranes(i)
+            n_events, sops = _add_spikes(p, membranes.v, counts)
+            membranes.v += membranes.v.dtype.type(circuit.n_steps) * state.currents[i]
+            counts[i] = membranes.fire_graded() if p.fires else membranes.n
+            v = membranes.v.copy()
+        kept = {circuit.n_steps: v} if v is not None and not p.fires and i in circuit.readouts else {}
+        traces.append(Trace(counts[i][:, None].astype(np.uint8), v, int(n_events), int(sops), kept))
+    state.step += circuit.n_steps
+    return traces
 
-    It returns the numbers of events and of additions.
+
+def _add_spikes(population: Population, v: np.ndarray, spikes: dict[int, np.ndarray]) -> tuple[int, int]:
+    """Add a step's spikes, or graded counts, (n, channels, y, x), by population, to the membranes.
+
+    It returns the numbers of events and of additions: a graded spike is one event, and adds a weight times
+    its count to each target once.
     """
     n_events = sops = 0
     for projection in population.projections:
@@ -319,15 +353,15 @@ def seen(source: Source, spikes: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     source : Source
-    spikes : (n, channels, y, x) bool or int8
-        Those of the population that it reads.
+    spikes : (n, channels, y, x) bool, int8 or int64
+        Those of the population that it reads; of graded spikes the counts.
 
     Returns
     -------
     (n, channels, y, x) int64
         Behind the pool, if there is one.
     """
-    spikes = (spikes < 0 if source.negative else spikes > 0).astype(np.int64)
+    spikes = np.maximum(-spikes.astype(np.int64) if source.negative else spikes, 0).astype(np.int64)
     return spikes if source.pool is None else _windows(spikes, source.pool).sum(axis=(-2, -1))
 
 

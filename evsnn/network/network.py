@@ -39,6 +39,9 @@ __all__ = [
 SHIFTS = ("bias", "initial", "none")
 READOUTS = ("membrane", "spikes")
 MAX_STEPS = 65_536
+CODINGS = ("steps", "graded")
+MAX_GRADED_STEPS = 255
+"""Most levels T of graded spikes: a count is a byte."""
 MAX_LAYERS = 4_096
 MAX_NEURONS = 1 << 31
 

@@ -161,6 +161,12 @@ def add_run_options(p: argparse.ArgumentParser, steps_help: str) -> None:
         help=steps_help,
     )
     p.add_argument("--arithmetic", choices=("float32", "int8"), default="float32", help="default: float32")
+    p.add_argument(
+        "--coding",
+        choices=("steps", "graded"),
+        default="steps",
+        help="a spike per step, or each neuron's count of 0 to T once (default: steps)",
+    )
     p.add_argument("--limit", metavar="N", type=integer(1, 1 << 31), help="use the first N samples")
     p.add_argument(
         "--seed",

@@ -161,8 +161,12 @@ class Report:
                 (
                     f"{result.spikes_per_sample:,.{_digits(result)}f} per sample, mean rate"
                     f" {result.mean_rate:.4f} per neuron and step"
+                    if result.coding == "steps"
+                    else f"{result.spikes_per_sample:,.{_digits(result)}f} graded per sample, from"
+                    f" {result.mean_rate:.2%} of the neurons"
                 ),
             ),
+            *([("coding", _levels(result.n_steps))] if result.coding == "graded" else []),
             ("arithmetic", f"{result.arithmetic}, {as_count(result.threads, 'thread')}, {result.backend}"),
             ("memory", f"{as_bytes(run.memory_bytes)} predicted before allocation"),
             ("start-up", ", ".join(f"{name} {value:.0f}" for name, value in run.start_up_ms.items()) + " ms"),
@@ -213,6 +217,7 @@ class Report:
             "sops_per_sample": result.sops_per_sample,
             "spikes_per_sample": result.spikes_per_sample,
             "mean_rate": result.mean_rate,
+            "coding": result.coding,
             "arithmetic": result.arithmetic,
             "threads": result.threads,
             "backend": result.backend,
@@ -302,3 +307,9 @@ def _layer_entry(result: Result, layer: LayerResult) -> dict:
         "rate": result.rate(layer) if layer.fires else None,
         "ms": round(float(layer.time_ms), 6),
     }
+
+
+def _levels(n_steps: int) -> str:
+    """What graded spikes of so many levels equal."""
+    bits = n_steps.bit_length()
+    return f"graded, counts of 0 to {n_steps}: an ANN with activations of {as_count(bits, 'bit')}"

@@ -15,15 +15,25 @@ from evsnn import IF, Conv2d, Flatten, Input, Linear, Network, Readout, RunError
 from evsnn.circuit import neuron as neurons
 from evsnn.circuit import quantized, reference
 from evsnn.circuit.build import build_circuit
-from evsnn.circuit.neuron import LEAK, NEGATIVE_SPIKES, NEURON_FEATURES, WARM_UP, Membranes, Neuron, require
+from evsnn.circuit.neuron import (
+    GRADED,
+    LEAK,
+    NEGATIVE_SPIKES,
+    NEURON_FEATURES,
+    WARM_UP,
+    Membranes,
+    Neuron,
+    require,
+)
 from evsnn.circuit.populations import Population
 from evsnn.circuit.quantized import quantize
 from evsnn.digest import digest
 from evsnn.engine import plan as planning
 from evsnn.engine.plan import components, plan
 
+STEP_FEATURES = NEURON_FEATURES - {GRADED}
 COMBINATIONS = [
-    frozenset(names) for n in range(4) for names in itertools.combinations(sorted(NEURON_FEATURES), n)
+    frozenset(names) for n in range(4) for names in itertools.combinations(sorted(STEP_FEATURES), n)
 ]
 
 
@@ -101,7 +111,7 @@ def test_a_step_is_that_of_the_loop(features, dtype):
 
 
 def test_channels_lie_along_any_axis():
-    neuron = made(NEURON_FEATURES, np.float32)
+    neuron = made(STEP_FEATURES, np.float32)
     currents = np.random.default_rng(2).normal(0.1, 1, (20, 3, 5, 2)).astype(np.float32)
     along, v, _ = stepped(neuron, currents, axis=1)
     for i, j in np.ndindex(3, 2):
@@ -129,6 +139,37 @@ def test_bounds_hold_whatever_the_current(features):
             assert (low <= membranes.v).all() and (membranes.v <= high).all()
             if u >= neuron.warm_up_steps:
                 membranes.fire(np.zeros(5, np.int8))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_graded_counts_are_levels_reached(dtype):
+    neuron = dataclasses.replace(made((), dtype), levels=6)
+    assert neuron.features == {GRADED}
+    membranes = Membranes(neuron, (400, 5), -1, dtype)
+    membranes.v += np.random.default_rng(4).normal(2, 40, (400, 5)).astype(dtype)
+    before = membranes.v.copy()
+    counts = membranes.fire_graded()
+    for (i, c), v in np.ndenumerate(before):
+        levels = [dtype(k * float(neuron.v_threshold[c])) for k in range(1, 7)]
+        assert counts[i, c] == sum(v >= level for level in levels)
+        assert membranes.v[i, c] == v - dtype(counts[i, c] * float(neuron.v_threshold[c]))
+    assert counts.min() == 0 and counts.max() == 6 and np.unique(counts).size > 2
+
+
+def test_bounds_hold_for_graded_counts():
+    neuron = dataclasses.replace(made((), np.int64), levels=6)
+    least, most = np.array([-9, -3, 0, 2, -20]), np.array([4, 9, 5, 30, 1])
+    low, high = neuron.bounds_after(6, least, most)
+    ends = neuron.v_init + 6 * least, neuron.v_init + 6 * most
+    assert (low <= ends[0]).all() and (high == np.maximum(ends[1], neuron.v_init)).all()
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        membranes = Membranes(neuron, (5,), -1, np.int64)
+        membranes.v += rng.integers(6 * least, 6 * most + 1)
+        membranes.fire_graded()
+        assert (low <= membranes.v).all() and (membranes.v <= high).all()
+    with pytest.raises(RunError, match="no graded spikes"):
+        Membranes(made((), np.int64), (5,), -1, np.int64).fire_graded()
 
 
 def test_a_float_membrane_is_never_minus_zero_behind_a_leak():
@@ -174,7 +215,7 @@ def test_integers_refuse_what_they_do_not_know(monkeypatch):
 @pytest.mark.parametrize("backend", [reference, planning, quantized])
 def test_no_back_end_supports_a_feature_by_accident(backend):
     """Each lists what it computes itself: a constant that all share would let a new feature slip through."""
-    assert NEURON_FEATURES <= backend.SUPPORTS
+    assert STEP_FEATURES <= backend.SUPPORTS
     source = backend.__loader__.get_source(backend.__name__)
     assert "SUPPORTS = frozenset(" in source
 
