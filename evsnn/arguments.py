@@ -77,8 +77,8 @@ def checked_record_steps(record_steps: Iterable[int] | None, circuit: Circuit) -
         graded = circuit.coding == "graded"
         hint = f"run each number of steps on its own, or use {'coding steps' if graded else 'no warm-up'}"
         raise RunError(
-            f"outputs of {'graded spikes' if graded else 'a network with a warm-up'} can be recorded after"
-            " the last step alone",
+            f"outputs of {'a graded network' if graded else 'a network with a warm-up'} can be recorded after"
+            " its last step alone",
             got=f"step {min(steps)}",
             expected=f"step {n_steps}",
             hint=hint,

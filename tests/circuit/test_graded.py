@@ -149,7 +149,7 @@ def test_negative_spikes_and_warm_ups_have_no_part():
             {},
             "layer 'if1': graded spikes have no times, so a leak has no meaning: got leak 0.5",
         ),
-        ({}, {"record_steps": (2,)}, "outputs of graded spikes can be recorded after the last step alone"),
+        ({}, {"record_steps": (2,)}, "outputs of a graded network can be recorded after its last step alone"),
         ({}, {"backend": "numba"}, "the engine does not support graded spikes"),
     ],
 )

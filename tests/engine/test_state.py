@@ -142,7 +142,7 @@ def test_a_state_of_another_network_t_or_arithmetic_is_refused():
     for other in others:
         for use in (other.advance, other.reset):
             with pytest.raises(
-                RunError, match=r"state: the state belongs to another network.*got T = 8, float32"
+                RunError, match=r"state: the state belongs to another network.*got T = 8, steps, float32"
             ):
                 use(state)
     assert simulator.advance(state).n_steps == 8
