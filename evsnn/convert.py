@@ -114,8 +114,7 @@ def parser(prog: str) -> console.Parser:
         "--steps",
         metavar="T[,T2,...]",
         type=console.steps,
-        default=(32,),
-        help="number of time steps, or several to make the file for (default: 32)",
+        help="number of time steps, or several to make the file for (default: 32, or 15 graded levels)",
     )
     p.add_argument(
         "--threshold",
@@ -139,6 +138,12 @@ def parser(prog: str) -> console.Parser:
         choices=("spiking", "average"),
         default="spiking",
         help="max pools as they are, or average pools instead (default: spiking)",
+    )
+    p.add_argument(
+        "--coding",
+        choices=("steps", "graded"),
+        default="steps",
+        help="spikes per step, or each neuron's count of 0 to T once (default: steps)",
     )
     p.add_argument(
         "--correction", choices=("on", "off"), help="biases corrected layer by layer (default: on with mse)"
@@ -219,12 +224,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m evsnn.convert
 
 def _options(p: console.Parser, arguments: argparse.Namespace) -> Options:
     """The conversion's options. Values that they refuse are errors of the command line."""
-    from .conversion.balance.options import Options
+    from .conversion.balance.options import DEFAULT_STEPS, Options
 
     correction = {"on": True, "off": False, None: None}[arguments.correction]
     try:
         return Options(
-            n_steps=arguments.steps,
+            n_steps=arguments.steps or (DEFAULT_STEPS[arguments.coding],),
             threshold=arguments.threshold,
             granularity=arguments.granularity,
             shift=arguments.shift,
@@ -233,6 +238,7 @@ def _options(p: console.Parser, arguments: argparse.Namespace) -> Options:
             negative_threshold=arguments.negative_threshold,
             warm_up_steps=arguments.warm_up_steps,
             max_pool=arguments.max_pool,
+            coding=arguments.coding,
             task=arguments.task,
             storage=arguments.storage,
         )

@@ -94,15 +94,18 @@ def _describe(network: Network, n_steps: int) -> dict:
     """What the file says, and what follows from it. Layers are as they are in runs of `n_steps`."""
     from .network.inventory import layer_facts
 
-    facts = layer_facts(network.at(n_steps))
+    coding = network.coding
+    facts = layer_facts(network.at(n_steps, coding))
     samples = network.samples
     return {
         "input_shape": list(network.input_shape),
         "encoding": network.input.encoding,
         "input_range": network.input_range and list(network.input_range),
         "n_steps": network.n_steps,
+        "coding": coding,
         "step_parameters": list(network.step_parameters),
-        "nearest_steps": network.nearest_steps(n_steps),
+        "graded_parameters": list(network.graded_parameters),
+        "nearest_steps": network.nearest_steps(n_steps, coding),
         "shift": network.shift,
         "readout": network.readout,
         "task": network.task,
@@ -303,17 +306,8 @@ def _facts(inventory: dict) -> list[tuple[str, str]]:
         ("file", f"{inventory['model']}, {inventory['file_bytes']:,} bytes"),
         ("input", f"{as_shape(inventory['input_shape'])}, {encoding}{where}"),
         ("steps", f"T = {inventory['n_steps']}, shift {inventory['shift']}, readout {inventory['readout']}"),
-        *(
-            [
-                (
-                    "step parameters",
-                    f"T = {', '.join(map(str, inventory['step_parameters']))}; thresholds below are those of"
-                    f" T = {inventory['nearest_steps']}",
-                )
-            ]
-            if inventory["step_parameters"]
-            else []
-        ),
+        *([("coding", inventory["coding"])] if inventory["coding"] != "steps" else []),
+        *_parameter_facts(inventory),
         ("classes", f"{inventory['n_classes']}{named}")
         if inventory["task"] == "classify"
         else ("outputs", f"{as_shape(inventory['output_shape'])} values, task {inventory['task']}"),
@@ -375,6 +369,19 @@ def _verdicts(inventory: dict) -> list[tuple[str, str, str]]:
             "same" if checks["agreement"] == 1 or checks["deviation"] == 0 else "differs",
         ),
     ]
+
+
+def _parameter_facts(inventory: dict) -> list[tuple[str, str]]:
+    """For which T there are step and graded parameters; thresholds are shown for the file's own coding."""
+    found = []
+    for coding, name in (("steps", "step_parameters"), ("graded", "graded_parameters")):
+        if not inventory[name]:
+            continue
+        text = f"T = {', '.join(map(str, inventory[name]))}"
+        if coding == inventory["coding"]:
+            text += f"; thresholds below are those of T = {inventory['nearest_steps']}"
+        found.append((name.replace("_", " "), text))
+    return found
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def simulate(
     record_steps: Iterable[int] | None = None,
     shift_steps: int | None = None,
     arithmetic: str = "float32",
-    coding: str = "steps",
+    coding: str | None = None,
     threads: int | None = None,
     labels: np.ndarray | None = None,
     seed: int = 0,
@@ -92,11 +92,11 @@ def simulate(
     arithmetic : {"float32", "int8"}
         "int8": weights of 8 bits and exact integer membranes, see `evsnn.quantize`. It needs the network's
         `input_range` or samples.
-    coding : {"steps", "graded"}
-        "steps": neurons send a spike per step, one at most. "graded": a neuron takes in all of its input,
-        and then sends its count of 0 to T once; T is then the number of levels, at most 255, and the network
-        equals an ANN whose activations have ceil(log2(T + 1)) bits. Negative spikes and warm-ups have no
-        part in it. The NumPy reference computes it, slowly; the engine does not yet.
+    coding : {"steps", "graded"}, optional
+        None: the network's own. "steps": neurons send a spike per step, one at most. "graded": a neuron takes
+        in all of its input, and then sends its count of 0 to T once; T is then the number of levels, at most
+        255, and the network equals an ANN whose activations have ceil(log2(T + 1)) bits. Negative spikes and
+        warm-ups have no part in it. The NumPy reference computes it, slowly; the engine does not yet.
     threads : int, optional
         Threads that share the work, 1 to 1024. None: as many as processors that this process may use.
     labels : (n,) integers, optional
@@ -201,7 +201,7 @@ class Simulator:
         *,
         shift_steps: int | None = None,
         arithmetic: str = "float32",
-        coding: str = "steps",
+        coding: str | None = None,
         threads: int | None = None,
         backend: str = "auto",
     ):
@@ -233,7 +233,7 @@ class Simulator:
                     got=shift_steps,
                     hint="give it to evsnn.quantize",
                 )
-            if coding not in ("steps", network.circuit.coding):
+            if coding not in (None, network.circuit.coding):
                 raise RunError(
                     "a quantized network belongs to one coding",
                     where="coding",

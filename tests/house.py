@@ -117,7 +117,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("calibration", "currents", "statistics"),
         ("thresholds", "correction", "targets"),
         ("options",),
-        ("balance",),
+        ("balance", "trial"),
         ("selection",),
     ),
     "evsnn.conversion.report": (

@@ -119,7 +119,7 @@ def build_circuit(
     n_steps: int | None = None,
     shift_steps: int | None = None,
     *,
-    coding: str = "steps",
+    coding: str | None = None,
     keep_silent_negatives: bool = False,
 ) -> Circuit:
     """The circuit of a network for a number of steps, in float32.
@@ -131,9 +131,10 @@ def build_circuit(
         T of the run, which also chooses the step parameters. None: the network's own.
     shift_steps : int, optional
         T of the shift V_th/2T. None: `n_steps`.
-    coding : {"steps", "graded"}
-        "steps": spikes per step. "graded": one count per neuron, 0 to T, which it sends after all its input;
-        negative spikes and warm-ups, which bring steps nearer to that, are left out.
+    coding : {"steps", "graded"}, optional
+        None: the network's own. "steps": spikes per step. "graded": one count per neuron, 0 to T, which it
+        sends after all its input; negative spikes and warm-ups, which bring steps nearer to that, are left
+        out.
     keep_silent_negatives : bool
         Whether neurons that could never send a negative spike keep the option. Integers need this, because
         they decide it by their own numbers.
@@ -151,6 +152,7 @@ def build_circuit(
         If a layer cannot be folded; the message names it.
     """
     n_steps = check_steps(network.n_steps if n_steps is None else n_steps, RunError)
+    coding = network.coding if coding is None else coding
     _check_coding(network, n_steps, coding)
     decided = ["graded spikes"] if coding == "graded" else []
     if shift_steps is None:
@@ -166,9 +168,9 @@ def build_circuit(
             hint="leave shift_steps out",
         )
     shift_steps = check_steps(shift_steps, RunError, "shift_steps")
-    if network.step_parameters:
+    if network.step_parameters and coding == "steps":
         decided.append("step parameters")
-    network = network.at(n_steps)
+    network = network.at(n_steps, coding)
     views: dict[str, _View] = {}  # of layers that carry spikes, or the input
     currents: dict[
         str, tuple[list[Projection], np.ndarray]

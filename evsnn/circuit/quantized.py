@@ -160,7 +160,7 @@ def quantize(
     shift_steps: int | None = None,
     input_range: tuple[float, float] | None = None,
     membrane: str = "auto",
-    coding: str = "steps",
+    coding: str | None = None,
 ) -> QuantizedNetwork:
     """Bring a network to integers, for one number of steps. docs/arithmetic.md specifies them.
 
@@ -177,8 +177,9 @@ def quantize(
     membrane : {"auto", "int16", "int32"}
         "auto": a population has membranes of 16 bits if they can be proven to suffice with a `q_max` of at
         least `LEAST_Q_MAX` in every channel, else of 32 bits.
-    coding : {"steps", "graded"}
-        See `simulate`. Graded counts are those of steps with a warm-up of T, neuron by neuron.
+    coding : {"steps", "graded"}, optional
+        See `simulate`. None: the network's own. Graded counts are those of steps with a warm-up of T, neuron
+        by neuron.
 
     Returns
     -------

@@ -25,7 +25,7 @@ from ..network.reading import n_classes_of
 from ..text import printable
 from .balance.balance import Balanced, assemble, balance, with_readout, without_data
 from .balance.calibration import CalibrationSet, open_calibration, suspicions
-from .balance.options import AUTO, Options, Recipe, checked_steps
+from .balance.options import AUTO, DEFAULT_STEPS, Options, Recipe, checked_steps
 from .balance.selection import Choice, choose
 from .balance.statistics import Activations, measure
 from .balance.targets import Targets
@@ -115,7 +115,7 @@ def convert(
     model: Model,
     calibration: Calibration | None = None,
     *,
-    n_steps: int | Sequence[int] = 32,
+    n_steps: int | Sequence[int] | None = None,
     threshold: str = AUTO,
     granularity: str | None = None,
     shift: str | None = None,
@@ -124,6 +124,7 @@ def convert(
     negative_threshold: float | None = None,
     warm_up_steps: int | None = None,
     max_pool: str = "spiking",
+    coding: str = "steps",
     task: str | None = None,
     storage: str = "float32",
     output: str | Sequence[str] | None = None,
@@ -142,9 +143,11 @@ def convert(
         A few hundred inputs as the model reads them, (n, *input_shape). A path names a .npz, .npy or .h5 file
         with ``images`` (and ``labels``). None: thresholds come from limits of the ReLUs (Clip) or from batch
         norms.
-    n_steps, threshold, granularity, shift, readout
+    n_steps : int or sequence of int, optional
+        T, one or several; the first is the network's own. None: 32, or 15 graded levels.
+    threshold, granularity, shift, readout
         As for `evsnn.conversion.balance.options.Options`.
-    correction, negative_threshold, warm_up_steps, max_pool, task, storage
+    correction, negative_threshold, warm_up_steps, max_pool, coding, task, storage
         As for `Options`, too.
     output : str or sequence of str, optional
         The tensors to read out, the first of which is read by the task. None: all outputs of floats, without
@@ -176,7 +179,7 @@ def convert(
     (8, 'membrane')
     """
     options = Options(
-        n_steps=checked_steps(n_steps),
+        n_steps=checked_steps(DEFAULT_STEPS.get(coding, 1) if n_steps is None else n_steps),
         threshold=threshold,
         granularity=granularity,
         shift=shift,
@@ -185,6 +188,7 @@ def convert(
         negative_threshold=negative_threshold,
         warm_up_steps=warm_up_steps,
         max_pool=max_pool,
+        coding=coding,
         task=task,
         storage=storage,
     )
@@ -256,12 +260,12 @@ def convert_model(
 
     if before is not None:
         n_corrected = {
-            T: min(n_used, CORRECTED, max(32, CORRECTED_STEPS // T))
+            T: min(n_used, CORRECTED, max(32, CORRECTED_STEPS // (1 if options.coding == "graded" else T)))
             if any(recipe.correction for recipe in options.recipes(T))
             else 0
             for T in options.n_steps
         }
-        planned = with_readout(ann, options.readout)
+        planned = with_readout(ann, options.readout).replace(coding=options.coding)
         n_compared = 8 if samples is None else min(n, COMPARED)
         needed = needed_bytes(ann, graph, planned, n_corrected, n_compared, n_held_out, n_used, sweep)
         before(needed, planned)
@@ -300,7 +304,7 @@ def convert_model(
     told += _telling_little(targets, labels)
     if samples is not None:
         told = [*suspicions(samples, own_scale=_scales_itself(graph) or _proven(targets, labels)), *told]
-    network = with_readout(ann, options.readout)
+    network = with_readout(ann, options.readout).replace(coding=options.coding)
     if options.storage != "float32":
         # Thresholds, corrections and choices are then made for the weights of the file. They still aim at the
         # ANN of the source.
@@ -313,7 +317,8 @@ def convert_model(
     for n_steps in options.n_steps:
 
         def make(recipe: Recipe, n_steps: int = n_steps) -> tuple[Balanced, Network]:
-            some = None if corrected is None else corrected[: max(32, CORRECTED_STEPS // n_steps)]
+            sends = 1 if options.coding == "graded" else n_steps
+            some = None if corrected is None else corrected[: max(32, CORRECTED_STEPS // sends)]
             made = balance(
                 ann,
                 network,

@@ -20,6 +20,7 @@ __all__ = [
     "FORMAT_VERSION",
     "FORMS",
     "LABEL_TYPES",
+    "PARAMETER_GROUPS",
     "RENAMED",
     "REQUIRED",
     "STORAGES",
@@ -65,6 +66,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "readout": {},
 }
 REQUIRED = ("weight", "v_threshold")
+PARAMETER_GROUPS = {"steps": "step_parameters", "graded": "graded_parameters"}
 STEP_PARAMETER_FIELDS = {
     kind: {name: FIELDS[kind][name] for name in names} for kind, names in STEP_FIELDS.items()
 }  # all may be absent

@@ -9,12 +9,13 @@ import numpy as np
 
 from ..errors import WeightsError
 from ..network.layers import Layer
-from ..network.network import Network, Samples
+from ..network.network import CODINGS, Network, Samples
 from ..network.step_parameters import StepParameters
 from .hdf5.writer import Writer
 from .schema import (
     FIELDS,
     FORMAT_VERSION,
+    PARAMETER_GROUPS,
     STEP_PARAMETER_FIELDS,
     checked_classes,
     checked_metadata,
@@ -43,6 +44,8 @@ def image(network: Network, storage: str, compress: bool, where: str) -> io.Byte
         "readout": network.readout,
         "task": network.task,
     }
+    if network.coding != "steps":
+        root["coding"] = network.coding
     if network.input_range is not None:
         root["input_range"] = network.input_range
     notes = checked_metadata(network.metadata, where)
@@ -61,8 +64,11 @@ def image(network: Network, storage: str, compress: bool, where: str) -> io.Byte
         writer.attributes(writer.group(writer.root, "metadata"), notes)
     if samples is not None:
         _put_samples(writer, writer.group(writer.root, "samples"), samples)
-    if network.step_parameters:
-        _put_step_parameters(writer, writer.group(writer.root, "step_parameters"), network, names)
+    for coding in CODINGS:
+        tables = network.parameters_of(coding)
+        if tables:
+            group = writer.group(writer.root, PARAMETER_GROUPS[coding])
+            _put_step_parameters(writer, group, network, names, tables)
     return writer.close()
 
 
@@ -100,9 +106,15 @@ def _put_fields(
     return attributes
 
 
-def _put_step_parameters(writer: Writer, group, network: Network, names: Mapping[str, str]) -> None:
-    """Store the step parameters; `names` are the names of the layers' groups."""
-    for n_steps, table in network.step_parameters.items():
+def _put_step_parameters(
+    writer: Writer,
+    group,
+    network: Network,
+    names: Mapping[str, str],
+    tables: Mapping[int, Mapping[str, StepParameters]],
+) -> None:
+    """Store the step or graded parameters; `names` are the names of the layers' groups."""
+    for n_steps, table in tables.items():
         stored = writer.group(group, f"{n_steps:05d}")
         for name, step_parameters in table.items():
             entry = writer.group(stored, names[name])

@@ -29,6 +29,7 @@ from .schema import (
     FORMAT_VERSION,
     FORMS,
     LABEL_TYPES,
+    PARAMETER_GROUPS,
     RENAMED,
     REQUIRED,
     STEP_PARAMETER_FIELDS,
@@ -462,6 +463,7 @@ def _network(tree: Group, where: str) -> Network:
     input_shape = root.attribute("input_shape", "integers")
     n_steps, shift = root.attribute("n_steps", "integer"), root.attribute("shift", "text")
     readout, task = root.attribute("readout", "text"), root.attribute("task", "text", "classify")
+    coding = root.attribute("coding", "text", "steps")
     ends, input_range = root.attribute("input_range", "reals", None), None
     if ends is not None:
         if len(ends) != 2:
@@ -475,7 +477,8 @@ def _network(tree: Group, where: str) -> Network:
     stored = root.group("layers")
     if stored is None:
         raise WeightsError("the file has no layers", where=where, expected="a group /layers")
-    metadata, samples, by_steps = root.group("metadata"), root.group("samples"), root.group("step_parameters")
+    metadata, samples = root.group("metadata"), root.group("samples")
+    tables = {coding: root.group(name) for coding, name in PARAMETER_GROUPS.items()}
     classes = _classes(root.array("classes", ()), f"{inside}classes")
     root.done()
     notes: dict[str, str | int | float] = {}
@@ -497,12 +500,14 @@ def _network(tree: Group, where: str) -> Network:
             classes=classes,
             metadata=notes,
             task=task,
+            coding=coding,
         )
     if samples is not None:
         network = network.replace(samples=_read_samples(samples, network))
-    if by_steps is not None:
-        names = {group.where.rpartition("/")[2]: layer for layer, (group, _) in zip(network.layers, groups)}
-        network = _with_step_parameters(by_steps, network, names, where)
+    names = {group.where.rpartition("/")[2]: layer for layer, (group, _) in zip(network.layers, groups)}
+    for coding, table in tables.items():
+        if table is not None:
+            network = _with_parameters(table, network, names, where, coding)
     return network
 
 
@@ -550,8 +555,10 @@ def _ordered(stored: Group) -> list[tuple[Group, str]]:
     return [numbered[i] for i in range(len(numbered))]
 
 
-def _with_step_parameters(stored: Group, network: Network, names: Mapping[str, Layer], where: str) -> Network:
-    """The network with the step parameters of a file; `names` are those of its layers' groups."""
+def _with_parameters(
+    stored: Group, network: Network, names: Mapping[str, Layer], where: str, coding: str
+) -> Network:
+    """The network with the step or graded parameters of a file; `names` are those of its layers' groups."""
     fields = _Fields(stored)
     step_parameters: dict[int, dict[str, StepParameters]] = {}
     homes = {}
@@ -576,11 +583,11 @@ def _with_step_parameters(stored: Group, network: Network, names: Mapping[str, L
                 )
             layer, group = names[entry], entries.present(entry)
             table[layer.name] = _step_parameters(group, layer)
-            homes[step_parameters_where(int(name), layer)] = group.where
+            homes[step_parameters_where(int(name), layer, coding)] = group.where
         entries.done()
     fields.done()
     with _at_home(homes, where):
-        return network.replace(step_parameters=step_parameters)
+        return network.replace(**{PARAMETER_GROUPS[coding]: step_parameters})
 
 
 def _step_parameters(group: Group, layer: Layer) -> StepParameters:

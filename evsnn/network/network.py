@@ -42,6 +42,8 @@ MAX_STEPS = 65_536
 CODINGS = ("steps", "graded")
 MAX_GRADED_STEPS = 255
 """Most levels T of graded spikes: a count is a byte."""
+_PARAMETERS = {"steps": "step_parameters", "graded": "graded_parameters"}
+_MOST_STEPS = {"steps": MAX_STEPS, "graded": MAX_GRADED_STEPS}
 MAX_LAYERS = 4_096
 MAX_NEURONS = 1 << 31
 
@@ -100,6 +102,10 @@ class Network:
         How the first output is read: as scores of classes, of which the largest is the prediction (one score
         alone is that of class 1 against class 0, with its boundary at 0); as values; or not at all. A map is
         never scores of classes.
+    coding : {"steps", "graded"}
+        How it is run if a run says nothing: see `evsnn.simulate`.
+    graded_parameters : mapping of int to mapping of str to StepParameters
+        As `step_parameters`, for runs of graded spikes with T levels, at most 255.
 
     Raises
     ------
@@ -132,11 +138,18 @@ class Network:
     samples: Samples | None = field(default=None, repr=False)
     step_parameters: Mapping[int, Mapping[str, StepParameters]] = field(default_factory=dict, repr=False)
     task: str = "classify"
+    coding: str = "steps"
+    graded_parameters: Mapping[int, Mapping[str, StepParameters]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", _named(self.layers))
         object.__setattr__(self, "classes", tuple(str(c) for c in self.classes))
-        for what, allowed in (("shift", SHIFTS), ("readout", READOUTS), ("task", TASKS)):
+        for what, allowed in (
+            ("shift", SHIFTS),
+            ("readout", READOUTS),
+            ("task", TASKS),
+            ("coding", CODINGS),
+        ):
             if getattr(self, what) not in allowed:
                 raise NetworkError(
                     f"unknown {what}", got=repr(getattr(self, what)), expected=" or ".join(allowed)
@@ -158,7 +171,8 @@ class Network:
             raise NetworkError(
                 "classes and readout do not fit", got=f"{len(self.classes)} names", expected=n_names
             )
-        object.__setattr__(self, "step_parameters", self._checked_step_parameters())
+        for coding, name in _PARAMETERS.items():
+            object.__setattr__(self, name, self._checked_parameters(coding))
         self.largest_input  # noqa: B018 - computing it checks that all sums stay in float32's range
 
     @cached_property
@@ -181,7 +195,8 @@ class Network:
     def largest_input(self) -> float:
         """The largest magnitude of an input with which all sums stay in float32's range, at every T."""
         given = max(map(abs, self.input_range)) if self.input_range else 1.0
-        return largest_input(self.layers, self.step_parameters, given)
+        tables = [*self.step_parameters.values(), *self.graded_parameters.values()]
+        return largest_input(self.layers, tables, given)
 
     @cached_property
     def by_name(self) -> Mapping[str, Layer]:
@@ -235,7 +250,7 @@ class Network:
         ------
         NetworkError
             If the changed network is not valid; or if a layer changes in a field for which the network's step
-            parameters stand in, so that the change would have no effect.
+            or graded parameters stand in, so that the change would have no effect.
 
         Examples
         --------
@@ -243,17 +258,29 @@ class Network:
         'initial'
         """
         changed = dataclasses.replace(self, **changes)
-        if "layers" in changes and "step_parameters" not in changes:
-            self._check_no_change_is_lost(changed)
+        for coding, name in _PARAMETERS.items():
+            if "layers" in changes and name not in changes:
+                self._check_no_change_is_lost(changed, coding)
         return changed
 
-    def nearest_steps(self, n_steps: int) -> int | None:
+    def parameters_of(self, coding: str) -> Mapping[int, Mapping[str, StepParameters]]:
+        """The step parameters, or the graded ones, by T.
+
+        Parameters
+        ----------
+        coding : {"steps", "graded"}
+        """
+        return self.graded_parameters if coding == "graded" else self.step_parameters
+
+    def nearest_steps(self, n_steps: int, coding: str = "steps") -> int | None:
         """The T whose step parameters a run of `n_steps` uses.
 
         Parameters
         ----------
         n_steps : int
             T of the run, 1 to 65536.
+        coding : {"steps", "graded"}
+            With "graded", graded parameters are meant; without any, the step parameters stand in.
 
         Returns
         -------
@@ -275,9 +302,12 @@ class Network:
         n_steps = check_steps(n_steps, RunError)
         # Different quotients of integers up to 65536 also differ in float64; of equal ones, the smaller T
         # comes first.
-        return min(self.step_parameters, key=lambda T: max(T, n_steps) / min(T, n_steps), default=None)
+        return min(self._used(coding), key=lambda T: max(T, n_steps) / min(T, n_steps), default=None)
 
-    def at(self, n_steps: int) -> Network:
+    def _used(self, coding: str) -> Mapping[int, Mapping[str, StepParameters]]:
+        return self.parameters_of(coding) or self.step_parameters
+
+    def at(self, n_steps: int, coding: str = "steps") -> Network:
         """The network that a run of `n_steps` computes: its step parameters are applied, and none are left.
 
         Weights are shared. A network without step parameters returns itself.
@@ -286,6 +316,8 @@ class Network:
         ----------
         n_steps : int
             T of the run, 1 to 65536.
+        coding : {"steps", "graded"}
+            As for `nearest_steps`.
 
         Returns
         -------
@@ -296,73 +328,82 @@ class Network:
         RunError
             If `n_steps` is out of range.
         """
-        chosen = self.nearest_steps(n_steps)
-        if chosen is None:
+        chosen = self.nearest_steps(n_steps, coding)
+        table = {} if chosen is None else self._used(coding)[chosen]
+        if chosen is None and not self.graded_parameters:
             return self
-        table = self.step_parameters[chosen]
         return self.replace(
             layers=[
                 with_step_parameters(layer, table[layer.name]) if layer.name in table else layer
                 for layer in self.layers
             ],
             step_parameters={},
+            graded_parameters={},
         )
 
-    def _check_no_change_is_lost(self, changed: Network) -> None:
-        """Refuse changes of layers that the step parameters of some T hide."""
-        for n_steps, table in self.step_parameters.items():
+    def _check_no_change_is_lost(self, changed: Network, coding: str) -> None:
+        """Refuse changes of layers that the parameters of some T hide."""
+        what = _PARAMETERS[coding]
+        at = "net.at({})" if coding == "steps" else "net.at({}, 'graded')"
+        for n_steps, table in self.parameters_of(coding).items():
             for name, own in table.items():
                 before, after = self.by_name[name], changed.by_name.get(name)
                 for field_name in own.given if after is not None else ():
                     values: list[Any] = [getattr(layer, field_name, None) for layer in (before, after)]
                     if not np.array_equal(*values):
                         raise NetworkError(
-                            f"its {field_name} is changed, but the step parameters of T = {n_steps} stand in"
-                            " for it",
+                            f"its {field_name} is changed, but the {what.replace('_', ' ')} of T = {n_steps}"
+                            " stand in for it",
                             where=before._where,
-                            hint=f"change net.at({n_steps}), which has none, or give step_parameters as well"
+                            hint=f"change {at.format(n_steps)}, which has none, or give {what} as well"
                             " ({} for none)",
                         )
 
-    def _checked_step_parameters(self) -> ReadOnly[int, ReadOnly[str, StepParameters]]:
-        """The step parameters in their one form: ordered by T and layer, with read-only arrays.
+    def _checked_parameters(self, coding: str) -> ReadOnly[int, ReadOnly[str, StepParameters]]:
+        """The step or graded parameters in their one form: ordered by T and layer, with read-only arrays.
 
         Layers that stay as they are are left out.
         """
-        if not isinstance(self.step_parameters, Mapping) or not all(
-            isinstance(table, Mapping) for table in self.step_parameters.values()
-        ):
+        given, what = self.parameters_of(coding), _PARAMETERS[coding]
+        if not isinstance(given, Mapping) or not all(isinstance(table, Mapping) for table in given.values()):
             raise NetworkError(
-                "step parameters are not a mapping for each T",
-                where="step_parameters",
-                got=repr(self.step_parameters)[:80],
+                f"{what.replace('_', ' ')} are not a mapping for each T",
+                where=what,
+                got=repr(given)[:80],
                 expected="{T: {name of a layer: StepParameters}}",
             )
-        step_parameters: dict[int, ReadOnly[str, StepParameters]] = {}
+        checked: dict[int, ReadOnly[str, StepParameters]] = {}
         places = {layer.name: i for i, layer in enumerate(self.layers)}
         for n_steps, table in sorted(
-            (check_steps(T, NetworkError, "step_parameters"), table)
-            for T, table in self.step_parameters.items()
+            (check_steps(T, NetworkError, what, most=_MOST_STEPS[coding]), table)
+            for T, table in given.items()
         ):
             for name in table:
                 if name not in self.by_name:
                     raise NetworkError(
                         "there is no such layer",
-                        where=f"the step parameters of T = {n_steps}",
+                        where=f"the {what.replace('_', ' ')} of T = {n_steps}",
                         got=repr(name)[:80],
                         expected="the name of a layer",
                     )
             fitted = {
-                name: self._fitted(table[name], self.by_name[name], n_steps)
+                name: self._fitted(table[name], self.by_name[name], n_steps, coding)
                 for name in sorted(table, key=places.__getitem__)
             }
-            step_parameters[n_steps] = ReadOnly({name: own for name, own in fitted.items() if own.given})
-        return ReadOnly(step_parameters)
+            checked[n_steps] = ReadOnly({name: own for name, own in fitted.items() if own.given})
+        return ReadOnly(checked)
 
-    def _fitted(self, given: StepParameters, layer: Layer, n_steps: int) -> StepParameters:
-        where = step_parameters_where(n_steps, layer)
+    def _fitted(self, given: StepParameters, layer: Layer, n_steps: int, coding: str) -> StepParameters:
+        where = step_parameters_where(n_steps, layer, coding)
         if not isinstance(given, StepParameters):
             raise NetworkError("these are not StepParameters", where=where, got=type(given).__name__)
+        if coding == "graded" and (given.negative_threshold or given.warm_up_steps):
+            raise NetworkError(
+                "graded spikes have no negative spikes and no warm-up",
+                where=where,
+                got="negative_threshold" if given.negative_threshold else "warm_up_steps",
+                expected="thresholds, first membranes and biases",
+            )
         try:
             return given.fitted(layer, self.shapes[layer.name])
         except NetworkError as error:
@@ -470,9 +511,9 @@ class Network:
             )
 
 
-def step_parameters_where(n_steps: int, layer: Layer) -> str:
-    """What an error in a layer's step parameters is about."""
-    return f"the step parameters of T = {n_steps}, {layer._where}"
+def step_parameters_where(n_steps: int, layer: Layer, coding: str = "steps") -> str:
+    """What an error in a layer's step or graded parameters is about."""
+    return f"the {_PARAMETERS[coding].replace('_', ' ')} of T = {n_steps}, {layer._where}"
 
 
 def checked_range(
@@ -491,15 +532,13 @@ def checked_range(
     return low, high
 
 
-def check_steps(n_steps: int, error: type[EvsnnError], where: str | None = None) -> int:
-    """`n_steps` as an int from 1 to `MAX_STEPS`, else `error`."""
-    if (
-        isinstance(n_steps, bool)
-        or not isinstance(n_steps, (int, np.integer))
-        or not 1 <= n_steps <= MAX_STEPS
-    ):
+def check_steps(
+    n_steps: int, error: type[EvsnnError], where: str | None = None, most: int = MAX_STEPS
+) -> int:
+    """`n_steps` as an int from 1 to `most`, else `error`."""
+    if isinstance(n_steps, bool) or not isinstance(n_steps, (int, np.integer)) or not 1 <= n_steps <= most:
         raise error(
-            "n_steps is out of range", where=where, got=n_steps, expected=f"an integer from 1 to {MAX_STEPS}"
+            "n_steps is out of range", where=where, got=n_steps, expected=f"an integer from 1 to {most}"
         )
     return int(n_steps)
 

@@ -7,7 +7,7 @@ number, for as many steps as a run may have. So it holds for every run of the ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +33,7 @@ class _Reach:
 
 
 def largest_input(
-    layers: Sequence[Layer], step_parameters: Mapping[int, Mapping[str, StepParameters]], given: float
+    layers: Sequence[Layer], parameters: Iterable[Mapping[str, StepParameters]], given: float
 ) -> float:
     """The largest magnitude of a constant input with which all sums stay in float32's range.
 
@@ -41,8 +41,8 @@ def largest_input(
     ----------
     layers : sequence of Layer
         Each behind those that it reads.
-    step_parameters : mapping of int to mapping of str to StepParameters
-        A network's.
+    parameters : iterable of mapping of str to StepParameters
+        A network's, for each T and coding.
     given : float
         The largest magnitude that the input is said to have.
 
@@ -57,7 +57,7 @@ def largest_input(
         If sums could leave the range with inputs of `given`; it names the layer and the quantity.
     """
     tables: dict[str, list[StepParameters]] = {layer.name: [] for layer in layers}
-    for table in step_parameters.values():
+    for table in parameters:
         for name, own in table.items():
             tables[name].append(own)
     sends: dict[str, _Reach] = {}

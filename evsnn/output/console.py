@@ -164,8 +164,7 @@ def add_run_options(p: argparse.ArgumentParser, steps_help: str) -> None:
     p.add_argument(
         "--coding",
         choices=("steps", "graded"),
-        default="steps",
-        help="a spike per step, or each neuron's count of 0 to T once (default: steps)",
+        help="a spike per step, or each neuron's count of 0 to T once (default: the model's)",
     )
     p.add_argument("--limit", metavar="N", type=integer(1, 1 << 31), help="use the first N samples")
     p.add_argument(

@@ -82,8 +82,8 @@ class Report:
         return run.result.agreement(self.main.result)
 
     def nearest_steps(self, run: Run) -> int | None:
-        """The T whose step parameters the run used; None if the network has none."""
-        return self.network.nearest_steps(run.result.n_steps)
+        """The T whose step or graded parameters the run used; None if the network has none."""
+        return self.network.nearest_steps(run.result.n_steps, run.result.coding)
 
     def tables(self) -> list[Table]:
         """Layers (or the sweep, with several T) and the summary."""
@@ -131,9 +131,12 @@ class Report:
         """What was run, and its results at the largest T."""
         run, result = self.main, self.main.result
         chosen = self.nearest_steps(run)
-        steps = f"T = {result.n_steps}, shift {self.network.shift}" + (
-            "" if chosen in (None, result.n_steps) else f", step parameters of T = {chosen}"
-        )
+        steps = f"T = {result.n_steps}, shift {self.network.shift}"
+        foreign = result.coding == "graded" and not self.network.graded_parameters
+        if foreign and self.network.coding == "steps":
+            steps += ", thresholds made for steps" + (f" of T = {chosen}" if chosen else "")
+        elif chosen not in (None, result.n_steps):
+            steps += f", {'graded' if result.coding == 'graded' else 'step'} parameters of T = {chosen}"
         facts = [
             ("model", self.model),
             ("input", f"{as_count(result.n_samples, 'sample')}, {self._source()}"),

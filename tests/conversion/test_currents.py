@@ -57,7 +57,7 @@ def exact(network):
 def dense(network, images, monkeypatch, targets=None):
     """Spikes (n, n_steps, ...) of all populations and pools as `correct` simulates them, and corrections."""
     circuit, spikes = build_circuit(network), {}
-    fire, pooled = correction.fire, correction._pooled
+    fire, pooled = correction.fire, correction.pooled
 
     def kept(population, trains):
         spikes[population.name] = np.array(trains).reshape(
@@ -73,7 +73,7 @@ def dense(network, images, monkeypatch, targets=None):
 
     monkeypatch.setattr(correction, "fire", firing)
     monkeypatch.setattr(
-        correction, "_pooled", lambda pool, trains, n_steps: kept(pool, pooled(pool, trains, n_steps))
+        correction, "pooled", lambda pool, trains, n_steps: kept(pool, pooled(pool, trains, n_steps))
     )
     corrections = correct(circuit, images.reshape(len(images), *circuit.input_shape), targets or {})
     monkeypatch.undo()

@@ -16,6 +16,7 @@ from evsnn.conversion.balance.balance import Balanced
 from evsnn.conversion.balance.options import Options, Recipe
 from evsnn.conversion.balance.selection import Candidate, choose
 from evsnn.conversion.balance.targets import Targets, divergence
+from evsnn.conversion.balance.trial import Trial
 from evsnn.conversion.conversion import convert, convert_model
 from evsnn.conversion.lowering.ann import forward
 from evsnn.files.weights import as_stored
@@ -120,20 +121,13 @@ def offered(monkeypatch, errors, sops, agreeing=(True,) * 9):
         asked.append(recipe)
         return Balanced(8, recipe, {}, {"layer": recipe.rule}), RECIPES.index(recipe)
 
-    def simulator(network, n_steps):
+    def tried(network, n_steps, samples):
         outputs = SCORES + errors[network] * np.eye(7)[SCORES.argmax(axis=1)]
         predictions = SCORES.argmax(axis=1) if agreeing[network] else np.arange(50) % 7
-        result = SimpleNamespace(
-            named_outputs={"scores": outputs, "predictions": predictions},
-            sops_per_sample=sops[network],
-            mean_rate=0.1,
-        )
-        assert n_steps == 8
-        return SimpleNamespace(
-            run=lambda images: result if images is HELD_OUT else None, memory_bytes={"weights": 1}
-        )
+        assert n_steps == 8 and samples is HELD_OUT
+        return Trial({"scores": outputs, "predictions": predictions}, sops[network], 0.1)
 
-    monkeypatch.setattr(selection, "Simulator", simulator)
+    monkeypatch.setattr(selection, "trial", tried)
     choice, balanced = choose(
         RECIPES[: len(errors)],
         8,
@@ -235,20 +229,23 @@ def test_what_cannot_be_run_is_left_out(monkeypatch, where):
     """Warm-ups need all steps in one block; the plainest recipe must run."""
 
     def simulator(network, n_steps):
-        if where == "planning" and network:
+        if where == "planning" and network.number:
             raise RunError("too many events for one block")
         result = SimpleNamespace(named_outputs={"scores": SCORES - 1}, sops_per_sample=1, mean_rate=0.1)
         return SimpleNamespace(
-            run=lambda images: result, memory_bytes={"workspaces": 1 << 60 if network else 1}
+            run=lambda images: result, memory_bytes={"workspaces": 1 << 60 if network.number else 1}
         )
 
+    def made(recipe):
+        return Balanced(8, recipe, {}, {}), SimpleNamespace(number=RECIPES.index(recipe), coding="steps")
+
     monkeypatch.setattr(selection, "LOSSLESS", 0.0)
-    monkeypatch.setattr(selection, "Simulator", simulator)
+    monkeypatch.setattr("evsnn.conversion.balance.trial.Simulator", simulator)
     monkeypatch.setattr("evsnn.output.memory.free_bytes", lambda: 1 << 40)
     choice, _ = choose(
         RECIPES,
         8,
-        lambda recipe: (Balanced(8, recipe, {}, {}), RECIPES.index(recipe)),
+        made,
         HELD_OUT,
         Targets("classify", {"scores": SCORES + 1e-3 * OTHERS}),
     )
@@ -261,14 +258,14 @@ def test_what_cannot_be_run_is_left_out(monkeypatch, where):
         choose(
             RECIPES[1:],
             8,
-            lambda recipe: (Balanced(8, recipe, {}, {}), RECIPES.index(recipe)),
+            made,
             HELD_OUT,
             Targets("classify", {"scores": SCORES}),
         )
 
 
 def test_nothing_held_out_takes_the_first_unseen(monkeypatch):
-    monkeypatch.setattr(selection, "Simulator", None)
+    monkeypatch.setattr(selection, "trial", None)
     choice, balanced = choose(
         RECIPES,
         8,

@@ -245,7 +245,7 @@ def test_step_parameters_are_checked_for_the_layers_that_they_name(monkeypatch):
     monkeypatch.setattr(
         Network,
         "_fitted",
-        lambda self, given, layer, T: names.append(layer.name) or fitted(self, given, layer, T),
+        lambda self, given, layer, *a: names.append(layer.name) or fitted(self, given, layer, *a),
     )
     tables = {T: {"if50": StepParameters(v_init=0.5), "if1": StepParameters(v_init=0.1)} for T in (1, 2, 3)}
     network = Network([Input((1,)), *layers, Linear([[1.0]]), Readout()], step_parameters=tables)

@@ -131,7 +131,7 @@ def balance(
     ----------
     ann : Ann
     network : Network
-        From `with_readout`.
+        From `with_readout`, with the coding that it is balanced for.
     activations : mapping of str to Activations
         Those of every `IF`; if the readout is "spikes", also those of the readout.
     recipe : Recipe
@@ -158,9 +158,10 @@ def balance(
 
 
 def assemble(network: Network, shift: str, balanced: list[Balanced]) -> Network:
-    """A network for one or several T.
+    """A network for one or several T of its coding.
 
-    The parameters of the first T are in the layers; if there are several T, each has step parameters, too.
+    The parameters of the first T are in the layers; if there are several T, each has step (or graded)
+    parameters, too.
 
     Parameters
     ----------
@@ -174,10 +175,11 @@ def assemble(network: Network, shift: str, balanced: list[Balanced]) -> Network:
     -------
     Network
     """
-    first = balanced[0]
+    first, coding = balanced[0], network.coding
+    parameters = "graded_parameters" if coding == "graded" else "step_parameters"
     base = network.replace(
-        shift=shift, n_steps=first.n_steps, step_parameters={first.n_steps: first.table}
-    ).at(first.n_steps)
+        shift=shift, n_steps=first.n_steps, **{parameters: {first.n_steps: first.table}}
+    ).at(first.n_steps, coding)
     if len(balanced) == 1:
         return base
     own = {
@@ -186,7 +188,7 @@ def assemble(network: Network, shift: str, balanced: list[Balanced]) -> Network:
         if step_parameters.bias is not None and isinstance(layer := network.by_name[name], (Conv2d, Linear))
     }
     return base.replace(
-        step_parameters={b.n_steps: {**own, **b.table} for b in balanced}
+        **{parameters: {b.n_steps: {**own, **b.table} for b in balanced}}
     )  # for a T without corrected biases, if those of the first T are corrected
 
 

@@ -7,7 +7,7 @@ before it are corrected. The mean difference becomes a bias, which is kept if it
 error.
 
 A population is simulated over all steps and samples at once, with the currents of `currents`: the sums are
-the same, but their order is not the specified one.
+the same, but their order is not the specified one. Graded spikes need no steps: what is sent is a count.
 """
 
 from __future__ import annotations
@@ -23,9 +23,19 @@ from ...circuit.populations import INPUT, Circuit, MaxPool, Population
 from ...network.layers import IF
 from ...parallel import in_parallel
 from ..onnx.operators import OPERATORS
-from .currents import analog_current, last_uses, spiking_current
+from .currents import Sent, analog_current, last_uses, spiking_current
 
-__all__ = ["MAX_BYTES", "Correction", "correct", "correct_bytes", "fire", "samples_that_fit"]
+__all__ = [
+    "MAX_BYTES",
+    "Correction",
+    "correct",
+    "correct_bytes",
+    "fire",
+    "pooled",
+    "samples_that_fit",
+    "sent_type",
+    "total_currents",
+]
 
 ROUNDS = 3
 MAX_BYTES = 512 << 20
@@ -54,7 +64,7 @@ class Correction:
 def samples_that_fit(circuit: Circuit, n_samples: int, max_bytes: int = MAX_BYTES) -> int:
     """How many samples `correct` can take at once, 0 to `n_samples`.
 
-    Currents take 4 bytes per neuron and step, spikes take one.
+    Currents take 4 bytes per neuron and step, spikes take one, and graded ones 4.
 
     Parameters
     ----------
@@ -68,8 +78,14 @@ def samples_that_fit(circuit: Circuit, n_samples: int, max_bytes: int = MAX_BYTE
     int
     """
     charged = (p for p in circuit.populations if not isinstance(p, MaxPool))
-    largest = max(p.n_neurons * (5 if p.projections else 1) for p in charged)
-    return min(n_samples, max_bytes // (largest * circuit.n_steps))
+    sent = sent_type(circuit).itemsize
+    largest = max(p.n_neurons * (4 + sent if p.projections else sent) for p in charged)
+    return min(n_samples, max_bytes // (largest * circuit.n_sends))
+
+
+def sent_type(circuit: Circuit) -> np.dtype:
+    """What is sent in a step, or in all of them as a count."""
+    return np.dtype(np.float32 if circuit.coding == "graded" else np.int8)
 
 
 def correct_bytes(circuit: Circuit, n_samples: int) -> int:
@@ -80,10 +96,10 @@ def correct_bytes(circuit: Circuit, n_samples: int) -> int:
     circuit : Circuit
     n_samples : int
     """
-    last, n_steps, most = last_uses(circuit), circuit.n_steps, 0
+    last, n_steps, most = last_uses(circuit), circuit.n_sends, 0
     alive: dict[int, int] = {}
     for i, p in enumerate(circuit.populations):
-        own, work = n_steps * p.n_neurons * p.fires, 0
+        own, work = n_steps * p.n_neurons * p.fires * sent_type(circuit).itemsize, 0
         if not isinstance(p, MaxPool):
             work = p.n_neurons * (4 * (n_steps if p.projections else 1) + 16)
             pooled = (s for projection in p.projections for s in projection.sources if s.pool is not None)
@@ -119,29 +135,34 @@ def correct(
     dict of str to Correction
         By the name of the population.
     """
-    n_samples, n_steps = len(images), circuit.n_steps
+    n_samples, n_steps = len(images), circuit.n_sends
+    per_send = circuit.n_steps // n_steps  # steps whose input is in what is sent once
     last = last_uses(circuit)
     sent: dict[int, np.ndarray] = {INPUT: images}
     corrections: dict[str, Correction] = {}
     for i, population in enumerate(circuit.populations):
         target = targets.get(population.name)
         if isinstance(population, MaxPool):
-            sent[i] = _pooled(population, sent[population.source.population], n_steps)
+            sent[i] = pooled(population, sent[population.source.population], n_steps)
         elif population.fires:
-            currents = _currents(population, images, sent, n_samples, n_steps)
+            currents = total_currents(population, images, sent, n_steps, per_send)
             spikes = np.empty(
-                (n_samples, n_steps, *population.shape[1:], population.shape[0]), np.int8
+                (n_samples, n_steps, *population.shape[1:], population.shape[0]), sent_type(circuit)
             ).transpose(0, 1, 4, 2, 3)
             if target is None:
                 fire(population, currents, np.zeros(population.shape[0]), spikes)
             else:
                 layer = circuit.network.by_name[population.name]
                 slope = layer.negative_slope if isinstance(layer, IF) else None
-                corrections[population.name] = _corrected(population, currents, target, spikes, slope)
+                corrections[population.name] = _corrected(
+                    population, currents, target, spikes, slope, circuit.n_steps
+                )
             sent[i] = spikes.reshape(n_samples * n_steps, *population.shape)
             del currents, spikes  # else they would be there while the next are made
         elif target is not None:
-            difference = target - _currents(population, images, sent, n_samples, n_steps).mean(axis=1)
+            currents = total_currents(population, images, sent, n_steps, per_send)
+            difference = target - currents.mean(axis=1) / np.float32(per_send)
+            del currents
             mean = difference.mean(axis=(0, 2, 3), dtype=np.float64)
             corrections[population.name] = Correction(
                 mean, _root(difference), _root(difference - mean[:, None, None])
@@ -153,18 +174,33 @@ def correct(
     return corrections
 
 
-def _currents(
-    population: Population, images: np.ndarray, sent: dict[int, np.ndarray], n_samples: int, n_steps: int
+def total_currents(
+    population: Population, images: np.ndarray, sent: Sent, n_sends: int, per_send: int
 ) -> np.ndarray:
-    """The currents of all steps with the population's own bias, channels-last in memory.
+    """The currents with the population's own bias, channels-last in memory.
 
-    They are (n, n_steps, channels, height, width) float32.
+    Parameters
+    ----------
+    population : Population
+    images : (n, channels, height, width) float32
+    sent : mapping of int to (n n_sends, channels, height, width)
+        What the populations before have sent.
+    n_sends, per_send : int
+        T and 1; of graded spikes 1 and T.
+
+    Returns
+    -------
+    (n, n_sends, channels, height, width) float32
+        Of each step; of graded spikes, of all steps together.
     """
+    n_samples, n_steps = len(images), n_sends
     constant = analog_current(population, images)
     constant = (
         population.bias[:, None, None] if constant is None else constant + population.bias[:, None, None]
     )
     constant = np.broadcast_to(constant, (n_samples, *population.shape))
+    if per_send > 1:
+        constant = constant * np.float32(per_send)
     spiking = spiking_current(population, sent)
     if spiking is None:
         return np.broadcast_to(constant[:, None], (n_samples, n_steps, *population.shape))
@@ -179,13 +215,13 @@ def _corrected(
     target: np.ndarray,
     spikes: np.ndarray,
     negative_slope: np.ndarray | None,
+    n_steps: int,
 ) -> Correction:
     """Add the mean error, or half of it, to the bias of each channel whose squared error it lowers.
 
     `spikes` are those of the bias that is kept. The error of a pair is that of its value.
     """
-    n_steps = currents.shape[1]
-    amplitude = (population.neuron.v_threshold / n_steps)[:, None, None]
+    amplitude = (population.neuron.threshold / n_steps)[:, None, None]
 
     def errors(bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The mean error and the mean squared error of every channel."""
@@ -222,7 +258,7 @@ def fire(population: Population, currents: np.ndarray, bias: np.ndarray, spikes:
     bias : (channels,)
         It is added to the current of every step.
     spikes : (n, n_steps, channels, height, width) int8
-        It is filled with -1, 0 or 1.
+        It is filled with -1, 0 or 1; of graded spikes (n, 1, ...) float32, with counts.
 
     Returns
     -------
@@ -231,6 +267,8 @@ def fire(population: Population, currents: np.ndarray, bias: np.ndarray, spikes:
     """
     neuron, bias = population.neuron, np.ascontiguousarray(bias, np.float32)
     n, n_steps, channels, height, width = currents.shape
+    if neuron.levels is not None:
+        return _fire_graded(population, currents, bias, spikes)
     counts = np.empty((n, height, width, channels), np.float32)
     at_once = max(1, AT_ONCE // (height * width * channels))
 
@@ -250,8 +288,31 @@ def fire(population: Population, currents: np.ndarray, bias: np.ndarray, spikes:
     return counts.transpose(0, 3, 1, 2)
 
 
-def _pooled(pool: MaxPool, spikes: np.ndarray, n_steps: int) -> np.ndarray:
-    """The net spikes of a max pool: the largest count of each window, step by step."""
+def _fire_graded(
+    population: Population, currents: np.ndarray, bias: np.ndarray, spikes: np.ndarray
+) -> np.ndarray:
+    """What `fire` does, for graded spikes: one count each, by a division in float32."""
+    neuron, levels = population.neuron, population.neuron.levels or 0
+    first = (neuron.v_init + np.float32(levels) * bias).reshape(-1, 1, 1)
+    step = np.float32(1) / neuron.threshold.reshape(-1, 1, 1)
+    at_once = max(1, AT_ONCE // population.n_neurons)
+
+    def run(start: int) -> None:
+        some = slice(start, start + at_once)
+        counts = (currents[some, 0] + first) * step
+        np.floor(counts, out=counts)
+        np.clip(counts, 0, levels, out=spikes[some, 0])
+
+    in_parallel(run, range(0, len(currents), at_once))
+    return spikes[:, 0]
+
+
+def pooled(pool: MaxPool, spikes: np.ndarray, n_steps: int) -> np.ndarray:
+    """The net spikes of a max pool: the largest count of each window, step by step, or the count itself."""
+    if spikes.dtype == np.float32:
+        return OPERATORS["MaxPool"](
+            spikes, kernel_shape=pool.window.kernel, strides=pool.window.stride, pads=pool.window.padding
+        )
     pooled = np.empty((len(spikes), *pool.shape[1:], pool.shape[0]), np.int8).transpose(0, 3, 1, 2)
     for first in range(0, len(spikes), n_steps):  # sample by sample: counts are wider than spikes
         counts = np.cumsum(spikes[first : first + n_steps], axis=0, dtype=np.float32)

@@ -18,7 +18,7 @@ from ...circuit.populations import INPUT, Circuit, MaxPool, Population, Projecti
 from ...circuit.reference import pooled_input
 from ..onnx.dense import conv2d
 
-__all__ = ["Sent", "analog_current", "last_uses", "spiking_current"]
+__all__ = ["Sent", "analog_current", "last_uses", "seen_by", "spiking_current"]
 
 _POOLED = 1 << 20  # values that are pooled at once
 
@@ -71,7 +71,7 @@ def _sum(projections: Sequence[Projection], sent: Sent) -> np.ndarray:
 
 
 def _convolved(projection: Projection, sent: Sent) -> np.ndarray:
-    parts = [_seen(source, sent[source.population]) for source in projection.sources]
+    parts = [seen_by(source, sent[source.population]) for source in projection.sources]
     values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
     if (
         projection.channelwise
@@ -91,7 +91,7 @@ def _convolved(projection: Projection, sent: Sent) -> np.ndarray:
     )
 
 
-def _seen(source: Source, values: np.ndarray) -> np.ndarray:
+def seen_by(source: Source, values: np.ndarray) -> np.ndarray:
     """Values as they are; or as float32, summed over the pooling windows. The division is in the weights.
 
     Spikes are brought to float32 some samples at a time: their sums are exact in any order.

@@ -9,17 +9,19 @@ from numbers import Integral
 from ...errors import ModelError, NetworkError
 from ...files.schema import STORAGES
 from ...network.layers import IF
-from ...network.network import READOUTS, SHIFTS, check_steps
+from ...network.network import CODINGS, MAX_GRADED_STEPS, READOUTS, SHIFTS, check_steps
 from ...network.reading import TASKS
 from .thresholds import GRANULARITIES, parse_rule
 
-__all__ = ["AUTO", "MAX_POOLS", "Options", "Recipe", "checked_steps"]
+__all__ = ["AUTO", "DEFAULT_STEPS", "MAX_POOLS", "Options", "Recipe", "checked_steps"]
 
 AUTO = "auto"
 NEGATIVE_THRESHOLD = 0.25
 """The theta that "auto" tries: a negative spike if the membrane is a quarter of the threshold below 0."""
 
 MAX_POOLS = ("spiking", "average")
+DEFAULT_STEPS = {"steps": 32, "graded": 15}
+"""T by coding, if none is asked for: 15 levels are activations of 4 bits."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,9 @@ class Options:
     warm_up_steps : int, optional
         None: 0, unless "auto" finds that a warm-up pays.
     max_pool : {"spiking", "average"}
+    coding : {"steps", "graded"}
+        What the network is balanced for, and runs with if a run says nothing; see `evsnn.simulate`. "graded"
+        has neither negative spikes nor a warm-up.
     task : {"classify", "regress", "none"}, optional
         How the first output is read. None: as scores of classes if there are labels, or if it is the only
         output, a vector, and neither one value (without a Sigmoid) nor of the input's shape; else as values.
@@ -102,6 +107,7 @@ class Options:
     negative_threshold: float | None = None
     warm_up_steps: int | None = None
     max_pool: str = "spiking"
+    coding: str = "steps"
     task: str | None = None
     storage: str = "float32"
 
@@ -115,6 +121,7 @@ class Options:
             ("shift", SHIFTS, True),
             ("readout", READOUTS, False),
             ("max_pool", MAX_POOLS, False),
+            ("coding", CODINGS, False),
             ("task", TASKS, True),
             ("storage", STORAGES, False),
         )
@@ -122,6 +129,22 @@ class Options:
             value = getattr(self, name)
             if value not in allowed and not (may_be_open and value is None):
                 raise ModelError(f"unknown {name}", got=repr(value)[:40], expected=" or ".join(allowed))
+        if self.coding == "graded":
+            for name in ("negative_threshold", "warm_up_steps"):
+                if getattr(self, name):
+                    raise ModelError(
+                        "graded spikes have no negative spikes and no warm-up",
+                        where=name,
+                        got=getattr(self, name),
+                        hint="leave it out, or use coding 'steps'",
+                    )
+            if max(steps) > MAX_GRADED_STEPS:
+                raise ModelError(
+                    "there are too many levels for graded spikes",
+                    where="n_steps",
+                    got=max(steps),
+                    expected=f"at most {MAX_GRADED_STEPS}",
+                )
         if self.correction is not None and not isinstance(self.correction, bool):
             raise ModelError(
                 "unknown correction", got=repr(self.correction)[:40], expected="True, False or None"
@@ -158,6 +181,8 @@ class Options:
         """The recipes to try for a T: one, or those among which "auto" chooses, the plainest first."""
         if self.threshold != AUTO:
             return (self.recipe(self.threshold),)
+        if self.coding == "graded":
+            return tuple(dict.fromkeys(self.recipe(rule) for rule in ("max", "mse", "error:3")))
         tried = [
             self.recipe("max"),
             self.recipe("mse"),

@@ -1,6 +1,6 @@
 """The choice of a recipe by held-out calibration inputs, which neither thresholds nor corrections have seen.
 
-Recipes are tried from the plainest to the most elaborate; each is run by evsnn's own engine. They are
+Recipes are tried from the plainest to the most elaborate; `trial` runs each. They are
 compared by how far the network's class probabilities are from the ANN's: the Kullback-Leibler divergence of
 the softmax of the scores, a finer measure than the number of changed predictions. Values are compared by the
 square of their relative error (see `Targets.divergence`). A recipe
@@ -18,12 +18,11 @@ import numpy as np
 
 from ...errors import RunError
 from ...network.network import Network
-from ...output.memory import require
-from ...simulation import Simulator
 from .balance import Balanced
 from .correction import Correction
 from .options import Recipe
 from .targets import Targets
+from .trial import trial
 
 __all__ = ["Candidate", "Choice", "choose"]
 
@@ -126,23 +125,20 @@ def choose(
     for i, recipe in enumerate(recipes):
         balanced, network = make(recipe)
         try:
-            simulator = Simulator(network, n_steps)
-            require(simulator.memory_bytes)
+            found = trial(network, n_steps, held_out)
         except RunError as error:
             if not tried:
                 raise
             ended = f"; {recipe} and what follows it left out: {error.what}"
             break
-        result = simulator.run(held_out)
-        del simulator  # its arrays go before the next recipe's come
-        agreement = targets.agreement(result.named_outputs)
+        agreement = targets.agreement(found.outputs)
         tried.append(
             Candidate(
                 recipe,
                 agreement,
-                targets.divergence(result.named_outputs),
-                result.sops_per_sample,
-                result.mean_rate,
+                targets.divergence(found.outputs),
+                found.sops_per_sample,
+                found.mean_rate,
             )
         )
         made.append(balanced)

@@ -6,7 +6,8 @@ a. With V = V_th, the error s - a is the sum of three parts (Bu et al. 2022):
 ``clipping``       min(a, V) - a: a neuron sends at most one spike per step
 ``quantization``   q(a) - min(a, V): outputs are multiples of V/T, see `thresholds.rate`; with the shift of
                    V/2 the nearest one, without it the one below
-``unevenness``     s - q(a): input that comes unevenly, and the errors of the layers before
+``unevenness``     s - q(a): input that comes unevenly (graded spikes have none of that), and the errors of
+                   the layers before
 
 The share of a part is its scalar product with the error over that of the error with itself. So shares sum to
 1. A share below 0 means that the part reduces the error of the others.
@@ -85,6 +86,7 @@ class LayerExplanation:
         Root mean square of the bias correction over `ann_rms`; None if there was none.
     diagnosis : str
         What is wrong and what to do about it; empty if nothing is wrong.
+    coding : {"steps", "graded"}
     """
 
     name: str
@@ -111,6 +113,7 @@ class LayerExplanation:
     dead: int
     correction: float | None = None
     diagnosis: str = ""
+    coding: str = "steps"
 
     @property
     def n_neurons(self) -> int:
@@ -123,8 +126,9 @@ class LayerExplanation:
 
     @property
     def rate(self) -> float | None:
-        """Spikes per neuron and step; None if it never fires."""
-        return self.n_spikes / (self.n_neurons * self.n_steps * self.n_samples) if self.fires else None
+        """Spikes per neuron and step; of graded spikes, per neuron. None if it never fires."""
+        n_sends = self.n_steps if self.coding == "steps" else 1
+        return self.n_spikes / (self.n_neurons * n_sends * self.n_samples) if self.fires else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -368,6 +372,7 @@ def _explanation(
         ann.macs.get(population.name, 0) if ann.macs else ann_macs(population),
         population.macs,
         int(np.count_nonzero(np.broadcast_to(tally.maximum, population.shape[:1]) <= 0)) if fires else 0,
+        coding=circuit.coding,
     )
 
 

@@ -69,6 +69,8 @@ def _cause(layer: LayerExplanation, by_name: Mapping[str, LayerExplanation]) -> 
             f"outputs are {_percent(1 - layer.snn_mean / layer.ann_mean)} too low in the mean; use --shift"
             " initial, raise --steps, or use --threshold auto"
         )
+    if layer.coding == "graded":
+        return "the errors of the layers before it add up; raise --steps, or use --threshold auto"
     return "spikes arrive too unevenly; raise --steps, or use --threshold auto"
 
 
