@@ -73,7 +73,8 @@ class Naive:
             if layer.kind == "readout":
                 continue
             threshold = float(self.threshold(layer, at[0]))
-            counts[at] = sum(v[at] >= F32(k * threshold) for k in range(1, self.n_steps + 1))
+            levels = layer.levels or self.n_steps
+            counts[at] = sum(v[at] >= F32(k * threshold) for k in range(1, levels + 1))
             v[at] -= F32(counts[at] * threshold)
         if layer.kind != "readout":
             self.trains[layer.name] = [counts]

@@ -190,14 +190,16 @@ def build_circuit(
         amplitude = population.neuron.threshold.astype(np.float64)
         if layer.negative_slope is not None:
             amplitude[1::2] *= -layer.negative_slope.astype(np.float64)
-        source = Source(len(populations), population.shape)
+        source = Source(len(populations), population.shape, levels=population.neuron.levels or 1)
         shape = as_map(network.shapes[layer.name])
         views[layer.name] = _View((source,), (amplitude,), shape, (layer.paired,))
 
     for layer in network.layers:
         if isinstance(layer, Input):
             shape = as_map(layer.shape)
-            views[layer.name] = _View((Source(INPUT, shape),), (np.ones(shape[0]),), shape, (False,))
+            counts = coding == "graded" and layer.encoding != "constant"
+            source = Source(INPUT, shape, levels=n_steps if counts else 1)
+            views[layer.name] = _View((source,), (np.ones(shape[0]),), shape, (False,))
         elif isinstance(layer, (Conv2d, Linear)):
             bias = np.zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias.astype(np.float64)
             currents[layer.name] = list(_weighted(layer, views[layer.inputs[0]])), bias
@@ -223,7 +225,10 @@ def build_circuit(
                 )
             view = views[layer.inputs[0]]
             views[layer.name] = _View(
-                tuple(Source(len(populations) + i, pool.shape) for i, pool in enumerate(pools)),
+                tuple(
+                    Source(len(populations) + i, pool.shape, levels=pool.source.levels)
+                    for i, pool in enumerate(pools)
+                ),
                 view.amplitudes,
                 layer.output_shape([view.shape]),
                 view.paired,

@@ -117,7 +117,7 @@ class Neuron:
             leak=layer.leak,
             v_negative=v_negative,
             warm_up_steps=0 if graded else min(layer.warm_up_steps, n_steps),
-            levels=n_steps if graded else None,
+            levels=(layer.levels or n_steps) if graded else None,
         )
 
     @property
@@ -192,7 +192,7 @@ class Neuron:
             self.v_threshold,
             leak_shift(self.leak) if self.leak < 1 else None,
         )
-        waits = n_steps if th is None or self.levels is not None else min(self.warm_up_steps, n_steps)
+        waits = n_steps if th is None else min(self.warm_up_steps, n_steps)
         if shift is not None:
             v.leak_and_fire(waits, least, most, None, shift)
             v.leak_and_fire(n_steps - waits, least, most, th, shift)
@@ -200,10 +200,22 @@ class Neuron:
             v.integrate(waits, least, most)
             if th is not None:
                 v.fire(n_steps - waits, least, most, th)
-        if th is not None:  # output steps that follow without input, or as many resets as there are levels
-            v.fire(
-                waits if self.levels is None else self.levels, np.zeros_like(least), np.zeros_like(most), th
-            )
+        if th is not None:  # output steps that follow without input
+            v.fire(waits, np.zeros_like(least), np.zeros_like(most), th)
+        return v.lowest, v.highest
+
+    def bounds_of_run(self, least: np.ndarray, most: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `bounds_after`, of a neuron that takes in all of its input at once: graded spikes.
+
+        Parameters
+        ----------
+        least, most : (channels,) int64
+            The smallest and the largest sum of all input.
+        """
+        v = Interval(self.v_init)
+        v.integrate(1, least, most)
+        if self.v_threshold is not None:
+            v.fire(self.levels or 0, np.zeros_like(least), np.zeros_like(most), self.v_threshold)
         return v.lowest, v.highest
 
 

@@ -67,12 +67,15 @@ class Source:
         An average pool between both; its division is in the weights.
     negative : bool
         Whether the negative spikes are read; a population without them sends none.
+    levels : int
+        The largest count that is sent at once: 1, or that of a graded spike.
     """
 
     population: int
     shape: tuple[int, int, int]
     pool: Window | None = None
     negative: bool = False
+    levels: int = 1
 
     @property
     def plane(self) -> tuple[int, bool]:
@@ -153,7 +156,7 @@ class Projection:
     @property
     def max_count(self) -> int:
         """The largest count that an event can have."""
-        return max(source.pool.area if source.pool else 1 for source in self.sources)
+        return max(source.levels * (source.pool.area if source.pool else 1) for source in self.sources)
 
     @property
     def channelwise(self) -> bool:
@@ -234,6 +237,12 @@ class Population:
     def has_negative_spikes(self) -> bool:
         """Whether it may send negative spikes."""
         return self.neuron.has_negative_spikes
+
+    @property
+    def graded(self) -> bool:
+        """Whether it sends or reads graded spikes of more than one level."""
+        reads = any(source.levels > 1 for projection in self.projections for source in projection.sources)
+        return reads or self.neuron.levels is not None
 
     @property
     def features(self) -> frozenset[str]:

@@ -503,6 +503,9 @@ def membrane_bounds(
     most, least = _analog_bounds(p, input_range)
     if p.analog_shift is not None:
         most, least = shifted(most, p.analog_shift), shifted(least, p.analog_shift)
+    if p.graded:  # what is sent at once is sent once
+        constant = n_steps * p.bias
+        return p.neuron.bounds_of_run(loss + n_steps * least + constant, gain + n_steps * most + constant)
     gain, loss = gain + most, loss + least
     return p.neuron.bounds_after(n_steps, loss + p.bias, gain + p.bias)
 

@@ -62,6 +62,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "negative_threshold": "real",
         "warm_up_steps": "integer",
         "negative_slope": "array",
+        "levels": "integer",
     },
     "readout": {},
 }

@@ -807,6 +807,8 @@ class IF(Layer):
         for each value: one integrates the current I, the other -I; each has the shift, and a threshold and a
         first membrane of its own. Layers behind read the output of the first less the slope times that of
         the second. None: one neuron for each value, which is never below 0.
+    levels : int in [1, 255], optional
+        The largest count of a graded spike. None: T. Steps have no use for it.
     name, inputs
         As for `Layer`.
 
@@ -823,6 +825,7 @@ class IF(Layer):
     negative_threshold: float = 0.0
     warm_up_steps: int = 0
     negative_slope: np.ndarray | None = field(default=None, repr=False)
+    levels: int | None = None
 
     if TYPE_CHECKING:
 
@@ -835,6 +838,7 @@ class IF(Layer):
             negative_threshold: float = 0.0,
             warm_up_steps: int = 0,
             negative_slope: ArrayLike | None = None,
+            levels: int | None = None,
             *,
             name: str = "",
             inputs: _Names = (),
@@ -881,6 +885,13 @@ class IF(Layer):
                 got=warm_up_steps,
                 expected="0 (no warm-up) to 65536",
             )
+        if self.levels is not None:
+            (levels,) = _integers((self.levels,), 1, self._where, "levels", 1)
+            if levels > 255:
+                raise NetworkError(
+                    "levels is out of range", where=self._where, got=levels, expected="1 to 255"
+                )
+            self._set(levels=levels)
         self._set(
             v_threshold=threshold,
             v_init=_array(self.v_init, self._where, "v_init", (0, 1, 2)),

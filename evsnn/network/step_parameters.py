@@ -24,7 +24,7 @@ __all__ = ["STEP_FIELDS", "ReadOnly", "StepParameters", "with_step_parameters"]
 STEP_FIELDS: Mapping[str, tuple[str, ...]] = {
     "conv2d": ("bias",),
     "linear": ("bias",),
-    "if": ("v_threshold", "v_init", "negative_threshold", "warm_up_steps"),
+    "if": ("v_threshold", "v_init", "negative_threshold", "warm_up_steps", "levels"),
 }
 """Fields of a `StepParameters` that each kind of layer takes."""
 
@@ -68,6 +68,8 @@ class StepParameters:
         Of an `IF`.
     warm_up_steps : int in [0, 65536], optional
         Of an `IF`.
+    levels : int in [1, 255], optional
+        Of an `IF`, for graded spikes.
 
     Examples
     --------
@@ -81,6 +83,7 @@ class StepParameters:
     bias: np.ndarray | None = None
     negative_threshold: float | None = None
     warm_up_steps: int | None = None
+    levels: int | None = None
 
     if TYPE_CHECKING:  # as for layers: `fitted` brings what is given into the fields' types
 
@@ -91,6 +94,7 @@ class StepParameters:
             bias: ArrayLike | None = None,
             negative_threshold: float | None = None,
             warm_up_steps: int | None = None,
+            levels: int | None = None,
         ) -> None: ...
 
     @property

@@ -10,7 +10,18 @@ from generate import Seeded, made
 from naive import Naive
 
 import evsnn
-from evsnn import IF, Conv2d, Flatten, Input, Linear, MaxPool2d, Network, Readout, RunError
+from evsnn import (
+    IF,
+    Conv2d,
+    Flatten,
+    Input,
+    Linear,
+    MaxPool2d,
+    Network,
+    NetworkError,
+    Readout,
+    RunError,
+)
 from evsnn.circuit import reference
 from evsnn.circuit.build import build_circuit
 from evsnn.circuit.encoding import check_images, encode
@@ -67,6 +78,8 @@ def check_integers(seed):
 @pytest.mark.parametrize("seed", range(30))
 def test_reference_equals_naive(seed):
     network, inputs, _ = random_network(seed)
+    if seed % 2:
+        network = with_levels(network, seed)
     circuit = build_circuit(network, network.n_steps, coding="graded")
     traces = reference.run(circuit, inputs[:1])
     naive = Naive(network, inputs[0].reshape(-1, *network.input_shape)[..., :], network.n_steps, graded=True)
@@ -81,6 +94,38 @@ def test_reference_equals_naive(seed):
             assert np.array_equal(trace.v_mem[0].ravel(), membranes[p.name].ravel()), p.name
     for name, parts in found.items():
         assert np.array_equal(np.concatenate(parts).ravel(), sent[name][0].ravel()), name
+
+
+def with_levels(network, seed):
+    """The network with other levels than T in some layers."""
+    rng = np.random.default_rng(seed)
+    return network.replace(
+        layers=[
+            dataclasses.replace(layer, levels=int(rng.integers(1, 40)))
+            if isinstance(layer, IF) and rng.random() < 0.7
+            else layer
+            for layer in network.layers
+        ]
+    )
+
+
+@pytest.mark.parametrize("seed", range(1, 60, 2))
+def test_bounds_hold_for_any_levels(seed):
+    """Membranes before and behind the reset, of inputs at the ends of their range."""
+    network, inputs, _ = random_network(seed)
+    integers = quantize(with_levels(network, seed), coding="graded")
+    if integers.circuit.analog:
+        inputs = np.where(inputs > inputs.mean(), integers.input_high, integers.input_low)
+    traces = reference.run(integers.circuit, inputs)
+    for p, trace, bounds in zip(integers.circuit.populations, traces, integers.bounds):
+        if trace.v_mem is None:
+            continue
+        before = trace.v_mem
+        if p.fires:
+            before = before + trace.spikes[:, 0].astype(np.int64) * p.neuron.threshold[:, None, None]
+            assert trace.spikes.max() <= p.neuron.levels
+        for v in (before, trace.v_mem):
+            assert bounds[0] <= v.min() and v.max() <= bounds[1]
 
 
 def small(**options):
@@ -154,7 +199,7 @@ def test_negative_spikes_and_warm_ups_have_no_part():
     ],
 )
 def test_what_has_no_meaning_is_refused(options, run, message):
-    with pytest.raises(RunError, match=message):
+    with pytest.raises((RunError, NetworkError), match=message):
         evsnn.simulate(small(**options), np.ones((1, 2)), **{"n_steps": 8, "coding": "graded"} | run)
 
 

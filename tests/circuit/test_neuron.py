@@ -159,7 +159,7 @@ def test_graded_counts_are_levels_reached(dtype):
 def test_bounds_hold_for_graded_counts():
     neuron = dataclasses.replace(made((), np.int64), levels=6)
     least, most = np.array([-9, -3, 0, 2, -20]), np.array([4, 9, 5, 30, 1])
-    low, high = neuron.bounds_after(6, least, most)
+    low, high = neuron.bounds_of_run(6 * least, 6 * most)
     ends = neuron.v_init + 6 * least, neuron.v_init + 6 * most
     assert (low <= ends[0]).all() and (high == np.maximum(ends[1], neuron.v_init)).all()
     rng = np.random.default_rng(3)

@@ -65,8 +65,8 @@ def dense(network, images, monkeypatch, targets=None):
         )
         return trains
 
-    def firing(population, currents, bias, trains):
-        counts = fire(population, currents, bias, trains)
+    def firing(population, currents, bias, trains, per_send):
+        counts = fire(population, currents, bias, trains, per_send)
         assert np.array_equal(counts, trains.sum(axis=1))
         kept(population, trains)
         return counts

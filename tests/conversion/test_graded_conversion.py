@@ -85,6 +85,26 @@ def fields(layer):
     return {name: getattr(layer, name) for name in layer.__dataclass_fields__}
 
 
+def test_counts_that_depthwise_layers_read_are_finer(tmp_path):
+    m = OnnxModel((3, 8, 8))
+    x = m.op("Relu", m.conv("x", 3, 8, pads=[1, 1, 1, 1]))
+    x = m.op("Relu", m.conv(x, 8, 8, group=8, pads=[1, 1, 1, 1]))
+    x = m.op("Relu", m.conv(x, 8, 12, 1))
+    proto = m.model(m.head(m.op("GlobalAveragePool", x), 12))
+    found = convert_model(proto, IMAGES, Options(n_steps=(15, 4, 127), coding="graded"))
+    neurons = [layer.name for layer in found.network.layers if isinstance(layer, IF)]
+    levels = {
+        T: [found.network.at(T, "graded").by_name[name].levels for name in neurons] for T in (4, 15, 127)
+    }
+    assert levels == {4: [19, None, None], 15: [63, None, None], 127: [255, None, None]}
+    evsnn.save(tmp_path / "net.h5", found.network)
+    assert evsnn.load(tmp_path / "net.h5").graded_parameters[4][neurons[0]].levels == 19
+    result = evsnn.simulate(found.network, found.held_out, n_steps=4, record=("spike_counts",))
+    assert 4 < result.layers[0].spike_counts.max() <= 19 and result.layers[1].spike_counts.max() <= 4
+    rows = {layer.name: layer for layer in explain(found, sweep=(), samples=8).layers}
+    assert rows[neurons[0]].error < 0.05 and rows[neurons[0]].clipping + rows[neurons[0]].quantization > 0.99
+
+
 def test_the_report_knows_no_uneven_spikes(conversion):
     found = explain(conversion, sweep=(), samples=8)
     assert {layer.coding for layer in found.layers} == {"graded"}

@@ -16,7 +16,7 @@ from ...circuit.build import build_circuit
 from ...circuit.populations import Population, as_map
 from ...errors import ModelError
 from ...network.layers import IF, Add, Conv2d, Flatten, Linear, Readout
-from ...network.network import Network
+from ...network.network import MAX_GRADED_STEPS, Network
 from ...network.step_parameters import StepParameters
 from ..lowering.ann import Ann, forward
 from .correction import Correction, correct, samples_that_fit
@@ -25,6 +25,9 @@ from .statistics import Activations, from_moments
 from .thresholds import thresholds
 
 __all__ = ["Balanced", "assemble", "balance", "with_readout", "without_data"]
+
+DEPTHWISE_LEVELS = 4
+"""How many times finer counts are that only depthwise layers read."""
 
 LEAST_SAMPLES = 4
 """Fewest samples for a correction: with fewer, a channel's mean is too uncertain."""
@@ -219,9 +222,16 @@ def _thresholds(
                 warm_up_steps=0,
             )
             continue
+        levels = _levels(network, layer, n_steps)
         v = thresholds(
-            activations[layer.name], recipe.rule, n_steps, recipe.granularity, ann.clips.get(layer.name)
+            activations[layer.name],
+            recipe.rule,
+            levels or n_steps,
+            recipe.granularity,
+            ann.clips.get(layer.name),
         )
+        if levels is not None:
+            v = v * (n_steps / levels)  # a level is V / T of the run
         if layer.paired and v.ndim:
             v = v.reshape(-1, 2).T
         # a constant current alone comes evenly, so a warm-up would gain nothing
@@ -229,8 +239,24 @@ def _thresholds(
             v_threshold=v,
             negative_threshold=recipe.negative_threshold,
             warm_up_steps=recipe.warm_up_steps if layer.name in charged_by_spikes else 0,
+            levels=levels,
         )
     return table
+
+
+def _levels(network: Network, layer: IF, n_steps: int) -> int | None:
+    """The levels of graded spikes that only depthwise layers read: 4 T + 3, at most 255; None: T.
+
+    Such an event reaches few neurons whatever it carries, so finer counts cost nothing there, and each neuron
+    behind adds up few of them, so that their errors do not cancel.
+    """
+    if network.coding != "graded":
+        return None
+    levels = min(DEPTHWISE_LEVELS * (n_steps + 1) - 1, MAX_GRADED_STEPS)
+    readers = [other for other in network.layers if layer.name in other.inputs]
+    channels = network.shapes[layer.name][0]
+    narrow = all(isinstance(x, Conv2d) and x.groups == channels > 1 for x in readers)
+    return levels if readers and narrow else None
 
 
 def _corrections(

@@ -150,7 +150,7 @@ def correct(
                 (n_samples, n_steps, *population.shape[1:], population.shape[0]), sent_type(circuit)
             ).transpose(0, 1, 4, 2, 3)
             if target is None:
-                fire(population, currents, np.zeros(population.shape[0]), spikes)
+                fire(population, currents, np.zeros(population.shape[0]), spikes, per_send)
             else:
                 layer = circuit.network.by_name[population.name]
                 slope = layer.negative_slope if isinstance(layer, IF) else None
@@ -227,7 +227,8 @@ def _corrected(
         """The mean error and the mean squared error of every channel."""
         if negative_slope is not None:
             bias = np.stack([bias, -bias], axis=1).reshape(-1)
-        difference = target - amplitude * fire(population, currents, bias, spikes)
+        per_send = n_steps // currents.shape[1]
+        difference = target - amplitude * fire(population, currents, bias, spikes, per_send)
         if negative_slope is not None:
             slope = negative_slope.reshape(-1, 1, 1)
             difference = difference[:, 0::2] - slope * difference[:, 1::2]
@@ -248,7 +249,9 @@ def _corrected(
     return Correction(bias, float(np.sqrt(before.mean())), float(np.sqrt(least.mean())))
 
 
-def fire(population: Population, currents: np.ndarray, bias: np.ndarray, spikes: np.ndarray) -> np.ndarray:
+def fire(
+    population: Population, currents: np.ndarray, bias: np.ndarray, spikes: np.ndarray, per_send: int = 1
+) -> np.ndarray:
     """Compute the neurons of `evsnn.circuit.neuron` over all steps.
 
     Parameters
@@ -259,6 +262,8 @@ def fire(population: Population, currents: np.ndarray, bias: np.ndarray, spikes:
         It is added to the current of every step.
     spikes : (n, n_steps, channels, height, width) int8
         It is filled with -1, 0 or 1; of graded spikes (n, 1, ...) float32, with counts.
+    per_send : int
+        The steps in which the bias is added before neurons send: T for graded spikes.
 
     Returns
     -------
@@ -268,7 +273,7 @@ def fire(population: Population, currents: np.ndarray, bias: np.ndarray, spikes:
     neuron, bias = population.neuron, np.ascontiguousarray(bias, np.float32)
     n, n_steps, channels, height, width = currents.shape
     if neuron.levels is not None:
-        return _fire_graded(population, currents, bias, spikes)
+        return _fire_graded(population, currents, bias, spikes, per_send)
     counts = np.empty((n, height, width, channels), np.float32)
     at_once = max(1, AT_ONCE // (height * width * channels))
 
@@ -289,11 +294,11 @@ def fire(population: Population, currents: np.ndarray, bias: np.ndarray, spikes:
 
 
 def _fire_graded(
-    population: Population, currents: np.ndarray, bias: np.ndarray, spikes: np.ndarray
+    population: Population, currents: np.ndarray, bias: np.ndarray, spikes: np.ndarray, n_steps: int
 ) -> np.ndarray:
     """What `fire` does, for graded spikes: one count each, by a division in float32."""
     neuron, levels = population.neuron, population.neuron.levels or 0
-    first = (neuron.v_init + np.float32(levels) * bias).reshape(-1, 1, 1)
+    first = (neuron.v_init + np.float32(n_steps) * bias).reshape(-1, 1, 1)
     step = np.float32(1) / neuron.threshold.reshape(-1, 1, 1)
     at_once = max(1, AT_ONCE // population.n_neurons)
 

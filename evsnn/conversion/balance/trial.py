@@ -92,7 +92,7 @@ def _batch(circuit: Circuit, images: np.ndarray) -> tuple[dict[str, np.ndarray],
             sops += _additions(p, sent)
             if p.fires:
                 counts = np.empty((len(images), 1, *p.shape[1:], p.shape[0]), sent_type(circuit))
-                fire(p, currents, np.zeros(p.shape[0]), counts.transpose(0, 1, 4, 2, 3))
+                fire(p, currents, np.zeros(p.shape[0]), counts.transpose(0, 1, 4, 2, 3), T)
                 sent[i] = counts.transpose(0, 1, 4, 2, 3)[:, 0]
             if i in names:
                 values = currents[:, 0] + p.neuron.v_init.reshape(-1, 1, 1)

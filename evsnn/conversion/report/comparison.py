@@ -188,7 +188,7 @@ def compare(
         )
     batch = samples_at_once(circuit, len(images))
     tallies = [
-        _Tally(amplitudes(circuit, i), simulator.n_steps, _shift(circuit, i))
+        _Tally(amplitudes(circuit, i), simulator.n_steps, _shift(circuit, i), _levels(circuit, i))
         for i in range(len(circuit.populations))
     ]
     totals = np.zeros((len(tallies), 2), np.int64)
@@ -242,6 +242,14 @@ def _shift(circuit: Circuit, i: int) -> float:
     return 0.5 if isinstance(layer, IF) and layer.shift and circuit.network.shift != "none" else 0.0
 
 
+def _levels(circuit: Circuit, i: int) -> int:
+    """The largest count of a neuron of population `i`, or of what a max pool reads."""
+    population = circuit.populations[i]
+    if isinstance(population, MaxPool):
+        return _levels(circuit, population.source.population)
+    return population.neuron.levels or circuit.n_steps
+
+
 def _follow(ann: Ann, images: np.ndarray, circuit: Circuit, result: Result, tallies: list[_Tally]) -> None:
     """Compute the ANN's activations, and compare them with what the SNN sent."""
     populations = circuit.populations
@@ -278,8 +286,8 @@ def _follow(ann: Ann, images: np.ndarray, circuit: Circuit, result: Result, tall
 class _Tally:
     """Sums over one layer, which are made sample by sample so that arrays stay in the cache."""
 
-    def __init__(self, v_threshold: np.ndarray | None, n_steps: int, shift: float):
-        self.v_threshold, self.n_steps, self.shift = v_threshold, n_steps, shift
+    def __init__(self, v_threshold: np.ndarray | None, n_steps: int, shift: float, levels: int):
+        self.v_threshold, self.n_steps, self.shift, self.levels = v_threshold, n_steps, shift, levels
         self.count = 0
         self.sums = np.zeros(6)  # of a, s, a a, s s, a s, (s - a)^2
         self.parts = np.zeros(3)  # scalar products of the error with clipping, quantization, unevenness
@@ -298,14 +306,14 @@ class _Tally:
             if self.v_threshold is not None:
                 v = self.v_threshold[:, None]
                 s *= v / self.n_steps
-                self._add_parts(a, s, v)
+                self._add_parts(a, s, v * (self.levels / self.n_steps))
             error = s - a
             self.count += a.size
             self.sums += a.sum(), s.sum(), _dot(a, a), _dot(s, s), _dot(a, s), _dot(error, error)
             self.maximum = np.maximum(self.maximum, a.max(axis=1))
 
     def _add_parts(self, a: np.ndarray, s: np.ndarray, v: np.ndarray) -> None:
-        clipped, rounded, error = np.minimum(a, v), rate(a, v, self.n_steps, self.shift), s - a
+        clipped, rounded, error = np.minimum(a, v), rate(a, v, self.levels, self.shift), s - a
         self.parts += _dot(error, clipped - a), _dot(error, rounded - clipped), _dot(error, s - rounded)
         self.n_saturated += np.count_nonzero(a > v * _EXCESS)
         active = np.flatnonzero(a > 0)
