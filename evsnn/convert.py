@@ -146,6 +146,11 @@ def parser(prog: str) -> console.Parser:
         help="spikes per step, or each neuron's count of 0 to T once (default: steps)",
     )
     p.add_argument(
+        "--refit",
+        action="store_true",
+        help="with graded spikes: refit weights in closed form to the counts of the first T",
+    )
+    p.add_argument(
         "--correction", choices=("on", "off"), help="biases corrected layer by layer (default: on with mse)"
     )
     p.add_argument(
@@ -239,6 +244,7 @@ def _options(p: console.Parser, arguments: argparse.Namespace) -> Options:
             warm_up_steps=arguments.warm_up_steps,
             max_pool=arguments.max_pool,
             coding=arguments.coding,
+            refit=arguments.refit,
             task=arguments.task,
             storage=arguments.storage,
         )

@@ -118,7 +118,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("thresholds", "correction", "targets"),
         ("options",),
         ("balance", "trial"),
-        ("selection",),
+        ("refit", "selection"),
     ),
     "evsnn.conversion.report": (
         ("comparison", "validation"),

@@ -26,6 +26,8 @@ from ..text import printable
 from .balance.balance import Balanced, assemble, balance, with_readout, without_data
 from .balance.calibration import CalibrationSet, open_calibration, suspicions
 from .balance.options import AUTO, DEFAULT_STEPS, Options, Recipe, checked_steps
+from .balance.refit import refit as refit_layers
+from .balance.refit import refit_bytes, samples_for
 from .balance.selection import Choice, choose
 from .balance.statistics import Activations, measure
 from .balance.targets import Targets
@@ -125,6 +127,7 @@ def convert(
     warm_up_steps: int | None = None,
     max_pool: str = "spiking",
     coding: str = "steps",
+    refit: bool = False,
     task: str | None = None,
     storage: str = "float32",
     output: str | Sequence[str] | None = None,
@@ -147,7 +150,7 @@ def convert(
         T, one or several; the first is the network's own. None: 32, or 15 graded levels.
     threshold, granularity, shift, readout
         As for `evsnn.conversion.balance.options.Options`.
-    correction, negative_threshold, warm_up_steps, max_pool, coding, task, storage
+    correction, negative_threshold, warm_up_steps, max_pool, coding, refit, task, storage
         As for `Options`, too.
     output : str or sequence of str, optional
         The tensors to read out, the first of which is read by the task. None: all outputs of floats, without
@@ -189,6 +192,7 @@ def convert(
         warm_up_steps=warm_up_steps,
         max_pool=max_pool,
         coding=coding,
+        refit=refit,
         task=task,
         storage=storage,
     )
@@ -254,6 +258,8 @@ def convert_model(
     ann = replace(ann, network=ann.network.replace(task=task))
     if samples is not None:
         samples = samples.fitted(ann.input_shape, ann.network.n_classes)
+    elif options.refit:
+        raise InputError("weights are refitted to samples", where="refit", expected="calibration samples")
     n = 0 if samples is None else samples.n
     n_held_out = min(HELD_OUT, n // 4)
     n_used = n - n_held_out
@@ -268,6 +274,9 @@ def convert_model(
         planned = with_readout(ann, options.readout).replace(coding=options.coding)
         n_compared = 8 if samples is None else min(n, COMPARED)
         needed = needed_bytes(ann, graph, planned, n_corrected, n_compared, n_held_out, n_used, sweep)
+        if options.refit:  # before the recipes are tried, and what it takes is free again then
+            more = refit_bytes(ann, samples_for(ann, n_used))
+            needed = {**needed, "tensors and runs": max(needed["tensors and runs"], more)}
         before(needed, planned)
 
     exact = options.max_pool == "spiking" or not any("MaxPool" in node.op for node in graph.nodes)
@@ -305,6 +314,10 @@ def convert_model(
     if samples is not None:
         told = [*suspicions(samples, own_scale=_scales_itself(graph) or _proven(targets, labels)), *told]
     network = with_readout(ann, options.readout).replace(coding=options.coding)
+    refits: tuple[str, ...] = ()
+    if options.refit and samples is not None:
+        some = ann.arranged(samples.read(0, samples_for(ann, n_used)))
+        network, refits = _refitted(ann, network, activations, options, some, tell)
     if options.storage != "float32":
         # Thresholds, corrections and choices are then made for the weights of the file. They still aim at the
         # ANN of the source.
@@ -351,10 +364,33 @@ def convert_model(
         held_out=held_out,
         held_out_labels=labels,
         targets=targets,
-        notes=ann.notes,
+        notes=(*ann.notes, *refits),
         warnings=tuple(told),
         source=source,
     )
+
+
+def _refitted(
+    ann: Ann,
+    network: Network,
+    activations: Mapping[str, Activations],
+    options: Options,
+    samples: np.ndarray,
+    tell: Progress,
+) -> tuple[Network, tuple[str, ...]]:
+    """The network with weights refitted for the first T, and a note of what became of them."""
+    T = options.n_steps[0]
+    recipe = replace(options.unseen(normal=True), correction=False)
+    tuned = assemble(network, recipe.shift, [balance(ann, network, activations, recipe, T)])
+    layers, found = refit_layers(ann, tuned, T, samples, lambda done, total: tell("refitting", done, total))
+    changed = sum(one.strength is not None for one in found)
+    note = (
+        f"{changed} of {len(found)} layers have weights that were refitted to counts of 0 to {T}, with"
+        f" {len(samples)} samples"
+    )
+    if changed < len(found):
+        note += "; the others lost nothing, or held-out samples did not gain"
+    return network.replace(layers=[layers.get(x.name, x) for x in network.layers]), (note,)
 
 
 def _task(graph: Graph, ann: Ann, labelled: bool) -> str:

@@ -189,6 +189,7 @@ def test_negative_spikes_and_warm_ups_have_no_part():
     [
         ({}, {"coding": "rate"}, "unknown coding: got 'rate', expected steps or graded"),
         ({}, {"n_steps": 256}, "too many levels for graded spikes: got 256, expected T from 1 to 255"),
+        ({"levels": 256}, {}, "levels is out of range: got 256, expected 1 to 255"),
         (
             {"leak": 0.5},
             {},

@@ -24,7 +24,7 @@ from .options import Recipe
 from .statistics import Activations, from_moments
 from .thresholds import thresholds
 
-__all__ = ["Balanced", "assemble", "balance", "with_readout", "without_data"]
+__all__ = ["Balanced", "assemble", "balance", "charging", "with_readout", "without_data"]
 
 DEPTHWISE_LEVELS = 4
 """How many times finer counts are that only depthwise layers read."""
@@ -154,7 +154,7 @@ def balance(
         tuned = assemble(network, recipe.shift, [Balanced(n_steps, recipe, table)])
         corrections = _corrections(ann, tuned, samples, progress)
         for name, correction in corrections.items():
-            layer = _charging(network, name)
+            layer = charging(network, name)
             if layer is not None:
                 table[layer.name] = StepParameters(bias=_bias(layer) + correction.bias)
     return Balanced(n_steps, recipe, table, corrections)
@@ -273,7 +273,7 @@ def _corrections(
         for layer in network.layers
         if isinstance(layer, (IF, Readout))
         and layer.name not in ann.fixed
-        and _charging(network, layer.name) is not None
+        and charging(network, layer.name) is not None
     }
 
     def observe(name: str, current: np.ndarray, activation: np.ndarray) -> None:
@@ -288,7 +288,7 @@ def _corrections(
     return correct(circuit, samples.reshape(-1, *circuit.input_shape), targets, progress)
 
 
-def _charging(network: Network, name: str) -> Conv2d | Linear | None:
+def charging(network: Network, name: str) -> Conv2d | Linear | None:
     """A weighted layer whose bias reaches only the neurons (or readout) `name`; None if there is none."""
     readers: dict[str, int] = {}
     for layer in network.layers:

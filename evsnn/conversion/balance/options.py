@@ -85,6 +85,9 @@ class Options:
     coding : {"steps", "graded"}
         What the network is balanced for, and runs with if a run says nothing; see `evsnn.simulate`. "graded"
         has neither negative spikes nor a warm-up.
+    refit : bool
+        Whether weights are refitted to the counts of graded spikes, in closed form, for the first T: see
+        `evsnn.conversion.balance.refit`. It needs samples; it gains most with few levels.
     task : {"classify", "regress", "none"}, optional
         How the first output is read. None: as scores of classes if there are labels, or if it is the only
         output, a vector, and neither one value (without a Sigmoid) nor of the input's shape; else as values.
@@ -108,6 +111,7 @@ class Options:
     warm_up_steps: int | None = None
     max_pool: str = "spiking"
     coding: str = "steps"
+    refit: bool = False
     task: str | None = None
     storage: str = "float32"
 
@@ -129,6 +133,13 @@ class Options:
             value = getattr(self, name)
             if value not in allowed and not (may_be_open and value is None):
                 raise ModelError(f"unknown {name}", got=repr(value)[:40], expected=" or ".join(allowed))
+        if self.refit and self.coding != "graded":
+            raise ModelError(
+                "weights are refitted to graded spikes alone",
+                where="refit",
+                got=f"coding {self.coding!r}",
+                expected="coding 'graded'",
+            )
         if self.coding == "graded":
             for name in ("negative_threshold", "warm_up_steps"):
                 if getattr(self, name):

@@ -18,7 +18,7 @@ from ...network.network import Network
 from ..onnx.dense import conv2d
 from ..onnx.operators import OPERATORS
 
-__all__ = ["Ann", "forward", "forward_all"]
+__all__ = ["Ann", "computed", "forward", "forward_all"]
 
 Observer = Callable[[str, np.ndarray, np.ndarray], None]
 
@@ -143,7 +143,7 @@ def _batch(ann: Ann, images: np.ndarray, observe: Observer | None) -> dict[str, 
     values: dict[str, np.ndarray] = {}
     for i, layer in enumerate(layers):
         inputs = [values[name] for name in layer.inputs]
-        value = images if isinstance(layer, Input) else _computed(layer, inputs, ann.clips.get(layer.name))
+        value = images if isinstance(layer, Input) else computed(layer, inputs, ann.clips.get(layer.name))
         if observe is not None and isinstance(layer, (IF, Readout)):
             paired = isinstance(layer, IF) and layer.paired
             observe(layer.name, inputs[0], _of_pairs(inputs[0]) if paired else value)
@@ -159,7 +159,7 @@ def _last_readers(network: Network) -> dict[str, int]:
     return {name: i for i, layer in enumerate(network.layers) for name in layer.inputs}
 
 
-def _computed(layer: Layer, inputs: list[np.ndarray], clip: np.ndarray | None) -> np.ndarray:
+def computed(layer: Layer, inputs: list[np.ndarray], clip: np.ndarray | None = None) -> np.ndarray:
     """What a layer of the ANN makes of its inputs, (batch, ...) each."""
     x = inputs[0]
     if isinstance(layer, Conv2d):
