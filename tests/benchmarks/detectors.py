@@ -91,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("pictures", metavar="PICTURES", type=Path)
     parser.add_argument("--steps", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--threshold", default="max")
+    parser.add_argument("--coding", choices=("steps", "graded"), default="steps")
     arguments = parser.parse_args(argv)
     import onnxruntime
 
@@ -102,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     places = anchors()
     wanted = [faces(scores[0, :, 1], boxes[0], places) for scores, boxes in given]
     print(f"{len(images)} pictures, {sum(map(len, wanted))} faces by onnxruntime")
-    options = Options(tuple(arguments.steps), threshold=arguments.threshold)
+    options = Options(tuple(arguments.steps), threshold=arguments.threshold, coding=arguments.coding)
     network = convert_model(arguments.model, others, options).network
     for T in arguments.steps:
         result = evsnn.simulate(network, images, n_steps=T)
