@@ -424,7 +424,10 @@ def _targets(ann: Ann, samples: np.ndarray, source: Graph | None) -> Targets:
 def _evaluated(graph: Graph, samples: np.ndarray, ann: Ann) -> dict[str, np.ndarray]:
     """The graph's own values of what each readout of the ANN reads, by the readout's name."""
     values = evaluate(graph, samples, outputs=ann.outputs)
-    return {layer.name: values[tensor] for layer, tensor in zip(ann.network.outputs, ann.outputs)}
+    found = {}
+    for layer, tensor, window in zip(ann.network.outputs, ann.outputs, ann.windows):
+        found[layer.name] = values[tensor] if window is None else values[tensor][:, :, window[0], window[1]]
+    return found
 
 
 def _kept(samples: CalibrationSet, ann: Ann, n: int) -> Samples | None:

@@ -10,8 +10,10 @@ import pytest
 from evsnn import Conv2d, ModelError, simulate
 from evsnn.circuit.build import build_circuit
 from evsnn.circuit.reference import run as run_reference
+from evsnn.conversion.balance.options import Options
+from evsnn.conversion.conversion import convert_model
 from evsnn.conversion.lowering import lowering
-from evsnn.conversion.lowering.ann import forward
+from evsnn.conversion.lowering.ann import forward, forward_all
 from evsnn.conversion.lowering.lowering import lower_graph
 from evsnn.conversion.onnx import operators
 from evsnn.conversion.onnx.evaluate import evaluate
@@ -720,6 +722,37 @@ def test_the_hint_names_the_values_before_they_are_moved():
     assert f"--scores {resized}" not in str(error.value)
 
 
+@pytest.mark.parametrize("end", ["DepthToSpace", "ConvTranspose", "Resize", "both"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_maps_that_end_larger_than_their_layers_are_given_by_phases(end):
+    """Segmentation and detection heads: each phase is a map of its own, with every second row and column."""
+    m = OnnxModel((3, 6, 6))
+    x = m.op("Relu", m.conv("x", 3, 8, pads=[1, 1, 1, 1]))
+    if end == "DepthToSpace":
+        x = m.op("DepthToSpace", m.conv(x, 8, 8), blocksize=2)
+    elif end == "ConvTranspose":
+        x = m.op("ConvTranspose", x, m.floats(8, 2, 3, 2), m.floats(2), strides=[2, 1], pads=[1, 0, 1, 0])
+    else:
+        x = m.op("Resize", x, "", np.array([1, 1, 2, 2], np.float32), mode="nearest")
+        x = m.op("Sigmoid", m.conv(x, 8, 2, pads=[1, 1, 1, 1])) if end == "both" else x
+    proto = m.model(x)
+    images = np.random.default_rng(0).normal(size=(12, 3, 6, 6)).astype(np.float32)
+    conversion = convert_model(proto, images, Options(n_steps=(64,)))
+    assert any("is larger than the layers it comes from" in note for note in conversion.notes)
+    tensor = conversion.ann.outputs[0]
+    wanted = evaluate(import_onnx(proto), images, outputs=(tensor,))[tensor]
+    whole = np.full(wanted.shape, np.nan, np.float32)
+    outputs = forward_all(conversion.ann, images)
+    for name, values in outputs.items():
+        a, b = (int(number) for number in name.split(".")[-2:])
+        down, right = 2, 1 if end == "ConvTranspose" else 2
+        whole[:, :, a::down, b::right] = values
+    np.testing.assert_allclose(whole, wanted, rtol=1e-4, atol=1e-4)
+    result = simulate(conversion.network, images)
+    assert result.named_outputs.keys() == outputs.keys()
+    assert conversion.targets.outputs.keys() == outputs.keys()
+
+
 def test_outputs_that_are_no_scores():
     m = OnnxModel((3, 6, 6))
     x = m.op("Relu", m.conv("x", 3, 5))
@@ -729,9 +762,6 @@ def test_outputs_that_are_no_scores():
         assert ann.network.output_shape == (5, 4, 4) and ann.network.task == "regress"
     assert any("Transpose, Flatten at the end are left to its reader" in note for note in ann.notes)
     assert lower_graph(import_onnx(m.model(moved), output=moved)).network.output_shape == (80,)  # a matrix
-    larger = m.op("DepthToSpace", m.conv("x", 3, 8), blocksize=2)
-    with pytest.raises(ModelError, match="moved after"):
-        lower_graph(import_onnx(m.model(larger)))
     with pytest.raises(ModelError, match="treatment of max pools"):
         lower_graph(import_onnx(m.model(x)), max_pool="none")
 

@@ -49,6 +49,8 @@ class Ann:
         What importing and folding did, for people.
     outputs : tuple of str
         The graph's tensor that each readout equals; not the graph's output if a Softmax was left out.
+    windows : tuple of (slice, slice) or None
+        The rows and columns of that tensor that each readout has; None: all of it.
     """
 
     network: Network
@@ -58,6 +60,7 @@ class Ann:
     macs: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    windows: tuple[tuple[slice, slice] | None, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:

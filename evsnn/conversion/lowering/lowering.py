@@ -8,7 +8,7 @@ else.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 
 import numpy as np
@@ -23,6 +23,7 @@ from . import elementwise_rules, layout_rules, pooling_rules, weighted_rules
 from .ann import Ann
 from .expression import Expression
 from .linear import AFFINE, as_matrix
+from .phases import regular_phases
 from .pruning import without_constants
 from .scope import MAX_MATRIX, Scope, refusal
 from .value import LayoutError, PositionError, Value
@@ -91,19 +92,13 @@ def _lower(graph: Graph, average: bool) -> Ann:
         made[node.name] = [x.name for x in scope.assembly.layers[before:] if isinstance(x, IF)]
         scope.forget(node)
     ends: dict[str, Expression] = {}
+    tensors: list[str] = []
+    windows: list[tuple[slice, slice] | None] = []
     for name, tensor in graph.outputs.items():
-        try:
-            ends[name] = scope.whole(scope.values[tensor].explicit(), tensor)
-        except LayoutError as error:
-            unmoved = _before_moves(graph, tensor)
-            raise ModelError(
-                "its values are moved after they are computed, and are no map any more",
-                where=f"output {name!r}"[:140],
-                got=f"shape {('N', *graph.shapes[tensor])}".replace("'", ""),
-                hint=f"leave out the operators at the end that move them: --scores {printable(unmoved[:200])}"
-                if unmoved not in (tensor, graph.input)
-                else "end with whole maps (N, channels, height, width), or with vectors",
-            ) from error
+        for part, window, end in _ends(scope, name, tensor):
+            ends[part] = end
+            tensors.append(tensor)
+            windows.append(window)
     try:
         network = scope.assembly.finish(ends)
     except NetworkError as error:
@@ -117,11 +112,56 @@ def _lower(graph: Graph, average: bool) -> Ann:
             name: moments for name, moments in scope.assembly.moments.items() if name in network.by_name
         },
         fixed=frozenset(scope.assembly.fixed & set(network.by_name)),
-        macs=_macs(graph, made, network),
+        macs=_macs(graph, made, network, tensors),
         notes=(*graph.notes, *scope.assembly.notes),
-        outputs=tuple(scope.ends[tensor] for tensor in graph.outputs.values()),
+        outputs=tuple(scope.ends[tensor] for tensor in tensors),
+        windows=tuple(windows),
     )
     return without_constants(ann)
+
+
+def _nearly_whole(phase: Value) -> bool:
+    """Whether a phase has most of the rows and columns of the maps that it comes from, in their order."""
+    return all(
+        window.step in (None, 1) and 2 * (window.stop - window.start) > size
+        for block in phase.blocks() or ()
+        for window, size in zip(block.window, phase.parts[block.part].shape[1:])
+    )
+
+
+def _ends(
+    scope: Scope, name: str, tensor: str
+) -> Iterator[tuple[str, tuple[slice, slice] | None, Expression]]:
+    """What is read out of an output: all of it, or each of its phases, with the rows and columns of that.
+
+    A map that ends in an upsampling or a transposed convolution has no layer of its size.
+    """
+    value = scope.values[tensor].explicit()
+    try:
+        yield name, None, scope.whole(value, tensor)
+        return
+    except LayoutError as error:
+        found = regular_phases(value) if len(value.shape) == 3 else None
+        if found is None or not all(map(_nearly_whole, found[1].values())):
+            unmoved = _before_moves(scope.graph, tensor)
+            raise ModelError(
+                "its values are moved after they are computed, and are no map any more",
+                where=f"output {name!r}"[:140],
+                got=f"shape {('N', *scope.graph.shapes[tensor])}".replace("'", ""),
+                hint=f"leave out the operators at the end that move them: --scores {printable(unmoved[:200])}"
+                if unmoved not in (tensor, scope.graph.input)
+                else "end with whole maps (N, channels, height, width), or with vectors",
+            ) from error
+    (down, right), phases = found
+    missing = down * right - len(phases)
+    scope.assembly.note(
+        f"output {name!r}: given as {len(phases)} maps, because it is larger than the layers it comes from;"
+        f" {name}.a.b has rows a, a + {down}, ... and columns b, b + {right}, ..."
+        + (f"; {missing} more would be zeros" if missing else "")
+    )
+    for (a, b), phase in phases.items():
+        window = slice(a, None, down), slice(b, None, right)
+        yield f"{name}.{a}.{b}", window, scope.whole(phase, tensor)
 
 
 def _before_moves(graph: Graph, tensor: str) -> str:
@@ -159,13 +199,17 @@ class Readers:
         return found
 
 
-def _macs(graph: Graph, made: Mapping[str, Sequence[str]], network: Network) -> dict[str, int]:
+def _macs(
+    graph: Graph, made: Mapping[str, Sequence[str]], network: Network, tensors: Sequence[str]
+) -> dict[str, int]:
     """Multiply-adds of the graph by the neurons that integrate them first, or by readouts.
 
     Parameters
     ----------
     made : mapping of str to sequence of str
         The `IF` layers that were made for each node.
+    tensors : sequence of str
+        What each readout reads.
     """
     found = {x.name: 0 for x in network.layers if isinstance(x, (IF, Readout))}
     neurons = {name: [x for x in layers if x in found] for name, layers in made.items()}
@@ -174,7 +218,9 @@ def _macs(graph: Graph, made: Mapping[str, Sequence[str]], network: Network) -> 
     for node in graph.nodes:
         for name in node.inputs:
             readers.setdefault(name, []).append(node)
-    ends = dict(zip(graph.outputs.values(), (x.name for x in network.layers if isinstance(x, Readout))))
+    ends: dict[str, str] = {}
+    for tensor, readout in zip(tensors, network.outputs):
+        ends.setdefault(tensor, readout.name)
     by_name = {node.name: node for node in graph.nodes}
     for source, count in macs(graph).items():
         waiting, seen, last = [place[source]], {place[source]}, next(iter(ends.values()))
