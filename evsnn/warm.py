@@ -61,7 +61,9 @@ def main(argv: Sequence[str], prog: str) -> int:
         for arithmetic in ARITHMETICS if options.arithmetic == "both" else (options.arithmetic,):
             for T in sorted({network.n_steps, *network.step_parameters, *(options.steps or ())}):
                 try:
-                    simulator = Simulator(network, T, arithmetic=arithmetic, threads=1, backend="numba")
+                    simulator = Simulator(  # of steps, because the engine computes no graded spikes yet
+                        network, T, arithmetic=arithmetic, coding="steps", threads=1, backend="numba"
+                    )
                 except EvsnnError as error:
                     if options.arithmetic != "both" or arithmetic == "float32":
                         raise
