@@ -15,6 +15,7 @@ from functools import partial
 
 import numpy as np
 
+from .circuit.build import pair_bytes
 from .circuit.quantized import integer_bytes
 from .files.demo import demo
 from .files.inputs import Inputs, open_inputs, range_of, range_warning
@@ -116,6 +117,7 @@ class Session:
         """
         self._take_range_from_samples()
         options = self._options
+        announce_early("pairs of neurons", pair_bytes(self.network))
         if options.arithmetic == "int8":
             announce_early("integers", integer_bytes(self.network))
         simulator = Simulator(

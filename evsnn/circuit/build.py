@@ -26,7 +26,7 @@ and identity shortcuts of an unpooled population), then the bias with the shift.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -52,7 +52,7 @@ from ..network.network import CODINGS, MAX_GRADED_STEPS, Network, check_steps
 from .neuron import LEAK, WARM_UP, Neuron, shift_current
 from .populations import INPUT, Circuit, MaxPool, Population, Projection, Source, as_map
 
-__all__ = ["build_circuit", "drop_silent_negatives"]
+__all__ = ["build_circuit", "drop_silent_negatives", "pair_bytes"]
 
 MAX_PARTS = 1_024
 """Most branches of a sum, or sources of a concatenation, after all before them is folded."""
@@ -284,6 +284,43 @@ def _check_coding(network: Network, n_steps: int, coding: str) -> None:
                 expected="leak 1",
                 hint="use coding 'steps'",
             )
+
+
+def pair_bytes(network: Network) -> int:
+    """Bytes of weights that `build_circuit` makes for pairs: rows before and columns behind them, twice."""
+    behind: dict[str, list[Layer]] = {}
+    for layer in network.layers:
+        for name in layer.inputs:
+            behind.setdefault(name, []).append(layer)
+    pairs: dict[str, bool] = {}  # whether what a layer carries is of pairs
+    for layer in network.layers:
+        before = any(pairs[name] for name in layer.inputs)
+        pairs[layer.name] = layer.paired if isinstance(layer, IF) else before
+        if isinstance(layer, (Conv2d, Linear, Add)):
+            pairs[layer.name] = False
+    n_bytes = 0
+    for layer in network.layers:
+        if not isinstance(layer, (Conv2d, Linear)):
+            continue
+        times = 2 if any(pairs[name] for name in layer.inputs) else 1
+        n_bytes += layer.weight.nbytes * times if times > 1 else 0
+        for reader in _integrators(layer, behind):
+            n_bytes += 2 * layer.weight.nbytes * times if isinstance(reader, IF) and reader.paired else 0
+    return n_bytes
+
+
+def _integrators(layer: Layer, behind: Mapping[str, Sequence[Layer]]) -> Iterator[Layer]:
+    """The layers of neurons that integrate a layer's current, through sums, each once."""
+    waiting, seen = [layer.name], {layer.name}
+    while waiting:
+        for reader in behind.get(waiting.pop(), ()):
+            if reader.name in seen:
+                continue
+            seen.add(reader.name)
+            if isinstance(reader, (IF, Readout)):
+                yield reader
+            elif isinstance(reader, (Add, Flatten)):
+                waiting.append(reader.name)
 
 
 def drop_silent_negatives(circuit: Circuit) -> Circuit:

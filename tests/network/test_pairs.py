@@ -7,7 +7,7 @@ import pytest
 
 import evsnn
 from evsnn import IF, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, MaxPool2d, Network, Readout
-from evsnn.circuit.build import build_circuit
+from evsnn.circuit.build import build_circuit, pair_bytes
 from evsnn.errors import NetworkError
 from evsnn.network.inventory import layer_facts
 
@@ -162,3 +162,28 @@ def test_files_and_step_parameters_hold_pairs(tmp_path):
     )
     with pytest.raises(NetworkError, match=r"step parameters of T = 4.*v_threshold and input do not fit"):
         net.replace(step_parameters={4: {"a": evsnn.StepParameters(v_threshold=np.ones((2, 5)))}})
+
+
+def test_weights_that_are_made_for_pairs_are_foreseen():
+    """Rows before them and columns behind them, also through sums."""
+    layers = [
+        Input((4,), name="x"),
+        Linear(WIDE, name="a"),
+        IF(negative_slope=1, name="p"),
+        Linear(np.ones((6, 6)), name="b"),
+        evsnn.Add(inputs=("b", "p"), name="s"),
+        IF(negative_slope=1, name="q", inputs=("s",)),
+        Linear(DEEP),
+        Readout(),
+    ]
+    network = Network(layers)
+    made = sum(
+        s.weight.nbytes
+        for p in build_circuit(network).populations
+        for s in (*p.projections, *p.analog_projections)
+        if s.label == "linear"
+    )
+    both = 2 * 36 * 4 * 2  # columns of "b" twice, and then once more with its rows
+    assert pair_bytes(network) == 2 * 24 * 4 + both + 2 * 36 * 4 + 2 * 18 * 4
+    assert made == 2 * 24 * 4 + both + 2 * 18 * 4
+    assert pair_bytes(network.replace(layers=[layers[0], Linear(WIDE), Readout()])) == 0
